@@ -1,0 +1,48 @@
+"""Every error dinolab raises on purpose.
+
+::
+
+    DinolabError                 anything below; its text is one line for a person
+    ├── InputError               what was given cannot be used: exit code 2, nothing was written
+    │   ├── ConfigError          a knob: unknown, of the wrong type or out of range
+    │   ├── DataError            a data set: missing, empty, unreadable
+    │   ├── StudyError           a study file: one line for each problem, all at once
+    │   └── RootError            the run folder cannot be written, or holds something else
+    ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
+    └── FencedError              another attempt at the same trial has taken over
+
+Each message says what was given, what is allowed, and what to do. All can be pickled, so that they
+travel between processes unchanged.
+"""
+
+
+class DinolabError(Exception):
+    """Base of every error that dinolab raises on purpose."""
+
+
+class InputError(DinolabError):
+    """What was given cannot be used; nothing has been written (exit code 2)."""
+
+
+class ConfigError(InputError):
+    """A knob is unknown, has the wrong type or lies outside its range."""
+
+
+class DataError(InputError):
+    """A data set is missing, empty or unreadable."""
+
+
+class StudyError(InputError):
+    """A study file has problems; the message has one line for each of them."""
+
+
+class RootError(InputError):
+    """The run folder cannot be written, or already holds something else."""
+
+
+class CheckpointError(DinolabError):
+    """A checkpoint is corrupt or belongs to another configuration."""
+
+
+class FencedError(DinolabError):
+    """Another attempt at the same trial has taken over; this one must not write any more."""
