@@ -42,7 +42,9 @@ class AugmentConfig(Knobs):
     """Multi-crop and photometric augmentation (Caron et al. 2021, appendix A)."""
 
     global_crops: int = Field(2, ge=1, description="global crops an image; the teacher sees these")
-    local_crops: int = Field(4, ge=0, description="local crops an image; only the student sees them")
+    local_crops: int = Field(
+        4, ge=0, description="local crops an image; only the student sees them"
+    )
     global_size: int = Field(16, ge=4, description="side of a global crop, pixels")
     local_size: int = Field(8, ge=4, description="side of a local crop, pixels")
     global_scale: Interval = Field((0.5, 1.0), description="area of a global crop, share of image")
@@ -83,6 +85,9 @@ class ModelConfig(Knobs):
     depth: int = Field(3, ge=1, description="transformer blocks")
     heads: int = Field(3, ge=1, description="attention heads; divides width")
     mlp_ratio: float = Field(4.0, gt=0, description="hidden features of the MLP over width")
+    initial_deviation: float = Field(
+        0.02, gt=0, description="standard deviation of initial matrices, tokens and positions"
+    )
     cls_position: Literal["learned", "none", "tied"] = Field(
         "learned",
         description="position added to [CLS]: an own learned one, none, or that of a patch",

@@ -1,0 +1,18 @@
+"""Does [CLS] need a position of its own?
+
+A learned position of [CLS] is a constant added to another learned constant: the two models compute
+the same functions, so the claim is an equivalence.
+"""
+
+from ablations.spec import Ablation, Arm, Holds
+
+ABLATION = Ablation(
+    claim="[CLS] without a position embedding attends as globally as with a learned one.",
+    source="article, claim 1; METRICS, finding 1; Dosovitskiy et al. 2021, eq. 1",
+    arms={
+        "cls_position_none": Arm(
+            change={"model.cls_position": "none"},
+            expect=Holds("globality/contrast/gyration", by=0.05),
+        )
+    },
+)

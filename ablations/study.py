@@ -1,0 +1,346 @@
+"""A study file (YAML) becomes a checked Study, or one line for each of its problems, all at once."""
+
+import importlib
+import json
+import math
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from statsmodels.stats.power import TTestPower
+
+import ablations.catalogue
+import ablations.recipes
+from ablations.spec import BASELINE, Ablation, Declared, Gate, Hypothesis
+from ablations.verdicts import FEWEST_SEEDS
+from trainers.config import TrainConfig, diff, explain, nearest, override
+from trainers.errors import ConfigError, StudyError
+from trainers.metrics import EVALUATED, METRICS
+
+Change = dict[str, Any]
+
+
+class Resources(Declared):
+    """What one trial is given."""
+
+    workers: Annotated[int, Field(ge=1)] = Field(1, description="processes that train one model")
+    cpus_per_worker: Annotated[int, Field(ge=1)] = Field(1, description="CPU threads of a worker")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto: one GPU a worker where the cluster has GPUs, else CPU"
+    )
+
+
+class StudyFile(Declared):
+    """The fields of a study file."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study and of its run folder"
+    )
+    recipe: str = Field(description="base recipe, see `dinolab list recipes`")
+    dataset: str = Field(
+        "digits", description="`digits`, or the path of a folder of images (sub-folders: labels)"
+    )
+    set: Change = Field({}, description="knobs changed in every arm, the baseline included")
+    seeds: int | list[Annotated[int, Field(ge=0)]] = Field(
+        description="how many (0, 1, 2, ...), or a list; arms are paired by seed"
+    )
+    arms: list[str | dict[str, Change]] = Field(
+        description="names from `dinolab list ablations`, or `name: {knob: value}`"
+    )
+    hypotheses: dict[str, Hypothesis] = Field(
+        {}, description="what is expected, by name; empty: what the catalogue's arms expect"
+    )
+    gates: dict[str, Gate] = Field({}, description="what must hold in an arm for it to count")
+    resources: Resources = Resources()
+
+    @field_validator("seeds")
+    @classmethod
+    def _some_distinct_seeds(cls, seeds: int | list[int]) -> int | list[int]:
+        listed = list(range(seeds)) if isinstance(seeds, int) else seeds
+        if not listed or len(set(listed)) < len(listed):
+            raise ValueError("must be 1 or more, each seed once")
+        return seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A checked study: what runs, and what is expected of it."""
+
+    name: str
+    recipe: str
+    base: TrainConfig
+    arms: Mapping[str, Change]
+    """of each arm, what it changes in the base; the baseline comes first and changes nothing"""
+    seeds: tuple[int, ...]
+    hypotheses: Mapping[str, Hypothesis]
+    gates: Mapping[str, Gate]
+    resources: Resources
+
+    def config(self, arm: str, seed: int) -> TrainConfig:
+        """The whole configuration of one run."""
+        return override(self.base, {**self.arms[arm], "seed": seed})
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved study in JSON types."""
+        return {
+            "name": self.name,
+            "recipe": self.recipe,
+            "seeds": list(self.seeds),
+            "arms": {arm: dict(change) for arm, change in self.arms.items()},
+            "hypotheses": {i: h.model_dump(mode="json") for i, h in self.hypotheses.items()},
+            "gates": {i: g.model_dump(mode="json") for i, g in self.gates.items()},
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 1e-3 as the number it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def names_in(package: Any) -> list[str]:
+    """Names of the modules of a package of recipes or ablations."""
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def recipe(name: str) -> TrainConfig:
+    """The base recipe of that name. Raises ConfigError with the nearest name."""
+    known = names_in(ablations.recipes)
+    if name not in known:
+        raise ConfigError(
+            f"recipe {name}: no such recipe{nearest(name, known)} (allowed: {', '.join(known)})"
+        )
+    found: TrainConfig = importlib.import_module(f"ablations.recipes.{name}").RECIPE
+    return found
+
+
+def ablation(name: str) -> Ablation:
+    """The catalogue's ablation of that name. Raises ConfigError with the nearest name."""
+    known = names_in(ablations.catalogue)
+    if name not in known:
+        raise ConfigError(
+            f"arm {name}: not in the catalogue{nearest(name, known)} (allowed: "
+            f"{', '.join(known)}; or inline: `{name}: {{knob: value}}`)"
+        )
+    found: Ablation = importlib.import_module(f"ablations.catalogue.{name}").ABLATION
+    return found
+
+
+def load_study(path: Path, dataset: str | None = None) -> Study:
+    """Read and check a study file; `dataset` replaces the file's own.
+
+    Raises StudyError with one line for each problem: an unknown key, a knob that does not exist, a
+    value of the wrong type, an arm equal to its base, a hypothesis about an arm or metric that is
+    not there.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"study file {path} cannot be read: {error}; give a YAML file") from error
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise StudyError(f"study file {path} is not YAML: {where}") from error
+    if not isinstance(raw, dict):
+        raise StudyError(f"study file {path} must be a mapping with name, recipe, seeds, arms, …")
+    if dataset is not None:
+        raw["dataset"] = dataset
+    problems: list[str] = []
+    declared = None
+    try:
+        declared = StudyFile.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        problems += _without_union_noise(error)
+    except TypeError as error:
+        problems.append(f"holds a value that JSON does not know: {error}")
+    base, arms, expected = _resolve(raw, problems)
+    hypotheses = declared.hypotheses if declared and declared.hypotheses else {}
+    problems += _check_expectations(raw, arms)
+    if problems or declared is None or base is None:
+        lines = "\n".join(f"{path}: {problem}" for problem in dict.fromkeys(problems))
+        raise StudyError(lines)
+    seeds = range(declared.seeds) if isinstance(declared.seeds, int) else declared.seeds
+    return Study(
+        name=declared.name,
+        recipe=declared.recipe,
+        base=base,
+        arms=arms,
+        seeds=tuple(seeds),
+        hypotheses=hypotheses or expected,
+        gates=declared.gates,
+        resources=declared.resources,
+    )
+
+
+def _without_union_noise(error: ValidationError) -> list[str]:
+    """Lines of a pydantic error; an arm that fits neither form is one line, not two."""
+    lines = []
+    for line in explain(error):
+        place = re.match(r"arms\.(\d+)\.", line)
+        if place:
+            line = f"arms.{place[1]}: must be a catalogue name or `name: {{knob: value}}`"
+        line = line.replace("extra inputs are not permitted", "no such key")
+        unknown = re.match(r"(?:(.*)\.)?(\w+): no such key", line)
+        if unknown:
+            line = f"{unknown[0]}{nearest(unknown[2], _fields_at(unknown[1] or ''))}"
+        lines.append(line)
+    return lines
+
+
+def _fields_at(place: str) -> list[str]:
+    groups: dict[str, type[Declared]] = {
+        "": StudyFile, "hypotheses": Hypothesis, "gates": Gate, "resources": Resources,
+    }  # fmt: skip
+    return list(groups.get(place.split(".")[0], StudyFile).model_fields)
+
+
+def _resolve(
+    raw: Mapping[str, Any], problems: list[str]
+) -> tuple[TrainConfig | None, dict[str, Change], dict[str, Hypothesis]]:
+    """Base, arms and the catalogue's expectations, as far as they can be read; adds problems."""
+    base = None
+    if isinstance(raw.get("recipe"), str):
+        try:
+            base = recipe(raw["recipe"])
+        except ConfigError as error:
+            problems.append(str(error))
+    common = raw.get("set", {})
+    if base is not None and isinstance(common, dict):
+        source = {"data.source": str(raw.get("dataset", "digits"))}
+        try:
+            base = override(base, {**source, **common})
+        except ConfigError as error:
+            problems += [f"set: {line}" for line in str(error).splitlines()]
+
+    arms: dict[str, Change] = {BASELINE: {}}
+    expected: dict[str, Hypothesis] = {}
+    for name, change, claims in _declared_arms(raw.get("arms"), problems):
+        if name in arms:
+            problems.append(f"arm {name}: given twice, or the name of the base")
+        elif base is not None:
+            problems += [f"arm {name}: {line}" for line in _check_change(base, change)]
+        arms[name] = change
+        expected |= claims
+    return base, arms, expected
+
+
+def _declared_arms(
+    listed: object, problems: list[str]
+) -> Iterator[tuple[str, Change, dict[str, Hypothesis]]]:
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, str):
+            try:
+                found = ablation(entry)
+            except ConfigError as error:
+                problems.append(str(error))
+                continue
+            for name, arm in found.arms.items():
+                yield name, dict(arm.change), {
+                    f"{name}:{one.metric}": Hypothesis(
+                        claim=found.claim,
+                        metric=one.metric,
+                        contrast=(name, BASELINE),
+                        direction=one.direction,
+                        smallest_effect=one.by,
+                    )
+                    for one in arm.expectations
+                }  # fmt: skip
+        elif isinstance(entry, dict):
+            for name, change in entry.items():
+                if isinstance(change, dict):
+                    yield str(name), change, {}
+
+
+def _check_change(base: TrainConfig, change: Change) -> list[str]:
+    if not change:
+        return ["changes nothing: an arm must differ from the baseline"]
+    try:
+        changed = diff(base, override(base, change))
+    except ConfigError as error:
+        return str(error).splitlines()
+    return [
+        f"{knob} is {change[knob]!r} in the base already: an arm must differ from the baseline"
+        for knob in change
+        if knob not in changed
+    ]
+
+
+def _check_expectations(raw: Mapping[str, Any], arms: Mapping[str, Change]) -> list[str]:
+    """Problems of hypotheses and gates with arms and metrics that are not there."""
+    problems = []
+    for kind, singular in (("hypotheses", "hypothesis"), ("gates", "gate")):
+        declared = raw.get(kind)
+        for name, body in declared.items() if isinstance(declared, dict) else []:
+            if not isinstance(body, dict):
+                continue
+            mentioned = body.get("contrast" if kind == "hypotheses" else "arms")
+            for arm in mentioned if isinstance(mentioned, list) else []:
+                if arm not in arms:
+                    hint = nearest(str(arm), list(arms))
+                    problems.append(
+                        f"{singular} {name}: no arm {arm!r} in this study{hint} "
+                        f"(allowed: {', '.join(arms)})"
+                    )
+            metric = body.get("metric")
+            if isinstance(metric, str) and metric not in METRICS:
+                problems.append(
+                    f"{singular} {name}: no metric {metric!r}{nearest(metric, list(METRICS))} "
+                    "(see `dinolab list metrics`)"
+                )
+            elif metric in METRICS and body.get("minus_start") and metric not in EVALUATED:
+                problems.append(f"{singular} {name}: {metric} is not measured at step 0")
+    return problems
+
+
+def needs_labels(study: Study) -> list[str]:
+    """Hypotheses and gates whose metric exists only on a data set with labels."""
+    declared = {**study.hypotheses, **study.gates}
+    return [name for name, one in declared.items() if one.metric.startswith("knn/")]
+
+
+def lint(study: Study) -> list[str]:
+    """What a reader of the verdicts should know before anything runs; warnings, not errors."""
+    warnings = []
+    seeds = len(study.seeds)
+    if seeds < FEWEST_SEEDS:
+        warnings.append(
+            f"{seeds} seeds: every verdict will be inconclusive; {FEWEST_SEEDS} is the fewest, "
+            "8 a good default"
+        )
+    elif study.hypotheses:
+        effect = TTestPower().solve_power(nobs=seeds, alpha=0.05, power=0.8)
+        warnings.append(
+            f"{seeds} seeds: 80 % power for a paired difference of {effect:.2f} standard "
+            "deviations (two-sided t test at 0.05, before adjustment)"
+        )
+    families: dict[str, list[Hypothesis]] = {}
+    for hypothesis in study.hypotheses.values():
+        if hypothesis.direction != "holds" and hypothesis.test == "signflip":
+            families.setdefault(hypothesis.family, []).append(hypothesis)
+    for family, members in families.items():
+        needed = 1 + math.ceil(math.log2(len(members) / min(h.alpha for h in members)))
+        if seeds < needed and seeds >= FEWEST_SEEDS:
+            warnings.append(
+                f"family {family}: {len(members)} sign-flip tests at {seeds} seeds cannot reach "
+                f"their alpha after Holm; {needed} seeds can"
+            )
+    if not study.hypotheses:
+        warnings.append("no hypotheses: runs will be measured, and nothing decided")
+    return warnings

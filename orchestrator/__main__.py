@@ -1,0 +1,5 @@
+"""`python -m orchestrator` is the same as `dinolab`."""
+
+from orchestrator.cli import main
+
+main()

@@ -1,0 +1,501 @@
+"""The command line: `dinolab`, or `python -m orchestrator`."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from ablations.study import (
+    Study,
+    StudyFile,
+    ablation,
+    lint,
+    load_study,
+    names_in,
+    recipe,
+)
+from trainers.errors import ConfigError, DinolabError, InputError, StudyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Declared ablations of DINO vision transformers: paired seeds, checked changes, verdicts.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 finished with missing runs, 130 interrupted.",
+)
+
+DONE, FAILED, BAD_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+
+RootOption = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        envvar="DINOLAB_ROOT",
+        help="Run root: studies, data indexes and the MLflow store lie in it.",
+    ),
+]
+StudyArgument = Annotated[Path, typer.Argument(help="Study file (YAML).", show_default=False)]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Replaces the study's data set: `digits`, or a folder of images "
+        "(its sub-folders are the labels).",
+        show_default=False,
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that train one model (a Ray Train worker group when more than one); "
+        "replaces the study's own.",
+        show_default=False,
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Plain lines instead of live progress.")
+]
+DEFAULT_ROOT = Path("runs")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+
+
+def _root(root: Path, console: Console) -> Path:
+    """The run root as an absolute path.
+
+    A Ray job runs in a temporary copy of its working directory, which goes with the cluster: there
+    a relative root lies under the home directory of the node instead.
+    """
+    if root.is_absolute() or "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return root.absolute()
+    root = Path.home() / root
+    console.print(f"Ray job: run root {root} (absolute --root or DINOLAB_ROOT to choose another)")
+    return root
+
+
+def _open_images(study_config: Any, root: Path, console: Console, live: bool) -> Any:
+    """Open the data set, indexing a folder on first use, and say what was skipped."""
+    from trainers.data.image_set import open_images
+
+    from orchestrator.launch import CACHE
+
+    with Progress(console=console, transient=True, disable=not live) as progress:
+        task = progress.add_task("indexing images", total=None)
+        images = open_images(
+            study_config.data,
+            root / CACHE,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if images.skipped:
+        console.print(
+            f"skipped {len(images.skipped)} of {len(images) + len(images.skipped)} files in "
+            f"{study_config.data.source}:",
+            highlight=False,
+        )
+        for skipped in images.skipped[:20]:
+            console.print(f"  {skipped.path}: {skipped.reason}", markup=False, highlight=False)
+        if len(images.skipped) > 20:
+            console.print(f"  and {len(images.skipped) - 20} more, all in study.lock.json")
+    return images
+
+
+def _load(path: Path, data: str | None, workers: int | None) -> Study:
+    import dataclasses
+
+    study = load_study(path, data)
+    if workers is not None:
+        resources = study.resources.model_copy(update={"workers": workers})
+        study = dataclasses.replace(study, resources=resources)
+    if study.base.batch_size % study.resources.workers:
+        raise StudyError(
+            f"{path}: batch_size {study.base.batch_size} does not divide by "
+            f"{study.resources.workers} workers; choose a number that divides it"
+        )
+    return study
+
+
+def _warn(study: Study, console: Console) -> None:
+    for warning in lint(study):
+        console.print(f"note: {warning}", markup=False, highlight=False)
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    root: RootOption = DEFAULT_ROOT,
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a study: train what is missing, then verdicts, report and MLflow.
+
+    Runs on this machine, or on the Ray cluster at RAY_ADDRESS. Finished runs are never trained
+    again: after an interruption the same command goes on where it stopped. MLflow is written to
+    ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI.
+    """
+    from orchestrator.launch import open_root, run_study
+    from orchestrator.plan import make_plan
+
+    console = _console()
+    live = console.is_terminal and not quiet
+    checked = _load(study, data, workers)
+    root = open_root(_root(root, console))
+    _warn(checked, console)
+    images = _open_images(checked.base, root, console, live)
+    plan = make_plan(checked, images)
+    console.print(
+        f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
+        f"{len(plan.trials)} runs on {len(images)} images",
+        highlight=False,
+    )
+    try:
+        result = run_study(plan, images, root, console=console, live=live)
+    except KeyboardInterrupt:
+        left = len(plan.missing(root / checked.name))
+        console.print(
+            f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
+            "the same command goes on from here",
+            highlight=False,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    _show_verdicts(result, root, console)
+
+
+def _show_verdicts(result: Any, root: Path, console: Console) -> NoReturn:
+    """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
+    from dashboards.runs import judge_study
+
+    verdicts = judge_study(result)
+    table = Table(title=f"Verdicts of study {result.lock['study']}", title_justify="left")
+    for column in (
+        "hypothesis",
+        "expected",
+        "seeds",
+        "mean difference",
+        "interval",
+        "p",
+        "verdict",
+    ):
+        table.add_column(column, justify="right" if column in ("seeds", "p") else "left")
+    for name, hypothesis in result.lock["resolved"]["hypotheses"].items():
+        verdict = verdicts[name]
+        level = f"{100 * (1 - hypothesis['alpha']):.0f} %"
+        table.add_row(
+            escape(name),
+            f"{hypothesis['metric']} {hypothesis['direction']} ± {hypothesis['smallest_effect']:g}",
+            str(verdict.n),
+            "–" if verdict.mean is None else f"{verdict.mean:+.4f}",
+            "–"
+            if verdict.interval is None
+            else f"{level} [{verdict.interval[0]:+.4f}, {verdict.interval[1]:+.4f}]",
+            "–" if verdict.p is None else f"{verdict.p:.3g}",
+            " ".join([verdict.label.upper(), *(f"({tag})" for tag in verdict.tags)]),
+        )
+    if verdicts:
+        console.print(table)
+        for name, verdict in verdicts.items():
+            console.print(f"{name}: {verdict.reason}", markup=False, highlight=False)
+    unfinished = []
+    for (arm, seed), one in result.runs.items():
+        if one.status != "finished":
+            console.print(f"{arm} seed {seed} {one.status}: {one.reason}", markup=False)
+        if one.status in ("missing", "failed"):
+            unfinished.append((arm, seed))
+    folder = result.folder
+    console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)
+    ui = "dinolab ui" if root == DEFAULT_ROOT.absolute() else f"dinolab ui --root {root}"
+    if Path(sys.prefix).parent == Path.cwd():
+        ui = f"{Path(sys.prefix).name}/bin/{ui}"
+    console.print(f"MLflow UI: {ui}", markup=False, highlight=False)
+    raise typer.Exit(INCOMPLETE if unfinished else DONE)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    root: RootOption = DEFAULT_ROOT,
+    data: DataOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
+    from orchestrator.launch import open_root
+    from orchestrator.plan import make_plan, measure
+
+    console = _console()
+    checked = _load(study, data, workers)
+    root = open_root(_root(root, console))
+    images = _open_images(checked.base, root, console, console.is_terminal)
+    made = make_plan(checked, images)
+    missing = made.missing(root / checked.name)
+
+    console.print(
+        f"study {checked.name}: recipe {checked.recipe}, {len(images)} images "
+        f"({len(images.train)} to train, {len(images.test)} held out), "
+        f"seeds {', '.join(map(str, checked.seeds))}",
+        highlight=False,
+    )
+    table = Table("arm", "what differs", "parameters", "GFLOPs an image", title="Arms")
+    for arm, cost in made.arms.items():
+        changes = [f"{k}: {cost.before[k]} → {v}" for k, v in cost.change.items()]
+        table.add_row(
+            arm, escape("\n".join(changes) or "the base"), f"{cost.parameters:,}",
+            f"{cost.gigaflops_per_image:.4g}",
+        )  # fmt: skip
+    console.print(table)
+    table = Table("hypothesis", "contrast", "end point", "expected", title="Hypotheses")
+    for name, hypothesis in checked.hypotheses.items():
+        since = " since step 0" if hypothesis.minus_start else ""
+        table.add_row(
+            name,
+            " − ".join(hypothesis.contrast),
+            hypothesis.metric + since,
+            f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
+        )
+    console.print(table)
+    _warn(checked, console)
+    concurrent = max(1, (os.cpu_count() or 1) // checked.resources.workers)
+    seconds = len(missing) * measure(checked.base, images).trial_s(checked.base) / concurrent
+    console.print(
+        f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
+        f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "
+        f"{concurrent} at a time",
+        highlight=False,
+    )
+
+
+@app.command()
+def report(
+    study: Annotated[
+        Path, typer.Argument(help="Study file, or the run folder of a study.", show_default=False)
+    ],
+    root: RootOption = DEFAULT_ROOT,
+) -> None:
+    """Rebuild results, verdicts and report from a run folder; trains nothing."""
+    from orchestrator.launch import conclude
+
+    console = _console()
+    root = _root(root, console)
+    folder = study if study.is_dir() else root / load_study(study).name
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not there: run the study first, or give its run folder")
+    _show_verdicts(conclude(folder), folder.absolute().parent, console)
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ablations|recipes|datasets|metrics|studies|knobs", show_default=False
+        ),
+    ],
+) -> None:
+    """List what can be named in a study: ablations, recipes, datasets, metrics, studies, knobs."""
+    listings = {
+        "ablations": _list_ablations,
+        "recipes": _list_recipes,
+        "datasets": _list_datasets,
+        "metrics": _list_metrics,
+        "studies": _list_studies,
+        "knobs": _list_knobs,
+    }
+    if what not in listings:
+        raise InputError(f"list {what}: no such list (allowed: {', '.join(listings)})")
+    _console().print(listings[what]())
+
+
+def _list_ablations() -> Table:
+    import ablations.catalogue
+
+    table = Table("arm", "changes", "claim")
+    for name in names_in(ablations.catalogue):
+        found = ablation(name)
+        for arm, declared in found.arms.items():
+            changes = "\n".join(f"{knob}: {value}" for knob, value in declared.change.items())
+            table.add_row(arm, escape(changes), escape(found.claim))
+    return table
+
+
+def _list_recipes() -> Table:
+    import importlib
+
+    import ablations.recipes
+
+    table = Table("recipe", "what it is")
+    for name in names_in(ablations.recipes):
+        text = importlib.import_module(f"ablations.recipes.{name}").__doc__ or ""
+        table.add_row(name, escape(text.splitlines()[0]))
+    return table
+
+
+def _list_datasets() -> Table:
+    table = Table("data set", "what it is")
+    table.add_row("digits", "1,797 scanned digits, 8×8 grey, 10 labels; embedded (scikit-learn)")
+    table.add_row("PATH", "a folder of images of any sizes and modes; sub-folders are labels")
+    return table
+
+
+def _list_metrics() -> Table:
+    from trainers.metrics import METRICS
+
+    table = Table("metric", "meaning")
+    for name, text in METRICS.items():
+        table.add_row(escape(name), escape(text))
+    return table
+
+
+def _list_studies() -> Table:
+    import ablations.studies
+
+    table = Table("study", "what it asks")
+    for path in sorted(Path(next(iter(ablations.studies.__path__))).glob("*.yaml")):
+        comments = [
+            line.removeprefix("# ")
+            for line in path.read_text().splitlines()
+            if line.startswith("# ") and "$schema" not in line
+        ]
+        table.add_row(str(path), escape(comments[0] if comments else ""))
+    return table
+
+
+def _list_knobs() -> Table:
+    from trainers.config import knobs
+
+    table = Table("knob", "type", "default", "meaning")
+    for knob in knobs():
+        table.add_row(
+            knob.name, escape(knob.type), escape(str(knob.default)), escape(knob.description)
+        )
+    return table
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a study file, for editors."""
+    print(json.dumps(StudyFile.model_json_schema(), indent=2))
+
+
+@app.command()
+def train(
+    recipe_name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A name from `dinolab list recipes`.")
+    ],
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KNOB=VALUE",
+            help="Change a knob; may be given again.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
+    root: RootOption = DEFAULT_ROOT,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Train one run of a recipe, here and now: no study, no Ray.
+
+    The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
+    """
+    import torch
+
+    from orchestrator.launch import open_root
+    from orchestrator.tracking import Mirror, tracking_uri
+    from trainers.config import override
+    from trainers.reporter import Console as ConsoleReporter
+    from trainers.trial import TrialFolder, run_trial, trial_key
+    from trainers.world import World
+
+    console = _console()
+    config = override(recipe(recipe_name), _knobs_given(set_))
+    root = open_root(_root(root, console))
+    images = _open_images(config, root, console, console.is_terminal)
+    folder = TrialFolder(root / "train" / "trials" / trial_key(config, images.digest))
+    mirror = Mirror(tracking_uri(root), "train", root)
+    if folder.finished():
+        console.print("finished already: nothing to train")
+    torch.set_num_threads(threads)
+    try:
+        run_trial(
+            folder,
+            config,
+            images=images,
+            world=World.alone(),
+            reporter=ConsoleReporter(sys.stdout, steps=config.steps),
+        )
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from the last checkpoint")
+        raise typer.Exit(INTERRUPTED) from None
+    mirror.sync(recipe_name, config.seed, folder)
+    result = folder.finished() or {}
+    console.print(f"{result['status']} {result['reason']}".strip(), markup=False)
+    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
+    if result["status"] != "finished":
+        raise typer.Exit(FAILED)
+
+
+def _knobs_given(pairs: list[str]) -> dict[str, Any]:
+    change = {}
+    for pair in pairs:
+        knob, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: must be KNOB=VALUE, for example --set seed=3")
+        try:
+            change[knob] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {pair}: {value!r} is not a value") from None
+    return change
+
+
+@app.command()
+def ui(
+    root: RootOption = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the store of a run root; Ctrl-C ends it."""
+    from orchestrator.tracking import tracking_uri
+
+    console = _console()
+    root = _root(root, console)
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
+        raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
+    console.print(f"MLflow UI at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    arguments = ["-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(root)]
+    arguments += ["--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line; every DinolabError is a line on standard error, not a traceback."""
+    # `ray job stop` and most schedulers end a driver by SIGTERM: treat it like Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except DinolabError as error:
+        print(error, file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(DONE)

@@ -1,0 +1,32 @@
+"""Error -> decision, as a value; pure."""
+
+from typing import Literal
+
+from trainers.errors import DinolabError
+
+Decision = Literal["retry", "give up"]
+
+ATTEMPTS = 3
+"""Attempts at a trial that keeps failing for reasons outside it."""
+
+
+def decide(error: BaseException) -> Decision:
+    """What to do about an error that a trial raised.
+
+    An error that the same input would raise again is given up; a lost file system, memory or
+    worker (every error of Ray's own) is retried from the last checkpoint.
+    """
+    if isinstance(error, DinolabError):
+        return "give up"
+    if isinstance(error, OSError | MemoryError | ConnectionError):
+        return "retry"
+    if type(error).__module__.startswith("ray."):
+        return "retry"
+    if isinstance(error, RuntimeError) and _is_of_the_machine(str(error)):
+        return "retry"
+    return "give up"
+
+
+def _is_of_the_machine(message: str) -> bool:
+    marks = ("out of memory", "CUDA error", "NCCL", "gloo", "Connection")
+    return any(mark.lower() in message.lower() for mark in marks)

@@ -1,0 +1,128 @@
+"""What runs on the cluster: one trial, in its own process or in a Ray Train worker group."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray import tune
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+from trainers.data.image_set import ImageSet, open_images
+
+from orchestrator.resources import DRIVER_CPUS, Placement
+from orchestrator.retry import decide
+from trainers.config import DataConfig, TrainConfig
+from trainers.trial import TrialFolder, run_trial
+from trainers.world import World, default_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a worker needs to know of a trial; travels by pickle."""
+
+    folder: str
+    config: str
+    """TrainConfig as JSON"""
+    cache: str
+    """where data sets are indexed"""
+
+
+SHOWN = ("loss/total", "knn/cls_top1", "globality/cls/gyration", "globality/patch/gyration")
+"""Metrics that travel to the driver for the progress display; all others stay in the folder."""
+
+
+class TuneReporter:
+    """Tells Ray Tune, hence the driver, how far the trial is."""
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
+    ) -> None:
+        """See Reporter."""
+        if metrics:
+            tune.report(_progress(step, metrics))
+
+
+class RayTrainReporter:
+    """The same from a worker group; every worker reports, Ray takes the first one's."""
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
+    ) -> None:
+        """See Reporter."""
+        ray.train.report(_progress(step, metrics))
+
+
+def _progress(step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {"step": step, **{name: metrics[name] for name in SHOWN if name in metrics}}
+
+
+@functools.lru_cache(maxsize=2)
+def _images(data: DataConfig, cache: str) -> ImageSet:
+    return open_images(data, Path(cache))
+
+
+def _train(assignment: Assignment, world: World, reporter: Any, threads: int) -> None:
+    # A fixed number, not the machine's: sums over threads depend on how many there are.
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    config = TrainConfig.model_validate_json(assignment.config)
+    run_trial(
+        TrialFolder(Path(assignment.folder)),
+        config,
+        images=_images(config.data, assignment.cache),
+        world=world,
+        reporter=reporter,
+    )
+
+
+def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
+    """A trial with one worker, in the process that Tune gave it."""
+    assignment: Assignment = parameters["trial"]
+    world = World(rank=0, size=1, device=default_device())
+    try:
+        _train(assignment, world, TuneReporter(), placement.cpus_per_worker)
+    except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)
+        _settle(assignment, error)
+
+
+def run_group(parameters: dict[str, Any], placement: Placement) -> None:
+    """A trial with several workers: a Ray Train worker group under this process."""
+    assignment: Assignment = parameters["trial"]
+    trainer = TorchTrainer(
+        _group_worker,
+        train_loop_config={"trial": assignment, "threads": placement.cpus_per_worker},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker={
+                "CPU": placement.cpus_per_worker - DRIVER_CPUS / placement.workers,
+                **({"GPU": 1} if placement.gpus_per_worker else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"workers-{Path(assignment.folder).name}",
+            storage_path=str(Path(assignment.folder).parent.parent / ".ray"),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # noqa: BLE001 (as above)
+        _settle(assignment, getattr(error, "worker_failures", {}).get(0, error))
+
+
+def _group_worker(parameters: dict[str, Any]) -> None:
+    world = World.joined(ray.train.torch.get_device())
+    _train(parameters["trial"], world, RayTrainReporter(), parameters["threads"])
+
+
+def _settle(assignment: Assignment, error: Exception) -> None:
+    """Record the error; raise it again only when the policy says that a retry may help."""
+    TrialFolder(Path(assignment.folder)).fail(f"{type(error).__name__}: {error}")
+    if decide(error) == "retry":
+        raise error

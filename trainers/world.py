@@ -1,0 +1,82 @@
+"""Rank, size, device and sums over workers; the only file that knows torch.distributed."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from trainers.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The group of workers that trains one model; `World.alone()` is one worker."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def alone(cls) -> "World":
+        """One worker, on the GPU when there is one."""
+        return cls(rank=0, size=1, device=default_device())
+
+    @classmethod
+    def joined(cls, device: torch.device) -> "World":
+        """This worker's place in the torch.distributed group that is already set up."""
+        return cls(
+            rank=torch.distributed.get_rank(),
+            size=torch.distributed.get_world_size(),
+            device=device,
+        )
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker is the one that writes."""
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This worker's consecutive rows of a global batch [B, ...]; B must divide by size."""
+        if len(batch) % self.size:
+            raise ConfigError(
+                f"batch_size {len(batch)} does not divide by {self.size} workers; "
+                f"choose a multiple of {self.size}"
+            )
+        rows = len(batch) // self.size
+        return batch[self.rank * rows : (self.rank + 1) * rows]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum of `tensor` over workers, in place; the tensor itself when alone."""
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows [B / size, ...] of all workers in rank order, [B, ...]."""
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def wait(self) -> None:
+        """Return once every worker has come here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+    def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Replace each gradient by its mean over workers, in one all-reduce."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.sum(torch.cat([g.flatten() for g in gradients])) / self.size
+        for gradient, mean in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def default_device() -> torch.device:
+    """The first GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
