@@ -1,4 +1,4 @@
-"""A study file (YAML) becomes a checked Study, or one line for each of its problems, all at once."""
+"""A study file (YAML) becomes a checked Study, or one line for each of its problems."""
 
 import importlib
 import json
@@ -102,7 +102,7 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice and reads 1e-3 as the number it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
@@ -111,7 +111,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
@@ -311,7 +311,7 @@ def _check_expectations(raw: Mapping[str, Any], arms: Mapping[str, Change]) -> l
 
 def needs_labels(study: Study) -> list[str]:
     """Hypotheses and gates whose metric exists only on a data set with labels."""
-    declared = {**study.hypotheses, **study.gates}
+    declared: dict[str, Hypothesis | Gate] = {**study.hypotheses, **study.gates}
     return [name for name, one in declared.items() if one.metric.startswith("knn/")]
 
 

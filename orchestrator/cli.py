@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Declared ablations of DINO vision transformers: paired seeds, checked changes, verdicts.",
-    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 finished with missing runs, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 runs are missing, 130 interrupted.",
 )
 
 DONE, FAILED, BAD_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130

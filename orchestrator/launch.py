@@ -22,7 +22,7 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.progress import StudyProgress
 from orchestrator.resources import DRIVER_CPUS, Placement, place
 from orchestrator.retry import ATTEMPTS
-from orchestrator.tracking import Mirror, MlflowException, tracking_uri
+from orchestrator.tracking import Mirror, MirrorError, tracking_uri
 from trainers.errors import RootError
 from trainers.trial import TrialFolder
 
@@ -136,7 +136,7 @@ class _Mirrored:
             return
         try:
             work(*arguments)
-        except MlflowException as error:
+        except MirrorError as error:
             self.broken = True
             self.console.print(
                 f"MLflow store {self.mirror.uri} does not answer "
@@ -281,7 +281,7 @@ def _outcome(folder: TrialFolder) -> str:
 
 @contextlib.contextmanager
 def _ray(console: Console) -> Iterator[None]:
-    """A connection to the cluster at RAY_ADDRESS, or a Ray of our own that leaves nothing behind."""
+    """The cluster at RAY_ADDRESS, or a Ray of our own that leaves nothing behind."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")

@@ -27,6 +27,9 @@ from trainers.errors import InputError
 from trainers.reporter import read_records
 from trainers.trial import TrialFolder
 
+MirrorError = MlflowException
+"""What a store that does not answer raises."""
+
 _METRICS_A_BATCH = 1000
 _PARAMETERS_A_BATCH = 100
 _MIRRORED = "dinolab.mirrored_step"

@@ -107,7 +107,7 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
         run_config=ray.train.RunConfig(
             name=f"workers-{Path(assignment.folder).name}",
             storage_path=str(Path(assignment.folder).parent.parent / ".ray"),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # its base is untyped
         ),
     )
     try:

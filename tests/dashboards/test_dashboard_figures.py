@@ -1,5 +1,6 @@
 """Figures hold what they say, and look the same for the same arm."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def test_names_are_escaped_for_plotly(make_study: MakeStudy) -> None:
 def test_labels_keep_their_distance_and_stay_inside() -> None:
     moved = _spread({"a": 0.0, "b": 0.01, "c": 0.02, "d": 0.9}, 0.1, low=0.0, high=1.0)
     heights = sorted(moved.values())
-    assert all(b - a >= 0.1 - 1e-12 for a, b in zip(heights, heights[1:], strict=False))
+    assert all(b - a >= 0.1 - 1e-12 for a, b in itertools.pairwise(heights))
     assert heights[0] >= 0
     assert moved["d"] == 0.9
 

@@ -66,7 +66,7 @@ def test_name_of_a_detail_is_split(key: str, parts: tuple[object, ...]) -> None:
 
 
 def test_name_with_a_bad_detail_is_refused() -> None:
-    with pytest.raises(InputError, match="name@layer.head"):
+    with pytest.raises(InputError, match=r"name@layer\.head"):
         split_metric("globality/cls/gyration@last")
 
 
