@@ -1,0 +1,90 @@
+"""The collapse panel: do outputs and features still tell images apart (METRICS A.7)?"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+DESCRIPTIONS = {
+    "collapse/target_entropy": "mean entropy of the teacher's output over ln K; 0 one-hot, "
+    "1 uniform",
+    "collapse/mean_entropy": "entropy of the mean teacher output over ln K; 1: all prototypes used",
+    "collapse/information": "their difference: what an output tells of its image, over ln K; "
+    "0 collapsed",
+    "collapse/kl": "mean KL divergence from teacher to student output on one image; nats",
+    "collapse/prototype_perplexity": "exp of the entropy of the mean output, over K; 1/K to 1",
+    "collapse/rankme": "RankMe (Garrido et al. 2023) of the features, over their dimension",
+    "collapse/feature_std": "deviation of unit-norm features over images, times √D; 1 isotropic",
+    "collapse/uniformity": "ln mean exp(-2 |x - y|²) of unit-norm features (Wang & Isola 2020); "
+    "0 all alike",
+}
+
+LEAST_INFORMATION = 0.01
+"""Share of ln K below which outputs count as the same for every image."""
+
+LEAST_FEATURE_STD = 0.01
+"""Spread of unit-norm features below which they count as the same for every image."""
+
+
+def collapse_panel(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    features: Tensor,
+    *,
+    teacher_temperature: float,
+    student_temperature: float,
+    center: Tensor,
+) -> dict[str, float]:
+    """The panel of n >= 2 images: logits [n, K], features [n, D], center [K].
+
+    The teacher's output is ``softmax((logits - center) / temperature)``, whatever makes the
+    targets in training: Sinkhorn-Knopp would hide how prototypes are used. Raises ValueError for
+    fewer than two images.
+    """
+    if len(features) < 2:
+        raise ValueError(f"a collapse panel needs two images or more, got {len(features)}")
+    log_k = math.log(teacher_logits.shape[1])
+    log_teacher = torch.log_softmax(
+        (teacher_logits.double() - center.double()) / teacher_temperature, dim=1
+    )
+    log_student = torch.log_softmax(student_logits.double() / student_temperature, dim=1)
+    teacher = log_teacher.exp()
+    each = float(torch.special.entr(teacher).sum(1).mean())
+    mean = float(torch.special.entr(teacher.mean(0)).sum())
+    unit = functional.normalize(features.double(), dim=1)
+    return {
+        "collapse/target_entropy": each / log_k,
+        "collapse/mean_entropy": mean / log_k,
+        "collapse/information": (mean - each) / log_k,
+        "collapse/kl": float((teacher * (log_teacher - log_student)).sum(1).mean()),
+        "collapse/prototype_perplexity": math.exp(mean) / teacher.shape[1],
+        "collapse/rankme": _rankme(features.double()) / features.shape[1],
+        "collapse/feature_std": float(unit.std(0, correction=0).mean()) * unit.shape[1] ** 0.5,
+        "collapse/uniformity": float(
+            torch.exp(-2 * torch.pdist(unit) ** 2).mean().log()
+        ),
+    }
+
+
+def _rankme(features: Tensor) -> float:
+    values = torch.linalg.svdvals(features)
+    shares = values / values.sum() + 1e-7
+    return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+def collapsed(panel: Mapping[str, float]) -> str:
+    """Why the panel of a trained network shows collapse, or an empty text."""
+    if panel["collapse/information"] < LEAST_INFORMATION:
+        form = "uniform" if panel["collapse/target_entropy"] > 0.5 else "on few prototypes"
+        return (
+            f"outputs are the same for every image, {form} "
+            f"(information {panel['collapse/information']:.4f} < {LEAST_INFORMATION})"
+        )
+    if panel["collapse/feature_std"] < LEAST_FEATURE_STD:
+        return (
+            "features are the same for every image "
+            f"(deviation {panel['collapse/feature_std']:.4f} < {LEAST_FEATURE_STD})"
+        )
+    return ""

@@ -1,0 +1,39 @@
+"""Weighted k-nearest-neighbour accuracy (Wu et al. 2018; eval_knn of Caron et al. 2021)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+DESCRIPTIONS = {
+    "knn/cls_top1": "k-NN accuracy of held-out images on [CLS]; share, 0 to 1 (Caron et al. 2021)",
+    "knn/patch_top1": "k-NN accuracy of held-out images on the mean patch token; share, 0 to 1",
+}
+
+
+def knn_accuracy(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    query_labels: Tensor,
+    *,
+    neighbours: int,
+    temperature: float,
+    chunk: int = 1024,
+) -> float:
+    """Share of queries whose label wins the vote of their nearest neighbours, in [0, 1].
+
+    Features [n, D] and [m, D], labels int64 [n] and [m]. Each of the `neighbours` images of the
+    bank nearest by cosine (all of them, if there are fewer) votes with ``exp(cosine /
+    temperature)``.
+    """
+    bank = functional.normalize(bank.float(), dim=1)
+    queries = functional.normalize(queries.float(), dim=1)
+    nearest = min(neighbours, len(bank))
+    classes = int(max(bank_labels.max(), query_labels.max())) + 1
+    right = 0
+    for features, labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
+        similarity, places = (features @ bank.T).topk(nearest, dim=1)
+        votes = torch.zeros(len(features), classes, device=bank.device)
+        votes.scatter_add_(1, bank_labels[places], torch.exp(similarity / temperature))
+        right += int((votes.argmax(1) == labels).sum())
+    return right / len(queries)
