@@ -8,8 +8,8 @@ def cosine(step: int, total: int, start: float, end: float) -> float:
 
     ``end + (start - end) (1 + cos(π t)) / 2`` with ``t = step / (total - 1)``.
     """
-    if total <= 1 or step >= total - 1:
-        return end if total > 1 or step else start
+    if step >= total - 1:
+        return end
     return end + (start - end) * (1 + math.cos(math.pi * step / (total - 1))) / 2
 
 

@@ -19,6 +19,12 @@ RECIPE = override(
         "augment.blur_others": 0.0,
         "augment.blur_local": 0.0,
         "augment.solarize": 0.0,
+        "augment.local_crops": 2,
+        "model.initial_deviation": 0.08,
         "targets.kind": "sinkhorn",
+        "targets.temperature": 0.005,
+        "targets.temperature_start": 0.005,
+        "teacher.momentum": 0.99,
+        "optimizer.learning_rate": 1e-3,
     },
 )
