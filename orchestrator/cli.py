@@ -89,9 +89,8 @@ def _root(root: Path, console: Console) -> Path:
 
 def _open_images(study_config: Any, root: Path, console: Console, live: bool) -> Any:
     """Open the data set, indexing a folder on first use, and say what was skipped."""
-    from trainers.data.image_set import open_images
-
     from orchestrator.launch import CACHE
+    from trainers.data.image_set import open_images
 
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("indexing images", total=None)
@@ -177,9 +176,9 @@ def run(
 
 def _show_verdicts(result: Any, root: Path, console: Console) -> NoReturn:
     """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
-    from dashboards.runs import judge_study
+    from dashboards.runs import judged
 
-    verdicts = judge_study(result)
+    verdicts = judged(result)["hypotheses"]
     table = Table(title=f"Verdicts of study {result.lock['study']}", title_justify="left")
     for column in (
         "hypothesis",
@@ -192,23 +191,22 @@ def _show_verdicts(result: Any, root: Path, console: Console) -> NoReturn:
     ):
         table.add_column(column, justify="right" if column in ("seeds", "p") else "left")
     for name, hypothesis in result.lock["resolved"]["hypotheses"].items():
-        verdict = verdicts[name]
+        verdict = verdicts[name]["verdict"]
         level = f"{100 * (1 - hypothesis['alpha']):.0f} %"
         table.add_row(
             escape(name),
             f"{hypothesis['metric']} {hypothesis['direction']} ± {hypothesis['smallest_effect']:g}",
-            str(verdict.n),
-            "–" if verdict.mean is None else f"{verdict.mean:+.4f}",
-            "–"
-            if verdict.interval is None
-            else f"{level} [{verdict.interval[0]:+.4f}, {verdict.interval[1]:+.4f}]",
-            "–" if verdict.p is None else f"{verdict.p:.3g}",
-            " ".join([verdict.label.upper(), *(f"({tag})" for tag in verdict.tags)]),
+            str(verdict["n"]),
+            "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
+            _interval(verdict["interval"], level),
+            "–" if verdict["p"] is None else f"{verdict['p']:.3g}",
+            " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])]),
         )
     if verdicts:
         console.print(table)
-        for name, verdict in verdicts.items():
-            console.print(f"{name}: {verdict.reason}", markup=False, highlight=False)
+        for name, judged_one in verdicts.items():
+            reason = judged_one["verdict"]["reason"]
+            console.print(f"{name}: {reason}", markup=False, highlight=False)
     unfinished = []
     for (arm, seed), one in result.runs.items():
         if one.status != "finished":
@@ -222,6 +220,10 @@ def _show_verdicts(result: Any, root: Path, console: Console) -> NoReturn:
         ui = f"{Path(sys.prefix).name}/bin/{ui}"
     console.print(f"MLflow UI: {ui}", markup=False, highlight=False)
     raise typer.Exit(INCOMPLETE if unfinished else DONE)
+
+
+def _interval(ends: list[float] | None, level: str) -> str:
+    return "–" if ends is None else f"{level} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
 
 
 @app.command()

@@ -3,17 +3,15 @@
 import contextlib
 import fcntl
 import functools
-import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from trainers.data.image_set import ImageSet
 
 from dashboards.report import write_figures, write_report
 from dashboards.runs import StudyRun, read_study, write_results, write_verdicts
@@ -23,6 +21,7 @@ from orchestrator.progress import StudyProgress
 from orchestrator.resources import DRIVER_CPUS, Placement, place
 from orchestrator.retry import ATTEMPTS
 from orchestrator.tracking import Mirror, MirrorError, tracking_uri
+from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
 from trainers.trial import TrialFolder
 
@@ -97,7 +96,7 @@ def conclude(folder: Path, shown: "_Mirrored | None" = None) -> StudyRun:
     """Write results.parquet, verdicts.json, figures and report.html from the run folder."""
     study = read_study(folder)
     write_results(study)
-    write_verdicts(study)
+    write_verdicts(folder)
     artifacts = [write_report(folder), *write_figures(folder)]
     if shown is not None:
         files = [folder / name for name in ("study.lock.json", "results.parquet", "verdicts.json")]
@@ -174,6 +173,7 @@ def _train(
     from ray import tune
 
     from orchestrator import worker
+    from orchestrator.watcher import Watcher
 
     with _ray(console):
         cluster = ray.cluster_resources()
@@ -195,6 +195,7 @@ def _train(
         with StudyProgress(
             console, name=plan.study.name, trials=len(missing), live=live
         ) as progress:
+            watcher = Watcher(missing, folder, progress, lambda one: shown.sync(one, folder))
             tuner = tune.Tuner(
                 tune.with_resources(run, _trial_resources(placement)),
                 param_space={"trial": tune.grid_search(list(assignments.values()))},
@@ -206,7 +207,7 @@ def _train(
                     storage_path=str(tune_storage.resolve()),
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-                    callbacks=[_watcher(missing, folder, progress, shown)],
+                    callbacks=[watcher],
                 ),
             )
             try:
@@ -219,64 +220,6 @@ def _trial_resources(placement: Placement) -> dict[str, float]:
     if placement.workers > 1:
         return {"cpu": DRIVER_CPUS}
     return {"cpu": placement.cpus_per_worker, "gpu": placement.gpus_per_worker}
-
-
-def _watcher(
-    missing: Sequence[Trial], folder: Path, progress: StudyProgress, shown: _Mirrored
-) -> Any:
-    """A Ray Tune callback that shows and mirrors what trials report."""
-    from ray import tune
-
-    by_folder = {str((folder / "trials" / trial.key).resolve()): trial for trial in missing}
-
-    class Watcher(tune.Callback):
-        def _trial(self, ray_trial: Any) -> tuple[Trial, str]:
-            trial = by_folder[ray_trial.config["trial"].folder]
-            return trial, f"{' = '.join(trial.arms)} seed {trial.seed}"
-
-        def on_trial_result(
-            self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any
-        ) -> None:
-            if "step" not in result:
-                return
-            ours, title = self._trial(trial)
-            metrics = {
-                name: value
-                for name, value in result.items()
-                if name == "step" or ("/" in name and not name.startswith(("config/", "info/")))
-            }
-            progress.moved(title, ours.config.steps, metrics)
-            shown.sync(ours, folder)
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            self._ended(trial)
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            ours, _title = self._trial(trial)
-            trial_folder = TrialFolder(folder / "trials" / ours.key)
-            if not trial_folder.failure.exists():
-                trial_folder.fail(f"the worker died {ATTEMPTS} times; see Ray's logs")
-            self._ended(trial)
-
-        def _ended(self, trial: Any) -> None:
-            ours, title = self._trial(trial)
-            progress.ended(title, _outcome(TrialFolder(folder / "trials" / ours.key)))
-            shown.sync(ours, folder)
-
-    return Watcher()
-
-
-def _outcome(folder: TrialFolder) -> str:
-    result = folder.finished()
-    if result is None:
-        reason = "it left no result"
-        if folder.failure.exists():
-            reason = json.loads(folder.failure.read_text())["message"]
-        return f"failed: {reason}"
-    took = f"{result['wall_s']:.0f} s"
-    if result["resumed_at"]:
-        took += f", resumed at step {result['resumed_at']}"
-    return f"{result['status']}{': ' if result['reason'] else ''}{result['reason']} ({took})"
 
 
 @contextlib.contextmanager

@@ -59,12 +59,9 @@ class StudyProgress:
         if self.progress:
             self.progress.stop()
 
-    def moved(self, title: str, steps: int, metrics: Mapping[str, float]) -> None:
-        """A running trial has come to `metrics["step"]` of `steps`."""
-        step = int(metrics["step"])
-        numbers = "  ".join(
-            f"{name} {value:.3f}" for name, value in metrics.items() if name != "step"
-        )
+    def moved(self, title: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """A running trial has come to `step` of `steps`, with these newest metrics."""
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
         if self.progress:
             if title not in self.bars:
                 self.bars[title] = self.progress.add_task(f"  {title}", total=steps, numbers="")

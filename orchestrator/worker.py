@@ -12,11 +12,11 @@ import torch
 from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
-from trainers.data.image_set import ImageSet, open_images
 
 from orchestrator.resources import DRIVER_CPUS, Placement
 from orchestrator.retry import decide
 from trainers.config import DataConfig, TrainConfig
+from trainers.data.image_set import ImageSet, open_images
 from trainers.trial import TrialFolder, run_trial
 from trainers.world import World, default_device
 

@@ -42,7 +42,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
-        return Image.alpha_composite(
-            Image.new("RGBA", coloured.size, "white"), coloured
-        ).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert(
+            "RGB"
+        )
     return image.convert("RGB")

@@ -62,9 +62,7 @@ def collapse_panel(
         "collapse/prototype_perplexity": math.exp(mean) / teacher.shape[1],
         "collapse/rankme": _rankme(features.double()) / features.shape[1],
         "collapse/feature_std": float(unit.std(0, correction=0).mean()) * unit.shape[1] ** 0.5,
-        "collapse/uniformity": float(
-            torch.exp(-2 * torch.pdist(unit) ** 2).mean().log()
-        ),
+        "collapse/uniformity": float(torch.exp(-2 * torch.pdist(unit) ** 2).mean().log()),
     }
 
 

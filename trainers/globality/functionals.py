@@ -80,11 +80,11 @@ def coverage(maps_QN: Tensor, shares: tuple[float, ...], excluded: Tensor | None
     reached = ordered.cumsum(-1)
     found = []
     for share in shares:
-        # Rounding may keep the whole sum just below a share close to 1.
-        first = (reached < share).sum(-1, keepdim=True).clamp(max=maps_QN.shape[-1] - 1)
-        weight = ordered.gather(-1, first)
-        before = reached.gather(-1, first) - weight
-        number = (first + (share - before) / weight)[..., 0]
+        # Of the sum as rounded: it may be just below 1, and no weight of 0 may count.
+        goal = share * reached[..., -1:]
+        first = (reached < goal).sum(-1, keepdim=True)
+        beyond = (reached.gather(-1, first) - goal) / ordered.gather(-1, first)
+        number = (first + 1 - beyond)[..., 0]
         found.append(number / (share * counted))
     return found
 

@@ -68,9 +68,7 @@ class Accumulator:
         for place, (count, total) in other.sums.items():
             before = sums.get(place, (0, 0.0))
             sums[place] = (before[0] + count, before[1] + total)
-        return Accumulator(
-            sums, self.undefined + other.undefined, max(self.layers, other.layers)
-        )
+        return Accumulator(sums, self.undefined + other.undefined, max(self.layers, other.layers))
 
     def metrics(self, primary_layers: tuple[int, ...]) -> dict[str, float]:
         """Run-level values by name, then each layer and head as `name@LAYER.HEAD`.
