@@ -1,7 +1,9 @@
 """Saving and loading a TrainState, as one safetensors file that is never half-written."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -13,6 +15,7 @@ from trainers.errors import CheckpointError
 from trainers.state import TrainState
 
 FILE_NAME = "state.safetensors"
+_NOTES = "dinolab"
 
 
 def save(state: TrainState, config: TrainConfig, directory: Path) -> Path:
@@ -22,13 +25,11 @@ def save(state: TrainState, config: TrainConfig, directory: Path) -> Path:
     tensors |= {f"centers.{n}": t for n, t in state.centers.items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": moment for name, moment in moments.items()}
-    metadata = {
-        "step": str(state.step),
-        "chain": state.chain.hex(),
-        "config": fingerprint(config),
-    }
+    notes = {"step": state.step, "chain": state.chain.hex(), "config": fingerprint(config)}
     content = safetensors.torch.save(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        # One entry: safetensors writes several in an order that changes from run to run.
+        {_NOTES: json.dumps(notes)},
     )
     return replace(directory / FILE_NAME, content)
 
@@ -38,7 +39,7 @@ def saved_step(path: Path) -> int:
 
     Raises CheckpointError when it is corrupt.
     """
-    return int(_metadata(path)["step"])
+    return int(_notes(path)["step"])
 
 
 def load(path: Path, config: TrainConfig, device: torch.device) -> TrainState:
@@ -46,8 +47,8 @@ def load(path: Path, config: TrainConfig, device: torch.device) -> TrainState:
 
     Raises CheckpointError when the file is corrupt or was saved under another configuration.
     """
-    metadata = _metadata(path)
-    if metadata["config"] != fingerprint(config):
+    notes = _notes(path)
+    if notes["config"] != fingerprint(config):
         raise CheckpointError(
             f"checkpoint {path} belongs to another configuration; "
             "train with the config.json beside it, or remove it to start anew"
@@ -67,17 +68,17 @@ def load(path: Path, config: TrainConfig, device: torch.device) -> TrainState:
         moments.setdefault(int(index), {})[moment] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.step = int(metadata["step"])
-    state.chain = bytes.fromhex(metadata["chain"])
+    state.step = int(notes["step"])
+    state.chain = bytes.fromhex(notes["chain"])
     return state
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _notes(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(os.fspath(path), framework="pt") as opened:
-            metadata: dict[str, str] = opened.metadata()
-    except (OSError, safetensors.SafetensorError) as error:
+            notes: dict[str, Any] = json.loads(opened.metadata()[_NOTES])
+    except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({error}); remove it to start anew"
         ) from error
-    return metadata
+    return notes

@@ -1,8 +1,8 @@
 """The indexed data set on disk: one Arrow file of encoded images, memory-mapped for reading.
 
 Columns: `path` (relative, posix), `label` (name of the first sub-folder, empty without one),
-`width`, `height` (pixels, upright) and `image` (the bytes of the original file). The schema's
-metadata holds the digest and what was skipped.
+`width`, `height` (pixels, upright) and `image` (the bytes of the original file). The last batch
+has no rows; its metadata holds what is known only at the end: the digest and what was skipped.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,9 +22,10 @@ _SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("image", pa.large_binary()),
-    ]
+    ],
+    metadata={"version": "1"},
 )
-_ROWS_A_BATCH = 256
+_BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,63 +49,63 @@ class Entry:
 
 def write(path: Path, entries: Iterable[Entry | Skipped]) -> None:
     """Write entries in their order, and the skipped ones as metadata; the file appears whole."""
-    digest = hashlib.sha256()
-    skipped: list[Skipped] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    body = Path(name)
+    digest = hashlib.sha256()
+    skipped: list[dict[str, str]] = []
     try:
-        with pa.OSFile(name, "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            pa.ipc.new_file(pa.PythonFile(file), _SCHEMA) as writer,
+        ):
             for batch in _batches(entries, skipped):
                 for entry in batch:
                     head = f"{entry.path}\0{entry.label}\0{len(entry.image)}\0"
-                    digest.update(head.encode() + entry.image)
+                    digest.update(head.encode())
+                    digest.update(entry.image)
                 rows = [vars(entry) for entry in batch]
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-        _sync(body)
-        notes = {
-            "digest": digest.hexdigest(),
-            "skipped": [vars(one) for one in skipped],
-        }
-        # The notes are known last: they go into a file of their own, in place before the images.
-        (Path(f"{name}.json")).write_text(json.dumps(notes))
-        _sync(Path(f"{name}.json"))
-        Path(f"{name}.json").replace(_notes(path))
-        body.replace(path)
+            notes = {"digest": digest.hexdigest(), "skipped": json.dumps(skipped)}
+            nothing = pa.RecordBatch.from_pylist([], schema=_SCHEMA)
+            writer.write_batch(nothing, custom_metadata=notes)
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     finally:
-        body.unlink(missing_ok=True)
-        Path(f"{name}.json").unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
 
 
-def _batches(entries: Iterable[Entry | Skipped], skipped: list[Skipped]) -> Iterator[list[Entry]]:
+def _batches(
+    entries: Iterable[Entry | Skipped], skipped: list[dict[str, str]]
+) -> Iterator[list[Entry]]:
+    """Images in batches of about `_BATCH_BYTES`; the others go to `skipped`."""
     batch: list[Entry] = []
+    size = 0
     for entry in entries:
         if isinstance(entry, Skipped):
-            skipped.append(entry)
+            skipped.append(asdict(entry))
             continue
         batch.append(entry)
-        if len(batch) == _ROWS_A_BATCH:
+        size += len(entry.image)
+        if size >= _BATCH_BYTES:
             yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _notes(path: Path) -> Path:
-    return path.with_suffix(".json")
+            batch, size = [], 0
+    yield batch
 
 
 def read(path: Path) -> tuple[pa.Table, str, tuple[Skipped, ...]]:
     """The memory-mapped table, its digest and what was skipped.
 
-    Raises OSError or ValueError (pyarrow's errors are both) when there is no whole file.
+    Raises OSError or ValueError (pyarrow's errors are either) when there is no whole file of this
+    version.
     """
-    notes = json.loads(_notes(path).read_text())
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    return table, notes["digest"], tuple(Skipped(**one) for one in notes["skipped"])
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    if not reader.schema.equals(_SCHEMA, check_metadata=True):
+        raise ValueError(f"{path} was written by another version")
+    notes = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1).custom_metadata
+    skipped = tuple(Skipped(**one) for one in json.loads(notes[b"skipped"]))
+    table = reader.read_all()
+    table.validate(full=True)  # that texts and images lie inside the file; not the images
+    return table, notes[b"digest"].decode(), skipped

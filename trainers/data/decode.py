@@ -1,10 +1,24 @@
-"""Encoded image bytes -> 8-bit RGB; every mode that Pillow reads."""
+"""Encoded image bytes -> 8-bit RGB, whatever mode they are stored in."""
 
 import io
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+Image.init()
+# Named one by one: Pillow also opens documents, and runs Ghostscript for some of them.
+FORMATS = tuple(
+    name
+    for name in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+    if name in Image.OPEN
+)
+"""What is read; AVIF, JPEG2000 and WEBP only if Pillow was built with them."""
+
+SUFFIXES = frozenset(
+    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
+)
+"""Endings of files in these formats, lower case, with the dot."""
 
 
 class UnreadableImage(Exception):  # noqa: N818 (a reason to skip, not a failure)
@@ -14,18 +28,22 @@ class UnreadableImage(Exception):  # noqa: N818 (a reason to skip, not a failure
 def decode(encoded: bytes) -> Image.Image:
     """The first frame, upright (EXIF orientation), as an RGB image of its own size.
 
-    16-bit grey is scaled down to 8 bits, floating-point grey from its own range; transparency is
-    laid on white. Raises UnreadableImage with the reason.
+    Transparency is laid on white. Grey of more than 8 bits keeps the range of its type, 0 to 65535
+    for integers and 0 to 1 for floats; an image that leaves it is stretched from its own smallest
+    to its own largest finite value. Raises UnreadableImage with the reason: not an image in one of
+    FORMATS, truncated or damaged (PNG by its checksums), or more pixels than Pillow deems safe.
     """
     try:
         with warnings.catch_warnings():
+            # Odd metadata is no reason to lose an image; a suspicious size is.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded)) as opened:
-                opened.load()
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as checked:
+                checked.verify()
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
                 return _to_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
-        reason = "not an image" if encoded else "empty file"
-        raise UnreadableImage(reason) from None
+        raise UnreadableImage("not an image" if encoded else "empty file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableImage("more pixels than are safe to decode") from None
     except Exception as error:  # noqa: BLE001 (decoders raise anything on broken bytes)
@@ -34,15 +52,22 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode == "F":
-            low, high = float(np.nanmin(values)), float(np.nanmax(values))
-            values = (values - low) / ((high - low) or 1.0) * 65535
-        return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        image = _to_8_bits(np.asarray(image), largest=1)
+    elif image.mode.startswith("I"):
+        image = _to_8_bits(np.asarray(image), largest=65535)
     if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert(
-            "RGB"
-        )
+        upper = image.convert("RGBA")
+        image = Image.new("RGBA", image.size, "white")
+        image.alpha_composite(upper)
     return image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray, largest: int) -> Image.Image:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    if low >= 0 and high <= largest:
+        low, high = 0, largest
+    shares = (values.astype(np.float64) - low) / (high - low or 1)
+    levels = np.nan_to_num(shares, nan=0, posinf=1, neginf=0) * 255
+    return Image.fromarray(levels.round().astype(np.uint8))

@@ -68,7 +68,7 @@ def collapse_panel(
 
 def _rankme(features: Tensor) -> float:
     values = torch.linalg.svdvals(features)
-    shares = values / values.sum() + 1e-7
+    shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny) + 1e-7
     return float(torch.exp(-(shares * shares.log()).sum()))
 
 

@@ -34,6 +34,8 @@ def knn_accuracy(
     for features, labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
         similarity, places = (features @ bank.T).topk(nearest, dim=1)
         votes = torch.zeros(len(features), classes, device=bank.device)
-        votes.scatter_add_(1, bank_labels[places], torch.exp(similarity / temperature))
+        # Relative to the nearest, so that a low temperature does not overflow.
+        weights = torch.exp((similarity - similarity[:, :1]) / temperature)
+        votes.scatter_add_(1, bank_labels[places], weights)
         right += int((votes.argmax(1) == labels).sum())
     return right / len(queries)

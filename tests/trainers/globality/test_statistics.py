@@ -149,9 +149,7 @@ class LargestOutput(TorchDispatchMode):
 
     elements = 0
 
-    def __torch_dispatch__(  # noqa: PLW3201
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for tensor in found if isinstance(found, (tuple, list)) else (found,):
             if isinstance(tensor, Tensor):

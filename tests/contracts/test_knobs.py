@@ -1,0 +1,180 @@
+"""Every knob is alive: another value makes another run.
+
+A run is what it reports, the parameters it ends with, the memory of its largest step and the
+checkpoints it writes. A knob that changes none of these is dead, and fails here; so does a new
+knob without an entry.
+"""
+
+import hashlib
+import itertools
+
+import pytest
+import safetensors.torch
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainers.config import TrainConfig, flatten, override
+from trainers.data.image_set import open_images
+from trainers.loop import train
+from trainers.world import World
+
+BASE = override(
+    TrainConfig(),
+    {
+        "steps": 4, "batch_size": 8, "log_every": 2, "checkpoint_every": 2,
+        "model.width": 16, "model.heads": 2, "model.depth": 2, "model.initial_deviation": 0.1,
+        "head.hidden": 8, "head.bottleneck": 8, "head.prototypes": 8,
+        "optimizer.warmup_steps": 1, "optimizer.freeze_last_layer_steps": 1,
+        "optimizer.clip_norm": 0.001, "evaluation.every": 3, "evaluation.globality_images": 300,
+        "evaluation.globality_layers": [1], "targets.temperature_warmup_steps": 2,
+        "targets.temperature_start": 0.06, "augment.global_crops": 3,
+    },
+)  # fmt: skip
+
+# knob: (another value, and what else must be set for it to matter)
+CHANGES = {
+    "seed": (1, {}),
+    "steps": (5, {}),
+    "batch_size": (4, {}),
+    "log_every": (3, {}),
+    "checkpoint_every": (1, {}),
+    "data.source": ("FOLDER", {}),
+    "data.image_size": (12, {}),
+    "data.test_share": (0.3, {}),
+    "augment.global_crops": (2, {}),
+    "augment.local_crops": (2, {}),
+    "augment.global_size": (12, {}),
+    "augment.local_size": (12, {}),
+    "augment.global_scale": ([0.6, 1.0], {}),
+    "augment.local_scale": ([0.1, 0.5], {}),
+    "augment.aspect_ratio": ([0.9, 1.1], {}),
+    "augment.flip": (0.0, {}),
+    "augment.jitter": (0.1, {}),
+    "augment.brightness": (0.1, {}),
+    "augment.contrast": (0.1, {}),
+    "augment.saturation": (0.9, {"data.source": "FOLDER"}),
+    "augment.hue": (0.4, {"data.source": "FOLDER"}),
+    "augment.grayscale": (1.0, {"data.source": "FOLDER"}),
+    "augment.blur_first": (0.0, {}),
+    "augment.blur_others": (0.9, {}),
+    "augment.blur_local": (0.0, {}),
+    "augment.blur_sigma": ([1.0, 2.0], {}),
+    "augment.solarize": (0.9, {}),
+    "model.patch_size": (2, {}),
+    "model.width": (24, {}),
+    "model.depth": (3, {}),
+    "model.heads": (4, {}),
+    "model.mlp_ratio": (2.0, {}),
+    "model.initial_deviation": (0.05, {}),
+    "model.cls_position": ("none", {}),
+    "model.cls_tied_patch": ([1, 1], {"model.cls_position": "tied"}),
+    "head.layers": (2, {}),
+    "head.hidden": (12, {}),
+    "head.bottleneck": (12, {}),
+    "head.prototypes": (12, {}),
+    "loss.cls": (0.5, {}),
+    "loss.patches": (0.5, {}),
+    "loss.student_temperature": (0.2, {}),
+    "targets.kind": ("sinkhorn", {}),
+    "targets.temperature": (0.05, {}),
+    "targets.temperature_start": (0.05, {}),
+    "targets.temperature_warmup_steps": (3, {}),
+    "targets.center_momentum": (0.5, {}),
+    "targets.sinkhorn_iterations": (1, {"targets.kind": "sinkhorn"}),
+    "teacher.momentum": (0.9, {}),
+    "teacher.momentum_end": (0.9, {}),
+    "optimizer.learning_rate": (1e-3, {}),
+    "optimizer.learning_rate_end": (1e-4, {}),
+    "optimizer.warmup_steps": (2, {}),
+    "optimizer.weight_decay": (0.2, {}),
+    "optimizer.weight_decay_end": (0.1, {}),
+    "optimizer.clip_norm": (0.01, {}),
+    "optimizer.freeze_last_layer_steps": (3, {}),
+    "optimizer.beta1": (0.5, {}),
+    "optimizer.beta2": (0.9, {}),
+    "evaluation.every": (2, {}),
+    "evaluation.batch_size": (100, {}),
+    "evaluation.knn_neighbours": (5, {}),
+    "evaluation.knn_temperature": (1.0, {}),
+    "evaluation.globality_images": (50, {}),
+    "evaluation.globality_layers": ([1, 2], {}),
+    "evaluation.query_chunk": (4, {}),
+}  # fmt: skip
+
+
+class LargestTensor(TorchDispatchMode):
+    """Counts the elements of the largest tensors that evaluation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        if isinstance(made, torch.Tensor):
+            self.sizes.add(made.numel())
+        return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Small colour images in two labelled folders."""
+    from PIL import Image
+
+    home = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for number, label in itertools.product(range(12), ("a", "b")):
+        pixels = torch.randint(0, 256, (20, 14, 3), generator=generator, dtype=torch.uint8)
+        (home / label).mkdir(exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(home / label / f"{number}.png")
+    return home
+
+
+def trace(config, tmp_path):
+    """A hash of everything that a run reports and leaves behind."""
+    torch.set_num_threads(1)
+    seen = hashlib.sha256()
+
+    class Hash:
+        def report(self, step, metrics, *, checkpoint=None):
+            kept = {k: v for k, v in metrics.items() if not k.startswith("time/")}
+            seen.update(repr((step, kept)).encode())
+            if checkpoint:
+                # Tensors alone: the notes in the file name the configuration itself.
+                for name, tensor in sorted(safetensors.torch.load_file(checkpoint).items()):
+                    seen.update(name.encode() + tensor.numpy().tobytes())
+
+    images = open_images(config.data, tmp_path / "cache")
+    with LargestTensor() as largest:
+        train(
+            config,
+            images=images,
+            world=World(rank=0, size=1, device=torch.device("cpu")),
+            reporter=Hash(),
+            checkpoints=tmp_path / "checkpoint",
+            resume_from=None,
+        )
+    seen.update(repr(sorted(largest.sizes)).encode())
+    return seen.hexdigest()
+
+
+def with_folder(change, folder):
+    return {k: str(folder) if v == "FOLDER" else v for k, v in change.items()}
+
+
+def test_every_knob_has_an_entry():
+    assert set(CHANGES) == set(flatten(TrainConfig()))
+
+
+_TRACES: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("knob", list(CHANGES))
+def test_a_knob_is_alive(knob, folder, tmp_path):
+    value, also = CHANGES[knob]
+    base = override(BASE, with_folder(also, folder))
+    key = base.model_dump_json()
+    if key not in _TRACES:
+        _TRACES[key] = trace(base, tmp_path / "base")
+    changed = override(base, with_folder({knob: value}, folder))
+    assert trace(changed, tmp_path / "changed") != _TRACES[key]
