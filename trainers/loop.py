@@ -54,7 +54,8 @@ def train(
     Every worker of `world` calls this alike; the first one evaluates and saves. Evaluations come
     at step 0, at the configured cadence and at the last step. With `resume_from`, a checkpoint of
     the same configuration, the run goes on as if it had never stopped, bit for bit on the same
-    device type and world size. A loss that is not finite ends the run as `diverged`.
+    device type and world size. A loss or gradient that is not finite ends
+    the run as `diverged`, before the update.
     """
     if resume_from is None:
         state = TrainState.fresh(config, world.device)
@@ -83,13 +84,15 @@ def train(
         loss, parts, centers = compute_loss(state, views, values, config, world)
         total = world.sum(loss.detach().clone()).item() / world.size
         if not math.isfinite(total):
-            return _diverged(state, total, checkpoints)
+            return _diverged(state, f"loss is {total}", checkpoints)
 
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(state.student.parameters())
         world.average_gradients(parameters)
-        gradient_norm = clip_gradients(parameters, config.optimizer.clip_norm)
+        gradient_norm = clip_gradients(parameters, config.optimizer.clip_norm).item()
+        if not math.isfinite(gradient_norm):
+            return _diverged(state, f"gradient norm is {gradient_norm}", checkpoints)
         if state.step < config.optimizer.freeze_last_layer_steps:
             state.student.head.prototypes.grad = None
         set_schedule(state.optimizer, values.learning_rate, values.weight_decay)
@@ -106,7 +109,7 @@ def train(
             metrics = {name: world.sum(part).item() / world.size for name, part in parts.items()}
             metrics |= {
                 "loss/total": total,
-                "optimizer/gradient_norm": gradient_norm.item(),
+                "optimizer/gradient_norm": gradient_norm,
                 "optimizer/learning_rate": values.learning_rate,
                 "data/chain": state.chain_number,
                 "time/step_s": clock.seconds_a_step(state.step),
@@ -212,12 +215,12 @@ def compute_loss(
     return total, parts, centers
 
 
-def _diverged(state: TrainState, loss: float, checkpoints: Path) -> Result:
+def _diverged(state: TrainState, what: str, checkpoints: Path) -> Result:
     saved = checkpoints / checkpoint.FILE_NAME
     last_good = f"step {checkpoint.saved_step(saved)}" if saved.exists() else "none"
     return Result(
         status="diverged",
-        reason=f"loss is {loss} at step {state.step + 1}; last good checkpoint: {last_good}",
+        reason=f"{what} at step {state.step + 1}; last good checkpoint: {last_good}",
         step=state.step,
         chain=state.chain.hex(),
     )

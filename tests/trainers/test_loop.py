@@ -44,9 +44,7 @@ class StopAt(Exception):
 
 def test_one_seed_gives_the_same_bits_twice(tiny, images, recorder, tmp_path):
     first, second = recorder(), recorder()
-    results = [
-        run(tiny, images, one, tmp_path / str(i)) for i, one in enumerate((first, second))
-    ]
+    results = [run(tiny, images, one, tmp_path / str(i)) for i, one in enumerate((first, second))]
     assert without_times(first.records) == without_times(second.records)
     assert results[0] == results[1]
     contents = [(tmp_path / str(i) / checkpoint.FILE_NAME).read_bytes() for i in range(2)]
@@ -63,9 +61,7 @@ def test_another_seed_gives_other_crops_weights_and_losses(tiny, images, recorde
 
 @pytest.mark.parametrize("kind", ["centering", "sinkhorn"])
 @pytest.mark.parametrize("stop", [3, 4, 5])
-def test_a_resumed_run_equals_one_that_never_stopped(
-    tiny, images, recorder, tmp_path, kind, stop
-):
+def test_a_resumed_run_equals_one_that_never_stopped(tiny, images, recorder, tmp_path, kind, stop):
     config = override(tiny, {"targets.kind": kind} if kind != tiny.targets.kind else {})
     whole = recorder()
     expected = run(config, images, whole, tmp_path / "whole")
@@ -169,8 +165,24 @@ def test_a_batch_that_does_not_divide_is_refused():
         World(rank=0, size=3, device=torch.device("cpu")).share(torch.arange(8))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
-    tiny, images, recorder, tmp_path, monkeypatch
+class Infinite(torch.autograd.Function):
+    """The identity, whose gradient is infinite."""
+
+    @staticmethod
+    def forward(_context, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(_context, gradient):
+        return gradient * float("inf")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [(lambda loss: loss * float("nan"), "loss is nan"), (Infinite.apply, "gradient norm is nan")],
+)
+def test_what_is_not_finite_ends_the_run_as_diverged(
+    tiny, images, recorder, tmp_path, monkeypatch, spoil, what
 ):
     import trainers.loop as loop
 
@@ -178,18 +190,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
 
     def explode(state, *arguments):
         loss, parts, centers = whole(state, *arguments)
-        return (loss * float("nan") if state.step == 3 else loss), parts, centers
+        return (spoil(loss) if state.step == 3 else loss), parts, centers
 
     monkeypatch.setattr(loop, "compute_loss", explode)
     result = run(tiny, images, recorder(), tmp_path)
     assert result.status == "diverged"
     assert result.step == 3
-    assert result.reason == "loss is nan at step 4; last good checkpoint: step 2"
+    assert result.reason == f"{what} at step 4; last good checkpoint: step 2"
 
 
-def test_a_network_that_tells_no_images_apart_ends_as_collapsed(
-    tiny, images, recorder, tmp_path
-):
+def test_a_network_that_tells_no_images_apart_ends_as_collapsed(tiny, images, recorder, tmp_path):
     # Learning nothing at a very soft temperature, every image keeps the uniform output.
     config = override(
         tiny, {"optimizer.learning_rate": 1e-12, "optimizer.learning_rate_end": 0.0,
@@ -200,15 +210,15 @@ def test_a_network_that_tells_no_images_apart_ends_as_collapsed(
     assert result.reason.startswith("at step 6: outputs are the same for every image, uniform")
 
 
-def test_evaluation_comes_at_step_0_at_the_cadence_and_at_the_end(
-    tiny, images, recorder, tmp_path
-):
+def test_evaluation_comes_at_step_0_at_the_cadence_and_at_the_end(tiny, images, recorder, tmp_path):
     one = recorder()
     run(override(tiny, {"evaluation.every": 4}), images, one, tmp_path)
     assert [step for step, m in one.records if "knn/cls_top1" in m] == [0, 4, 6]
 
 
-def test_the_first_step_moves_prototypes_only_when_they_are_not_frozen(tiny, images, tmp_path, recorder):
+def test_the_first_step_moves_prototypes_only_when_they_are_not_frozen(
+    tiny, images, tmp_path, recorder
+):
     for frozen, moves in ((1, False), (0, True)):
         config = override(
             tiny, {"steps": 1, "optimizer.warmup_steps": 0,

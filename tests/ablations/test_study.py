@@ -1,0 +1,204 @@
+"""Study files: what is understood, and what is said about what is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ablations.catalogue
+import ablations.recipes
+import ablations.studies
+from ablations.spec import Arm, Falls, Holds
+from ablations.study import (
+    StudyFile,
+    ablation,
+    lint,
+    load_study,
+    names_in,
+    needs_labels,
+    recipe,
+)
+from trainers.config import diff, override
+from trainers.errors import ConfigError, StudyError
+from trainers.metrics import EVALUATED
+
+STUDIES = Path(next(iter(ablations.studies.__path__)))
+
+GOOD = """
+name: small
+recipe: digits_tiny
+seeds: 8
+set: {optimizer.learning_rate: 1e-3, steps: 30}
+arms:
+  - cls_position_tied
+  - narrow: {model.width: 24, model.heads: 2}
+hypotheses:
+  tied:
+    metric: globality/contrast/gyration
+    contrast: [cls_position_tied, baseline]
+    direction: falls
+    smallest_effect: 0.05
+gates:
+  learns: {arms: [baseline], metric: knn/cls_top1, minus_start: true, at_least: 0.1}
+"""
+
+
+def load(tmp_path, text, **options):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return load_study(path, **options)
+
+
+def problems(tmp_path, text):
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, text)
+    prefix = f"{tmp_path / 'study.yaml'}: "
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(prefix) for line in lines)
+    return [line.removeprefix(prefix) for line in lines]
+
+
+def test_a_good_file_becomes_a_study(tmp_path):
+    study = load(tmp_path, GOOD)
+    assert list(study.arms) == ["baseline", "cls_position_tied", "narrow"]
+    assert study.seeds == tuple(range(8))
+    assert study.base.optimizer.learning_rate == 1e-3
+    config = study.config("narrow", 3)
+    assert config.seed == 3
+    assert diff(study.base, config) == {"seed": 3, "model.width": 24, "model.heads": 2}
+    assert study.hypotheses["tied"].alpha == 0.05
+
+
+def test_the_data_set_can_be_replaced(tmp_path):
+    assert load(tmp_path, GOOD, dataset="elsewhere").base.data.source == "elsewhere"
+
+
+def test_without_hypotheses_those_of_the_catalogue_count(tmp_path):
+    text = GOOD[: GOOD.index("hypotheses:")]
+    study = load(tmp_path, text)
+    (found,) = study.hypotheses.values()
+    assert found.contrast == ("cls_position_tied", "baseline")
+    assert found.direction == "falls"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("seeds: 8", "seed: 8", "seed: no such key; did you mean seeds? (given: 8)"),
+        ("recipe: digits_tiny", "recipe: digit_tiny", "did you mean digits_tiny?"),
+        ("  - cls_position_tied", "  - cls_position_tide", "did you mean cls_position_tied?"),
+        ("model.width: 24", "model.widht: 24", "did you mean model.width?"),
+        ("model.width: 24", "model.width: wide", "arm narrow: model.width: input should be a valid"),
+        ("{model.width: 24, model.heads: 2}", "{model.width: 48}", "is 48 in the base already"),
+        ("{model.width: 24, model.heads: 2}", "{}", "arm narrow: changes nothing"),
+        ("[cls_position_tied, baseline]", "[cls_tied, baseline]", "no arm 'cls_tied' in this study"),
+        ("arms: [baseline]", "arms: [base]", "gate learns: no arm 'base' in this study"),
+        ("contrast/gyration", "contrast/gyrations", "did you mean globality/contrast/gyration?"),
+        ("direction: falls", "direction: drops", "'rises', 'falls' or 'holds' (given: 'drops')"),
+        ("smallest_effect: 0.05", "smallest_effect: -1", "greater than 0 (given: -1)"),
+        ("smallest_effect: 0.05", "", "hypotheses.tied.smallest_effect: field required"),
+        ("seeds: 8", "seeds: 0", "must be 1 or more"),
+        ("seeds: 8", "seeds: [1, 1]", "each seed once"),
+        ("name: small", "name: ../small", "name: string should match pattern"),
+        ("steps: 30", "steps: thirty", "set: steps: input should be a valid integer"),
+        ("metric: knn/cls_top1", "metric: loss/total", "gate learns: loss/total is not measured"),
+        ("name: small", "name: small\nname: other", "key 'name' is given twice"),
+        ("seeds: 8", "seeds: {", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_one_line_that_says_what_to_do(tmp_path, before, after, line):
+    assert before in GOOD
+    if "YAML" in line or "twice" in line:
+        with pytest.raises(StudyError, match="is not YAML") as caught:
+            load(tmp_path, GOOD.replace(before, after))
+        assert line in str(caught.value)
+        assert "\n" not in str(caught.value)
+    else:
+        # A name that is gone is missed wherever it was used: that is a line of its own.
+        found = problems(tmp_path, GOOD.replace(before, after))
+        assert len([one for one in found if line in one]) == 1
+        assert len(found) <= 2
+
+
+def test_all_problems_come_at_once(tmp_path):
+    text = (
+        GOOD.replace("name: small", "name: Small!\ncolour: red")
+        .replace("model.width: 24", "model.widht: 24")
+        .replace("[cls_position_tied, baseline]", "[cls_tied, baseline]")
+        .replace("metric: knn/cls_top1", "metric: knn/cls")
+    )
+    assert len(problems(tmp_path, text)) == 5
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_a_file_that_is_no_mapping_says_what_it_should_be(tmp_path, text):
+    with pytest.raises(StudyError, match="must be a mapping"):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(tmp_path / "nowhere.yaml")
+
+
+def test_too_few_seeds_and_an_unreachable_alpha_are_said_beforehand(tmp_path):
+    few = load(tmp_path, GOOD.replace("seeds: 8", "seeds: 3"))
+    assert any("every verdict will be inconclusive" in line for line in lint(few))
+    second = GOOD.replace("gates:", "  wide: {metric: knn/cls_top1, contrast: [narrow, baseline], "
+                          "direction: rises, smallest_effect: 0.1}\ngates:")  # fmt: skip
+    six = load(tmp_path, second.replace("seeds: 8", "seeds: 6"))
+    assert any("cannot reach their alpha after Holm; 7 seeds can" in line for line in lint(six))
+    assert len(lint(load(tmp_path, second))) == 1
+
+
+def test_the_power_note_is_the_noncentral_t(tmp_path):
+    import re
+
+    import scipy.stats
+
+    (note,) = lint(load(tmp_path, GOOD))
+    effect = float(re.search(r"of ([\d.]+) standard", note)[1])
+    t = scipy.stats.nct(df=7, nc=effect * 8**0.5)
+    critical = scipy.stats.t(7).ppf(0.975)
+    assert t.sf(critical) + t.cdf(-critical) == pytest.approx(0.8, abs=0.01)
+
+
+def test_metrics_that_need_labels_are_found(tmp_path):
+    assert needs_labels(load(tmp_path, GOOD)) == ["learns"]
+
+
+def test_an_arm_is_checked_when_it_is_made():
+    with pytest.raises(ConfigError, match=r"did you mean model\.cls_position\?"):
+        Arm(change={"model.cls_positoin": "tied"})
+    assert Arm(change={"steps": 5}).expectations == ()
+    both = Arm(change={"steps": 5}, expect=(Falls("a", by=1), Holds("b", by=2)))
+    assert [one.direction for one in both.expectations] == ["falls", "holds"]
+
+
+@pytest.mark.parametrize("name", names_in(ablations.catalogue))
+def test_a_catalogue_file_is_valid_and_changes_what_it_says(name):
+    found = ablation(name)
+    assert found.claim
+    assert found.source
+    assert name in found.arms
+    for arm in found.arms.values():
+        for base_name in names_in(ablations.recipes):
+            base = recipe(base_name)
+            assert diff(base, override(base, arm.change)) == dict(arm.change)
+        assert all(one.metric in EVALUATED for one in arm.expectations)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_study_is_good_and_named_like_its_file(path):
+    assert load_study(path).name == path.stem
+
+
+def test_the_committed_schema_is_that_of_the_study_file():
+    committed = json.loads((STUDIES / "study.schema.json").read_text())
+    assert committed == StudyFile.model_json_schema()
+
+
+def test_the_schema_accepts_the_demo_as_the_model_does():
+    demo = yaml.safe_load((STUDIES / "demo.yaml").read_text())
+    assert set(demo) <= set(StudyFile.model_json_schema()["properties"])
