@@ -1,4 +1,7 @@
-"""The command line: `dinolab`, or `python -m orchestrator`."""
+"""The command line: `dinolab`, or `python -m orchestrator`.
+
+Commands import what they need when they run: torch, Ray and MLflow take seconds, and `--help` none.
+"""
 
 import json
 import os
@@ -6,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import yaml
@@ -15,16 +18,13 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from ablations.study import (
-    Study,
-    StudyFile,
-    ablation,
-    lint,
-    load_study,
-    names_in,
-    recipe,
-)
 from trainers.errors import ConfigError, DinolabError, InputError, StudyError
+
+if TYPE_CHECKING:
+    from ablations.study import Study
+    from dashboards.runs import StudyRun
+    from trainers.config import TrainConfig
+    from trainers.data.image_set import ImageSet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,7 +87,7 @@ def _root(root: Path, console: Console) -> Path:
     return root
 
 
-def _open_images(study_config: Any, root: Path, console: Console, live: bool) -> Any:
+def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool) -> "ImageSet":
     """Open the data set, indexing a folder on first use, and say what was skipped."""
     from orchestrator.launch import CACHE
     from trainers.data.image_set import open_images
@@ -95,14 +95,14 @@ def _open_images(study_config: Any, root: Path, console: Console, live: bool) ->
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("indexing images", total=None)
         images = open_images(
-            study_config.data,
+            config.data,
             root / CACHE,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if images.skipped:
         console.print(
             f"skipped {len(images.skipped)} of {len(images) + len(images.skipped)} files in "
-            f"{study_config.data.source}:",
+            f"{config.data.source}:",
             highlight=False,
         )
         for skipped in images.skipped[:20]:
@@ -112,8 +112,10 @@ def _open_images(study_config: Any, root: Path, console: Console, live: bool) ->
     return images
 
 
-def _load(path: Path, data: str | None, workers: int | None) -> Study:
+def _load(path: Path, data: str | None, workers: int | None) -> "Study":
     import dataclasses
+
+    from ablations.study import load_study
 
     study = load_study(path, data)
     if workers is not None:
@@ -127,7 +129,9 @@ def _load(path: Path, data: str | None, workers: int | None) -> Study:
     return study
 
 
-def _warn(study: Study, console: Console) -> None:
+def _warn(study: "Study", console: Console) -> None:
+    from ablations.study import lint
+
     for warning in lint(study):
         console.print(f"note: {warning}", markup=False, highlight=False)
 
@@ -174,7 +178,7 @@ def run(
     _show_verdicts(result, root, console)
 
 
-def _show_verdicts(result: Any, root: Path, console: Console) -> NoReturn:
+def _show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
     """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
     from dashboards.runs import judged
 
@@ -287,6 +291,7 @@ def report(
     root: RootOption = DEFAULT_ROOT,
 ) -> None:
     """Rebuild results, verdicts and report from a run folder; trains nothing."""
+    from ablations.study import load_study
     from orchestrator.launch import conclude
 
     console = _console()
@@ -322,6 +327,7 @@ def list_(
 
 def _list_ablations() -> Table:
     import ablations.catalogue
+    from ablations.study import ablation, names_in
 
     table = Table("arm", "changes", "claim")
     for name in names_in(ablations.catalogue):
@@ -336,6 +342,7 @@ def _list_recipes() -> Table:
     import importlib
 
     import ablations.recipes
+    from ablations.study import names_in
 
     table = Table("recipe", "what it is")
     for name in names_in(ablations.recipes):
@@ -388,6 +395,8 @@ def _list_knobs() -> Table:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a study file, for editors."""
+    from ablations.study import StudyFile
+
     print(json.dumps(StudyFile.model_json_schema(), indent=2))
 
 
@@ -415,6 +424,7 @@ def train(
     """
     import torch
 
+    from ablations.study import recipe
     from orchestrator.launch import open_root
     from orchestrator.tracking import Mirror, tracking_uri
     from trainers.config import override

@@ -14,7 +14,7 @@ from orchestrator.worker import SHOWN
 from trainers.trial import TrialFolder
 
 
-class Watcher(tune.Callback):  # type: ignore[misc]  # its base is untyped
+class Watcher(tune.Callback):
     """A Ray Tune callback over the trials of one study."""
 
     def __init__(

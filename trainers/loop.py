@@ -87,7 +87,7 @@ def train(
             return _diverged(state, f"loss is {total}", checkpoints)
 
         state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         parameters = list(state.student.parameters())
         world.average_gradients(parameters)
         gradient_norm = clip_gradients(parameters, config.optimizer.clip_norm).item()

@@ -157,8 +157,16 @@ def test_views_epochs_and_images_get_crops_of_their_own():
 
 def test_the_digest_sees_a_single_changed_pixel_value():
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
-    plain = AugmentConfig(global_scale=(1.0, 1.0), aspect_ratio=(1.0, 1.0), flip=0.0, jitter=0.0,
-                          grayscale=0.0, blur_first=0.0, blur_others=0.0, local_crops=0)  # fmt: skip
+    plain = AugmentConfig(
+        global_scale=(1.0, 1.0),
+        aspect_ratio=(1.0, 1.0),
+        flip=0.0,
+        jitter=0.0,
+        grayscale=0.0,
+        blur_first=0.0,
+        blur_others=0.0,
+        local_crops=0,
+    )
     keys = (torch.ones(1), torch.tensor([1]), torch.tensor([0]), plain, Stream(0, "augmentation"))
     before = augment(images, *keys).digest
     images[0, 1, 7, 7] ^= 1

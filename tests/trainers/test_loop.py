@@ -38,7 +38,7 @@ def without_times(records):
     ]
 
 
-class StopAt(Exception):
+class StopAt(Exception):  # noqa: N818
     """Stands for a kill."""
 
 

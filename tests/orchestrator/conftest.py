@@ -1,0 +1,64 @@
+"""Studies run as a user runs them: by the command, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MINI = """
+name: mini
+recipe: digits_tiny
+seeds: 2
+set: {steps: 24, evaluation.every: 12, log_every: 4, checkpoint_every: 8, batch_size: 16}
+arms:
+  - cls_position_none
+  - loss_on_patches
+hypotheses:
+  none_is_equivalent:
+    metric: globality/contrast/gyration
+    contrast: [cls_position_none, baseline]
+    direction: holds
+    smallest_effect: 0.05
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without what points to servers or clusters."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "DINOLAB"))}
+    return {**kept, **changes}
+
+
+def start(*arguments: object, **changes: str) -> subprocess.Popen[str]:
+    """`dinolab` with these arguments, its output to be read as it comes."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "orchestrator", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(**changes),
+    )
+
+
+def dinolab(*arguments: object, **changes: str) -> tuple[int, str]:
+    """Exit code and output of `dinolab` with these arguments."""
+    with start(*arguments, **changes) as process:
+        output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "mini.yaml"
+    path.write_text(MINI)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run root of a finished study, and what the command printed."""
+    root = tmp_path_factory.mktemp("root") / "runs"
+    code, output = dinolab("run", mini, "--root", root)
+    assert code == 0, output
+    return root, output

@@ -1,0 +1,215 @@
+"""Pure parts: what a trial gets, what an error leads to, what a plan holds, what is locked."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray.exceptions
+import torch
+
+import trainers.errors
+from ablations.study import Resources, load_study
+from orchestrator.lock import write_lock
+from orchestrator.plan import Timing, make_plan, measure
+from orchestrator.resources import Placement, place
+from orchestrator.retry import decide
+from trainers.data.image_set import open_images
+from trainers.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    InputError,
+    RootError,
+    StudyError,
+)
+from trainers.trial import TrialFolder
+
+STUDY = """
+name: small
+recipe: digits_tiny
+seeds: 3
+set: {steps: 4, evaluation.every: 4}
+arms:
+  - cls_position_none
+  - same_as_none: {model.cls_position: none}
+hypotheses:
+  none:
+    metric: globality/contrast/gyration
+    contrast: [cls_position_none, baseline]
+    direction: holds
+    smallest_effect: 0.05
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(STUDY)
+    return load_study(path)
+
+
+@pytest.fixture
+def images(study):
+    return open_images(study.base.data, Path("unused"))
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "expected"),
+    [
+        ({}, 2, 0, (1, 1, 0, 2)),
+        ({"cpus_per_worker": 2}, 5, 0, (1, 2, 0, 2)),
+        ({"workers": 2}, 2, 0, (2, 1, 0, 1)),
+        ({}, 16, 4, (1, 1, 1, 4)),
+        ({"workers": 4}, 64, 8, (4, 1, 1, 2)),
+        ({"device": "cpu"}, 16, 4, (1, 1, 0, 16)),
+    ],
+)
+def test_as_many_trials_run_as_fit(resources, cpus, gpus, expected):
+    workers, cpus_per_worker, gpus_per_worker, concurrent = expected
+    assert place(Resources(**resources), cpus, gpus) == Placement(
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+        concurrent=concurrent,
+    )
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus"), [({"workers": 3}, 2, 0), ({"device": "gpu"}, 8, 0)]
+)
+def test_a_trial_that_cannot_fit_is_refused(resources, cpus, gpus):
+    with pytest.raises(InputError, match="a trial needs"):
+        place(Resources(**resources), cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("error", "decision"),
+    [
+        (ConfigError("x"), "give up"),
+        (ValueError("x"), "give up"),
+        (RuntimeError("shapes do not match"), "give up"),
+        (OSError("stale file handle"), "retry"),
+        (MemoryError(), "retry"),
+        (RuntimeError("CUDA out of memory"), "retry"),
+        (RuntimeError("[gloo] connection closed by peer"), "retry"),
+        (ray.exceptions.ActorDiedError(), "retry"),
+    ],
+)
+def test_only_what_may_go_better_next_time_is_retried(error, decision):
+    assert decide(error) == decision
+
+
+def test_every_error_survives_pickling():
+    kinds = [kind for kind in vars(trainers.errors).values() if isinstance(kind, type)]
+    assert len(kinds) == 8
+    for kind in kinds:
+        again = pickle.loads(pickle.dumps(kind("one line")))
+        assert type(again) is kind
+        assert str(again) == "one line"
+
+
+def test_identical_arms_share_their_runs(study, images):
+    plan = make_plan(study, images)
+    assert len(plan.trials) == 2 * 3
+    assert {trial.arms for trial in plan.trials} == {
+        ("baseline",), ("cls_position_none", "same_as_none"),
+    }  # fmt: skip
+    assert [trial.seed for trial in plan.trials] == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_key_follows_configuration_seed_and_data_but_not_the_path(study, images, tmp_path):
+    from trainers.config import override
+    from trainers.trial import trial_key
+
+    base = study.config("baseline", 0)
+    key = trial_key(base, images.digest)
+    assert key == trial_key(override(base, {"data.source": "/moved"}), images.digest)
+    assert key != trial_key(override(base, {"seed": 1}), images.digest)
+    assert key != trial_key(override(base, {"optimizer.beta1": 0.8}), images.digest)
+    assert key != trial_key(base, "other data")
+
+
+def test_confounds_are_counted(study, images):
+    arms = make_plan(study, images).arms
+    width = study.base.model.width
+    assert arms["baseline"].parameters - arms["cls_position_none"].parameters == width
+    assert arms["baseline"].gigaflops_per_image == arms["cls_position_none"].gigaflops_per_image
+    assert arms["cls_position_none"].before == {"model.cls_position": "learned"}
+
+
+def test_a_metric_that_needs_labels_is_refused_without_them(study, images, tmp_path):
+    metric = {"metric": "knn/cls_top1"}
+    hypothesis = study.hypotheses["none"].model_copy(update=metric)
+    images.labels = None
+    with pytest.raises(StudyError, match="k-NN needs labels"):
+        make_plan(replace(study, hypotheses={"none": hypothesis}), images)
+
+
+def test_the_estimate_times_real_steps(study, images):
+    torch.set_num_threads(1)
+    timing = measure(study.base, images, steps=4)
+    assert timing.step_s > 0
+    assert timing.evaluation_s > 0
+    known = Timing(step_s=0.5, evaluation_s=2.0)
+    assert known.trial_s(study.base) == pytest.approx(4.0 + 4 * 0.5 + 2 * 2.0)
+
+
+class TestLock:
+    def test_it_holds_what_was_stated(self, study, images, tmp_path):
+        lock = write_lock(make_plan(study, images), images, tmp_path)
+        assert json.loads((tmp_path / "study.lock.json").read_text()) == lock
+        assert lock["resolved"]["hypotheses"]["none"]["smallest_effect"] == 0.05
+        assert len(lock["trials"]) == 3 * 3
+        assert lock["dataset"]["digest"] == images.digest
+        assert lock["packages"]["torch"] == torch.__version__.split("+")[0]
+
+    def test_arms_and_seeds_may_be_added(self, study, images, tmp_path):
+        first = write_lock(make_plan(study, images), images, tmp_path)
+        more = replace(study, seeds=(*study.seeds, 9))
+        second = write_lock(make_plan(more, images), images, tmp_path)
+        assert second["hypotheses_sha256"] == first["hypotheses_sha256"]
+        assert second["created"] == first["created"]
+        assert len(second["trials"]) == len(first["trials"]) + 3
+
+    def test_changed_hypotheses_are_refused_and_nothing_is_written(self, study, images, tmp_path):
+        write_lock(make_plan(study, images), images, tmp_path)
+        before = (tmp_path / "study.lock.json").read_bytes()
+        looser = study.hypotheses["none"].model_copy(update={"smallest_effect": 0.5})
+        changed = replace(study, hypotheses={"none": looser})
+        with pytest.raises(RootError, match="locked with other hypotheses"):
+            write_lock(make_plan(changed, images), images, tmp_path)
+        assert (tmp_path / "study.lock.json").read_bytes() == before
+
+    def test_other_data_are_refused(self, study, images, tmp_path):
+        write_lock(make_plan(study, images), images, tmp_path)
+        images.digest = "0" * 64
+        with pytest.raises(RootError, match="locked with other data"):
+            write_lock(make_plan(study, images), images, tmp_path)
+
+
+class TestTrialFolder:
+    def test_a_corrupt_checkpoint_counts_as_none(self, tmp_path):
+        folder = TrialFolder(tmp_path)
+        folder.checkpoints.mkdir()
+        (folder.checkpoints / "state.safetensors").write_bytes(b"half")
+        assert folder.checkpoint_step() is None
+
+    def test_two_attempts_cannot_hold_a_trial_at_once(self, tmp_path):
+        import fcntl
+
+        folder = TrialFolder(tmp_path / "trial")
+        with (
+            folder.fenced(),
+            (folder.path / "lock").open("w") as second,
+            pytest.raises(BlockingIOError),
+        ):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder.path / "lock").open("w") as second:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_errors_that_end_with_2_are_input_errors():
+    assert issubclass(DataError, InputError)
+    assert not issubclass(CheckpointError, InputError)

@@ -1,0 +1,198 @@
+"""Whole studies on real Ray clusters: finished, killed, interrupted, spread over workers."""
+
+import json
+import os
+import signal
+import warnings
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.orchestrator.conftest import MINI, dinolab, start
+
+
+def rows_without_times(root):
+    table = pq.read_table(root / "mini" / "results.parquet").to_pylist()
+    return [row for row in table if not row["metric"].startswith("time/")]
+
+
+def results(root):
+    return {
+        path.parent.name: path.stat().st_mtime_ns for path in root.glob("mini/trials/*/result.json")
+    }
+
+
+def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished):
+    root, output = finished
+    assert "none_is_equivalent: 2 seeds; 6 is the fewest" in output
+    assert "INCONCLUSIVE" in output
+    assert f"report: {root / 'mini' / 'report.html'}" in output
+    assert f"MLflow UI: dinolab ui --root {root}" in output.replace(".venv/bin/", "")
+    assert (root / "mini" / "report.html").stat().st_size > 1e6
+    verdicts = json.loads((root / "mini" / "verdicts.json").read_text())
+    label = verdicts["hypotheses"]["none_is_equivalent"]["verdict"]["label"]
+    assert label == "inconclusive"
+    rows = rows_without_times(root)
+    assert {row["arm"] for row in rows} == {"baseline", "cls_position_none", "loss_on_patches"}
+    assert {row["seed"] for row in rows} == {0, 1}
+    assert {row["step"] for row in rows if row["metric"] == "knn/cls_top1"} == {0, 12, 24}
+    assert not list(root.glob("mini/.ray*"))
+
+
+def test_a_second_run_trains_nothing_and_says_so(finished, mini):
+    root, _ = finished
+    before = results(root)
+    code, output = dinolab("run", mini, "--root", root)
+    assert code == 0
+    assert "all 6 runs are finished: nothing to train" in output
+    assert results(root) == before
+    assert len(before) == 6
+
+
+def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
+    root, _ = finished
+    study = tmp_path / "again.yaml"
+    study.write_text(MINI.replace("name: mini", "name: again"))
+    code, output = dinolab("run", study, "--root", root)
+    assert code == 0
+    assert "nothing to train" in output
+    assert len(list(root.glob("again/trials/*/result.json"))) == 6
+
+
+def test_killed_and_interrupted_it_goes_on_to_the_same_bits(finished, mini, tmp_path):
+    root = tmp_path / "runs"
+
+    with start("run", mini, "--root", root) as process:
+        for line in process.stdout:
+            if line.startswith("[1/6]"):
+                break
+        process.send_signal(signal.SIGKILL)
+        process.stdout.read()
+    after_kill = results(root)
+    assert 1 <= len(after_kill) < 6
+
+    with start("run", mini, "--root", root) as process:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("[1/"):
+                process.send_signal(signal.SIGINT)
+                break
+        said.append(process.stdout.read())
+    assert process.returncode == 130, said
+    assert "runs are finished; the same command goes on from here" in said[-1]
+    assert "Traceback" not in "".join(said)
+    after_interrupt = results(root)
+    assert len(after_kill) < len(after_interrupt)
+    assert after_interrupt.items() >= after_kill.items()
+
+    code, output = dinolab("run", mini, "--root", root)
+    assert code == 0, output
+    assert results(root).items() >= after_interrupt.items()
+    assert rows_without_times(root) == rows_without_times(finished[0])
+
+
+def test_two_workers_see_the_same_crops_as_one(finished, tmp_path):
+    study = tmp_path / "mini.yaml"
+    study.write_text(MINI.replace("seeds: 2", "seeds: 1").replace("  - loss_on_patches\n", ""))
+    root = tmp_path / "runs"
+    code, output = dinolab("run", study, "--root", root, "--workers", "2")
+    assert code == 0, output
+    found = {path.parent.name: json.loads(path.read_text())
+             for path in root.glob("mini/trials/*/result.json")}  # fmt: skip
+    assert len(found) == 2
+    for key, result in found.items():
+        alone = json.loads((finished[0] / "mini" / "trials" / key / "result.json").read_text())
+        assert result["workers"] == 2
+        assert result["chain"] == alone["chain"]
+
+
+def test_a_cluster_of_several_nodes_runs_it_at_ray_address(finished, mini, tmp_path):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    root = tmp_path / "runs"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        try:
+            cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
+            code, output = dinolab("run", mini, "--root", root, RAY_ADDRESS=cluster.address)
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+    assert code == 0, output
+    assert f"using the Ray cluster at {cluster.address}" in output
+    assert rows_without_times(root) == rows_without_times(finished[0])
+
+
+def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(tmp_path):
+    generator = np.random.default_rng(0)
+
+    def pixels(height, width, channels):
+        return generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+    for number, label in enumerate(["cats", "dogs"] * 6):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        rgb = Image.fromarray(pixels(20 + 3 * number, 31, 3))
+        for mode, suffix in (("RGB", "jpg"), ("L", "png"), ("P", "png"), ("CMYK", "jpg")):
+            rgb.convert(mode).save(folder / f"{mode}{number}.{suffix}")
+        Image.fromarray(pixels(17, 40, 4), "RGBA").save(folder / f"rgba{number}.png")
+        deep = generator.integers(0, 65536, (25, 25), dtype=np.uint16)
+        Image.fromarray(deep).save(folder / f"deep{number}.png")
+    broken = tmp_path / "images" / "cats" / "broken.jpg"
+    broken.write_bytes((tmp_path / "images" / "cats" / "RGB0.jpg").read_bytes()[:200])
+    study = tmp_path / "photos.yaml"
+    study.write_text(
+        MINI.replace("name: mini", "name: photos").replace("seeds: 2", "seeds: 1")
+        .replace("  - loss_on_patches\n", "").replace("checkpoint_every: 8", "checkpoint_every: 24")
+    )  # fmt: skip
+    root = tmp_path / "runs"
+    code, output = dinolab("run", study, "--root", root, "--data", tmp_path / "images")
+    assert code == 0, output
+    assert "skipped 1 of 73 files" in output
+    assert "cats/broken.jpg: broken:" in output
+    lock = json.loads((root / "photos" / "study.lock.json").read_text())
+    assert lock["dataset"]["images"] == 72
+    assert lock["dataset"]["labelled"] is True
+    assert "cats/broken.jpg" in (root / "photos" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("command", [["run"], ["plan"]])
+def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp_path, command):
+    if command == ["plan"]:
+        pytest.skip("plan does not need the server")
+    root = tmp_path / "runs"
+    code, output = dinolab(
+        *command, mini, "--root", root, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+    )  # fmt: skip
+    assert code == 2, output
+    assert "MLflow store http://127.0.0.1:9 cannot be used" in output
+    assert "Traceback" not in output
+    assert not (root / "mini").exists()
+
+
+def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, mini, tmp_path):
+    root = tmp_path / "runs"
+    keys = sorted(results(finished[0]))
+    blocked = root / "mini" / "trials" / keys[0]
+    # A folder where the checkpoint should go: this trial fails alike at every attempt.
+    (blocked / "checkpoint" / "state.safetensors").mkdir(parents=True)
+    code, output = dinolab("run", mini, "--root", root)
+    assert code == 3, output
+    assert "failed: " in output
+    assert len(results(root)) == 5
+    message = json.loads((blocked / "failure.json").read_text())["message"]
+    assert message.split(":")[0] in output
+    assert message.split(":")[0] in (root / "mini" / "report.html").read_text()
+    os.rmdir(blocked / "checkpoint" / "state.safetensors")  # noqa: PTH106
+    code, output = dinolab("run", mini, "--root", root)
+    assert code == 0, output
+    assert "training the other 1" in output
+    assert not (blocked / "failure.json").exists()
+    assert rows_without_times(root) == rows_without_times(finished[0])
