@@ -184,25 +184,19 @@ def _show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn
 
     verdicts = judged(result)["hypotheses"]
     table = Table(title=f"Verdicts of study {result.lock['study']}", title_justify="left")
-    for column in (
-        "hypothesis",
-        "expected",
-        "seeds",
-        "mean difference",
-        "interval",
-        "p",
-        "verdict",
-    ):
-        table.add_column(column, justify="right" if column in ("seeds", "p") else "left")
+    table.add_column("hypothesis", overflow="fold")
+    for column in ("expected", "seeds", "mean difference", "interval", "p"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("verdict", overflow="fold")
     for name, hypothesis in result.lock["resolved"]["hypotheses"].items():
         verdict = verdicts[name]["verdict"]
-        level = f"{100 * (1 - hypothesis['alpha']):.0f} %"
+        sign = "±" if hypothesis["direction"] == "holds" else "by"
         table.add_row(
             escape(name),
-            f"{hypothesis['metric']} {hypothesis['direction']} ± {hypothesis['smallest_effect']:g}",
+            f"{hypothesis['direction']} {sign} {hypothesis['smallest_effect']:g}",
             str(verdict["n"]),
             "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
-            _interval(verdict["interval"], level),
+            _interval(verdict["interval"], f"{100 * (1 - hypothesis['alpha']):.0f} %"),
             "–" if verdict["p"] is None else f"{verdict['p']:.3g}",
             " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])]),
         )
