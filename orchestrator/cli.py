@@ -494,7 +494,7 @@ def main() -> NoReturn:
     # `ray job stop` and most schedulers end a driver by SIGTERM: treat it like Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=True)
+        app(prog_name="dinolab")
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -31,7 +31,7 @@ def dinolab(monkeypatch, capsys):
 def test_every_command_explains_itself(dinolab, command):
     code, out, _ = dinolab(command, "--help")
     assert code == 0
-    assert "Usage: dinolab" in out.replace("root ", "")
+    assert f"Usage: dinolab {command}" in out
     assert len(out) > 200
 
 
@@ -88,7 +88,7 @@ def test_bad_input_is_one_line_and_exit_code_2(dinolab, tmp_path, monkeypatch, a
 
 @pytest.mark.parametrize(
     ("data", "line"),
-    [("nowhere", "does not exist"), ("file.txt", "is a file"), ("empty", "holds no images")],
+    [("nowhere", "No such file"), ("file.txt", "Not a directory"), ("empty", "empty")],
 )
 def test_data_that_cannot_be_used_is_one_line(dinolab, mini, tmp_path, data, line):
     (tmp_path / "file.txt").write_text("x")

@@ -98,9 +98,16 @@ def _batches(
 def read(path: Path) -> tuple[pa.Table, str, tuple[Skipped, ...]]:
     """The memory-mapped table, its digest and what was skipped.
 
-    Raises OSError or ValueError (pyarrow's errors are either) when there is no whole file of this
-    version.
+    Raises OSError or ValueError when there is no whole file of this version.
     """
+    try:
+        return _read(path)
+    # Damage can also surface as a key, a type or a feature that pyarrow does not know.
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _read(path: Path) -> tuple[pa.Table, str, tuple[Skipped, ...]]:
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     if not reader.schema.equals(_SCHEMA, check_metadata=True):
         raise ValueError(f"{path} was written by another version")

@@ -35,7 +35,10 @@ def index(
             f"image folder {folder!r} holds no images, nor do the folders in it; "
             f"give a folder of {', '.join(FORMATS)} files"
         )
-    path = cache / f"{_fingerprint(folder, files)}.arrow"
+    try:
+        path = cache / f"{_fingerprint(folder, files)}.arrow"
+    except OSError as error:
+        raise DataError(f"image folder {folder!r} cannot be read: {error}") from error
     try:
         return arrow.read(path)
     except (OSError, ValueError):
@@ -75,15 +78,19 @@ def _image_files(folder: str) -> list[str]:
 
 
 def _turns_back(folder: Path) -> bool:
-    """Whether `folder` is a link to a folder that it lies in."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+    """Whether `folder` is a link to a folder on the way to it."""
+    way = (parent.resolve() for parent in folder.absolute().parents)
+    return folder.is_symlink() and folder.resolve() in way
 
 
 def _fingerprint(folder: str, files: list[str]) -> str:
     listing = hashlib.sha256(os.fsencode(Path(folder).resolve()))
     for relative in files:
         file = Path(folder, relative)
-        status = file.stat() if file.exists() else file.lstat()
+        try:
+            status = file.stat()
+        except OSError:  # a link that leads nowhere
+            status = file.lstat()
         listing.update(os.fsencode(relative))
         listing.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return listing.hexdigest()[:16]
@@ -101,9 +108,9 @@ def _entry(folder: str, relative: str) -> Entry | Skipped:
     if shown != relative:
         return Skipped(path=shown, reason="its name is not UTF-8")
     file = Path(folder, relative)
-    if not file.is_file():
-        return Skipped(path=relative, reason="not a file, or a link to nowhere")
     try:
+        if not file.is_file():
+            return Skipped(path=relative, reason="not a file, or a link to nowhere")
         encoded = file.read_bytes()
         width, height = decode(encoded).size
     except OSError as error:

@@ -56,6 +56,22 @@ def test_lossless_rgb_is_unchanged():
     assert (decoded(encode(NOISE)) == np.asarray(NOISE)).all()
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
+def test_grey_is_the_same_in_all_channels(form):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = decoded(encode(Image.fromarray(ramp), form))
+    for channel in range(3):
+        assert (pixels[..., channel] == ramp).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "BMP", "PPM"])
+def test_one_bit_is_black_and_white(form):
+    bits = np.array([[True, False, False], [False, True, True]])
+    pixels = decoded(encode(Image.fromarray(bits), form))
+    for channel in range(3):
+        assert (pixels[..., channel] == bits * 255).all()
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
 def test_a_16_bit_ramp_becomes_an_8_bit_ramp(form):
     pixels = decoded(encode(Image.fromarray(RAMP), form))

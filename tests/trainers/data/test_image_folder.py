@@ -182,9 +182,13 @@ def test_links_to_folders_are_followed_but_not_round_in_circles(animals, tmp_pat
     (animals / "fox").symlink_to(tmp_path / "elsewhere")
     (animals / "cat/again").symlink_to(animals)
     (animals / "all").symlink_to(animals)
+    (tmp_path / "elsewhere/back").symlink_to(animals / "dog")
+    (animals / "dog/forth").symlink_to(tmp_path / "elsewhere")
     images = open_at(animals, cache)
+    table, _, _ = folder.index(str(animals), cache, None)
+    linked = ["dog/forth/one.png", "fox/back/a.png", "fox/back/b.tiff", "fox/back/ü ñ.gif"]
+    assert table["path"].to_pylist() == sorted([*PATHS, *linked, "fox/one.png"])
     assert images.class_names == ("cat", "dog", "fox")
-    assert len(images) == 7
 
 
 def test_the_second_opening_reads_the_index(animals, cache, monkeypatch):
@@ -300,13 +304,16 @@ def test_indexing_that_is_cut_off_leaves_no_file(animals, cache, kind):
     assert len(open_images(config, cache)) == 6
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "end", "text", "version"])
+@pytest.mark.parametrize("damage", ["empty", "half", "end", "text", "version", "offsets"])
 def test_a_damaged_index_is_made_again(animals, cache, damage):
     digest = open_at(animals, cache).digest
     (path,) = cache.iterdir()
     whole = path.read_bytes()
+    offsets = np.cumsum([0, *(len(name.encode()) for name in PATHS)]).astype("<i4")
+    assert whole.count(offsets.tobytes()) == 1
     path.write_bytes(
         {
+            "offsets": whole.replace(offsets.tobytes(), (offsets * 1_000_000).tobytes()),
             "empty": b"",
             "half": whole[: len(whole) // 2],
             "end": whole[:-1],
