@@ -416,15 +416,13 @@ def train(
 
     The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
     """
-    import torch
-
     from ablations.study import recipe
     from orchestrator.launch import open_root
     from orchestrator.tracking import Mirror, tracking_uri
     from trainers.config import override
     from trainers.reporter import Console as ConsoleReporter
     from trainers.trial import TrialFolder, run_trial, trial_key
-    from trainers.world import World
+    from trainers.world import World, make_reproducible
 
     console = _console()
     config = override(recipe(recipe_name), _knobs_given(set_))
@@ -434,7 +432,7 @@ def train(
     mirror = Mirror(tracking_uri(root), "train", root)
     if folder.finished():
         console.print("finished already: nothing to train")
-    torch.set_num_threads(threads)
+    make_reproducible(threads)
     try:
         run_trial(
             folder,

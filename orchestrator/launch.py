@@ -226,7 +226,6 @@ def _trial_resources(placement: Placement) -> dict[str, float]:
 def _ray(console: Console) -> Iterator[None]:
     """The cluster at RAY_ADDRESS, or a Ray of our own that leaves nothing behind."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     import ray
 

@@ -18,7 +18,7 @@ from orchestrator.retry import decide
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
 from trainers.trial import TrialFolder, run_trial
-from trainers.world import World, default_device
+from trainers.world import World, make_reproducible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,7 @@ def _images(data: DataConfig, cache: str) -> ImageSet:
 
 
 def _train(assignment: Assignment, world: World, reporter: Any, threads: int) -> None:
-    # A fixed number, not the machine's: sums over threads depend on how many there are.
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    make_reproducible(threads)
     config = TrainConfig.model_validate_json(assignment.config)
     run_trial(
         TrialFolder(Path(assignment.folder)),
@@ -83,7 +81,8 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
 def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
     """A trial with one worker, in the process that Tune gave it."""
     assignment: Assignment = parameters["trial"]
-    world = World(rank=0, size=1, device=default_device())
+    device = torch.device("cuda" if placement.gpus_per_worker else "cpu")
+    world = World(rank=0, size=1, device=device)
     try:
         _train(assignment, world, TuneReporter(), placement.cpus_per_worker)
     except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)

@@ -4,6 +4,7 @@ Shapes: B images, T = 1 + N tokens ([CLS] first, then N patches row by row), D f
 K features of a head.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -111,9 +112,7 @@ class VisionTransformer(nn.Module):
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         if grid == self.grid:
             return self.position
-        square_1Dhw = self.position.unflatten(1, self.grid).permute(0, 3, 1, 2)
-        resized = functional.interpolate(square_1Dhw, grid, mode="bicubic", align_corners=False)
-        return resized.flatten(2).transpose(1, 2)
+        return _interpolation(self.grid, grid, self.position.device) @ self.position
 
     def _positioned_cls(self) -> Tensor:
         if self.config.cls_position == "learned":
@@ -122,6 +121,13 @@ class VisionTransformer(nn.Module):
             row, column = self.config.cls_tied_patch
             return self.cls + self.position[:, row * self.grid[1] + column]
         return self.cls
+
+
+@functools.cache
+def _interpolation(full: tuple[int, int], part: tuple[int, int], device: torch.device) -> Tensor:
+    """Bicubic interpolation between grids as a matrix: its gradient is the same bits each time."""
+    each_1Nhw = torch.eye(full[0] * full[1], device=device).unflatten(1, full)[None]
+    return functional.interpolate(each_1Nhw, part, mode="bicubic").flatten(2)[0].T.contiguous()
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:

@@ -1,5 +1,6 @@
 """Rank, size, device and sums over workers; the only file that knows torch.distributed."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,17 @@ class World:
             gradients, flat.split([g.numel() for g in gradients]), strict=True
         ):
             gradient.copy_(mean.view_as(gradient))
+
+
+def make_reproducible(threads: int) -> None:
+    """Set this process up so that equal runs give equal bits, with that many CPU threads.
+
+    The number is the caller's, not the machine's: sums over threads depend on how many there are.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    # Only warned of: cumulative sums in evaluation have no deterministic form on CUDA.
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def default_device() -> torch.device:

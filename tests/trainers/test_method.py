@@ -246,10 +246,17 @@ class TestVisionTransformer:
         images = cosines(2, 3, 8, 8)
         torch.testing.assert_close(learned(images).cls, none(images).cls)
 
-    def test_smaller_images_interpolate_positions(self):
-        output = self.model()(cosines(1, 3, 8, 8))
-        assert output.grid == (2, 2)
-        assert output.patches.shape == (1, 4, 48)
+    @pytest.mark.parametrize("side", [8, 12, 24])
+    def test_other_image_sizes_interpolate_positions(self, side):
+        model = self.model()
+        output = model(cosines(1, 3, side, side))
+        assert output.grid == (side // 4, side // 4)
+        assert output.patches.shape == (1, (side // 4) ** 2, 48)
+        square = model.position.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+        expected = functional.interpolate(square, output.grid, mode="bicubic").flatten(2)
+        torch.testing.assert_close(
+            model._positions(output.grid), expected.transpose(1, 2), atol=1e-6, rtol=1e-5
+        )
 
 
 def test_sites_are_those_with_weight():
