@@ -5,6 +5,7 @@ import fcntl
 import functools
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -235,6 +236,8 @@ def _ray(console: Console) -> Iterator[None]:
             console.print(f"using the Ray cluster at {address}", highlight=False)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **_code(address))
         else:
+            # Without a token given, Ray writes one into the home directory.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 address="local",
                 include_dashboard=False,

@@ -6,6 +6,7 @@ all of it, from the run folder: an interrupted or unreachable mirror is made who
 """
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,9 @@ class MlflowReporter:
 
     def report_all(self, records: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Log several steps in as few requests as can be, and the last of them as a tag."""
+        now = int(time.time() * 1000)
         entities = [
-            Metric(name, value, 0, step)
+            Metric(name, value, now, step)
             for step, metrics in records
             for name, value in metrics.items()
             if "@" not in name
@@ -162,8 +164,9 @@ class Mirror:
         for arm, rows in last.groupby("arm"):
             run_id = self.arm_run(str(arm)).info.run_id
             over_seeds = rows.groupby("metric")["value"].agg(["mean", "std", "count"])
+            now = int(time.time() * 1000)
             entities = [
-                Metric(f"{metric}/{name}", float(value), 0, 0)
+                Metric(f"{metric}/{name}", float(value), now, 0)
                 for metric, row in over_seeds.iterrows()
                 for name, value in (("mean", row["mean"]), ("sd", row["std"]))
                 if pd.notna(value)

@@ -29,6 +29,7 @@ RECIPE = override(
         "optimizer.learning_rate": 1e-3,
         "optimizer.learning_rate_end": 5e-4,
         "steps": 500,
+        "log_every": 50,
         "evaluation.every": 250,
     },
 )
