@@ -20,6 +20,7 @@ from ablations.verdicts import FEWEST_SEEDS
 from dashboards.figures import INK, LABEL_COLOURS, arm_styles, collapse_metrics, every_figure
 from dashboards.runs import VERDICTS, StudyRun, judged, read_study, value_at_end
 from trainers import atomic
+from trainers.config import leaves
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -134,7 +135,7 @@ def _is_stale(folder: Path, verdicts: Mapping[str, Any]) -> bool:
 
 def _arms(study: StudyRun) -> list[dict[str, Any]]:
     """What each arm changes, and what else changes with it."""
-    base = dict(_leaves(study.lock["config"], ""))
+    base = dict(leaves(study.lock["config"]))
     facts: Mapping[str, Mapping[str, Any]] = study.lock["arms"]
     first: Mapping[str, Any] = facts.get(study.arms[0], {}) if study.arms else {}
     styles = arm_styles(study.arms)
@@ -161,14 +162,6 @@ def _compared(value: float | None, base: float | None) -> str:
         return "unknown"
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return shown if not base or value == base else f"{shown} ({value / base - 1:+.2%})"
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _collapse_table(study: StudyRun) -> dict[str, Any]:

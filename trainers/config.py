@@ -253,13 +253,14 @@ def knobs(group: type[BaseModel] = TrainConfig, prefix: str = "") -> Iterator[Kn
 
 def flatten(config: BaseModel) -> dict[str, Any]:
     """Dotted knob name -> JSON value, depth first."""
-    return dict(_leaves(config.model_dump(mode="json"), ""))
+    return dict(leaves(config.model_dump(mode="json")))
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every leaf of nested mappings, depth first."""
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

@@ -1,5 +1,6 @@
 """The MLflow mirror, on SQLite and on a real server."""
 
+import io
 import subprocess
 import sys
 import urllib.error
@@ -8,10 +9,14 @@ from contextlib import contextmanager
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from dashboards.runs import read_study
+from orchestrator.launch import _Mirrored
+from orchestrator.plan import Trial
 from orchestrator.tracking import Mirror
 from tests.orchestrator.conftest import environment
+from trainers.config import TrainConfig
 from trainers.errors import InputError
 from trainers.trial import TrialFolder
 
@@ -95,10 +100,33 @@ def sync_all(mirror, root):
     mirror.finish(study.table, study.lock, [*files, *figures], True)
 
 
-def test_a_server_holds_the_same_and_nothing_twice(finished, tmp_path):
+def test_a_server_that_goes_away_stops_nothing_and_is_made_whole_later(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     root, _ = finished
+    folder = root / "mini"
+    first, second = read_study(folder).lock["trials"][:2]
+    said = io.StringIO()
+
+    def trial(locked):
+        config = TrainConfig.model_validate_json(
+            (folder / "trials" / locked["key"] / "config.json").read_text()
+        )
+        return Trial(key=locked["key"], arms=(locked["arm"],), seed=locked["seed"], config=config)
+
+    with server(tmp_path) as uri:
+        mirrored = _Mirrored(Mirror(uri, "mini", root), Console(file=said, width=1000))
+        mirrored.sync(trial(first), folder)
+        assert said.getvalue() == ""
+    for _ in range(2):
+        mirrored.sync(trial(second), folder)
+    (line,) = said.getvalue().splitlines()
+    assert line.startswith(f"MLflow store {uri} does not answer")
+    assert "training goes on, nothing is lost" in line
     with server(tmp_path) as uri:
         sync_all(Mirror(uri, "mini", root), root)
+        # Once more: what is logged already is not logged again.
         sync_all(Mirror(uri, "mini", root), root)
         check_mirror(MlflowClient(tracking_uri=uri))
 
