@@ -28,6 +28,7 @@ class StudyProgress:
         self.done = 0
         self.bars: dict[str, TaskID] = {}
         self.latest: dict[str, str] = {}
+        self.numbers: dict[str, dict[str, float]] = {}
         self.spoke = time.monotonic()
         self.progress = (
             Progress(
@@ -61,14 +62,14 @@ class StudyProgress:
 
     def moved(self, title: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """A running trial has come to `step` of `steps`, with these newest metrics."""
-        numbers = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        known = self.numbers.setdefault(title, {})
+        known.update(metrics)
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in known.items())
         if self.progress:
             if title not in self.bars:
                 self.bars[title] = self.progress.add_task(f"  {title}", total=steps, numbers="")
             bar = self.bars[title]
-            self.progress.update(bar, completed=step)
-            if numbers:
-                self.progress.update(bar, numbers=numbers)
+            self.progress.update(bar, completed=step, numbers=numbers)
             return
         self.latest[title] = f"{title} {step}/{steps}"
         if time.monotonic() - self.spoke > _PLAIN_EVERY_S:

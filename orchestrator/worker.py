@@ -32,7 +32,7 @@ class Assignment:
     """where data sets are indexed"""
 
 
-SHOWN = ("loss/total", "knn/cls_top1", "globality/cls/gyration", "globality/patch/gyration")
+SHOWN = ("loss/total", "knn/cls_top1")
 """Metrics that travel to the driver for the progress display; all others stay in the folder."""
 
 
