@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainers.data.image_set import ImageSet
-
 from orchestrator.plan import Plan
 from trainers.atomic import replace_json
+from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
 
 FILE_NAME = "study.lock.json"

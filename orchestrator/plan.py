@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from trainers.data.image_set import ImageSet
 
 from ablations.study import Study, needs_labels
 from trainers.config import TrainConfig, flatten, override
+from trainers.data.image_set import ImageSet
 from trainers.errors import StudyError
 from trainers.loop import train
 from trainers.state import Network
@@ -20,7 +20,7 @@ from trainers.trial import TrialFolder, trial_key
 from trainers.world import World
 
 STARTUP_S = 4.0
-"""Seconds a trial takes before its first step, measured on two cores; see LOG.md."""
+"""Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
