@@ -1,7 +1,9 @@
 # Two commands: `make demo` and `make test`. Both set up .venv first, once.
-PYTHON ?= python3.11
+PYTHON := $(or $(shell command -v python3.11),python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# The pip that is there installs into .venv: Debian's venv has none without a further package.
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
 
 .PHONY: demo test lint lock clean
 
@@ -18,13 +20,13 @@ lint: $(VENV)/installed
 
 # The lock decides every version; the project itself is installed without asking for more.
 $(VENV)/installed: requirements.lock pyproject.toml
-	$(or $(shell command -v $(PYTHON)),python3) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PIP) install --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
-lock:
-	$(BIN)/python -m pip install --quiet uv
+lock: $(VENV)/installed
+	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --quiet --no-header --no-annotate -o requirements.lock
 
 clean:
