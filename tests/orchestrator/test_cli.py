@@ -160,3 +160,17 @@ def test_the_ui_needs_a_store(dinolab, tmp_path):
     code, _, err = dinolab("ui", "--root", tmp_path)
     assert code == 2
     assert "has no MLflow store yet" in err
+
+
+def test_a_ray_job_writes_below_home_and_not_into_its_temporary_copy(monkeypatch, tmp_path, capsys):
+    from pathlib import Path
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    console = cli._console()
+    assert cli._root(Path("runs"), console) == tmp_path / "runs"
+    assert f"run root {tmp_path / 'runs'}" in capsys.readouterr().out
+    assert cli._root(Path("/shared"), console) == Path("/shared")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    monkeypatch.chdir(tmp_path)
+    assert cli._root(Path("here"), console) == tmp_path / "here"
