@@ -5,10 +5,8 @@ Commands import what they need when they run: torch, Ray and MLflow take seconds
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -18,6 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from orchestrator import interrupt
 from trainers.errors import ConfigError, DinolabError, InputError, StudyError
 
 if TYPE_CHECKING:
@@ -483,14 +482,9 @@ def ui(
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> NoReturn:
     """Run the command line; every DinolabError is a line on standard error, not a traceback."""
-    # `ray job stop` and most schedulers end a driver by SIGTERM: treat it like Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt.listen()
     try:
         app(prog_name="dinolab")
     except InputError as error:

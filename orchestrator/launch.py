@@ -16,6 +16,7 @@ from rich.console import Console
 
 from dashboards.report import write_figures, write_report
 from dashboards.runs import StudyRun, read_study, write_results, write_verdicts
+from orchestrator import interrupt
 from orchestrator.lock import write_lock
 from orchestrator.plan import Plan, Trial
 from orchestrator.progress import StudyProgress
@@ -213,6 +214,7 @@ def _train(
             )
             try:
                 tuner.fit()
+                interrupt.check()
             finally:
                 shutil.rmtree(tune_storage, ignore_errors=True)
 
@@ -246,6 +248,7 @@ def _ray(console: Console) -> Iterator[None]:
                 object_store_memory=200 * 2**20,
                 _temp_dir=scratch,
             )
+        interrupt.listen()
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator import interrupt
 from orchestrator.plan import Trial
 from orchestrator.progress import StudyProgress
 from orchestrator.retry import ATTEMPTS
@@ -36,6 +37,10 @@ class Watcher(tune.Callback):
     def _ours(self, ray_trial: Any) -> tuple[Trial, str]:
         trial = self.trials[Path(ray_trial.config["trial"].folder).name]
         return trial, f"{' = '.join(trial.arms)} seed {trial.seed}"
+
+    def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
+        """Tune's loop has gone round once."""
+        interrupt.check()
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any
