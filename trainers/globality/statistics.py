@@ -119,8 +119,10 @@ def measure_attention(
         for places in torch.arange(patches, device=queries.device).split(query_chunk):
             chunks.append(("patch", places, queries[:, :, 1 + places]))
         for token, places, some in chunks:
-            attention_BHQT = torch.softmax(some @ keys_KT, dim=-1)
-            for name, values_BHQ in _measures(attention_BHQT, grid, places).items():
+            # Under the caller's autocast these products would be made in bfloat16.
+            with torch.autocast(queries.device.type, enabled=False):
+                measures = _measures(torch.softmax(some @ keys_KT, dim=-1), grid, places)
+            for name, values_BHQ in measures.items():
                 known = ~values_BHQ.isnan()
                 counts = known.sum((0, 2)).tolist()
                 totals = values_BHQ.double().nansum((0, 2)).tolist()

@@ -138,6 +138,14 @@ def test_half_precision_is_widened_before_the_product():
     assert measure_attention(half, grid, 4) == measure_attention(widened, grid, 4)
 
 
+def test_autocast_around_it_does_not_reach_the_products():
+    grid = (3, 3)
+    layers = random_layers(2, 1, 1, 2, grid)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = measure_attention(layers, grid, 4)
+    assert found == measure_attention(layers, grid, 4)
+
+
 def test_layers_may_come_one_at_a_time():
     grid = (2, 3)
     layers = random_layers(3, 3, 1, 1, grid)
