@@ -13,18 +13,25 @@ from trainers.atomic import replace
 from trainers.config import TrainConfig, fingerprint
 from trainers.errors import CheckpointError
 from trainers.state import TrainState
+from trainers.world import World
 
 FILE_NAME = "state.safetensors"
 _NOTES = "dinolab"
 
 
-def save(state: TrainState, config: TrainConfig, directory: Path) -> Path:
-    """Write `state` into `directory`, replacing an earlier one at once; returns the file."""
-    tensors = {f"student.{n}": t for n, t in state.student.state_dict().items()}
-    tensors |= {f"teacher.{n}": t for n, t in state.teacher.state_dict().items()}
-    tensors |= {f"centers.{n}": t for n, t in state.centers.items()}
+def save(state: TrainState, config: TrainConfig, directory: Path, world: World) -> Path | None:
+    """Write `state` into `directory`, replacing an earlier one at once.
+
+    Every worker calls this; the first one writes, and gets the file.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for role, network in state.whole_networks(world).items():
+        tensors |= {f"{role}.{name}": tensor for name, tensor in network.items()}
+    tensors |= {f"centers.{site}": center for site, center in state.centers.items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": moment for name, moment in moments.items()}
+        tensors |= {f"optimizer.{index}.{name}": world.whole(m) for name, m in moments.items()}
+    if not world.is_first:
+        return None
     notes = {"step": state.step, "chain": state.chain.hex(), "config": fingerprint(config)}
     content = safetensors.torch.save(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
@@ -42,8 +49,8 @@ def saved_step(path: Path) -> int:
     return int(_notes(path)["step"])
 
 
-def load(path: Path, config: TrainConfig, device: torch.device, classes: int = 0) -> TrainState:
-    """The saved state, on `device`; `classes` of the data count where labels are learned.
+def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> TrainState:
+    """The saved state, on the device of `world`; `classes` of the data count where labels do.
 
     Raises CheckpointError when the file is corrupt or was saved under another configuration.
     """
@@ -53,18 +60,24 @@ def load(path: Path, config: TrainConfig, device: torch.device, classes: int = 0
             f"checkpoint {path} belongs to another configuration; "
             "train with the config.json beside it, or remove it to start anew"
         )
-    tensors = safetensors.torch.load_file(path, device=str(device))
-    state = TrainState.fresh(config, device, classes)
+    tensors = safetensors.torch.load_file(path, device=str(world.device))
+    state = TrainState.fresh(config, world, classes)
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         group, rest = name.split(".", 1)
         parts.setdefault(group, {})[rest] = tensor
-    state.student.load_state_dict(parts["student"])
-    state.teacher.load_state_dict(parts["teacher"])
+    for role, network in (("student", state.student), ("teacher", state.teacher)):
+        own = network.state_dict()
+        network.load_state_dict(
+            {name: world.part_like(whole, own[name]) for name, whole in parts[role].items()}
+        )
     state.centers = parts.get("centers", {})
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in parts.get("optimizer", {}).items():
         index, moment = name.split(".", 1)
+        if tensor.ndim:
+            tensor = world.part_like(tensor, parameters[int(index)])
         moments.setdefault(int(index), {})[moment] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})

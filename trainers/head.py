@@ -75,15 +75,16 @@ class BatchNorm(nn.Module):
         if not self.training:
             mean, variance = self.running_mean, self.running_variance
         else:
-            moments = torch.stack([rows_BF.sum(0), (rows_BF**2).sum(0)])
-            count = len(rows_BF)
-            if world is not None:
-                moments = world.sum_with_gradient(moments)
-                count *= world.size
-            mean = moments[0] / count
-            variance = (moments[1] / count - mean**2).clamp(min=0)
+            count = len(rows_BF) * (world.size if world else 1)
+            mean = _sum_over_workers(rows_BF, world) / count
+            variance = _sum_over_workers((rows_BF - mean) ** 2, world) / count
             with torch.no_grad():
                 unbiased = variance * (count / max(count - 1, 1))
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_variance.lerp_(unbiased, self.momentum)
         return (rows_BF - mean) * (variance + self.epsilon).rsqrt() * self.weight + self.bias
+
+
+def _sum_over_workers(rows_BF: Tensor, world: World | None) -> Tensor:
+    total = rows_BF.sum(0)
+    return world.sum_with_gradient(total) if world else total

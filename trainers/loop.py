@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from trainers import checkpoint
 from trainers.augment import augment
 from trainers.config import TrainConfig
@@ -52,13 +54,14 @@ def train(
     """
     classes = _classes(config, images)
     if resume_from is None:
-        state = TrainState.fresh(config, world.device, classes)
-        reporter.report(0, evaluate(state, images, config) if world.is_first else {})
+        state = TrainState.fresh(config, world, classes)
+        reporter.report(0, _evaluate(state, images, config, world, classes))
     else:
-        state = checkpoint.load(resume_from, config, world.device, classes)
+        state = checkpoint.load(resume_from, config, world, classes)
     stream = Stream(config.seed, "augmentation")
     evaluation: dict[str, float] = {}
     clock = _Clock(state.step)
+    resumed_at_the_end = state.step == config.steps
 
     while state.step < config.steps:
         places, epochs = sample_batch(config.seed, state.step, config.batch_size, len(images.train))
@@ -101,18 +104,18 @@ def train(
                 "data/chain": state.chain_number,
                 "time/step_s": clock.seconds_a_step(state.step),
             }
-        if evaluates and world.is_first:
-            evaluation = evaluate(state, images, config)
+        if evaluates:
+            evaluation = _evaluate(state, images, config, world, classes)
             metrics |= evaluation
         if logs or evaluates:
             reporter.report(state.step, metrics)
             clock = _Clock(state.step)
         if is_last or state.step % config.checkpoint_every == 0:
-            saved = checkpoint.save(state, config, checkpoints) if world.is_first else None
+            saved = checkpoint.save(state, config, checkpoints, world)
             reporter.report(state.step, {}, checkpoint=saved)
 
-    if world.is_first and not evaluation:
-        evaluation = evaluate(state, images, config)
+    if resumed_at_the_end:
+        evaluation = _evaluate(state, images, config, world, classes)
     reason = collapsed(evaluation) if world.is_first else ""
     return Result(
         status="collapsed" if reason else "finished",
@@ -120,6 +123,18 @@ def train(
         step=state.step,
         chain=state.chain.hex(),
     )
+
+
+def _evaluate(
+    state: TrainState, images: ImageSet, config: TrainConfig, world: World, classes: int
+) -> dict[str, float]:
+    """Metrics on the first worker, nothing on the others."""
+    whole = state.unsharded(config, world, classes)
+    if not world.is_first:
+        return {}
+    # A compiler would compile anew for each size of batch.
+    with torch.compiler.set_stance("force_eager"):
+        return evaluate(whole, images, config)
 
 
 def _classes(config: TrainConfig, images: ImageSet) -> int:

@@ -59,13 +59,19 @@ def masked_distillation(
     """Mean over rows of the mean cross-entropy of masked patches (Zhou et al. 2022, eq. 2), scalar.
 
     `targets` and `logits` [M, K] of the M masked patches of all rows in order, `mask` bool [R, N]
-    with M true. A row without masked patches counts as 0, as in iBOT's code.
+    with M true.
     """
     log_student = torch.log_softmax(logits / temperature, dim=-1)
-    each = -(targets * log_student).sum(-1)
-    counts = mask.sum(1).clamp(min=1)
-    weights = (1 / counts)[:, None].expand_as(mask)[mask]
-    return (each * weights).sum() / len(mask)
+    return masked_mean(-(targets * log_student).sum(-1), mask)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over rows of the mean of `values` [M] at the M true places of `mask` [R, N], a scalar.
+
+    A row without masked patches counts as 0, as in iBOT's code.
+    """
+    weights = (1 / mask.sum(1).clamp(min=1))[:, None].expand_as(mask)[mask]
+    return (values * weights).sum() / len(mask)
 
 
 def koleo(features: Tensor) -> Tensor:

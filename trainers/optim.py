@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.config import OptimizerConfig
+from trainers.world import World, here, is_shared
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -26,15 +27,17 @@ def set_schedule(optimizer: torch.optim.AdamW, learning_rate: float, weight_deca
     decaying["weight_decay"], plain["weight_decay"] = weight_decay, 0.0
 
 
-def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:
+def clip_gradients(parameters: list[nn.Parameter], largest: float, world: World) -> Tensor:
     """Scale each gradient down to norm `largest` where it exceeds it, in place.
 
     Clips each parameter on its own, as DINO does. Returns the norm of all gradients together
     before clipping, a scalar.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch._foreach_norm(gradients)
-    stacked = torch.stack(norms)
-    scales = (largest / (stacked + 1e-6)).clamp(max=1.0)
+    whole = [p.grad for p in parameters if p.grad is not None]
+    gradients = here(whole)
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if any(is_shared(gradient) for gradient in whole):
+        norms = world.sum(norms**2).sqrt()
+    scales = (largest / (norms + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, list(scales.unbind()))
-    return stacked.norm()
+    return norms.norm()

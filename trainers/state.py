@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainers.config import TrainConfig
+from trainers.config import TrainConfig, override
 from trainers.forward_draws import ForwardDraws
 from trainers.head import ProjectionHead
 from trainers.optim import make_optimizer
 from trainers.sites import sites
 from trainers.vit import Features, VisionTransformer, initialise
+from trainers.world import World
 
 
 class Network(nn.Module):
@@ -54,17 +55,25 @@ class TrainState:
     """hash chain, 16 bytes, of all crops seen so far"""
 
     @classmethod
-    def fresh(cls, config: TrainConfig, device: torch.device, classes: int = 0) -> "TrainState":
+    def fresh(cls, config: TrainConfig, world: World, classes: int = 0) -> "TrainState":
         """The state at step 0; the teacher starts as a copy of the student.
 
         `classes` of the data count only where labels are learned.
         """
+        device = world.device
         student = Network(config, classes).to(device)
         teacher = Network(config, classes).to(device)
         initialise(student, config.seed, config.model.initial_deviation)
         teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False)
         student.backbone.checkpointing = config.compute.activation_checkpointing
+        for network in (student, teacher):
+            if config.compute.compile:
+                for block in network.backbone.blocks:
+                    block.compile(dynamic=False)
+            if config.compute.sharded:
+                # Not the network around them: its parts are called one by one.
+                world.shard([*network.backbone.blocks, *network.children()])
         return cls(
             step=0,
             student=student,
@@ -76,6 +85,26 @@ class TrainState:
             },
             chain=bytes(16),
         )
+
+    def whole_networks(self, world: World) -> dict[str, dict[str, Tensor]]:
+        """Whole parameters and buffers by network and name; every worker must ask."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return {
+            role: {name: world.whole(tensor) for name, tensor in network.state_dict().items()}
+            for role, network in networks.items()
+        }
+
+    def unsharded(self, config: TrainConfig, world: World, classes: int) -> "TrainState":
+        """This state with networks that one worker can use alone; every worker must ask."""
+        if not config.compute.sharded or world.size == 1:
+            return self
+        whole = self.whole_networks(world)
+        plain = override(config, {"compute.sharded": False})
+        copy = TrainState.fresh(plain, world, classes)
+        copy.student.load_state_dict(whole["student"])
+        copy.teacher.load_state_dict(whole["teacher"])
+        copy.step, copy.centers, copy.chain = self.step, self.centers, self.chain
+        return copy
 
     def extend_chain(self, identifiers: Tensor, digests: Tensor) -> None:
         """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B]."""

@@ -23,6 +23,7 @@ from trainers.losses import (
     entropy,
     koleo,
     masked_distillation,
+    masked_mean,
 )
 from trainers.optim import clip_gradients, set_schedule
 from trainers.schedules import cosine, linear, warmup_cosine
@@ -112,7 +113,7 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
     total, parts, centers = backward(state, batch, values, config, world)
     parameters = list(state.student.parameters())
     world.average_gradients(parameters)
-    norm = clip_gradients(parameters, config.optimizer.clip_norm)
+    norm = clip_gradients(parameters, config.optimizer.clip_norm, world)
     loss, gradient_norm = torch.stack([world.sum(total) / world.size, norm]).tolist()
     failure = ""
     if not math.isfinite(loss):
@@ -329,7 +330,11 @@ def _student_loss(
         goal = targets.by_site[site]
         loss = _site_loss(site, goal, targets, features, student, mask, len(piece), config, world)
         total = total + weight * loss
-        target_entropy = entropy(goal) if len(goal) else torch.zeros_like(loss)
+        target_entropy = (
+            entropy(goal)
+            if mask is None or site != "masked"
+            else masked_mean(torch.special.entr(goal).sum(-1), mask)
+        )
         parts[f"loss/{site}"] = loss
         parts[f"loss/{site}_target_entropy"] = target_entropy
         parts[f"loss/{site}_kl"] = loss.detach() - target_entropy

@@ -5,6 +5,7 @@ from torch import nn
 
 from trainers.config import TeacherConfig
 from trainers.schedules import cosine
+from trainers.world import here
 
 
 def momentum_at(step: int, steps: int, config: TeacherConfig) -> float:
@@ -22,4 +23,4 @@ def move_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> Non
     if momentum == 1.0:
         return
     with torch.no_grad():
-        torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+        torch._foreach_lerp_(here(teacher.parameters()), here(student.parameters()), 1 - momentum)

@@ -24,6 +24,9 @@ from trainers.positions import (
     sine_cosine,
 )
 
+SHORT = 64
+"""Tokens up to which attention is computed without the fused kernel on a CPU."""
+
 Rotation = tuple[Tensor, Tensor]
 QueriesKeys = tuple[Tensor, Tensor]
 
@@ -97,7 +100,7 @@ class Attention(nn.Module):
             cosine, sine = rotation
             queries = rotate(queries, cosine[:wanted], sine[:wanted])
             keys = rotate(keys, cosine, sine)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        mixed = attend(queries, keys, values)
         mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
         return self.projection(mixed_BTD), (queries, keys)
 
@@ -105,6 +108,15 @@ class Attention(nn.Module):
         """[B, T, parts · D] as [B, H, parts, T, K]."""
         images, tokens, _ = projected.shape
         return projected.view(images, tokens, parts, self.heads, -1).transpose(1, 3)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K]."""
+    # On CPUs the fused kernel is slower than plain products until their scores leave the cache.
+    if queries.device.type == "cpu" and keys.shape[2] <= SHORT:
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+        return scores.softmax(dim=-1) @ values
+    return functional.scaled_dot_product_attention(queries, keys, values)
 
 
 class Block(nn.Module):
@@ -120,9 +132,14 @@ class Block(nn.Module):
         self.contract = nn.Linear(hidden, config.width)
 
     def forward(
-        self, tokens_BTD: Tensor, rotation: Rotation | None, keep: Tensor | None, wanted: int
-    ) -> tuple[Tensor, QueriesKeys]:
-        """The first `wanted` tokens after the block, and its queries and keys.
+        self,
+        tokens_BTD: Tensor,
+        rotation: Rotation | None,
+        keep: Tensor | None,
+        wanted: int,
+        observe: bool,
+    ) -> tuple[Tensor, QueriesKeys | None]:
+        """The first `wanted` tokens after the block, and its queries and keys to `observe`.
 
         `keep` [B, 2] are the factors of the two branches of each image.
         """
@@ -133,7 +150,7 @@ class Block(nn.Module):
         hidden = self.contract(functional.gelu(self.expand(self.norm2(tokens_BTD))))
         if keep is not None:
             hidden = hidden * keep[:, 1, None, None]
-        return tokens_BTD + hidden, queries_keys
+        return tokens_BTD + hidden, queries_keys if observe else None
 
 
 class VisionTransformer(nn.Module):
@@ -189,11 +206,11 @@ class VisionTransformer(nn.Module):
             keep = None if draws.keep is None else draws.keep[:, number]
             if self.checkpointing and torch.is_grad_enabled():
                 tokens_BTD, pair = checkpoint(
-                    block, tokens_BTD, rotation, keep, wanted,
+                    block, tokens_BTD, rotation, keep, wanted, observe,
                     use_reentrant=False, preserve_rng_state=False,
                 )  # fmt: skip
             else:
-                tokens_BTD, pair = block(tokens_BTD, rotation, keep, wanted)
+                tokens_BTD, pair = block(tokens_BTD, rotation, keep, wanted, observe)
             if observe:
                 queries_keys.append(pair)
                 outputs.append(tokens_BTD)

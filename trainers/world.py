@@ -1,12 +1,16 @@
 """Rank, size, device and sums over workers; the only file that knows torch.distributed."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
-import torch.distributed.nn.functional
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainers.errors import ConfigError
 
@@ -62,13 +66,13 @@ class World:
         """Sum of `tensor` over workers; the gradient is summed over them too."""
         if self.size == 1:
             return tensor
-        return torch.distributed.nn.functional.all_reduce(tensor.contiguous())
+        return _Sum.apply(tensor)
 
     def gather_with_gradient(self, rows: Tensor) -> Tensor:
         """Rows [B / size, ...] of all workers in rank order, [B, ...]; gradients find their way."""
         if self.size == 1:
             return rows
-        return torch.cat(torch.distributed.nn.functional.all_gather(rows.contiguous()))
+        return _Gather.apply(rows, self)
 
     def largest(self, tensor: Tensor) -> Tensor:
         """Largest values over workers, in place; the tensor itself when alone."""
@@ -84,21 +88,89 @@ class World:
         torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
+    def shard(self, units: Iterable[nn.Module]) -> None:
+        """Leave each worker a part of every parameter of `units` (FSDP2), whole only when used.
+
+        Outer modules must come after those inside them. Nothing happens when alone.
+        """
+        if self.size > 1:
+            mesh = init_device_mesh(self.device.type, (self.size,))
+            for unit in units:
+                # By default the outermost stays whole after its forward pass: a teacher's has
+                # no backward pass to take it apart again.
+                fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """The whole of a tensor of which workers hold parts; every worker must ask."""
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def part_like(self, tensor: Tensor, example: Tensor) -> Tensor:
+        """This worker's part of a whole `tensor`, laid out as `example` is."""
+        if isinstance(example, DTensor):
+            return distribute_tensor(tensor, example.device_mesh, example.placements)
+        return tensor
+
     def wait(self) -> None:
         """Return once every worker has come here."""
         if self.size > 1:
             torch.distributed.barrier()
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Replace each gradient by its mean over workers, in one all-reduce."""
-        if self.size == 1:
+        """Replace each gradient by its mean over workers, in one all-reduce.
+
+        Those of parameters that workers share are means already.
+        """
+        gradients = [
+            p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)
+        ]
+        if self.size == 1 or not gradients:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
         flat = self.sum(torch.cat([g.flatten() for g in gradients])) / self.size
         for gradient, mean in zip(
             gradients, flat.split([g.numel() for g in gradients]), strict=True
         ):
             gradient.copy_(mean.view_as(gradient))
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over workers, forwards and backwards."""
+
+    @staticmethod
+    def forward(_context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all workers forwards; backwards the sum of what all say of this worker's rows."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, world: World) -> Tensor:
+        context.world = world
+        return world.gather(rows)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return context.world.share(total), None
+
+
+def here(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this worker holds of each tensor, sharing its memory."""
+    return [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
+
+
+def is_shared(tensor: Tensor) -> bool:
+    """Whether workers hold a part each of `tensor`."""
+    return isinstance(tensor, DTensor)
 
 
 def make_reproducible(threads: int) -> None:

@@ -1,16 +1,13 @@
 """The loop: same bits, resumed or not, alone or with others; honest ends."""
 
-import multiprocessing
 import os
-import socket
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.trainers.workers import Job, run_group
 from trainers import checkpoint
 from trainers.config import override
-from trainers.data.image_set import open_images
 from trainers.errors import CheckpointError, ConfigError
 from trainers.loop import train
 from trainers.state import TrainState
@@ -102,46 +99,6 @@ def test_arms_of_one_seed_see_the_same_crops_at_each_step(tiny, images, recorder
     assert all(chain == chains[0] for chain in chains)
 
 
-def _group_member(rank, size, port, config, folder, queue):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
-    records = []
-
-    class Keep:
-        def report(self, step, metrics, *, checkpoint=None):
-            records.append((step, dict(metrics)))
-
-    run(
-        config,
-        open_images(config.data, Path(folder)),
-        Keep(),
-        Path(folder),
-        world=World.joined(torch.device("cpu")),
-    )
-    torch.distributed.destroy_process_group()
-    queue.put((rank, records))
-
-
-def run_group(size, config, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    members = [
-        context.Process(target=_group_member, args=(r, size, port, config, str(folder), queue))
-        for r in range(size)
-    ]
-    for member in members:
-        member.start()
-    records = dict(queue.get(timeout=120) for _ in members)
-    for member in members:
-        member.join()
-        assert member.exitcode == 0
-    return records[0]
-
-
 @pytest.mark.parametrize("kind", ["centering", "sinkhorn"])
 def test_two_workers_see_the_same_data_and_lose_only_rounding(
     tiny, images, recorder, tmp_path, kind
@@ -150,7 +107,7 @@ def test_two_workers_see_the_same_data_and_lose_only_rounding(
     config = override(tiny, {**change, "loss.patches": 0.5})
     alone = recorder()
     run(config, images, alone, tmp_path / "alone")
-    together = run_group(2, config, tmp_path / "two")
+    (together,) = run_group(2, Job(config, tmp_path / "two"))
     pairs = list(zip(alone.records, [r for r in together if r[1]], strict=True))
     assert len(pairs) == tiny.steps + 1
     for (step, one), (same_step, two) in pairs:
@@ -231,32 +188,32 @@ def test_the_first_step_moves_prototypes_only_when_they_are_not_frozen(
         # One step ends at learning_rate_end, so give that step a rate to move with.
         config = override(config, {"optimizer.learning_rate_end": 1e-3})
         run(config, images, recorder(), folder)
-        before = TrainState.fresh(config, torch.device("cpu")).student.head.prototypes
-        saved = checkpoint.load(folder / checkpoint.FILE_NAME, config, torch.device("cpu"))
+        before = TrainState.fresh(config, ALONE).student.head.prototypes
+        saved = checkpoint.load(folder / checkpoint.FILE_NAME, config, ALONE)
         assert torch.equal(saved.student.head.prototypes, before) is not moves
 
 
 class TestCheckpoint:
     def test_another_configuration_is_refused(self, tiny, tmp_path):
-        state = TrainState.fresh(tiny, torch.device("cpu"))
-        saved = checkpoint.save(state, tiny, tmp_path)
+        state = TrainState.fresh(tiny, ALONE)
+        saved = checkpoint.save(state, tiny, tmp_path, ALONE)
         with pytest.raises(CheckpointError, match="another configuration"):
-            checkpoint.load(saved, override(tiny, {"seed": 9}), torch.device("cpu"))
+            checkpoint.load(saved, override(tiny, {"seed": 9}), ALONE)
 
     def test_a_corrupt_file_is_refused(self, tiny, tmp_path):
-        state = TrainState.fresh(tiny, torch.device("cpu"))
-        saved = checkpoint.save(state, tiny, tmp_path)
+        state = TrainState.fresh(tiny, ALONE)
+        saved = checkpoint.save(state, tiny, tmp_path, ALONE)
         saved.write_bytes(saved.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match="cannot be read"):
             checkpoint.saved_step(saved)
 
     def test_a_save_that_fails_leaves_the_one_before(self, tiny, tmp_path, monkeypatch):
-        state = TrainState.fresh(tiny, torch.device("cpu"))
-        saved = checkpoint.save(state, tiny, tmp_path)
+        state = TrainState.fresh(tiny, ALONE)
+        saved = checkpoint.save(state, tiny, tmp_path, ALONE)
         before = saved.read_bytes()
         monkeypatch.setattr(os, "fsync", lambda _file: (_ for _ in ()).throw(OSError("disk full")))
         state.step = 5
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.save(state, tiny, tmp_path)
+            checkpoint.save(state, tiny, tmp_path, ALONE)
         assert saved.read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == [checkpoint.FILE_NAME]

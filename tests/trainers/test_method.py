@@ -150,7 +150,7 @@ def test_head_gives_the_cosine_with_each_prototype():
 def test_gradients_are_clipped_one_by_one():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.4])
-    total = clip_gradients(parameters, 1.0)
+    total = clip_gradients(parameters, 1.0, ALONE)
     torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.8]))
     torch.testing.assert_close(parameters[1].grad, torch.tensor([0.3, 0.4]))
     assert total.item() == pytest.approx(math.hypot(5, 0.5))
@@ -264,7 +264,7 @@ class TestVisionTransformer:
 def test_sites_are_those_with_weight():
     both = override(TrainConfig(), {"loss.patches": 0.5})
     assert sites(both.loss) == {"cls": 1.0, "patches": 0.5}
-    state = TrainState.fresh(both, torch.device("cpu"))
+    state = TrainState.fresh(both, ALONE)
     assert set(state.centers) == {"cls", "patches"}
     features = state.student(cosines(2, 3, 16, 16))
     torch.testing.assert_close(read_out(features, "patches", both.loss), features.patches.mean(1))
@@ -272,7 +272,7 @@ def test_sites_are_those_with_weight():
 
 
 def test_the_teacher_starts_as_the_student():
-    state = TrainState.fresh(TrainConfig(), torch.device("cpu"))
+    state = TrainState.fresh(TrainConfig(), ALONE)
     for ours, theirs in zip(state.teacher.parameters(), state.student.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert not ours.requires_grad
