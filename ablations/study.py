@@ -15,12 +15,12 @@ from pydantic import Field, ValidationError, field_validator
 from statsmodels.stats.power import TTestPower
 
 import ablations.catalogue
-import ablations.recipes
 from ablations.spec import BASELINE, Ablation, Declared, Gate, Hypothesis
 from ablations.verdicts import FEWEST_SEEDS
 from trainers.config import TrainConfig, diff, explain, nearest, override
 from trainers.errors import ConfigError, StudyError
 from trainers.metrics import EVALUATED, METRICS
+from trainers.recipe import ValueLoader, recipe
 
 Change = dict[str, Any]
 
@@ -98,7 +98,7 @@ class Study:
         }
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(ValueLoader):
     """Safe YAML that refuses a key given twice and reads 1e-3 as the number it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -111,25 +111,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def names_in(package: Any) -> list[str]:
     """Names of the modules of a package of recipes or ablations."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-
-
-def recipe(name: str) -> TrainConfig:
-    """The base recipe of that name. Raises ConfigError with the nearest name."""
-    known = names_in(ablations.recipes)
-    if name not in known:
-        raise ConfigError(
-            f"recipe {name}: no such recipe{nearest(name, known)} (allowed: {', '.join(known)})"
-        )
-    found: TrainConfig = importlib.import_module(f"ablations.recipes.{name}").RECIPE
-    return found
 
 
 def ablation(name: str) -> Ablation:

@@ -7,17 +7,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from orchestrator import interrupt
-from trainers.errors import ConfigError, DinolabError, InputError, StudyError
+from trainers.errors import DinolabError, InputError, StudyError
 
 if TYPE_CHECKING:
     from ablations.study import Study
@@ -398,7 +397,10 @@ def schema() -> None:
 @app.command()
 def train(
     recipe_name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A name from `dinolab list recipes`.")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A name from `dinolab list recipes`, or a .json or .py file."
+        ),
     ],
     set_: Annotated[
         list[str],
@@ -417,16 +419,16 @@ def train(
 
     The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
     """
-    from ablations.study import recipe
     from orchestrator.launch import open_root
     from orchestrator.tracking import Mirror, tracking_uri
     from trainers.config import override
+    from trainers.recipe import knobs_given, recipe
     from trainers.reporter import Console as ConsoleReporter
     from trainers.trial import TrialFolder, run_trial, trial_key
     from trainers.world import World, make_reproducible
 
     console = _console()
-    config = override(recipe(recipe_name), _knobs_given(set_))
+    config = override(recipe(recipe_name), knobs_given(set_))
     root = open_root(_root(root, console))
     images = _open_images(config, root, console, console.is_terminal)
     folder = TrialFolder(root / "train" / "trials" / trial_key(config, images.digest))
@@ -451,19 +453,6 @@ def train(
     console.print(f"run folder: {folder.path}", markup=False, highlight=False)
     if result["status"] != "finished":
         raise typer.Exit(FAILED)
-
-
-def _knobs_given(pairs: list[str]) -> dict[str, Any]:
-    change = {}
-    for pair in pairs:
-        knob, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {pair}: must be KNOB=VALUE, for example --set seed=3")
-        try:
-            change[knob] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {pair}: {value!r} is not a value") from None
-    return change
 
 
 @app.command()

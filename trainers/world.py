@@ -1,7 +1,8 @@
 """Rank, size, device and sums over workers; the only file that knows torch.distributed."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,26 @@ class World:
             size=torch.distributed.get_world_size(),
             device=device,
         )
+
+    @classmethod
+    @contextmanager
+    def launched(cls) -> "Iterator[World]":
+        """This process's place among those that torchrun started, or alone; leaves it at the end.
+
+        GPUs talk through NCCL, CPUs through gloo.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            yield cls.alone()
+            return
+        device = default_device()
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield cls.joined(device)
+        finally:
+            torch.distributed.destroy_process_group()
 
     @property
     def is_first(self) -> bool:
