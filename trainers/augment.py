@@ -2,10 +2,10 @@
 
 Every draw of a crop is keyed by (epoch, image, view, draw), so what an image looks like in a view
 depends on nothing else: not on the arm, not on the batch, not on the number of workers. A crop's
-box is drawn in the image's original geometry; cutting and resampling are two batched products with
-antialiased bilinear weights. Pixels are rounded to 8 bits, as in an image file.
+box is drawn in the image's original geometry. Colour jitter and grey are one affine map of the
+colours of a crop, applied and clamped once. Crops have 8 bits, as in an image file.
 
-Shapes: B images, V views of one kind, S side in pixels.
+Shapes: B images, V views of one kind, n = V · B crops, S side in pixels.
 """
 
 import functools
@@ -22,6 +22,15 @@ from trainers.keys import Stream
 
 Draws = dict[str, Tensor]
 
+SMALL = 64
+"""Side up to which images are always cut between pixels: rounding a box would matter."""
+
+BLUR_REACH = 3
+"""Deviations after which a blur's weights end."""
+
+CACHED = 2**20
+"""Values that are recoloured at once on a CPU."""
+
 _DRAWS = (
     "area", "ratio", "top", "left", "flip", "jitter", "brightness", "contrast", "saturation",
     "hue", "grayscale", "blur", "sigma", "solarize",
@@ -34,14 +43,14 @@ _YIQ = (_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """Crops of one batch: float32 in [0, 1], the rows of one view after those of another."""
+    """Crops of one batch, uint8, the rows of one view after those of another."""
 
     global_crops: Tensor
     """[global_crops · B, 3, global_size, global_size]"""
     local_crops: Tensor
     """[local_crops · B, 3, local_size, local_size]"""
     digest: Tensor
-    """int64 [B]: a hash of the bits of all crops of an image"""
+    """int64 [B]: a hash of all crops of an image"""
 
 
 def draw(stream: Stream, epochs: Tensor, identifiers: Tensor, views: range) -> Draws:
@@ -80,11 +89,44 @@ def whole_square(aspect: Tensor) -> Tensor:
     return torch.stack([(1 - height) / 2, (1 - width) / 2, height, width], dim=1)
 
 
-def resample(images: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
-    """Cut boxes [V · B, 4] out of images [B, 3, S, S] and resize: float32 [V · B, 3, size, size].
+def cut(images: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
+    """Cut boxes [V · B, 4] out of images [B, 3, S, S] and resize: uint8 [V · B, 3, size, size].
 
-    Antialiased bilinear; values keep their range. `flip` [V · B] mirrors left and right.
+    Antialiased bilinear. `flip` [V · B] mirrors left and right. On a CPU, boxes of large images are
+    rounded to whole pixels, which integer arithmetic resizes several times faster.
     """
+    if images.device.type == "cpu" and images.shape[-1] > SMALL:
+        return _cut_whole_pixels(images, boxes, size, flip)
+    crops = resample(images.to(torch.float32), boxes, size, flip)
+    return crops.add_(0.5).to(torch.uint8)
+
+
+def _cut_whole_pixels(images: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
+    side = images.shape[-1]
+    corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+    top, left, bottom, right = (corners * side).round().to(torch.int64).unbind(1)
+    bottom, right = torch.maximum(bottom, top + 1), torch.maximum(right, left + 1)
+    # A row at the far border may have been pushed over it.
+    top, left = (
+        torch.minimum(top, bottom.clamp(max=side) - 1),
+        left.minimum(right.clamp(max=side) - 1),
+    )
+    places = torch.stack([top, bottom, left, right], dim=1).tolist()
+    # The integer kernel is fast where colours lie side by side.
+    by_pixel = images.contiguous(memory_format=torch.channels_last)
+    crops = images.new_empty(len(boxes), 3, size, size)
+    for row, (a, b, c, d) in enumerate(places):
+        piece = by_pixel[row % len(images), None, :, a:b, c:d]
+        crops[row] = functional.interpolate(
+            piece, (size, size), mode="bilinear", antialias=True, align_corners=False
+        )[0]
+    mirrored = flip.nonzero()[:, 0]
+    crops[mirrored] = crops[mirrored].flip(3)
+    return crops
+
+
+def resample(images: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
+    """The same at any place between pixels: float32 images to float32 crops, values keep range."""
     side = images.shape[-1]
     top, left, height, width = boxes.unbind(1)
     rows = _weights(top, height, side, size, torch.zeros_like(flip))
@@ -119,7 +161,6 @@ def augment(
     `images` uint8 [B, 3, S, S], `aspect` float32 [B] (original width over height); `identifiers`
     and `epochs`, int64 [B], key the draws.
     """
-    pixels = images.to(torch.float32) / 255
     first_local = config.global_crops
     views_of = (range(first_local), range(first_local, first_local + config.local_crops))
     blurs = (
@@ -138,13 +179,12 @@ def augment(
         views_of, blurs, solarizes, scales, sizes, strict=True
     ):
         if not views:
-            groups.append(pixels.new_zeros(0, 3, size, size))
+            groups.append(images.new_zeros(0, 3, size, size))
             continue
         draws = draw(stream, epochs, identifiers, views)
         boxes = crop_boxes(draws, aspect.repeat(len(views)), scale, config.aspect_ratio)
-        crops = resample(pixels, boxes, size, draws["flip"] < config.flip)
-        crops = _recolour(crops, draws, config, blur_share, solarize_share)
-        crops = (crops * 255).round() / 255
+        crops = cut(images, boxes, size, draws["flip"] < config.flip)
+        crops = recolour(crops, draws, config, blur_share, solarize_share)
         if config.shuffle != "none":
             block = patch_size if config.shuffle == "patches" else 1
             crops = shuffle(crops, keyed(stream.seed, "shuffle", identifiers, epochs, views), block)
@@ -153,94 +193,131 @@ def augment(
     return Views(global_crops=groups[0], local_crops=groups[1], digest=total)
 
 
-def _recolour(
+def recolour(
     crops: Tensor,
     draws: Draws,
     config: AugmentConfig,
     blur_share: list[float],
     solarize_share: list[float],
 ) -> Tensor:
-    """Jitter, grey, blur and solarise crops [V · B, 3, S, S], each with its probability."""
+    """Jitter, grey, blur and solarise uint8 crops [n, 3, S, S], each with its probability."""
 
     def chosen(name: str, share: list[float]) -> Tensor:
-        shares = torch.tensor(share, device=crops.device).repeat_interleave(
-            len(crops) // len(share)
-        )
-        return (draws[name] < shares)[:, None, None, None]
+        views = torch.tensor(share, device=crops.device)
+        return draws[name] < views.repeat_interleave(len(crops) // len(share))
 
-    every = [1.0] * len(blur_share)
-    if config.jitter:
-        share = [config.jitter * one for one in every]
-        crops = torch.where(chosen("jitter", share), jitter(crops, draws, config), crops)
-    if config.grayscale:
-        share = [config.grayscale * one for one in every]
-        crops = torch.where(chosen("grayscale", share), _grey(crops).expand_as(crops), crops)
-    if any(blur_share):
-        low, high = config.blur_sigma
-        blurred = blur(crops, low + draws["sigma"] * (high - low))
-        crops = torch.where(chosen("blur", blur_share), blurred, crops)
-    if any(solarize_share):
-        inverted = torch.where(crops < 0.5, crops, 1 - crops)
-        crops = torch.where(chosen("solarize", solarize_share), inverted, crops)
+    if not (config.jitter or config.grayscale or any(blur_share) or any(solarize_share)):
+        return crops
+    blurred, solarized = chosen("blur", blur_share), chosen("solarize", solarize_share)
+    low, high = config.blur_sigma
+    sigma = low + draws["sigma"] * (high - low)
+    reach = torch.ceil(BLUR_REACH * sigma).to(torch.int64)
+    changed = torch.empty_like(crops)
+    # A few crops at a time stay in a CPU's cache from one pass to the next.
+    rows = len(crops) if crops.is_cuda else max(1, CACHED // crops[0].numel())
+    for part in torch.arange(len(crops), device=crops.device).split(rows):
+        values = crops[part].to(torch.float32)
+        if config.jitter or config.grayscale:
+            values = colours(values, {name: drawn[part] for name, drawn in draws.items()}, config)
+        if any(blur_share):
+            for radius in reach[part][blurred[part]].unique().tolist():
+                here = (blurred[part] & (reach[part] == radius)).nonzero()[:, 0]
+                values[here] = blur(values[here], sigma[part][here], radius)
+        if any(solarize_share):
+            here = solarized[part].nonzero()[:, 0]
+            values[here] = torch.minimum(values[here], 255 - values[here])
+        changed[part] = values.add_(0.5).to(torch.uint8)
+    return changed
+
+
+def colours(crops: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
+    """Brightness, contrast, saturation, hue and grey of float32 crops [n, 3, S, S] in [0, 255].
+
+    In this order, each as torchvision defines it but for hue, a rotation in the chroma plane of
+    YIQ. All are affine in the colour of a pixel, so they are one matrix and one offset a crop;
+    values are clamped at the end.
+    """
+    matrix, offset = colour_maps(crops.mean((2, 3)), draws, config)
+    # Not a batched product: its rounding could depend on how many crops there are.
+    changed = crops[:, :1] * matrix[:, :, 0, None, None]
+    for channel in (1, 2):
+        changed.add_(crops[:, channel : channel + 1] * matrix[:, :, channel, None, None])
+    return changed.add_(offset[:, None, None, None]).clamp_(0, 255)
+
+
+def colour_maps(means: Tensor, draws: Draws, config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """Matrices [n, 3, 3] and offsets [n], the same for the three colours, of `means` [n, 3]."""
+    device = means.device
+    identity, luma = torch.eye(3, device=device), torch.tensor(_LUMA, device=device)
+    grey = luma.expand(3, 3)
+
+    def factor(name: str, strength: float) -> Tensor:
+        return (1 + (2 * draws[name] - 1) * strength)[:, None, None]
+
+    bright, contrast = factor("brightness", config.brightness), factor("contrast", config.contrast)
+    vivid = factor("saturation", config.saturation)
+    matrix = bright * contrast * (vivid * identity + (1 - vivid) * grey)
+    offset = ((1 - contrast) * bright)[:, 0, 0] * (means * luma).sum(1)
+    if config.hue:
+        matrix = hue_rotations((2 * draws["hue"] - 1) * config.hue) @ matrix
+    jittered = draws["jitter"] < config.jitter
+    matrix = torch.where(jittered[:, None, None], matrix, identity)
+    offset = torch.where(jittered, offset, torch.zeros_like(offset))
+    greyed = (draws["grayscale"] < config.grayscale)[:, None, None]
+    return torch.where(greyed, (luma @ matrix)[:, None].expand(-1, 3, -1), matrix), offset
+
+
+def hue_rotations(turns: Tensor) -> Tensor:
+    """Matrices [n, 3, 3] that turn colours about grey by `turns` [n] in the chroma plane of YIQ."""
+    to_yiq = torch.tensor(_YIQ, device=turns.device)
+    cosine, sine = torch.cos(turns * (2 * math.pi)), torch.sin(turns * (2 * math.pi))
+    rotation = torch.zeros(len(turns), 3, 3, device=turns.device)
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = cosine
+    rotation[:, 2, 1], rotation[:, 1, 2] = sine, -sine
+    return torch.linalg.inv(to_yiq) @ rotation @ to_yiq
+
+
+def blur(crops: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Gaussian blur of each crop [n, 3, S, S] with its own deviation [n], in pixels.
+
+    Weights reach `radius` pixels and sum to 1; borders are repeated.
+    """
+    distance = torch.arange(-radius, radius + 1, device=crops.device, dtype=torch.float32)
+    weights = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
+    weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None, None]
+    for axis in (2, 3):
+        crops = _weighted_neighbours(crops, weights, radius, axis)
     return crops
+
+
+def _weighted_neighbours(crops: Tensor, weights: Tensor, radius: int, axis: int) -> Tensor:
+    side = crops.shape[axis]
+    beyond = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+    padded = functional.pad(crops, beyond, mode="replicate")
+    total = crops * weights[:, radius]
+    for step in range(1, radius + 1):
+        pair = padded.narrow(axis, radius - step, side) + padded.narrow(axis, radius + step, side)
+        total.add_(pair.mul_(weights[:, radius + step]))
+    return total
 
 
 def shuffle(crops: Tensor, source: Keyed, block: int) -> Tensor:
     """Crops [V · B, 3, S, S] with their blocks of `block` × `block` pixels in a keyed order."""
     side = crops.shape[-1] // block
     order = source.uniform(side * side).argsort(dim=1, stable=True)
-    blocks = functional.unfold(crops, block, stride=block)
-    moved = blocks.gather(2, order[:, None].expand_as(blocks))
-    return functional.fold(moved, (side * block, side * block), block, stride=block)
-
-
-def _grey(crops: Tensor) -> Tensor:
-    return (crops * torch.tensor(_LUMA, device=crops.device)[:, None, None]).sum(1, keepdim=True)
-
-
-def jitter(crops: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order, on crops in [0, 1].
-
-    Hue is a rotation in the chroma plane of YIQ, a linear map.
-    """
-
-    def factor(name: str, strength: float) -> Tensor:
-        return (1 + (2 * draws[name] - 1) * strength)[:, None, None, None]
-
-    crops = (crops * factor("brightness", config.brightness)).clamp(0, 1)
-    mean = _grey(crops).mean((2, 3), keepdim=True)
-    crops = (mean + (crops - mean) * factor("contrast", config.contrast)).clamp(0, 1)
-    grey = _grey(crops)
-    crops = (grey + (crops - grey) * factor("saturation", config.saturation)).clamp(0, 1)
-    if config.hue:
-        crops = _rotate_hue(crops, (2 * draws["hue"] - 1) * config.hue)
-    return crops
-
-
-def _rotate_hue(crops: Tensor, turns: Tensor) -> Tensor:
-    to_yiq = torch.tensor(_YIQ, device=crops.device)
-    cosine, sine = torch.cos(turns * (2 * math.pi)), torch.sin(turns * (2 * math.pi))
-    rotation = torch.zeros(len(crops), 3, 3, device=crops.device)
-    rotation[:, 0, 0] = 1
-    rotation[:, 1, 1] = rotation[:, 2, 2] = cosine
-    rotation[:, 2, 1], rotation[:, 1, 2] = sine, -sine
-    whole = torch.linalg.inv(to_yiq) @ rotation @ to_yiq
-    return (whole @ crops.flatten(2)).view_as(crops).clamp(0, 1)
-
-
-def blur(crops: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each crop with its own standard deviation, in pixels."""
-    places = torch.arange(crops.shape[-1], device=crops.device, dtype=torch.float32)
-    distance = places[:, None] - places
-    weights = torch.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
-    weights = (weights / weights.sum(-1, keepdim=True))[:, None]
-    return weights @ crops @ weights.transpose(2, 3)
+    rows = crops.view(len(crops), 3, side, block, side, block)
+    blocks = rows.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    moved = blocks[torch.arange(len(crops), device=crops.device)[:, None], order]
+    return moved.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).reshape(crops.shape)
 
 
 def digest(crops: Tensor, views: range) -> Tensor:
-    """A 64-bit hash of the bits of all views of each image, int64 [B]: a keyed sum mod 2⁶⁴."""
-    bits = crops.view(torch.int32).to(torch.int64).view(len(views), -1, crops[0].numel())
-    return (bits * _digest_keys(views, crops[0].numel(), crops.device)).sum((0, 2))
+    """A 64-bit hash of all views of each image, int64 [B]: a keyed sum mod 2⁶⁴ of 8-byte words."""
+    rows = crops.view(len(crops), -1)
+    rows = functional.pad(rows, (0, -rows.shape[1] % 8))
+    words = rows.view(torch.int64).view(len(views), -1, rows.shape[1] // 8)
+    return (words * _digest_keys(views, words.shape[2], crops.device)).sum((0, 2))
 
 
 @functools.cache
@@ -251,13 +328,13 @@ def _digest_keys(views: range, size: int, device: torch.device) -> Tensor:
 
 
 def evaluation_crops(images: Tensor, aspect: Tensor, size: int) -> Tensor:
-    """The centred square of each image, unaugmented: float32 [B, 3, size, size] in [0, 1]."""
+    """The centred square of each image, unaugmented: uint8 [B, 3, size, size]."""
     upright = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    return resample(images.to(torch.float32) / 255, whole_square(aspect), size, upright)
+    return cut(images, whole_square(aspect), size, upright)
 
 
 def normalize(crops: Tensor) -> Tensor:
-    """Crops in [0, 1] standardised by ImageNet's mean and deviation, as DINO does."""
+    """uint8 crops as float32, standardised by ImageNet's mean and deviation, as DINO does."""
     mean = torch.tensor((0.485, 0.456, 0.406), device=crops.device)[:, None, None]
     deviation = torch.tensor((0.229, 0.224, 0.225), device=crops.device)[:, None, None]
-    return (crops - mean) / deviation
+    return crops.to(torch.float32).mul_(1 / (255 * deviation)).sub_(mean / deviation)
