@@ -64,7 +64,6 @@ class Closing:
 
     source: str
     fingerprint: str
-    rows: int
     skipped: tuple[Skipped, ...]
 
 
@@ -137,9 +136,7 @@ def cannot_write(place: Location, error: Exception) -> DataError:
     )
 
 
-def _batches(
-    entries: Iterable[Seen | Skipped], skipped: list[Skipped]
-) -> Iterator[pa.RecordBatch]:
+def _batches(entries: Iterable[Seen | Skipped], skipped: list[Skipped]) -> Iterator[pa.RecordBatch]:
     """Images in batches of about `_BATCH_BYTES`; the others go to `skipped`."""
     batch: list[Seen] = []
     size = 0
@@ -170,18 +167,19 @@ def _record_batch(batch: list[Seen]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
-def _opened(file: Any) -> tuple[Any, Closing]:
+def _opened(file: Any, columns: list[str] | None = None) -> tuple[Any, Closing]:
     """A reader of a part and its closing notes. Raises ValueError unless it is whole."""
+    wanted = [SCHEMA.get_field_index(name) for name in columns or SCHEMA.names]
     try:
-        reader = pa.ipc.open_file(file)
-        if not reader.schema.equals(SCHEMA, check_metadata=True):
+        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=wanted))
+        expected = pa.schema([SCHEMA.field(place) for place in sorted(wanted)], SCHEMA.metadata)
+        if not reader.schema.equals(expected, check_metadata=True):
             raise ValueError("it was written by another version")
         last = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
         notes = last.custom_metadata
         return reader, Closing(
             source=notes[b"source"].decode(),
             fingerprint=notes[b"fingerprint"].decode(),
-            rows=0,
             skipped=tuple(Skipped(**one) for one in json.loads(notes[b"skipped"])),
         )
     # Damage can also surface as a key, a type or a feature that pyarrow does not know.
@@ -193,7 +191,7 @@ def closing(place: Location) -> Closing | None:
     """The closing notes of a part, or None when there is no whole part of this version."""
     try:
         with place.open() as file:
-            return _opened(file)[1]
+            return _opened(file, ["id"])[1]
     except (OSError, ValueError):
         return None
 
@@ -203,12 +201,12 @@ def read_part(place: Location, columns: list[str] | None = None) -> pa.Table:
     try:
         # What was mapped outlives the file, so that a thousand parts hold no thousand files open.
         with place.open() as file:
-            reader, _ = _opened(file)
+            reader, _ = _opened(file, columns)
             table = reader.read_all()
         table.validate(full=True)  # that texts and images lie inside the file; not the images
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"it is damaged: {reason(error)}") from error
-    return table.select(columns) if columns else table
+    return table
 
 
 def write_table(place: Location, table: pa.Table) -> None:

@@ -24,7 +24,7 @@ class Folder:
 
     def __init__(self, text: str) -> None:
         self._home = locate(text)
-        self.name = f"folder {self._home.shown}"
+        self.name = f"folder {self._home.local or self._home.shown}"
         files = _local_files(text, self._home) if self._home.local else _remote_files(self._home)
         if not files:
             raise DataError(
