@@ -168,10 +168,12 @@ def _record_batch(batch: list[Seen]) -> pa.RecordBatch:
 
 
 def _opened(file: Any, columns: list[str] | None = None) -> tuple[Any, Closing]:
-    """A reader of a part and its closing notes. Raises ValueError unless it is whole."""
+    """A reader of a part and its closing notes. ValueError unless it is whole."""
     wanted = [SCHEMA.get_field_index(name) for name in columns or SCHEMA.names]
+    # To name all columns would copy them out of the map.
+    options = pa.ipc.IpcReadOptions(included_fields=wanted if columns else None)
     try:
-        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=wanted))
+        reader = pa.ipc.open_file(file, options=options)
         expected = pa.schema([SCHEMA.field(place) for place in sorted(wanted)], SCHEMA.metadata)
         if not reader.schema.equals(expected, check_metadata=True):
             raise ValueError("it was written by another version")
@@ -269,7 +271,7 @@ def read_manifest(home: Location) -> Manifest | None:
 
 
 def mapped(home: Location, manifest: Manifest) -> pa.Table:
-    """All rows of a finished local data set, memory-mapped. Raises ValueError unless it is whole."""
+    """All rows of a finished local data set, memory-mapped. ValueError unless it is whole."""
     tables = []
     for name, rows, size in manifest.parts:
         try:

@@ -163,8 +163,11 @@ def _open_digits(config: DataConfig) -> ImageSet:
 
 
 def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:
-    home = locate(config.source)
-    manifest = arrow.read_manifest(home)
+    try:
+        home = locate(config.source)
+        manifest = arrow.read_manifest(home)
+    except DataError as error:
+        raise _hinted(config, error) from error
     if manifest is not None:
         if home.local is None:
             home = _copied(home, manifest, cache, progress)
@@ -192,10 +195,14 @@ def _folder(config: DataConfig, home: Location) -> Folder:
             raise DataError(
                 f"{home.shown} is unfinished: run `dinolab ingest` with the same source again"
             ) from error
-        raise DataError(
-            f"{error}; data.source is `digits`, a folder of images or what `dinolab ingest` made"
-            + nearest(config.source.lower(), ["digits"])
-        ) from error
+        raise _hinted(config, error) from error
+
+
+def _hinted(config: DataConfig, error: DataError) -> DataError:
+    return DataError(
+        f"{error}; data.source is `digits`, a folder of images or what `dinolab ingest` made"
+        + nearest(config.source.lower(), ["digits"])
+    )
 
 
 def _copied(home: Location, manifest: Manifest, cache: Path, progress: Progress | None) -> Location:

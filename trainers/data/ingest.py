@@ -13,7 +13,7 @@ from trainers.data import arrow
 from trainers.data.arrow import Manifest, Seen
 from trainers.data.decode import UnreadableImage, decode, decoding_threads
 from trainers.data.sources.source import Item, Skipped, Source
-from trainers.data.storage import Location, printable, reason
+from trainers.data.storage import Location, printable
 from trainers.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -41,16 +41,12 @@ def ingest(source: Source, home: Location, progress: Progress | None = None) -> 
     if found := _finished(source, home, fingerprint):
         return found
     home.make_folder()
-    try:
-        with home.held():
-            # Whoever held it before may have finished.
-            if found := _finished(source, home, fingerprint):
-                return found
-            names = _write_parts(source, home, progress)
-            manifest = _conclude(source, home, fingerprint, names)
-    except OSError as error:
-        raise DataError(f"{home.shown} cannot be used: {reason(error)}") from error
-    return manifest
+    with home.held():
+        # Whoever held it before may have finished.
+        if found := _finished(source, home, fingerprint):
+            return found
+        names = _write_parts(source, home, progress)
+        return _conclude(source, home, fingerprint, names)
 
 
 def _refuse_others(home: Location) -> None:

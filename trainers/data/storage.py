@@ -118,16 +118,21 @@ class Location:
             os.close(folder)
 
     def delete(self) -> None:
-        """Delete the file. Raises OSError."""
-        self.filesystem.delete_file(self.path)
+        """Delete the file. Raises DataError."""
+        with _explained(self, "cannot be deleted"):
+            self.filesystem.delete_file(self.path)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold a local folder; another process that wants it waits. Object storage has no locks."""
+        """Hold a local folder; another process that wants it waits. Object storage has no locks.
+
+        Raises DataError.
+        """
         if self.local is None:
             yield
             return
-        descriptor = os.open(self.local, os.O_RDONLY)
+        with _explained(self, "cannot be used"):
+            descriptor = os.open(self.local, os.O_RDONLY)
         try:
             with contextlib.suppress(OSError):  # some network file systems lock no folders
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
