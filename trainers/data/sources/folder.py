@@ -13,6 +13,10 @@ from trainers.errors import DataError
 _SPLITS = {"train", "val", "test"}
 
 
+class NoImages(DataError):  # noqa: N818 (a state of the folder)
+    """A folder in which no file is named like an image."""
+
+
 class Folder:
     """The files under `text` that are named like images, in order of their relative path.
 
@@ -27,7 +31,7 @@ class Folder:
         self.name = f"folder {self._home.local or self._home.shown}"
         files = _local_files(text, self._home) if self._home.local else _remote_files(self._home)
         if not files:
-            raise DataError(
+            raise NoImages(
                 f"image folder {text!r} holds no images, nor do the folders in it; "
                 f"give a folder of {', '.join(FORMATS)} files"
             )
