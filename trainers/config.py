@@ -29,7 +29,11 @@ class Knobs(BaseModel):
 class DataConfig(Knobs):
     """Which images, at which resolution, and which of them are held out."""
 
-    source: str = Field("digits", description="`digits`, or the path of a folder of images")
+    source: str = Field(
+        "digits",
+        description="`digits`, a folder of images, or what `dinolab ingest` made (path or URI); "
+        "splits that it declares replace test_share",
+    )
     image_size: int = Field(
         16, ge=4, description="side of the square each image is resampled to once, pixels"
     )

@@ -220,14 +220,22 @@ def write_table(place: Location, table: pa.Table) -> None:
         raise cannot_write(place, error) from error
 
 
+def read_table(place: Location) -> pa.Table:
+    """A parquet file that `write_table` wrote. Raises DataError when it is not whole."""
+    try:
+        with place.open() as file:
+            return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{place.shown} is damaged: {reason(error)}; ingest again") from error
+
+
 def read_skipped(home: Location) -> tuple[Skipped, ...]:
     """What was skipped. Raises ValueError when the table is not whole."""
     try:
-        with (home / SKIPPED).open() as file:
-            rows = pq.read_table(file).to_pylist()
+        rows = read_table(home / SKIPPED).to_pylist()
         return tuple(Skipped(path=row["name"], reason=row["reason"]) for row in rows)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise ValueError(f"{SKIPPED} is damaged: {reason(error)}") from error
+    except (DataError, KeyError) as error:
+        raise ValueError(str(error)) from error
 
 
 def write_manifest(home: Location, manifest: Manifest) -> None:

@@ -140,10 +140,10 @@ class Tables:
                     _ROWS_AT_ONCE, row_groups=[stretch.group], columns=columns
                 )
             else:
-                batch = next(_batches(_arrow_reader(file), stretch.group)).select(columns)
+                whole = next(_batches(_arrow_reader(file), stretch.group)).select(columns)
                 batches = (
-                    batch.slice(start, _ROWS_AT_ONCE)
-                    for start in range(0, len(batch), _ROWS_AT_ONCE)
+                    whole.slice(start, _ROWS_AT_ONCE)
+                    for start in range(0, len(whole), _ROWS_AT_ONCE)
                 )
             seen = 0
             for batch in batches:
@@ -260,8 +260,8 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
     """What Hugging Face notes of a ClassLabel column, in the schema's metadata."""
-    notes = (schema.metadata or {}).get(b"huggingface")
     try:
+        notes = (schema.metadata or {})[b"huggingface"]
         return tuple(json.loads(notes)["info"]["features"][label]["names"])
     except (KeyError, TypeError, ValueError):
         return ()

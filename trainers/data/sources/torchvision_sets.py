@@ -146,7 +146,7 @@ class TorchvisionSet:
                     status = image.stat()
                     listing.update(f"{image}\0{status.st_size} {status.st_mtime_ns}".encode())
             else:
-                listing.update(np.ascontiguousarray(image))
+                listing.update(image.tobytes())
         return listing.hexdigest()
 
     def items(self, places: range) -> Iterator[Item | Skipped]:
