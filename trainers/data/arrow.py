@@ -199,15 +199,26 @@ def closing(place: Location) -> Closing | None:
 
 
 def read_part(place: Location, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a part: mapped, not copied, when it is local. Raises ValueError unless whole."""
+    """The rows of a part: mapped, not copied, when it is local. Raises ValueError unless whole.
+
+    From object storage only `columns` are fetched.
+    """
     try:
         # What was mapped outlives the file, so that a thousand parts hold no thousand files open.
         with place.open() as file:
-            reader, _ = _opened(file, columns)
+            reader, _ = _opened(file, None if place.local else columns)
             table = reader.read_all()
         table.validate(full=True)  # that texts and images lie inside the file; not the images
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"it is damaged: {reason(error)}") from error
+    if columns:
+        table = table.select(columns)
+        if not place.local:
+            # What was fetched hangs in a buffer as large as the part: keep a copy without it.
+            copy = pa.BufferOutputStream()
+            with pa.ipc.new_stream(copy, table.schema) as writer:
+                writer.write_table(table)
+            table = pa.ipc.open_stream(copy.getvalue()).read_all()
     return table
 
 

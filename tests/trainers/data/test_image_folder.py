@@ -241,9 +241,9 @@ def test_an_index_is_read_through_the_map_and_not_into_memory(tmp_path, cache):
 
 def test_an_open_set_holds_no_files_open(animals, cache, monkeypatch):
     monkeypatch.setattr(ingest, "ITEMS_PER_PART", 1)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     images = open_at(animals, cache)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert images.pixels(torch.arange(6)).shape == (6, 3, 8, 8)
 
 
@@ -391,11 +391,14 @@ def test_a_missing_folder_is_refused(tmp_path, cache):
 def test_a_word_near_digits_is_refused_with_a_suggestion(word, cache):
     assert refusal(word, cache) == (
         f"image folder '{word}' cannot be read: No such file or directory; "
-        "data.source is `digits`, a folder of images or what `dinolab ingest` made; did you mean digits?"
+        "data.source is `digits`, a folder of images or what `dinolab ingest` made; "
+        "did you mean digits?"
     )
 
 
-@pytest.mark.parametrize("source", ["", "~no-such-user/x", "x" * 5000, "two\nlines", "a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    "source", ["", "~no-such-user/x", "x" * 5000, "two\nlines", "a\0b", "\ud800"]
+)
 def test_what_can_be_no_folder_is_refused(source, cache):
     assert "data.source is `digits`, a folder" in refusal(source, cache)
 
