@@ -6,7 +6,7 @@ from trainers.config import nearest
 from trainers.data.sources.folder import Folder, NoImages
 from trainers.data.sources.hugging_face import HuggingFaceSet
 from trainers.data.sources.source import Source
-from trainers.data.sources.tables import SUFFIXES, Tables
+from trainers.data.sources.tables import SUFFIXES, Tables, split_pattern
 from trainers.data.sources.torchvision_sets import NAMES, TorchvisionSet
 from trainers.data.storage import is_uri, locate
 from trainers.errors import DataError
@@ -30,7 +30,7 @@ def open_source(text: str) -> Source:
             f"{text!r} is no file or folder, nor a kind of source; SOURCE is {ALLOWED}"
             + nearest(f"{kind}:".lower(), ["torchvision:", "hf:"])
         )
-    if any(character in text.rpartition("/")[2] for character in "*?["):
+    if split_pattern(text)[1]:
         return Tables(text)
     home = locate(text)
     found = home.kind()

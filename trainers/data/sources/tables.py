@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from trainers.data.arrow import MANIFEST
 from trainers.data.sources.source import SPLITS, Item, Skipped
-from trainers.data.storage import Location, locate, printable, reason
+from trainers.data.storage import Location, is_uri, locate, printable, reason
 from trainers.errors import DataError
 
 SUFFIXES = (".parquet", ".arrow")
@@ -60,8 +60,8 @@ class Tables:
     def __init__(self, text: str) -> None:
         home, names = _matching(text)
         self.name = f"tables {home.local or home.shown}"
-        if any(character in text for character in "*?["):
-            self.name += f"/{text.rpartition('/')[2]}"
+        if pattern := split_pattern(text)[1]:
+            self.name += f"/{pattern}"
         self._files = [home / name if name else home for name, _, _ in names]
         self._labels = [name or home.path.rpartition("/")[2] for name, _, _ in names]
         self._states = [f"{size} {time}" for _, size, time in names]
@@ -185,11 +185,21 @@ def _label(value: Any, classes: tuple[str, ...]) -> str:
     return str(value)
 
 
+def split_pattern(text: str) -> tuple[str, str]:
+    """The folder and the pattern of file names in it; the pattern is empty when there is none."""
+    # What follows a question mark in a URI are its options.
+    place, mark, options = text.partition("?") if is_uri(text) else (text, "", "")
+    folder, slash, name = place.rpartition("/")
+    if not any(character in name for character in "*?["):
+        return text, ""
+    return ((folder or "/") if slash else ".") + mark + options, name
+
+
 def _matching(text: str) -> tuple[Location, list[tuple[str, int, int]]]:
     """A location, and name, size and time of the files below it; the name is empty for itself."""
-    folder, slash, pattern = text.rpartition("/")
-    if any(character in pattern for character in "*?["):
-        home = locate((folder or "/") if slash else ".")
+    folder, pattern = split_pattern(text)
+    if pattern:
+        home = locate(folder)
         names = [one for one in home.files() if fnmatch.fnmatchcase(one[0], pattern)]
     else:
         home = locate(text)
