@@ -246,17 +246,24 @@ def test_bad_sources_are_one_line_and_exit_code_2(dinolab, tmp_path, monkeypatch
     assert not Path("set").exists()
 
 
-def test_a_folder_that_holds_something_else_is_refused(pictures, ingested, dinolab, tmp_path):
-    (tmp_path / "thesis.tex").write_text("text")
+@pytest.mark.parametrize("name", ["thesis.tex", "part/inside", "dataset.json"])
+def test_a_folder_that_holds_something_else_is_refused(pictures, dinolab, tmp_path, name):
+    other = tmp_path / name
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("{}")
     code, _, errors = dinolab("ingest", pictures[0], "--out", tmp_path)
     assert code == 2
-    assert f"{tmp_path} holds something else (thesis.tex)" in errors
+    assert f"{tmp_path} holds something else ({name.partition('/')[0]}): give a folder" in errors
+    assert other.read_text() == "{}"
+    code, _, errors = dinolab("ingest", pictures[0], "--out", other)
+    assert code == 2
+    assert f"{other} is a file" in errors
+
+
+def test_a_set_of_another_source_is_refused(pictures, ingested, dinolab):
     code, _, errors = dinolab("ingest", pictures[0] / "class0", "--out", ingested[0])
     assert code == 2
     assert f"holds the images of folder {pictures[0]}, not of folder {pictures[0]}/class0" in errors
-    code, _, errors = dinolab("ingest", pictures[0], "--out", tmp_path / "thesis.tex")
-    assert code == 2
-    assert "thesis.tex is a file" in errors
 
 
 @pytest.mark.filterwarnings("ignore")  # of what MLflow imports

@@ -212,7 +212,7 @@ def _copied(home: Location, manifest: Manifest, cache: Path, progress: Progress 
     with copy.held():
         if arrow.read_manifest(copy) == manifest:
             return copy
-        present = {name: size for name, size, _ in copy.files()}
+        present = copy.sizes()
         done = 0
         for name, rows, size in manifest.parts:
             if present.get(name) != size:

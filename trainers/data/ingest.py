@@ -50,16 +50,19 @@ def ingest(source: Source, home: Location, progress: Progress | None = None) -> 
 
 
 def _refuse_others(home: Location) -> None:
-    kind = home.kind()
-    if kind == "file":
+    if home.kind() == "file":
         raise DataError(f"{home.shown} is a file: give a folder, new or of an earlier ingest")
-    if kind == "folder":
-        for name, _, _ in home.files():
-            if not _OURS.fullmatch(name):
-                raise DataError(
-                    f"{home.shown} holds something else ({printable(name)}): give a folder that "
-                    "is new, empty or of an earlier ingest"
-                )
+    present = home.sizes()
+    others = [name for name, size in present.items() if size < 0 or not _OURS.fullmatch(name)]
+    # A `dataset.json` of somebody else stands alone.
+    is_ours = arrow.part_name(0) in present or arrow.read_manifest(home)
+    if arrow.MANIFEST in present and not is_ours:
+        others.append(arrow.MANIFEST)
+    if others:
+        raise DataError(
+            f"{home.shown} holds something else ({printable(min(others))}): give a folder that is "
+            "new, empty or of an earlier ingest"
+        )
 
 
 def _finished(source: Source, home: Location, fingerprint: str) -> Manifest | None:
@@ -81,7 +84,7 @@ def _finished(source: Source, home: Location, fingerprint: str) -> Manifest | No
 
 def _write_parts(source: Source, home: Location, progress: Progress | None) -> list[str]:
     """Write the parts that are missing; the names of all."""
-    present = {name for name, _, _ in home.files()}
+    present = set(home.sizes())
     whole = {name: arrow.closing(home / name) for name in present if name.startswith("part-")}
     for notes in whole.values():
         if notes and notes.source != source.name:
@@ -145,7 +148,7 @@ def _conclude(source: Source, home: Location, fingerprint: str, names: list[str]
         tables = [arrow.read_part(home / name, columns) for name in names]
     except ValueError as error:
         raise DataError(f"{home.shown} was changed while it was written: {error}") from error
-    sizes = {name: size for name, size, _ in home.files()}
+    sizes = home.sizes()
     table = pa.concat_tables(tables) if tables else arrow.SCHEMA.empty_table().select(columns)
     _refuse_equal_identifiers(table)
     skipped = [

@@ -65,15 +65,28 @@ class Location:
 
         Names are relative, with `/`. Empty when there is no such folder. Raises DataError.
         """
-        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        return sorted(
+            (name, one.size, one.mtime_ns or 0)
+            for name, one in self._listed(deep=True)
+            if one.type == fs.FileType.File
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """What lies in the folder itself, by name: the size of a file, -1 for a folder.
+
+        Raises DataError.
+        """
+        return {
+            name: one.size if one.type == fs.FileType.File else -1
+            for name, one in self._listed(deep=False)
+        }
+
+    def _listed(self, *, deep: bool) -> list[tuple[str, Any]]:
+        selector = fs.FileSelector(self.path, recursive=deep, allow_not_found=True)
         with _explained(self, "cannot be listed"):
             found = self.filesystem.get_file_info(selector)
         start = len(self.path.rstrip("/")) + 1
-        return sorted(
-            (one.path[start:], one.size, one.mtime_ns or 0)
-            for one in found
-            if one.type == fs.FileType.File
-        )
+        return [(one.path[start:], one) for one in found]
 
     def read(self) -> bytes:
         """All bytes of the file. Raises OSError."""

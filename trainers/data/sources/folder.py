@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trainers.data.decode import FORMATS, SUFFIXES
@@ -11,6 +12,8 @@ from trainers.data.storage import Location, locate, printable, reason
 from trainers.errors import DataError
 
 _SPLITS = {"train", "val", "test"}
+_REQUESTS = 16
+"""Files asked for at once on object storage, where each takes a while to come."""
 
 
 class NoImages(DataError):  # noqa: N818 (a state of the folder)
@@ -55,8 +58,12 @@ class Folder:
 
     def items(self, places: range) -> Iterator[Item | Skipped]:
         """The files' own bytes."""
-        for place in places:
-            yield self._item(self._names[place])
+        names = self._names[places.start : places.stop]
+        if self._home.local:
+            yield from map(self._item, names)
+        else:
+            with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="read") as pool:
+                yield from pool.map(self._item, names)
 
     def _item(self, name: str) -> Item | Skipped:
         shown = os.fsencode(name).decode(errors="backslashreplace")
