@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from orchestrator import interrupt
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dashboards.runs import StudyRun
     from trainers.config import TrainConfig
     from trainers.data.image_set import ImageSet
+    from trainers.data.storage import Location
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,8 +48,8 @@ DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Replaces the study's data set: `digits`, or a folder of images "
-        "(its sub-folders are the labels).",
+        help="Replaces the study's data set: `digits`, a folder of images "
+        "(its sub-folders are the labels), or what `dinolab ingest` made.",
         show_default=False,
     ),
 ]
@@ -97,6 +98,8 @@ def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool
             root / CACHE,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    from trainers.data.storage import printable
+
     if images.skipped:
         console.print(
             f"skipped {len(images.skipped)} of {len(images) + len(images.skipped)} files in "
@@ -104,7 +107,8 @@ def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool
             highlight=False,
         )
         for skipped in images.skipped[:20]:
-            console.print(f"  {skipped.path}: {skipped.reason}", markup=False, highlight=False)
+            line = printable(f"  {skipped.path}: {skipped.reason}")
+            console.print(line, markup=False, highlight=False)
         if len(images.skipped) > 20:
             console.print(f"  and {len(images.skipped) - 20} more, all in study.lock.json")
     return images
@@ -347,6 +351,7 @@ def _list_datasets() -> Table:
     table = Table("data set", "what it is")
     table.add_row("digits", "1,797 scanned digits, 8×8 grey, 10 labels; embedded (scikit-learn)")
     table.add_row("PATH", "a folder of images of any sizes and modes; sub-folders are labels")
+    table.add_row("DIR", "what `dinolab ingest SOURCE --out DIR` made, local or s3://, gs://")
     return table
 
 
@@ -453,6 +458,101 @@ def train(
     console.print(f"run folder: {folder.path}", markup=False, highlight=False)
     if result["status"] != "finished":
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of images (sub-folders are labels; train/ val/ test/ above them are "
+            "splits), a parquet or Arrow file with image bytes, a folder or a 'pattern*' of such "
+            "files, torchvision:NAME[:FOLDER], hf:NAME[:CONFIG]; local, or s3://, gs://.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the data set: a path, s3:// or gs://.",
+            show_default=False,
+        ),
+    ],
+    quiet: QuietOption = False,
+) -> None:
+    """Turn images from anywhere into one indexed data set in DIR, and print its digest.
+
+    Use it as `--data DIR`, or as `dataset:` in a study. Broken images are left out and listed with
+    reasons in DIR/skipped.parquet, images of equal bytes in DIR/duplicates.parquet. After an
+    interruption the same command goes on where it stopped.
+    """
+    from trainers.data import arrow
+    from trainers.data import ingest as ingesting
+    from trainers.data.sources.grammar import open_source
+    from trainers.data.storage import locate, printable
+
+    console = _console()
+    home = locate(out)
+    opened = open_source(source)
+    console.print(f"{printable(opened.name)}: {len(opened)} items", markup=False, highlight=False)
+    finished = 0
+    with Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("ingesting", total=len(opened))
+
+        def show(done: int, total: int) -> None:
+            nonlocal finished
+            finished = done
+            interrupt.check()
+            progress.update(task, completed=done, total=total)
+
+        try:
+            manifest = ingesting.ingest(opened, home, show)
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(
+                f"interrupted at {finished} of {len(opened)} items: the same command goes on "
+                f"from the last whole part in {home.shown}",
+                markup=False,
+                highlight=False,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    if not finished and len(opened):
+        console.print(f"{home.shown} is finished already", markup=False, highlight=False)
+    splits = ", ".join(f"{name or 'no split'} {n}" for name, n in manifest.splits.items())
+    console.print(
+        f"{manifest.images} images ({splits}), {len(manifest.classes)} labels, "
+        f"{manifest.skipped} skipped, {manifest.duplicates} duplicates",
+        markup=False,
+        highlight=False,
+    )
+    for name, title in (
+        (arrow.SKIPPED, "Skipped: cannot be decoded"),
+        (arrow.DUPLICATES, "Duplicates: equal bytes (all are kept)"),
+    ):
+        _show_rows(home / name, title, console)
+    print(manifest.digest)
+
+
+def _show_rows(place: "Location", title: str, console: Console, most: int = 20) -> None:
+    """The first rows of a parquet table, and where all of them are; nothing when it has none."""
+    from trainers.data.arrow import read_table
+    from trainers.data.storage import printable
+
+    rows = read_table(place)
+    if not len(rows):
+        return
+    table = Table(*rows.column_names, title=title, title_justify="left")
+    for row in rows.slice(0, most).to_pylist():
+        table.add_row(*(escape(printable(str(value))) for value in row.values()))
+    console.print(table)
+    console.print(f"{len(rows)} rows in {place.shown}", markup=False, highlight=False)
 
 
 @app.command()

@@ -215,7 +215,8 @@ def recolour(
     changed = torch.empty_like(crops)
     # A few crops at a time stay in a CPU's cache from one pass to the next.
     rows = len(crops) if crops.is_cuda else max(1, CACHED // crops[0].numel())
-    for part in torch.arange(len(crops), device=crops.device).split(rows):
+    for start in range(0, len(crops), rows):
+        part = slice(start, start + rows)
         values = crops[part].to(torch.float32)
         if config.jitter or config.grayscale:
             values = colours(values, {name: drawn[part] for name, drawn in draws.items()}, config)

@@ -44,7 +44,9 @@ class DataConfig(Knobs):
     """Which images, at which resolution, and which of them are held out."""
 
     source: str = knob(
-        "digits", "`digits`, a folder of images, or an ingested data set", source=OURS
+        "digits",
+        "`digits`, a folder of images, or what `dinolab ingest` made (path or URI)",
+        source=OURS,
     )
     image_size: int = knob(
         16, "side of the square each image is resampled to once", unit="pixels", source=OURS, ge=4

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from trainers import checkpoint
 from trainers.augment import augment
 from trainers.config import TrainConfig
 from trainers.data.image_set import ImageSet
+from trainers.data.prefetch import prefetch
 from trainers.errors import ConfigError
 from trainers.evals.collapse import collapsed
 from trainers.evaluation import evaluate
@@ -63,26 +65,33 @@ def train(
     clock = _Clock(state.step)
     resumed_at_the_end = state.step == config.steps
 
-    while state.step < config.steps:
-        places, epochs = sample_batch(config.seed, state.step, config.batch_size, len(images.train))
+    def read(step: int) -> _Read:
+        places, epochs = sample_batch(config.seed, step, config.batch_size, len(images.train))
         places = images.train[places]
         mine = world.share(places)
-        identifiers = images.identifiers[mine].to(world.device)
-        mine_epochs = world.share(epochs).to(world.device)
+        return _Read(
+            pixels=images.pixels(mine, world.device),
+            mine=mine,
+            epochs=world.share(epochs).to(world.device),
+            identifiers=images.identifiers[places],
+        )
+
+    for seen in prefetch(read, range(state.step, config.steps), _ahead(world)):
+        mine, identifiers = seen.mine, images.identifiers[seen.mine].to(world.device)
         views = augment(
-            images.pixels(mine).to(world.device),
+            seen.pixels,
             images.aspect(mine).to(world.device),
             identifiers,
-            mine_epochs,
+            seen.epochs,
             config.augment,
             stream,
             config.model.patch_size,
         )
-        state.extend_chain(images.identifiers[places], world.gather(views.digest))
+        state.extend_chain(seen.identifiers, world.gather(views.digest))
         batch = Batch(
             views=views,
             identifiers=identifiers,
-            epochs=mine_epochs,
+            epochs=seen.epochs,
             labels=None if images.labels is None else images.labels[mine].to(world.device),
         )
         done = update(state, batch, config, world)
@@ -123,6 +132,25 @@ def train(
         step=state.step,
         chain=state.chain.hex(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What was read from the data set for a step."""
+
+    pixels: Tensor
+    """uint8 [b, 3, S, S], whole images of this worker, on its device"""
+    mine: Tensor
+    """int64 [b], their places in the data set"""
+    epochs: Tensor
+    """int64 [b]"""
+    identifiers: Tensor
+    """int64 [B], of the images of all workers"""
+
+
+def _ahead(world: World) -> int:
+    """Steps read beforehand: a CPU that trains has no time to read at the same time."""
+    return 2 if world.device.type == "cuda" else 0
 
 
 def _evaluate(

@@ -1,10 +1,22 @@
 """Encoded image bytes -> 8-bit RGB, whatever mode they are stored in."""
 
+import contextlib
 import io
+import math
+import os
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+# Odd metadata is no reason to lose an image, and of its size we judge ourselves. Once for the
+# process: a context of warnings would be shared by all threads that decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Image.init()
 # Named one by one: Pillow also opens documents, and runs Ghostscript for some of them.
@@ -21,8 +33,17 @@ SUFFIXES = frozenset(
 """Endings of files in these formats, lower case, with the dot."""
 
 
+DRAFT = 4
+"""A JPEG is decoded at a fraction of its size that leaves it at least half of this, in sides."""
+
+
 class UnreadableImage(Exception):  # noqa: N818 (a reason to skip, not a failure)
     """An image that cannot be decoded; the text is the reason in a few words."""
+
+
+def decoding_threads() -> int:
+    """Threads that decode side by side: the CPUs that this process may use, as torch was told."""
+    return max(1, min(len(os.sched_getaffinity(0)), torch.get_num_threads()))
 
 
 def decode(encoded: bytes) -> Image.Image:
@@ -33,17 +54,42 @@ def decode(encoded: bytes) -> Image.Image:
     to its own largest finite value. Raises UnreadableImage with the reason: not an image in one of
     FORMATS, truncated or damaged (PNG by its checksums), or more pixels than Pillow deems safe.
     """
+    with _reasons(encoded):
+        with _opened(encoded) as checked:
+            checked.verify()
+        with _opened(encoded) as opened:
+            return _to_rgb(ImageOps.exif_transpose(opened))
+
+
+def decode_square(encoded: Any, side: int) -> Tensor:
+    """The whole image squeezed to a square, uint8 [3, side, side].
+
+    Bilinear, over a wider window when shrinking: in integers, so everywhere the same. `encoded`
+    (any buffer) has been through `decode` before: checksums are not looked at again. A JPEG of
+    `DRAFT` times the side or more is decoded at a half, a quarter or an eighth of its size.
+    Raises UnreadableImage.
+    """
+    with _reasons(encoded), _opened(encoded) as opened:
+        if opened.format == "JPEG":
+            opened.draft(None, (DRAFT * side // 2, DRAFT * side // 2))
+        image = _to_rgb(ImageOps.exif_transpose(opened))
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        return interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0]
+
+
+def _opened(encoded: Any) -> Image.Image:
+    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
+    return image
+
+
+@contextlib.contextmanager
+def _reasons(encoded: Any) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            # Odd metadata is no reason to lose an image; a suspicious size is.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as checked:
-                checked.verify()
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
-                return _to_rgb(ImageOps.exif_transpose(opened))
+        yield
     except UnidentifiedImageError:
-        raise UnreadableImage("not an image" if encoded else "empty file") from None
+        raise UnreadableImage("not an image" if len(encoded) else "empty file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableImage("more pixels than are safe to decode") from None
     except Exception as error:  # noqa: BLE001 (decoders raise anything on broken bytes)

@@ -1,21 +1,29 @@
 """Images that training reads by index, wherever they come from."""
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
-from trainers.config import DataConfig
-from trainers.data import folder
-from trainers.data.arrow import Skipped
-from trainers.data.decode import UnreadableImage, decode
+from trainers.config import DataConfig, nearest
+from trainers.data import arrow
+from trainers.data.arrow import Manifest, identifier
+from trainers.data.decode import UnreadableImage, decode_square, decoding_threads
 from trainers.data.digits import digits
-from trainers.data.folder import Progress
+from trainers.data.gpu_decode import decode_squares_on
+from trainers.data.ingest import Progress, ingest
+from trainers.data.sources.folder import Folder
+from trainers.data.sources.source import Skipped
+from trainers.data.storage import Location, locate, printable, reason
 from trainers.errors import DataError
 from trainers.keys import Stream
 
@@ -25,145 +33,269 @@ KEPT_BYTES = 256 * 2**20
 FEWEST = 2
 """Images of each part of the split: fewer cannot be told apart."""
 
+_CPU = torch.device("cpu")
+
 
 class ImageSet:
     """n images, resampled to squares of side S, their original shapes, labels and split.
 
-    `digest` is a SHA-256 over paths, labels and encoded bytes. `identifiers`, int64 [n] in
-    [0, 2⁶³), name each image for keyed randomness and depend on its relative path alone. `labels`,
-    int64 [n], index `class_names`; None without labels. `train` and `test`, int64, are the places
-    of the two parts: a keyed choice by identifier, label by label, the same on every machine.
-    `skipped` are the files that could not be read.
+    `digest` is a SHA-256 over names, labels, splits and encoded bytes. `identifiers`, int64 [n] in
+    [0, 2⁶³), name each image for keyed randomness and depend on its name alone. `labels`, int64
+    [n], index `class_names`; None without labels. `train` and `test`, int64, are the places of the
+    two parts: those that the data set declares, else a keyed choice by identifier, label by label,
+    the same on every machine. `skipped` are the files that could not be read.
     """
 
     def __init__(
         self,
         *,
         digest: str,
-        names: list[str],
+        identifiers: Tensor,
         labels: Tensor | None,
         class_names: tuple[str, ...],
         aspects: Tensor,
         skipped: tuple[Skipped, ...],
-        test_share: float,
-        read: Callable[[int], Image.Image],
+        parts: tuple[Tensor, Tensor],
+        read: Callable[[int], Any],
         side: int,
+        name: Callable[[int], str] = str,
+        remedy: str = "",
     ) -> None:
         self.digest = digest
-        self.identifiers = torch.tensor([_identifier(name) for name in names])
-        assert len(self.identifiers.unique()) == len(names)
+        self.identifiers = identifiers
+        assert len(identifiers.unique()) == len(identifiers)
         self.labels = labels
         self.class_names = class_names
         self.skipped = skipped
-        self.train, self.test = _split(self.identifiers, labels, test_share)
+        self.train, self.test = parts
         self._aspects = aspects
         self._read = read
         self._side = side
+        self._name = name
+        self._remedy = remedy
         self._kept: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.identifiers)
 
-    def pixels(self, places: Tensor) -> Tensor:
-        """Whole images squeezed to squares, uint8 [b, 3, S, S], for places int64 [b].
+    def pixels(self, places: Tensor, device: torch.device = _CPU) -> Tensor:
+        """Whole images squeezed to squares, uint8 [b, 3, S, S] on `device`, for places int64 [b].
 
-        Raises DataError when the bytes of an indexed image have been damaged since.
+        They are decoded side by side on `decoding_threads()` threads; JPEGs for a CUDA device on
+        that device. Raises DataError when the bytes of an indexed image have been damaged since.
         """
         if self._kept is None and len(self) * 3 * self._side**2 <= KEPT_BYTES:
-            self._kept = torch.stack([self._square(place) for place in range(len(self))])
+            self._kept = self._squares(range(len(self)))
         if self._kept is not None:
-            return self._kept[places]
-        return torch.stack([self._square(place) for place in places.tolist()])
+            return self._kept[places].to(device)
+        if device.type == "cuda":
+            return decode_squares_on(device, places.tolist(), self._read, self._squares, self._side)
+        return self._squares(places.tolist())
 
     def aspect(self, places: Tensor) -> Tensor:
         """Width over height of the originals, float32 [b]."""
         return self._aspects[places]
 
+    def _squares(self, places: "range | list[int]") -> Tensor:
+        # Colours side by side, as decoders leave them and crops are cut fastest.
+        squares = torch.empty(
+            (len(places), 3, self._side, self._side),
+            dtype=torch.uint8,
+            memory_format=torch.channels_last,
+        )
+
+        def fill(row: int) -> None:
+            squares[row] = self._square(places[row])
+
+        threads = min(decoding_threads(), len(places))
+        if threads > 1:
+            # A pool for each batch costs under a millisecond, and none is left to be shut down.
+            with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+                list(pool.map(fill, range(len(places))))
+        else:
+            for row in range(len(places)):
+                fill(row)
+        return squares
+
     def _square(self, place: int) -> Tensor:
-        """Bilinear, over a wider window when shrinking: in integers, so everywhere the same."""
-        image = self._read(place).resize((self._side, self._side), Image.Resampling.BILINEAR)
-        square: Tensor = pil_to_tensor(image)
-        return square
+        try:
+            return decode_square(self._read(place), self._side)
+        except UnreadableImage as error:
+            raise DataError(
+                f"image {self._name(place)} was damaged in its index: {error}; {self._remedy}"
+            ) from error
 
 
 def open_images(
     config: DataConfig, cache: Path | None, progress: Progress | None = None
 ) -> ImageSet:
-    """The images that `config` names.
+    """The images that `config` names: `digits`, a folder of images, or an ingested data set.
 
-    A folder is indexed into the folder `cache` when it is first seen, with `progress` called with
-    images done and all; with no cache, each time anew. Labels are the names of the first-level
-    sub-folders: none unless there are two or more and every image lies in one. Raises DataError
-    when the folder cannot be read or holds fewer than 4 readable images.
+    A folder is ingested into the folder `cache` when it is first seen, and a data set on object
+    storage is copied there part by part, with `progress` called with images done and all; with no
+    cache, each time anew. Then it is read through memory maps, by index. Labels are none unless
+    there are two or more and every image has one. Splits that the data set declares are used:
+    `test`, or `val` without it, is held out, and all else trained on. Raises DataError when the
+    source cannot be read or holds fewer than 4 readable images.
     """
     if config.source == "digits":
         return _open_digits(config)
     if cache is not None:
-        return _open_folder(config, cache, progress)
-    with tempfile.TemporaryDirectory() as passing:  # the mapped file outlives its name
-        return _open_folder(config, Path(passing), progress)
+        return _open_any(config, cache, progress)
+    with tempfile.TemporaryDirectory() as passing:  # the mapped files outlive their names
+        return _open_any(config, Path(passing), progress)
 
 
 def _open_digits(config: DataConfig) -> ImageSet:
     levels, labels = digits()
+    identifiers = torch.tensor([identifier(str(place)) for place in range(len(levels))])
+
+    def encoded(place: int) -> bytes:
+        header = f"P5 {levels.shape[2]} {levels.shape[1]} 255\n"
+        return header.encode() + levels[place].tobytes()
+
     return ImageSet(
         digest=hashlib.sha256(levels.tobytes() + labels.numpy().tobytes()).hexdigest(),
-        names=[str(place) for place in range(len(levels))],
+        identifiers=identifiers,
         labels=labels,
         class_names=tuple("0123456789"),
         aspects=torch.ones(len(levels)),
         skipped=(),
-        test_share=config.test_share,
-        read=lambda place: Image.fromarray(levels[place]).convert("RGB"),
+        parts=split(identifiers, labels, config.test_share),
+        read=encoded,
         side=config.image_size,
     )
 
 
-def _open_folder(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:
-    table, digest, skipped = folder.index(config.source, cache, progress)
+def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:
+    try:
+        home = locate(config.source)
+        manifest = arrow.read_manifest(home)
+    except DataError as error:
+        raise _hinted(config, error) from error
+    if manifest is not None:
+        if home.local is None:
+            home = _copied(home, manifest, cache, progress)
+        try:
+            return _open_ingested(config, home, manifest, "ingest it again")
+        except ValueError as error:
+            raise DataError(f"data set {error}; delete {home.shown} and ingest it again") from error
+    source = _folder(config, home)
+    index = locate(str(cache)) / f"{source.fingerprint(range(len(source)))[:16]}-{arrow.VERSION}"
+    remedy = f"index {config.source!r} again"
+    try:
+        return _open_ingested(config, index, ingest(source, index, progress), remedy)
+    except ValueError:  # damaged, which costs only the time to make it again
+        shutil.rmtree(index.path)
+    return _open_ingested(config, index, ingest(source, index, progress), remedy)
+
+
+def _folder(config: DataConfig, home: Location) -> Folder:
+    try:
+        if home.local is None:
+            raise DataError(f"{home.shown} holds no ingested data set")
+        return Folder(config.source)
+    except DataError as error:
+        if home.kind() == "folder" and (home / arrow.part_name(0)).kind() == "file":
+            raise DataError(
+                f"{home.shown} is unfinished: run `dinolab ingest` with the same source again"
+            ) from error
+        raise _hinted(config, error) from error
+
+
+def _hinted(config: DataConfig, error: DataError) -> DataError:
+    return DataError(
+        f"{error}; data.source is `digits`, a folder of images or what `dinolab ingest` made"
+        + nearest(config.source.lower(), ["digits"])
+    )
+
+
+def _copied(home: Location, manifest: Manifest, cache: Path, progress: Progress | None) -> Location:
+    """A copy in `cache` of the data set at `home`; what an interrupted call copied is kept."""
+    copy = locate(str(cache)) / f"{manifest.digest[:16]}-{arrow.VERSION}"
+    copy.make_folder()
+    with copy.held():
+        if arrow.read_manifest(copy) == manifest:
+            return copy
+        present = copy.sizes()
+        done = 0
+        for name, rows, size in manifest.parts:
+            if present.get(name) != size:
+                _copy(home / name, copy / name)
+            done += rows
+            if progress:
+                progress(done, manifest.images)
+        _copy(home / arrow.SKIPPED, copy / arrow.SKIPPED)
+        arrow.write_manifest(copy, manifest)
+    return copy
+
+
+def _copy(source: Location, target: Location) -> None:
+    try:
+        with source.open() as stream, target.create() as file:
+            while chunk := stream.read(2**23):
+                file.write(chunk)
+    except OSError as error:
+        raise DataError(
+            f"{source.shown} cannot be copied to {target.shown}: {reason(error)}; the same "
+            "command goes on from here"
+        ) from error
+
+
+def _open_ingested(config: DataConfig, home: Location, manifest: Manifest, remedy: str) -> ImageSet:
+    """Raises ValueError when the data set is not whole."""
+    table, skipped = arrow.mapped(home, manifest), arrow.read_skipped(home)
     if len(table) < 2 * FEWEST:
         broken = ""
         if skipped:
-            broken = f" and {len(skipped)} broken, such as {skipped[0].path} ({skipped[0].reason})"
+            first = f"{printable(skipped[0].path)} ({printable(skipped[0].reason)})"
+            broken = f" and {len(skipped)} broken, such as {first}"
         raise DataError(
             f"image folder {config.source!r} holds {len(table)} readable images{broken}; "
             f"{2 * FEWEST} is the fewest, {FEWEST} to train on and {FEWEST} held out"
         )
-    paths, folders = table["path"].to_pylist(), table["label"].to_pylist()
-    class_names = tuple(sorted(set(folders)))
-    # Images beside the labelled folders have no label, so nobody has.
-    if len(class_names) < 2 or "" in class_names:
-        class_names = ()
-    numbers = {name: number for number, name in enumerate(class_names)}
-    encoded = table["image"]
-
-    def read(place: int) -> Image.Image:
-        try:
-            return decode(encoded[place].as_py())
-        except UnreadableImage as error:
-            raise DataError(
-                f"image {paths[place]} was damaged in its index: {error}; "
-                f"delete {cache} to index {config.source!r} again"
-            ) from error
-
+    # Images beside the labelled ones have no label, so nobody has.
+    is_labelled = len(manifest.classes) > 1 and "" not in manifest.classes
+    class_names = manifest.classes if is_labelled else ()
+    labels = None
+    if is_labelled:
+        numbers = pc.index_in(table["label"], value_set=pa.array(class_names))
+        labels = torch.from_numpy(numbers.to_numpy().astype(np.int64))
+    identifiers = torch.from_numpy(table["id"].to_numpy().copy())
+    aspects = table["width"].to_numpy() / table["height"].to_numpy()
+    names, encoded = table["name"], table["image"]
     return ImageSet(
-        digest=digest,
-        names=paths,
-        labels=torch.tensor([numbers[name] for name in folders]) if numbers else None,
+        digest=manifest.digest,
+        identifiers=identifiers,
+        labels=labels,
         class_names=class_names,
-        aspects=torch.from_numpy(table["width"].to_numpy() / table["height"].to_numpy()).float(),
+        aspects=torch.from_numpy(aspects).float(),
         skipped=skipped,
-        test_share=config.test_share,
-        read=read,
+        parts=_declared(table, manifest, config.source)
+        or split(identifiers, labels, config.test_share),
+        read=lambda place: encoded[place].as_buffer(),
         side=config.image_size,
+        name=lambda place: printable(names[place].as_py()),
+        remedy=f"delete {home.shown} and {remedy}",
     )
 
 
-def _identifier(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+def _declared(table: pa.Table, manifest: Manifest, source: str) -> tuple[Tensor, Tensor] | None:
+    """Places to train on and held out, if the data set says so."""
+    held = next((name for name in ("test", "val") if name in manifest.splits), None)
+    if held is None or "train" not in manifest.splits:
+        return None
+    is_test = torch.from_numpy(pc.equal(table["split"], held).to_numpy().copy())
+    train, test = (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0]
+    if min(len(train), len(test)) < FEWEST:
+        raise DataError(
+            f"data set {source!r} declares {len(train)} images to train on and {len(test)} held "
+            f"out; {FEWEST} of each is the fewest"
+        )
+    return train, test
 
 
-def _split(identifiers: Tensor, labels: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
+def split(identifiers: Tensor, labels: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
     """Places of training and held-out images, int64, rising.
 
     Held out are the first of each label in keyed order, `share` of it rounded up or down so that

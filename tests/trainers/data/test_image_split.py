@@ -4,21 +4,23 @@ import hashlib
 
 import pytest
 import torch
-from PIL import Image
 
-from trainers.data.image_set import ImageSet
+from trainers.data.arrow import identifier
+from trainers.data.image_set import ImageSet, split
 
 
 def make(labels: list[int] | None, names: list[str], share: float) -> ImageSet:
+    identifiers = torch.tensor([identifier(name) for name in names])
+    known = None if labels is None else torch.tensor(labels)
     return ImageSet(
         digest="",
-        names=names,
-        labels=None if labels is None else torch.tensor(labels),
+        identifiers=identifiers,
+        labels=known,
         class_names=(),
         aspects=torch.ones(len(names)),
         skipped=(),
-        test_share=share,
-        read=lambda _place: Image.new("RGB", (1, 1)),
+        parts=split(identifiers, known, share),
+        read=lambda _place: b"",
         side=4,
     )
 

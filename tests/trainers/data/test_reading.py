@@ -1,0 +1,118 @@
+"""Squares read at training time: the same on any number of threads, close to a full decode."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trainers.config import DataConfig
+from trainers.data import decode, image_set, ingest
+from trainers.data.decode import UnreadableImage, decode_square
+from trainers.data.gpu_decode import decode_squares_on
+from trainers.data.image_set import open_images
+from trainers.data.sources.grammar import open_source
+from trainers.data.storage import locate
+
+CPU = torch.device("cpu")
+
+
+def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_square_is_the_whole_image_resampled(form):
+    one = encoded(smooth(60, 40), form)
+    expected = decode.decode(one).resize((16, 16), Image.Resampling.BILINEAR)
+    # Both in integers, rounded once an axis: to within one level.
+    found = decode_square(one, 16).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(found - np.asarray(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 400), (700, 500)])
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(monkeypatch, size):
+    one = encoded(smooth(*size), "JPEG", quality=95)
+    quick = decode_square(one, 16)
+    assert torch.equal(decode_square(one, 16), quick)
+    monkeypatch.setattr(decode, "DRAFT", 10**6)
+    whole = decode_square(one, 16)
+    assert not torch.equal(quick, whole)
+    assert (quick.double() - whole.double()).abs().mean() < 5  # of a contrast of 255
+
+
+def test_a_jpeg_on_its_side_is_turned_also_when_decoded_smaller():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = encoded(smooth(400, 200).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)
+    upright = encoded(smooth(400, 200), "JPEG")
+    apart = decode_square(stored, 16).double() - decode_square(upright, 16).double()
+    assert apart.abs().mean() < 3
+
+
+def test_a_square_of_a_truncated_image_is_refused():
+    with pytest.raises(UnreadableImage, match="runcated"):
+        decode_square(encoded(smooth(60, 40), "JPEG")[:-100], 16)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> str:
+    """A set of forty JPEG and PNG files."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(40):
+        form = ("jpg", "png")[number % 2]
+        smooth(30 + number, 50, number).save(folder / f"{number:02d}.{form}")
+    ingest.ingest(open_source(str(folder)), locate(f"{tmp_path}/set"))
+    return f"{tmp_path}/set"
+
+
+def test_pixels_do_not_depend_on_threads_batches_or_what_is_kept(photographs, monkeypatch):
+    config = DataConfig(source=photographs, image_size=8)
+    places = torch.arange(40).flip(0)
+    kept = open_images(config, None).pixels(places)
+    monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
+    images = open_images(config, None)
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(image_set, "decoding_threads", lambda threads=threads: threads)
+        assert torch.equal(images.pixels(places), kept)
+        assert torch.equal(torch.cat([images.pixels(p) for p in places.split(3)]), kept)
+    assert images._kept is None
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+def test_a_batched_decode_agrees_with_one_by_one(photographs, monkeypatch):
+    # On the CPU: what a CUDA device does differently is only the decoder.
+    monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
+    images = open_images(DataConfig(source=photographs, image_size=8), None)
+    places = [3, 0, 2, 39, 38]
+    batched = decode_squares_on(CPU, places, images._read, images._squares, 8)
+    single = images.pixels(torch.tensor(places))
+    assert batched.shape == (5, 3, 8, 8)
+    assert torch.equal(batched[[0, 3]], single[[0, 3]])  # PNG
+    assert (batched.double() - single.double()).abs().mean() < 2
+
+
+def test_two_who_ingest_into_one_folder_get_one_set(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest, "ITEMS_PER_PART", 3)
+    source, home = f"{tmp_path}/photographs", locate(f"{tmp_path}/shared")
+    done: list[int] = []
+    with ThreadPoolExecutor(3) as pool:
+        made = list(
+            pool.map(
+                lambda _: ingest.ingest(open_source(source), home, lambda n, _: done.append(n)),
+                range(3),
+            )
+        )
+    assert len({manifest.digest for manifest in made}) == 1
+    assert sorted(done) == list(range(1, 41))  # one of them did it all, the others waited

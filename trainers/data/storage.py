@@ -1,0 +1,196 @@
+"""Folders of files, local or on object storage, behind one small interface.
+
+A location is a local path, or a URI that pyarrow.fs understands (`s3://`, `gs://`, `file://`).
+Local files appear whole (written beside, synced, renamed) and are memory-mapped for reading. An
+object appears when its upload ends; what reads it must be able to tell that it is whole, as the
+footer of an Arrow or parquet file does.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from trainers.errors import DataError
+
+
+def printable(text: str) -> str:
+    """`text` in one line that any terminal can show: odd characters as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line of at most 300 characters."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:300]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """A file or folder: `path` on `filesystem`; `shown` names it without user, key or options."""
+
+    filesystem: Any
+    path: str
+    shown: str
+
+    @property
+    def local(self) -> Path | None:
+        """The path on this machine, or None on object storage."""
+        is_local = isinstance(self.filesystem, fs.LocalFileSystem)
+        return Path(self.path) if is_local else None
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(
+            filesystem=self.filesystem,
+            path=f"{self.path.rstrip('/')}/{name}",
+            shown=f"{self.shown.rstrip('/')}/{name}",
+        )
+
+    def kind(self) -> str:
+        """`file`, `folder` or `nothing`. Raises DataError when that cannot be told."""
+        with _explained(self, "cannot be reached"):
+            found = self.filesystem.get_file_info(self.path).type
+        return {fs.FileType.File: "file", fs.FileType.Directory: "folder"}.get(found, "nothing")
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of change (ns) of every file at any depth, sorted by name.
+
+        Names are relative, with `/`. Empty when there is no such folder. Raises DataError.
+        """
+        return sorted(
+            (name, one.size, one.mtime_ns or 0)
+            for name, one in self._listed(deep=True)
+            if one.type == fs.FileType.File
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """What lies in the folder itself, by name: the size of a file, -1 for a folder.
+
+        Raises DataError.
+        """
+        return {
+            name: one.size if one.type == fs.FileType.File else -1
+            for name, one in self._listed(deep=False)
+        }
+
+    def _listed(self, *, deep: bool) -> list[tuple[str, Any]]:
+        selector = fs.FileSelector(self.path, recursive=deep, allow_not_found=True)
+        with _explained(self, "cannot be listed"):
+            found = self.filesystem.get_file_info(selector)
+        start = len(self.path.rstrip("/")) + 1
+        return [(one.path[start:], one) for one in found]
+
+    def read(self) -> bytes:
+        """All bytes of the file. Raises OSError."""
+        with self.filesystem.open_input_file(self.path) as file:
+            return bytes(file.read())
+
+    def open(self) -> Any:
+        """The file for reading at any place: mapped when local. Raises OSError."""
+        if self.local:
+            return pa.memory_map(self.path)
+        return self.filesystem.open_input_file(self.path)
+
+    def make_folder(self) -> None:
+        """Make the folder and those above it. Raises DataError when that cannot be."""
+        if self.local:
+            with _explained(self, "cannot be written"):
+                self.local.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def create(self) -> Iterator[Any]:
+        """A stream of the file to be written; after an exception a local file is as it was."""
+        if self.local is None:
+            with self.filesystem.open_output_stream(self.path) as stream:
+                yield stream
+            return
+        target = self.local
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        written = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield pa.PythonFile(file)
+                file.flush()
+                os.fsync(file.fileno())
+            written.chmod(0o644)
+            written.replace(target)
+        finally:
+            written.unlink(missing_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # so that the name outlives a power cut, too
+        finally:
+            os.close(folder)
+
+    def delete(self) -> None:
+        """Delete the file. Raises DataError."""
+        with _explained(self, "cannot be deleted"):
+            self.filesystem.delete_file(self.path)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a local folder; another process that wants it waits. Object storage has no locks.
+
+        Raises DataError.
+        """
+        if self.local is None:
+            yield
+            return
+        with _explained(self, "cannot be used"):
+            descriptor = os.open(self.local, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems lock no folders
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def is_uri(text: str) -> bool:
+    """Whether `text` is a URI and not a local path."""
+    scheme, found, _ = text.partition("://")
+    return bool(found) and scheme.isalnum()
+
+
+def locate(text: str) -> Location:
+    """The location that `text` names; it need not exist. Raises DataError."""
+    if not text or "\0" in text or not _is_utf_8(text):
+        raise DataError(f"{text!r} can be no path: give a folder, a file or a URI such as s3://…")
+    if not is_uri(text):
+        # A text, not a Path: the empty Path is the current folder. Unknown `~name` stays.
+        path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+        return Location(filesystem=fs.LocalFileSystem(), path=path, shown=printable(text))
+    parts = urlsplit(text)
+    shown = printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+    try:
+        filesystem, path = fs.FileSystem.from_uri(text)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{shown} cannot be used: {reason(error)}; allowed are local paths, file://, s3:// "
+            "and gs:// URIs"
+        ) from error
+    return Location(filesystem=filesystem, path=path, shown=shown)
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _explained(location: Location, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise DataError(f"{location.shown} {what}: {reason(error)}") from error
