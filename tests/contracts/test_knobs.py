@@ -1,8 +1,8 @@
 """Every knob is alive: another value makes another run.
 
 A run is what it reports, the parameters it ends with, the operations and the sizes of tensors that
-it takes, and the checkpoints it writes. A knob that changes none of these is dead, and fails here; so does a new
-knob without an entry.
+it takes, and the checkpoints it writes. A knob that changes none of these is dead, and fails here;
+so does a new knob without an entry.
 """
 
 import hashlib
