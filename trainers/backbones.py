@@ -7,6 +7,7 @@ what the module itself gave.
 """
 
 import difflib
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, model: nn.Module, name: str) -> None:
         super().__init__()
         self.name = name
-        self.model: Any = model.eval()
+        self.model = typing.cast(Any, model.eval())
         self.has_cls: bool = self.model.cls_token is not None
         self.registers_count: int = self.model.num_prefix_tokens - self.has_cls
         self.patch_size: tuple[int, int] = tuple(self.model.patch_embed.patch_size)

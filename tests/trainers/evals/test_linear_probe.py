@@ -1,0 +1,86 @@
+"""The linear probe finds the optimum that scikit-learn finds, and judges on other images."""
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from trainers.evals.linear_probe import linear_accuracy, linear_classifier
+
+torch.set_num_threads(1)
+
+Data = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def random_data(seed: int, known: int = 120, asked: int = 90, width: int = 6) -> Data:
+    """Bank, its labels, queries and theirs: classes that overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(4, width, generator=generator)
+    labels = torch.randint(4, (known + asked,), generator=generator)
+    features = centres[labels] + 1.2 * torch.randn(known + asked, width, generator=generator)
+    return features[:known], labels[:known], features[known:], labels[known:]
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1, 10.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_classifier_is_that_of_scikit_learn(seed: int, penalty: float):
+    features, labels, queries, _ = random_data(seed)
+    reference = LogisticRegression(C=1 / (penalty * len(features)), tol=1e-8, max_iter=2000)
+    reference.fit(features.double().numpy(), labels.numpy())
+    weights = linear_classifier(features, labels, 4, penalty)
+    found = torch.softmax(queries @ weights[:, :-1].T + weights[:, -1], 1)
+    expected = torch.from_numpy(reference.predict_proba(queries.double().numpy())).float()
+    # Where the penalty alone curves the loss, a gradient of 1e-5 is a weight off by 1e-5 / penalty.
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1.0])
+def test_accuracy_is_that_of_scikit_learn_on_standardised_features(penalty: float):
+    for seed in range(5):
+        bank, bank_labels, queries, query_labels = random_data(seed)
+        mean, deviation = bank.mean(0), bank.std(0, correction=0)
+        reference = LogisticRegression(C=1 / (penalty * len(bank)), tol=1e-8, max_iter=2000)
+        reference.fit(((bank - mean) / deviation).numpy(), bank_labels.numpy())
+        expected = reference.score(((queries - mean) / deviation).numpy(), query_labels.numpy())
+        found = linear_accuracy(bank, bank_labels, queries, query_labels, penalty=penalty)
+        assert found == pytest.approx(expected, abs=0.5 / len(queries))
+        assert 0.3 < found < 1
+
+
+def test_separate_classes_are_told_apart_without_error():
+    labels = torch.arange(5).repeat(8)
+    noise = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    features = 10 * torch.eye(5)[labels] + 0.1 * noise
+    assert (
+        linear_accuracy(features[:20], labels[:20], features[20:], labels[20:], penalty=1e-3) == 1
+    )
+
+
+def test_features_of_no_meaning_are_right_as_often_as_the_largest_class():
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    features = torch.zeros(40, 3)
+    assert linear_accuracy(features, labels, features, labels, penalty=1e-3) == pytest.approx(0.75)
+
+
+def test_scale_and_offset_of_a_feature_do_not_matter():
+    for seed in range(5):
+        bank, bank_labels, queries, labels = random_data(seed)
+        scale, offset = torch.tensor([1e-3, 1, 5, 10, 1e2, 1e3]), torch.arange(6.0)
+        moved = (bank * scale + offset, bank_labels, queries * scale + offset, labels)
+        plain = linear_accuracy(bank, bank_labels, queries, labels, penalty=0.01)
+        assert linear_accuracy(*moved, penalty=0.01) == pytest.approx(plain, abs=0.02)
+
+
+def test_queries_of_a_class_that_the_bank_lacks_are_never_right():
+    bank, bank_labels, queries, _ = random_data(1)
+    asked = torch.full((len(queries),), 9)
+    assert linear_accuracy(bank, bank_labels, queries, asked, penalty=1e-3) == 0
+
+
+def test_the_same_data_give_the_same_bits_whatever_the_gradient_mode():
+    features, labels, _, _ = random_data(2)
+    one = linear_classifier(features, labels, 4, 1e-3)
+    with torch.no_grad():
+        other = linear_classifier(features, labels, 4, 1e-3)
+    assert torch.equal(one, other)
+    assert not one.requires_grad
