@@ -83,9 +83,9 @@ def read_weights(
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # a torn pickle raises anything
-        reason = next(iter(str(e).splitlines()), type(e).__name__)
-        raise CheckpointError(f"weights {path} cannot be read: {reason}") from e
+    except Exception as error:  # a torn pickle raises anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"weights {path} cannot be read: {reason}") from error
     for wrapper in (network, "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
