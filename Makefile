@@ -27,7 +27,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 lock: $(VENV)/installed
 	$(PIP) install uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --quiet --no-header --no-annotate -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra orchestrator --extra dev --python-version 3.11 --quiet --no-header --no-annotate -o requirements.lock
 
 clean:
 	rm -rf $(VENV)

@@ -460,6 +460,97 @@ def train(
         raise typer.Exit(FAILED)
 
 
+@app.command(name="eval")
+def evaluate(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A state.safetensors, its folder, or the folder of a run.", show_default=False
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Measures on these images instead: `digits`, or a folder of images.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KNOB=VALUE",
+            help="Change a knob of the evaluation; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Writes every metric.", show_default=False),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure a checkpoint: k-NN, linear and position probe, collapse panel, attention.
+
+    Its configuration is the config.json beside it or one folder above. The table shows summaries;
+    --json also writes each layer and head.
+    """
+    from orchestrator.launch import open_root
+    from trainers.atomic import replace_json
+    from trainers.recipe import knobs_given
+    from trainers.saved_run import evaluate_run, find_run
+    from trainers.world import World, make_reproducible
+
+    console = _console()
+    live = console.is_terminal and not quiet
+    run = find_run(checkpoint, data=data, change=knobs_given(set_ or []))
+    if json_ is not None and not json_.absolute().parent.is_dir():
+        raise InputError(f"--json {json_}: there is no folder {json_.absolute().parent}")
+    root = open_root(_root(root, console))
+    images = _open_images(run.measured, root, console, live)
+    device = World.alone().device
+    make_reproducible(threads)
+    console.print(
+        f"step {run.step} of {run.trained.steps}, {run.measured.data.source}: {len(images)} "
+        f"images, {len(images.test)} held out, on {device.type}",
+        markup=False,
+        highlight=False,
+    )
+    with Progress(console=console, transient=True, disable=not live) as progress:
+        task = progress.add_task("measuring images", total=None)
+        metrics = evaluate_run(
+            run,
+            images,
+            device,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    _show_metrics(metrics, console)
+    if json_ is not None:
+        content = {
+            "checkpoint": str(run.checkpoint.absolute()),
+            "step": run.step,
+            "data": {"source": run.measured.data.source, "digest": images.digest},
+            "evaluation": run.measured.evaluation.model_dump(mode="json"),
+            "metrics": metrics,
+        }
+        replace_json(json_, content)
+        console.print(f"metrics: {json_}", markup=False, highlight=False)
+
+
+def _show_metrics(metrics: dict[str, float], console: Console) -> None:
+    """Print the metrics of a network as a whole, in the order in which they are described."""
+    from trainers.metrics import EVALUATED
+
+    table = Table("metric", "value", "meaning")
+    for name, meaning in EVALUATED.items():
+        if name in metrics:
+            table.add_row(escape(name), f"{metrics[name]:.4f}", escape(meaning))
+    console.print(table)
+
+
 @app.command()
 def ingest(
     source: Annotated[

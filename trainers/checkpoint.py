@@ -49,6 +49,14 @@ def saved_step(path: Path) -> int:
     return int(_notes(path)["step"])
 
 
+def saved_fingerprint(path: Path) -> str:
+    """The fingerprint of the configuration that a checkpoint belongs to.
+
+    Raises CheckpointError when it is corrupt.
+    """
+    return str(_notes(path)["config"])
+
+
 def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> TrainState:
     """The saved state, on the device of `world`; `classes` of the data count where labels do.
 

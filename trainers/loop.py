@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from trainers import checkpoint
@@ -160,9 +159,7 @@ def _evaluate(
     whole = state.unsharded(config, world, classes)
     if not world.is_first:
         return {}
-    # A compiler would compile anew for each size of batch.
-    with torch.compiler.set_stance("force_eager"):
-        return evaluate(whole, images, config)
+    return evaluate(whole, images, config)
 
 
 def _classes(config: TrainConfig, images: ImageSet) -> int:

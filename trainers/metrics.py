@@ -1,11 +1,19 @@
 """Every metric a run reports: its name, and its meaning with unit, range and source."""
 
 from trainers import sites
-from trainers.evals import collapse, knn
+from trainers.evals import collapse, knn, linear_probe, position_probe
 from trainers.globality import statistics
 
-EVALUATED = {**knn.DESCRIPTIONS, **collapse.DESCRIPTIONS, **statistics.DESCRIPTIONS}
-"""Metrics of held-out images, measured at step 0, at a cadence and at the last step."""
+PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
+"""Metrics of held-out images that take training a probe, at step 0 and at the last step."""
+
+EVALUATED = {
+    **knn.DESCRIPTIONS,
+    **PROBED,
+    **collapse.DESCRIPTIONS,
+    **statistics.DESCRIPTIONS,
+}
+"""Metrics of held-out images; where not PROBED, measured at a cadence too."""
 
 TRAINING = {
     "loss/total": "training loss: weighted sum of all losses; nats",

@@ -8,7 +8,7 @@ import pytest
 from ablations.study import StudyFile
 from orchestrator import cli
 
-COMMANDS = ["run", "plan", "report", "list", "train", "ui", "schema", "ingest"]
+COMMANDS = ["run", "plan", "report", "list", "train", "eval", "ui", "schema", "ingest"]
 
 
 @pytest.fixture
@@ -74,6 +74,8 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["train", "digits_tiny", "--set", "steps"], "must be KNOB=VALUE"),
         (["train", "digits_tiny", "--set", "step=4"], "step: no such knob; did you mean steps?"),
         (["report", "nowhere"], "nowhere"),
+        (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
+        (["eval", "."], "holds no state.safetensors"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(dinolab, tmp_path, monkeypatch, arguments, line):
@@ -138,6 +140,88 @@ def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
     assert code == 0
     assert "finished already: nothing to train" in out
     assert result.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a run that was saved at step 0."""
+    import torch
+
+    from trainers import checkpoint
+    from trainers.config import TrainConfig
+    from trainers.state import TrainState
+
+    config = TrainConfig()
+    folder = tmp_path / "trial"
+    checkpoint.save(TrainState.fresh(config, torch.device("cpu")), config, folder / "checkpoint")
+    (folder / "config.json").write_text(config.model_dump_json())
+    return folder
+
+
+def test_a_checkpoint_is_measured_and_explained(dinolab, saved, tmp_path):
+    from trainers.metrics import EVALUATED
+
+    arguments = ["--set", "evaluation.knn_neighbours=5", "--root", tmp_path / "runs"]
+    code, out, err = dinolab("eval", saved, *arguments, "--json", tmp_path / "metrics.json")
+    assert code == 0, err
+    assert "step 0 of 600, digits: 1797 images, 359 held out, on " in out
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(EVALUATED) <= set(written["metrics"])
+    assert "globality/cls/gyration@1.1" in written["metrics"]
+    assert written["evaluation"]["knn_neighbours"] == 5
+    for name in ("linear_probe/cls_top1", "position_probe/r2", "knn/cls_top1"):
+        (line,) = (line for line in out.splitlines() if name in line)
+        assert f"{written['metrics'][name]:.4f}" in line
+    assert "share of the variance of row and column" in out
+
+
+def test_a_checkpoint_is_measured_on_other_images(dinolab, saved, tmp_path):
+    from PIL import Image
+
+    for number in range(8):
+        place = tmp_path / "images" / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 14), (30 * number, 9, 99)).save(place / f"{number}.png")
+    code, out, err = dinolab("eval", saved, "--data", tmp_path / "images", "--root", tmp_path / "r")
+    assert code == 0, err
+    assert "8 images, 2 held out" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--set", "evaluation.knn=3"], "evaluation.knn: no such knob"),
+        (["--set", "model.depth=3"], "model.depth: a trained network can only be measured"),
+        (["--set", "evaluation.knn_neighbours=0"], "evaluation.knn_neighbours"),
+        (["--json", "nowhere/metrics.json"], "--json nowhere/metrics.json: there is no folder"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_measurement_that_cannot_be_made_is_one_line(
+    dinolab, saved, tmp_path, monkeypatch, arguments, line
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = dinolab("eval", saved, *arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("what", ["config", "other", "torn"])
+def test_a_run_folder_that_is_broken_is_one_line(dinolab, saved, what):
+    config = saved / "config.json"
+    lines = {"config": "no config.json", "other": "another configuration", "torn": "cannot be read"}
+    if what == "config":
+        config.unlink()
+    elif what == "other":
+        config.write_text(config.read_text().replace('"seed":0', '"seed":1'))
+    else:
+        (saved / "checkpoint" / "state.safetensors").write_bytes(b"torn")
+    code, _, err = dinolab("eval", saved)
+    assert code == 2
+    assert lines[what] in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_path):

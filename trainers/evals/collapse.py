@@ -21,6 +21,13 @@ DESCRIPTIONS = {
     "0 all alike",
 }
 
+MOST_IMAGES = 4096
+"""Images that the panel looks at, the first ones: pairs and singular values of more take too long,
+and more say little more."""
+
+_ROWS = 256
+"""Images whose outputs are held in float64 at once: 65,536 prototypes of them take 128 MiB."""
+
 LEAST_INFORMATION = 0.01
 """Share of ln K below which outputs count as the same for every image."""
 
@@ -40,24 +47,31 @@ def collapse_panel(
     """The panel of n >= 2 images: logits [n, K], features [n, D], center [K].
 
     The teacher's output is ``softmax((logits - center) / temperature)``, whatever makes the
-    targets in training: Sinkhorn-Knopp would hide how prototypes are used. Raises ValueError for
-    fewer than two images.
+    targets in training: Sinkhorn-Knopp would hide how prototypes are used. Of more than
+    MOST_IMAGES images, the first ones count. Raises ValueError for fewer than two images.
     """
     panel = feature_panel(features)
     log_k = math.log(teacher_logits.shape[1])
-    log_teacher = torch.log_softmax(
-        (teacher_logits.double() - center.double()) / teacher_temperature, dim=1
-    )
-    log_student = torch.log_softmax(student_logits.double() / student_temperature, dim=1)
-    teacher = log_teacher.exp()
-    each = float(torch.special.entr(teacher).sum(1).mean())
-    mean = float(torch.special.entr(teacher.mean(0)).sum())
+    each, divergence, mean_K = 0.0, 0.0, torch.zeros_like(center, dtype=torch.float64)
+    teacher_logits, student_logits = teacher_logits[:MOST_IMAGES], student_logits[:MOST_IMAGES]
+    for teacher_rows, student_rows in zip(
+        teacher_logits.split(_ROWS), student_logits.split(_ROWS), strict=True
+    ):
+        log_teacher = torch.log_softmax(
+            (teacher_rows.double() - center.double()) / teacher_temperature, dim=1
+        )
+        log_student = torch.log_softmax(student_rows.double() / student_temperature, dim=1)
+        teacher = log_teacher.exp()
+        each += float(torch.special.entr(teacher).sum()) / len(teacher_logits)
+        divergence += float((teacher * (log_teacher - log_student)).sum()) / len(teacher_logits)
+        mean_K += teacher.sum(0) / len(teacher_logits)
+    mean = float(torch.special.entr(mean_K).sum())
     return {
         "collapse/target_entropy": each / log_k,
         "collapse/mean_entropy": mean / log_k,
         "collapse/information": (mean - each) / log_k,
-        "collapse/kl": float((teacher * (log_teacher - log_student)).sum(1).mean()),
-        "collapse/prototype_perplexity": math.exp(mean) / teacher.shape[1],
+        "collapse/kl": divergence,
+        "collapse/prototype_perplexity": math.exp(mean) / len(mean_K),
         **panel,
     }
 
@@ -65,13 +79,14 @@ def collapse_panel(
 def feature_panel(features: Tensor) -> dict[str, float]:
     """The part of the panel that needs no head: features [n, D] of n >= 2 images.
 
-    Raises ValueError for fewer than two images.
+    Of more than MOST_IMAGES images, the first ones count. Raises ValueError for fewer than two.
     """
     if len(features) < 2:
         raise ValueError(f"a collapse panel needs two images or more, got {len(features)}")
-    unit = functional.normalize(features.double(), dim=1)
+    features = features[:MOST_IMAGES].double()
+    unit = functional.normalize(features, dim=1)
     return {
-        "collapse/rankme": _rankme(features.double()) / features.shape[1],
+        "collapse/rankme": _rankme(features) / features.shape[1],
         "collapse/feature_std": float(unit.std(0, correction=0).mean()) * unit.shape[1] ** 0.5,
         "collapse/uniformity": float(torch.exp(-2 * torch.pdist(unit) ** 2).mean().log()),
     }

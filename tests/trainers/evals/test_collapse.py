@@ -10,6 +10,7 @@ from trainers.evals.collapse import (
     DESCRIPTIONS,
     LEAST_FEATURE_STD,
     LEAST_INFORMATION,
+    MOST_IMAGES,
     collapse_panel,
     collapsed,
 )
@@ -218,6 +219,24 @@ def test_fewer_than_two_images_are_refused(count: int):
 
 def test_two_images_are_enough():
     assert all(math.isfinite(value) for value in panel(noise(12, 2, 8)).values())
+
+
+def test_of_very_many_images_the_first_ones_count():
+    first = noise(15, MOST_IMAGES, 3)
+    found = panel(torch.cat([first, first[:0]]), features=first)
+    others = torch.cat([first, 100 + noise(16, 50, 3)])
+    assert panel(others, features=others) == found
+
+
+@pytest.mark.parametrize("count", [2, 255, 256, 257, 600])
+def test_outputs_taken_in_parts_have_the_panel_of_the_whole(count: int):
+    teacher, student = noise(17, count, 5).double(), noise(18, count, 5).double()
+    found = panel(teacher, student)
+    p, log_q = teacher.softmax(1), student.log_softmax(1)
+    assert found["collapse/kl"] == pytest.approx(float((p * (p.log() - log_q)).sum(1).mean()))
+    mean = p.mean(0)
+    entropy = float(-(mean * mean.log()).sum()) / math.log(5)
+    assert found["collapse/mean_entropy"] == pytest.approx(entropy)
 
 
 # Verdict

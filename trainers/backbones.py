@@ -1,0 +1,250 @@
+"""Foreign backbones that can be measured: any timm ViT, with and without rotary positions.
+
+Our own model returns its queries and keys as values. A foreign one is watched instead: what enters
+and leaves each attention module is caught on the way, and its queries and keys are made again from
+its own weights. When a backbone is opened this is checked once: attention made from them must give
+what the module itself gave.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainers.errors import CheckpointError, InputError
+from trainers.forward_draws import ForwardDraws
+from trainers.pretrained import read_weights
+from trainers.vit import Features
+
+TOLERANCE = 1e-4
+"""Largest difference between an attention module's output and ours of its queries and keys."""
+
+
+class TimmBackbone(nn.Module):
+    """A timm ViT (`VisionTransformer` or `Eva`) with the forward contract of our own.
+
+    Tokens between [CLS] and the patches count as registers, whatever timm calls them. Raises
+    InputError when an attention module is of a kind whose queries and keys are not known.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.model = typing.cast(Any, model.eval())
+        self.has_cls: bool = self.model.cls_token is not None
+        self.registers_count: int = self.model.num_prefix_tokens - self.has_cls
+        self.patch_size: tuple[int, int] = tuple(self.model.patch_embed.patch_size)
+        self.image_size: tuple[int, int] = tuple(self.model.patch_embed.img_size)
+        for number, block in enumerate(self.model.blocks):
+            if not hasattr(block, "attn"):
+                raise InputError(
+                    f"{name}: blocks.{number} ({type(block).__name__}) has no attention module "
+                    "of its own that could be measured"
+                )
+        self._check()
+
+    def forward(
+        self,
+        images: Tensor,
+        draws: ForwardDraws | None = None,
+        *,
+        only_first: bool = False,
+        observe: bool = False,
+    ) -> Features:
+        """Features of images [B, 3, S, S], normalised as the model wants them.
+
+        `observe` also returns queries and keys, after their norms and rotations, and the outputs
+        of the blocks. `draws` are ignored. Raises InputError when S is no multiple of the patch.
+        """
+        grid = self._grid(images)
+        with _watched(self.model.blocks if observe else []) as seen, torch.no_grad():
+            tokens = self.model.forward_features(images)
+            queries_keys = tuple(_queries_keys_values(*call[:3])[:2] for call in seen.attention)
+        return Features(
+            tokens=tokens[:, : self.has_cls + self.registers_count] if only_first else tokens,
+            grid=grid,
+            has_cls=self.has_cls,
+            registers_count=self.registers_count,
+            queries_keys=queries_keys,
+            blocks=tuple(seen.outputs),
+        )
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        rows, columns = self.patch_size
+        height, width = images.shape[2:]
+        if height % rows or width % columns:
+            raise InputError(
+                f"{self.name}: images of {height}×{width} pixels are no whole number of "
+                f"{rows}×{columns} patches"
+            )
+        return height // rows, width // columns
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Compare what every attention module gave with what its queries and keys give."""
+        generator = torch.Generator().manual_seed(0)
+        weight = next(self.model.parameters())
+        images = torch.randn(1, 3, *self.image_size, generator=generator).to(weight)
+        with _watched(self.model.blocks) as seen:
+            self.model.forward_features(images)
+        for number, (attention, tokens, rotation, given) in enumerate(seen.attention):
+            where = f"{self.name}: blocks.{number}.attn ({type(attention).__name__})"
+            try:
+                queries, keys, values = _queries_keys_values(attention, tokens, rotation)
+                made = _mixed(attention, tokens, queries, keys, values)
+            except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{where} is of a kind that cannot be measured: {error}"
+                ) from error
+            if made.shape != given.shape or not torch.allclose(made, given, atol=TOLERANCE):
+                raise InputError(
+                    f"{where} is of a kind that cannot be measured: softmax(q kᵀ / √K) of its "
+                    "queries and keys does not give its output"
+                )
+
+
+class _Seen:
+    """What was caught in one forward pass, block by block."""
+
+    def __init__(self) -> None:
+        self.attention: list[tuple[Any, Tensor, Tensor | None, Tensor]] = []
+        """module, tokens that entered, their rotation, tokens that left"""
+        self.outputs: list[Tensor] = []
+
+
+@contextmanager
+def _watched(blocks: Any) -> Iterator[_Seen]:
+    """Catch what enters and leaves the attention of `blocks`, and what leaves the blocks."""
+    seen = _Seen()
+
+    def attended(module: Any, given: Any, named: dict[str, Any], output: Tensor) -> None:
+        rotation = named.get("rope", given[1] if len(given) > 1 else None)
+        seen.attention.append((module, given[0], rotation, output))
+
+    def left(_: Any, __: Any, output: Tensor) -> None:
+        seen.outputs.append(output)
+
+    hooks = []
+    for block in blocks:
+        hooks.append(block.attn.register_forward_hook(attended, with_kwargs=True))
+        hooks.append(block.register_forward_hook(left))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _queries_keys_values(
+    attention: Any, tokens_BTD: Tensor, rotation: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys after norms and rotation, and values, [B, H, T, K] each."""
+    parts: list[Tensor]
+    if attention.qkv is None:
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        parts = [projection(tokens_BTD) for projection in projections]
+    elif getattr(attention, "q_bias", None) is not None:
+        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+        parts = list(functional.linear(tokens_BTD, attention.qkv.weight, bias).chunk(3, dim=-1))
+    else:
+        parts = list(attention.qkv(tokens_BTD).chunk(3, dim=-1))
+    queries, keys, values = (
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts
+    )
+    queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    if rotation is not None:
+        first, half = attention.num_prefix_tokens, getattr(attention, "rotate_half", False)
+        queries = _rotated(queries, rotation, first, half).type_as(values)
+        keys = _rotated(keys, rotation, first, half).type_as(values)
+    return queries, keys, values
+
+
+def _rotated(heads_BHTK: Tensor, rotation: Tensor, first: int, half: bool) -> Tensor:
+    """The tokens behind the `first` turned by `rotation` [..., N, 2 K]: sines, then cosines.
+
+    Feature k is turned against k + K/2 with `half`, otherwise neighbours against each other.
+    """
+    sine, cosine = rotation.chunk(2, dim=-1)
+    unturned, patches = heads_BHTK[:, :, :first], heads_BHTK[:, :, first:]
+    if half:
+        one, other = patches.chunk(2, dim=-1)
+        across = torch.cat([-other, one], dim=-1)
+    else:
+        across = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(-2)
+    return torch.cat([unturned, patches * cosine + across * sine], dim=2)
+
+
+def _mixed(
+    attention: Any, tokens_BTD: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """What the attention module makes of its queries, keys and values."""
+    weights = torch.softmax(queries @ keys.transpose(2, 3) / queries.shape[-1] ** 0.5, dim=-1)
+    mixed = attention.norm((weights @ values).transpose(1, 2).flatten(2))
+    if getattr(attention, "gate", None) is not None:
+        mixed = mixed * attention.gate(tokens_BTD).sigmoid()
+    made: Tensor = attention.proj(mixed)
+    return made
+
+
+def open_timm(
+    name: str,
+    weights: Path | None = None,
+    *,
+    published: bool = False,
+    image_size: int | None = None,
+) -> TimmBackbone:
+    """The timm ViT `name`, frozen, on the CPU, for images of any multiple of its patch size.
+
+    Its values come from the file `weights` (timm's own names; a classifier in it is not used),
+    from timm's published weights, which are downloaded, or else are random. `image_size` is by
+    default the model's own, pixels. Raises InputError for a name that timm does not know or that
+    is no ViT, with the nearest names; for a model whose attention cannot be measured; when timm is
+    not installed or published weights cannot be had. CheckpointError when the file does not fit.
+    """
+    try:
+        import timm
+        from timm.models.eva import Eva
+        from timm.models.vision_transformer import VisionTransformer
+    except ImportError as error:
+        raise InputError(
+            f"{name}: timm is not installed; pip install 'dinolab[measure]'"
+        ) from error
+    if not timm.is_model(name.partition(".")[0]):
+        raise InputError(f"{name}: timm has no such model{_nearest(name, timm.list_models())}")
+    size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+    try:
+        with torch.device("meta"):
+            kind = type(timm.create_model(name, num_classes=0))
+        if not issubclass(kind, (VisionTransformer, Eva)):
+            vits = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
+            raise InputError(f"{name}: {kind.__name__} is no ViT{_nearest(name, vits)}")
+        model = timm.create_model(
+            name, pretrained=published, num_classes=0, dynamic_img_size=True, **size
+        )
+    except (RuntimeError, OSError, TypeError, ValueError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{name}: timm cannot make this model: {reason}") from error
+    if weights is not None:
+        _load(model, weights)
+    return TimmBackbone(model.requires_grad_(False), name)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; nearest are {', '.join(close)}" if close else ""
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Take every value of `model` from the file at `path`, leaving out a classifier."""
+    tensors = {n: t for n, t in read_weights(path).items() if not n.startswith("head.")}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
+        raise CheckpointError(f"weights {path} do not fit this model: {reason}") from error
