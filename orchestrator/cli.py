@@ -381,11 +381,13 @@ def _list_studies() -> Table:
 def _list_knobs() -> Table:
     from trainers.config import knobs
 
-    table = Table("knob", "type", "range", "default", "unit", "meaning", "source")
+    table = Table("knob", "default", "allowed", "unit", "meaning (source)")
+    table.columns[0].no_wrap = True
     for knob in knobs():
+        allowed = knob.allowed if knob.type in ("choice", "bool") else f"{knob.type} {knob.allowed}"
         cells = (
-            knob.name, knob.type, knob.allowed, str(knob.default), knob.unit, knob.description,
-            knob.source,
+            knob.name, str(knob.default), allowed.strip(), knob.unit,
+            f"{knob.description} ({knob.source})",
         )  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table

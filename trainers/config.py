@@ -405,7 +405,7 @@ class EvaluationConfig(Knobs):
 class TrainConfig(Knobs):
     """One run of DINO training, whole: same configuration and seed, same bits."""
 
-    seed: int = knob(0, "seed of every random draw", source=OURS, ge=0, lt=2**63)
+    seed: int = knob(0, "seed of every random draw, below 2⁶³", source=OURS, ge=0, lt=2**63)
     steps: int = knob(600, "length of the run", unit="optimiser steps", source=OURS, ge=1)
     batch_size: int = knob(32, "images a step, over all workers", source=OURS, ge=1)
     log_every: int = knob(
@@ -528,7 +528,7 @@ def _range_of(annotation: Any, metadata: list[Any]) -> str:
     for part in metadata:
         for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
             if (bound := getattr(part, name, None)) is not None:
-                bounds.append(f"{sign} {bound}")
+                bounds.append(f"{sign} {bound:g}")
     if annotation is bool:
         return "true | false"
     return ", ".join(bounds)

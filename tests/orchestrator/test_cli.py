@@ -145,15 +145,14 @@ def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     """The folder of a run that was saved at step 0."""
-    import torch
-
     from trainers import checkpoint
     from trainers.config import TrainConfig
     from trainers.state import TrainState
+    from trainers.world import World
 
     config = TrainConfig()
-    folder = tmp_path / "trial"
-    checkpoint.save(TrainState.fresh(config, torch.device("cpu")), config, folder / "checkpoint")
+    folder, alone = tmp_path / "trial", World.alone()
+    checkpoint.save(TrainState.fresh(config, alone), config, folder / "checkpoint", alone)
     (folder / "config.json").write_text(config.model_dump_json())
     return folder
 
