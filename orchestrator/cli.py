@@ -383,6 +383,7 @@ def _list_knobs() -> Table:
 
     table = Table("knob", "default", "allowed", "unit", "meaning (source)")
     table.columns[0].no_wrap = True
+    table.columns[-1].min_width = 44
     for knob in knobs():
         allowed = knob.allowed if knob.type in ("choice", "bool") else f"{knob.type} {knob.allowed}"
         cells = (
