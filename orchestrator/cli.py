@@ -377,11 +377,13 @@ def _list_studies() -> Table:
 def _list_knobs() -> Table:
     from trainers.config import knobs
 
-    table = Table("knob", "type", "default", "meaning")
+    table = Table("knob", "type", "range", "default", "unit", "meaning", "source")
     for knob in knobs():
-        table.add_row(
-            knob.name, escape(knob.type), escape(str(knob.default)), escape(knob.description)
-        )
+        cells = (
+            knob.name, knob.type, knob.allowed, str(knob.default), knob.unit, knob.description,
+            knob.source,
+        )  # fmt: skip
+        table.add_row(*(escape(cell) for cell in cells))
     return table
 
 

@@ -14,7 +14,9 @@ from ablations.study import Study, needs_labels
 from trainers.config import TrainConfig, flatten, override
 from trainers.data.image_set import ImageSet
 from trainers.errors import StudyError
+from trainers.forward_draws import ForwardDraws
 from trainers.loop import train
+from trainers.sites import feature_site, read_out
 from trainers.state import Network
 from trainers.trial import TrialFolder, trial_key
 from trainers.world import World
@@ -94,10 +96,12 @@ def make_plan(study: Study, images: ImageSet) -> Plan:
 
 
 def _cost(config: TrainConfig) -> dict[str, Any]:
-    network = Network(config)
+    network = Network(config, classes=2)
     side = config.augment.global_size
+    draws = ForwardDraws(cls_patch=torch.zeros(1, dtype=torch.int64))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.head(network(torch.zeros(1, 3, side, side)).cls)
+        features = network(torch.zeros(1, 3, side, side), draws)
+        network.head(read_out(features, feature_site(config), config.loss))
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "gigaflops_per_image": counter.get_total_flops() / 1e9,

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainers.config import AugmentConfig
+from trainers.forward_draws import Keyed, keyed
 from trainers.keys import Stream
 
 Draws = dict[str, Tensor]
@@ -110,8 +112,9 @@ def augment(
     epochs: Tensor,
     config: AugmentConfig,
     stream: Stream,
+    patch_size: int,
 ) -> Views:
-    """All crops of a batch.
+    """All crops of a batch; `patch_size` is that of the patches that shuffling moves.
 
     `images` uint8 [B, 3, S, S], `aspect` float32 [B] (original width over height); `identifiers`
     and `epochs`, int64 [B], key the draws.
@@ -142,6 +145,9 @@ def augment(
         crops = resample(pixels, boxes, size, draws["flip"] < config.flip)
         crops = _recolour(crops, draws, config, blur_share, solarize_share)
         crops = (crops * 255).round() / 255
+        if config.shuffle != "none":
+            block = patch_size if config.shuffle == "patches" else 1
+            crops = shuffle(crops, keyed(stream.seed, "shuffle", identifiers, epochs, views), block)
         total += digest(crops, views)
         groups.append(crops)
     return Views(global_crops=groups[0], local_crops=groups[1], digest=total)
@@ -177,6 +183,15 @@ def _recolour(
         inverted = torch.where(crops < 0.5, crops, 1 - crops)
         crops = torch.where(chosen("solarize", solarize_share), inverted, crops)
     return crops
+
+
+def shuffle(crops: Tensor, source: Keyed, block: int) -> Tensor:
+    """Crops [V · B, 3, S, S] with their blocks of `block` × `block` pixels in a keyed order."""
+    side = crops.shape[-1] // block
+    order = source.uniform(side * side).argsort(dim=1, stable=True)
+    blocks = functional.unfold(crops, block, stride=block)
+    moved = blocks.gather(2, order[:, None].expand_as(blocks))
+    return functional.fold(moved, (side * block, side * block), block, stride=block)
 
 
 def _grey(crops: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ def saved_step(path: Path) -> int:
     return int(_notes(path)["step"])
 
 
-def load(path: Path, config: TrainConfig, device: torch.device) -> TrainState:
-    """The saved state, on `device`.
+def load(path: Path, config: TrainConfig, device: torch.device, classes: int = 0) -> TrainState:
+    """The saved state, on `device`; `classes` of the data count where labels are learned.
 
     Raises CheckpointError when the file is corrupt or was saved under another configuration.
     """
@@ -54,14 +54,14 @@ def load(path: Path, config: TrainConfig, device: torch.device) -> TrainState:
             "train with the config.json beside it, or remove it to start anew"
         )
     tensors = safetensors.torch.load_file(path, device=str(device))
-    state = TrainState.fresh(config, device)
+    state = TrainState.fresh(config, device, classes)
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         group, rest = name.split(".", 1)
         parts.setdefault(group, {})[rest] = tensor
     state.student.load_state_dict(parts["student"])
     state.teacher.load_state_dict(parts["teacher"])
-    state.centers = parts["centers"]
+    state.centers = parts.get("centers", {})
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in parts.get("optimizer", {}).items():
         index, moment = name.split(".", 1)

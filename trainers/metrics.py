@@ -1,5 +1,6 @@
 """Every metric a run reports: its name, and its meaning with unit, range and source."""
 
+from trainers import sites
 from trainers.evals import collapse, knn
 from trainers.globality import statistics
 
@@ -7,13 +8,19 @@ EVALUATED = {**knn.DESCRIPTIONS, **collapse.DESCRIPTIONS, **statistics.DESCRIPTI
 """Metrics of held-out images, measured at step 0, at a cadence and at the last step."""
 
 TRAINING = {
-    "loss/total": "training loss: weighted sum over the sites of the loss; nats, >= 0",
-    "loss/cls": "cross-entropy of teacher and student on [CLS] (Caron et al. 2021, eq. 3); nats",
-    "loss/cls_target_entropy": "mean entropy of the targets on [CLS]; nats, 0 to ln K",
-    "loss/cls_kl": "KL divergence from targets to student on [CLS]; nats; 0: constant output",
-    "loss/patches": "the same cross-entropy on the mean patch token; nats",
-    "loss/patches_target_entropy": "mean entropy of the targets on the mean patch; nats, 0 to ln K",
-    "loss/patches_kl": "KL divergence from targets to student on the mean patch; nats",
+    "loss/total": "training loss: weighted sum of all losses; nats",
+    **{
+        f"loss/{site}{suffix}": f"{meaning} {where}"
+        for site, where in sites.MEANING.items()
+        for suffix, meaning in (
+            ("", "cross-entropy of teacher and student (Caron et al. 2021, eq. 3), nats; on"),
+            ("_target_entropy", "mean entropy of the targets, nats, 0 to ln K; on"),
+            ("_kl", "KL divergence from targets to student, nats, 0: constant output; on"),
+        )
+    },
+    "loss/labels": "supervised cross-entropy on [CLS]; nats",
+    "loss/labels_top1": "share of training crops whose label the classifier finds; 0 to 1",
+    "loss/koleo": "minus mean log distance to the nearest image of the batch, unit norm",
     "optimizer/gradient_norm": "norm of all gradients before clipping",
     "optimizer/learning_rate": "learning rate of the update",
     "data/chain": "first 48 bits of the hash chain of every crop seen; equal iff the data were",

@@ -6,35 +6,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainers.config import LossConfig, TrainConfig
+from trainers.config import TrainConfig
+from trainers.forward_draws import ForwardDraws
 from trainers.head import ProjectionHead
 from trainers.optim import make_optimizer
+from trainers.sites import sites
 from trainers.vit import Features, VisionTransformer, initialise
 
 
 class Network(nn.Module):
-    """A backbone and its projection head."""
+    """A backbone, its projection head, and a linear classifier when labels are learned."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, classes: int = 0) -> None:
         super().__init__()
-        self.backbone = VisionTransformer(config.model, config.augment.global_size)
+        self.backbone = VisionTransformer(
+            config.model, config.augment.global_size, masks=config.loss.masked > 0
+        )
         self.head = ProjectionHead(config.model.width, config.head)
+        if config.loss.labels:
+            assert classes >= 2, "labels need two classes or more"
+            self.classifier = nn.Linear(config.model.width, classes)
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(
+        self,
+        images: Tensor,
+        draws: ForwardDraws | None = None,
+        *,
+        only_first: bool = False,
+        observe: bool = False,
+    ) -> Features:
         """Features of images [B, 3, S, S]; the head is applied to a read-out of them."""
-        features: Features = self.backbone(images)
+        features: Features = self.backbone(images, draws, only_first=only_first, observe=observe)
         return features
-
-
-def sites(config: LossConfig) -> dict[str, float]:
-    """Where the loss sits and with which weight; only the sites that have one."""
-    weights = {"cls": config.cls, "patches": config.patches}
-    return {site: weight for site, weight in weights.items() if weight > 0}
-
-
-def read_out(features: Features, site: str) -> Tensor:
-    """What the head sees at a site, [B, D]: [CLS], or the mean patch token."""
-    return features.cls if site == "cls" else features.patches.mean(1)
 
 
 @dataclass(kw_only=True)
@@ -51,12 +54,17 @@ class TrainState:
     """hash chain, 16 bytes, of all crops seen so far"""
 
     @classmethod
-    def fresh(cls, config: TrainConfig, device: torch.device) -> "TrainState":
-        """The state at step 0; the teacher starts as a copy of the student."""
-        student, teacher = Network(config).to(device), Network(config).to(device)
+    def fresh(cls, config: TrainConfig, device: torch.device, classes: int = 0) -> "TrainState":
+        """The state at step 0; the teacher starts as a copy of the student.
+
+        `classes` of the data count only where labels are learned.
+        """
+        student = Network(config, classes).to(device)
+        teacher = Network(config, classes).to(device)
         initialise(student, config.seed, config.model.initial_deviation)
         teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False)
+        student.backbone.checkpointing = config.compute.activation_checkpointing
         return cls(
             step=0,
             student=student,

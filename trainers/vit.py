@@ -1,33 +1,69 @@
 """The vision transformer (Dosovitskiy et al. 2021), returning what the instruments need as values.
 
-Shapes: B images, T = 1 + N tokens ([CLS] first, then N patches row by row), D features, H heads,
-K features of a head.
+Shapes: B images, T = P + N tokens (P first ones: [CLS] if there is one, then R registers; then N
+patches row by row), D features, H heads, K features of a head.
 """
 
-import functools
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from trainers.config import ModelConfig
+from trainers.forward_draws import ForwardDraws
 from trainers.keys import Stream
+from trainers.positions import (
+    Grid,
+    interpolation,
+    patch_coordinates,
+    rotary_angles,
+    rotate,
+    sine_cosine,
+)
+
+Rotation = tuple[Tensor, Tensor]
+QueriesKeys = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Normalised output tokens of a batch, and what attention was made of when asked for."""
+    """Normalised output tokens of a batch, and what was inside when it was asked for."""
 
-    cls: Tensor
-    """[B, D]"""
-    patches: Tensor
-    """[B, N, D]"""
-    grid: tuple[int, int]
+    tokens: Tensor
+    """[B, T, D], or [B, P, D] when only the first ones were asked for"""
+    grid: Grid
     """rows and columns of patches; their product is N"""
-    queries_keys: tuple[tuple[Tensor, Tensor], ...]
+    has_cls: bool
+    registers_count: int
+    queries_keys: tuple[QueriesKeys, ...] = ()
     """of each block, queries and keys [B, H, T, K]; attention is softmax(q kᵀ / √K)"""
+    blocks: tuple[Tensor, ...] = ()
+    """output tokens of each block, [B, T, D], before the last norm"""
+
+    @property
+    def first(self) -> int:
+        """P, the number of tokens that are not patches."""
+        return self.has_cls + self.registers_count
+
+    @property
+    def cls(self) -> Tensor:
+        """[B, D]"""
+        assert self.has_cls, "there is no [CLS]"
+        return self.tokens[:, 0]
+
+    @property
+    def registers(self) -> Tensor:
+        """[B, R, D]"""
+        return self.tokens[:, int(self.has_cls) : self.first]
+
+    @property
+    def patches(self) -> Tensor:
+        """[B, N, D]"""
+        assert self.tokens.shape[1] > self.first, "patches were not asked for"
+        return self.tokens[:, self.first :]
 
 
 class Attention(nn.Module):
@@ -39,14 +75,36 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.projection = nn.Linear(config.width, config.width)
 
-    def forward(self, tokens_BTD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Mixed tokens [B, T, D], and the queries and keys that mixed them."""
+    def forward(
+        self, tokens_BTD: Tensor, rotation: Rotation | None, wanted: int
+    ) -> tuple[Tensor, QueriesKeys]:
+        """Mixed tokens [B, wanted, D] of the first ones, and the queries and keys that mixed them.
+
+        With fewer than all wanted, nothing is computed for the queries of the others.
+        """
         images, tokens, width = tokens_BTD.shape
-        qkv = self.qkv(tokens_BTD).view(images, tokens, 3, self.heads, -1).transpose(1, 3)
-        queries, keys, values = qkv.unbind(2)
+        if wanted == tokens:
+            qkv = self._by_head(self.qkv(tokens_BTD), 3)
+            queries, keys, values = qkv.unbind(2)
+        else:
+            weight_q, weight_kv = self.qkv.weight.split([width, 2 * width])
+            bias_q, bias_kv = self.qkv.bias.split([width, 2 * width])
+            some = tokens_BTD[:, :wanted]
+            queries = self._by_head(functional.linear(some, weight_q, bias_q), 1)[:, :, 0]
+            pair = self._by_head(functional.linear(tokens_BTD, weight_kv, bias_kv), 2)
+            keys, values = pair.unbind(2)
+        if rotation is not None:
+            cosine, sine = rotation
+            queries = rotate(queries, cosine[:wanted], sine[:wanted])
+            keys = rotate(keys, cosine, sine)
         mixed = functional.scaled_dot_product_attention(queries, keys, values)
-        mixed_BTD = mixed.transpose(1, 2).reshape(images, tokens, width)
+        mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
         return self.projection(mixed_BTD), (queries, keys)
+
+    def _by_head(self, projected: Tensor, parts: int) -> Tensor:
+        """[B, T, parts · D] as [B, H, parts, T, K]."""
+        images, tokens, _ = projected.shape
+        return projected.view(images, tokens, parts, self.heads, -1).transpose(1, 3)
 
 
 class Block(nn.Module):
@@ -61,73 +119,156 @@ class Block(nn.Module):
         self.expand = nn.Linear(config.width, hidden)
         self.contract = nn.Linear(hidden, config.width)
 
-    def forward(self, tokens_BTD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Tokens [B, T, D] after the block, and its queries and keys."""
-        mixed, queries_keys = self.attention(self.norm1(tokens_BTD))
-        tokens_BTD = tokens_BTD + mixed
-        hidden = functional.gelu(self.expand(self.norm2(tokens_BTD)))
-        return tokens_BTD + self.contract(hidden), queries_keys
+    def forward(
+        self, tokens_BTD: Tensor, rotation: Rotation | None, keep: Tensor | None, wanted: int
+    ) -> tuple[Tensor, QueriesKeys]:
+        """The first `wanted` tokens after the block, and its queries and keys.
+
+        `keep` [B, 2] are the factors of the two branches of each image.
+        """
+        mixed, queries_keys = self.attention(self.norm1(tokens_BTD), rotation, wanted)
+        if keep is not None:
+            mixed = mixed * keep[:, 0, None, None]
+        tokens_BTD = tokens_BTD[:, :wanted] + mixed
+        hidden = self.contract(functional.gelu(self.expand(self.norm2(tokens_BTD))))
+        if keep is not None:
+            hidden = hidden * keep[:, 1, None, None]
+        return tokens_BTD + hidden, queries_keys
 
 
 class VisionTransformer(nn.Module):
-    """A ViT with learned patch positions and a choice of what position [CLS] carries.
+    """A ViT with a choice of what position patches and [CLS] carry.
 
-    Positions belong to a grid of `image_size` // patch_size patches a side; other image sizes
-    interpolate them (bicubic, as DINO does). A tied [CLS] carries the position of one patch of the
-    full grid, whatever the size of the image.
+    Learned positions belong to a grid of `image_size` // patch_size patches a side; other image
+    sizes interpolate them (bicubic, as DINO does). A tied [CLS] carries the position of one patch
+    of the full grid, whatever the size of the image. With `masks` there is a token that stands for
+    a hidden patch.
     """
 
-    def __init__(self, config: ModelConfig, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: int, *, masks: bool = False) -> None:
         super().__init__()
         side = image_size // config.patch_size
         self.config = config
         self.grid = (side, side)
+        self.checkpointing = False
         self.embedding = nn.Conv2d(3, config.width, config.patch_size, config.patch_size)
-        self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.position = nn.Parameter(torch.zeros(1, side * side, config.width))
-        if config.cls_position == "learned":
-            self.cls_position = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.cls:
+            self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
+            if config.cls_position == "learned":
+                self.cls_position = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.registers:
+            self.registers = nn.Parameter(torch.zeros(1, config.registers, config.width))
+        if config.patch_position == "learned":
+            self.position = nn.Parameter(torch.zeros(1, side * side, config.width))
+        if masks:
+            self.mask = nn.Parameter(torch.zeros(1, 1, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
-    def forward(self, images: Tensor) -> Features:
-        """Features of images [B, 3, S, S]; S a multiple of the patch size."""
-        patches_BDhw = self.embedding(images)
-        grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
-        patches_BND = patches_BDhw.flatten(2).transpose(1, 2) + self._positions(grid)
-        cls_B1D = self._positioned_cls().expand(len(images), -1, -1)
-        tokens_BTD = torch.cat([cls_B1D, patches_BND], dim=1)
-        queries_keys = []
-        for block in self.blocks:
-            tokens_BTD, pair = block(tokens_BTD)
-            queries_keys.append(pair)
-        tokens_BTD = self.norm(tokens_BTD)
+    def forward(
+        self,
+        images: Tensor,
+        draws: ForwardDraws | None = None,
+        *,
+        only_first: bool = False,
+        observe: bool = False,
+    ) -> Features:
+        """Features of images [B, 3, S, S]; S a multiple of the patch size.
+
+        `only_first` leaves out what the last block computes for patches alone; `observe` also
+        returns queries, keys and the outputs of the blocks.
+        """
+        draws = draws or ForwardDraws()
+        tokens_BTD, grid = self._embed(images, draws)
+        first = self.config.cls + self.config.registers
+        rotation = self._rotation(grid)
+        last = len(self.blocks) - 1
+        queries_keys, outputs = [], []
+        for number, block in enumerate(self.blocks):
+            wanted = first if only_first and number == last else tokens_BTD.shape[1]
+            keep = None if draws.keep is None else draws.keep[:, number]
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens_BTD, pair = checkpoint(
+                    block, tokens_BTD, rotation, keep, wanted,
+                    use_reentrant=False, preserve_rng_state=False,
+                )  # fmt: skip
+            else:
+                tokens_BTD, pair = block(tokens_BTD, rotation, keep, wanted)
+            if observe:
+                queries_keys.append(pair)
+                outputs.append(tokens_BTD)
         return Features(
-            cls=tokens_BTD[:, 0],
-            patches=tokens_BTD[:, 1:],
+            tokens=self.norm(tokens_BTD),
             grid=grid,
+            has_cls=self.config.cls,
+            registers_count=self.config.registers,
             queries_keys=tuple(queries_keys),
+            blocks=tuple(outputs),
         )
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
+    def _embed(self, images: Tensor, draws: ForwardDraws) -> tuple[Tensor, Grid]:
+        """Tokens [B, T, D] before the first block, and the grid of patches."""
+        patches_BDhw = self.embedding(images)
+        grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
+        patches_BND = patches_BDhw.flatten(2).transpose(1, 2)
+        if draws.mask is not None:
+            patches_BND = torch.where(
+                draws.mask[:, :, None], self.mask.to(patches_BND.dtype), patches_BND
+            )
+        position = self._positions(grid)
+        if position is not None:
+            patches_BND = patches_BND + position
+        parts = [patches_BND]
+        if self.config.registers:
+            parts.insert(0, self.registers.expand(len(images), -1, -1))
+        if self.config.cls:
+            parts.insert(0, self._positioned_cls(draws.cls_patch).expand(len(images), -1, -1))
+        return (torch.cat(parts, dim=1) if len(parts) > 1 else patches_BND), grid
+
+    def _positions(self, grid: Grid) -> Tensor | None:
+        """What is added to the patches of a grid, [1, N, D]."""
+        if self.config.patch_position == "sincos":
+            return self._sine_cosine(patch_coordinates(grid, self.embedding.weight.device))[None]
+        if self.config.patch_position != "learned":
+            return None
         if grid == self.grid:
             return self.position
-        return _interpolation(self.grid, grid, self.position.device) @ self.position
+        return interpolation(self.grid, grid, self.position.device) @ self.position
 
-    def _positioned_cls(self) -> Tensor:
-        if self.config.cls_position == "learned":
+    def _sine_cosine(self, coordinates: Tensor) -> Tensor:
+        return sine_cosine(coordinates, self.grid, self.config.width)
+
+    def _positioned_cls(self, wandering: Tensor | None) -> Tensor:
+        """[CLS] with its position, [1 or B, 1, D]."""
+        kind = self.config.cls_position
+        if kind == "learned":
             return self.cls + self.cls_position
-        if self.config.cls_position == "tied":
+        if kind == "sincos":
+            here = torch.tensor(self.config.cls_coordinate, device=self.cls.device)
+            return self.cls + self._sine_cosine(here)
+        if kind in ("tied", "random"):
+            table = self._positions(self.grid)
+            assert table is not None
+            if kind == "random":
+                assert wandering is not None, "a random [CLS] position needs draws"
+                return self.cls + table[0, wandering, None]
             row, column = self.config.cls_tied_patch
-            return self.cls + self.position[:, row * self.grid[1] + column]
+            return self.cls + table[:, None, row * self.grid[1] + column]
         return self.cls
 
-
-@functools.cache
-def _interpolation(full: tuple[int, int], part: tuple[int, int], device: torch.device) -> Tensor:
-    """Bicubic interpolation between grids as a matrix: its gradient is the same bits each time."""
-    each_1Nhw = torch.eye(full[0] * full[1], device=device).unflatten(1, full)[None]
-    return functional.interpolate(each_1Nhw, part, mode="bicubic").flatten(2)[0].T.contiguous()
+    def _rotation(self, grid: Grid) -> Rotation | None:
+        """Cosine and sine [T, K] of the rotation of each token; registers are not turned."""
+        config = self.config
+        if config.patch_position != "rotary":
+            return None
+        device = self.embedding.weight.device
+        origin = 0.0 if config.rotary_origin == "centre" else -1.0
+        here = torch.zeros(config.cls + config.registers, 2, device=device)
+        if config.cls and config.cls_position == "rotary":
+            here[0] = torch.tensor(config.cls_coordinate, device=device) - origin
+        coordinates = torch.cat([here, patch_coordinates(grid, device) - origin])
+        angles = rotary_angles(coordinates, config.width // config.heads, config.rotary_base)
+        return angles.cos(), angles.sin()
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
@@ -135,13 +276,16 @@ def initialise(module: nn.Module, seed: int, deviation: float) -> None:
 
     Two modules share the values of every parameter that both have under one name and shape.
     Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions:
-    uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps. Biases 0, norm scales 1.
+    uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps. Biases 0; norm scales and the
+    norms of prototypes 1.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             stream = Stream(seed, f"initialisation/{name}")
-            if parameter.ndim == 1:
-                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            if name.endswith("prototype_norms"):
+                parameter.fill_(1.0)
+            elif parameter.ndim == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif parameter.ndim == 4:
                 places = torch.arange(parameter.numel())
                 bound = 1 / math.sqrt(parameter[0].numel())

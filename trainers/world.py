@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from trainers.errors import ConfigError
@@ -37,6 +38,10 @@ class World:
         """Whether this worker is the one that writes."""
         return self.rank == 0
 
+    def autocast(self, precision: str) -> torch.autocast:
+        """Where networks compute in bfloat16 if `precision` is `bf16`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
     def share(self, batch: Tensor) -> Tensor:
         """This worker's consecutive rows of a global batch [B, ...]; B must divide by size."""
         if len(batch) % self.size:
@@ -51,6 +56,24 @@ class World:
         """Sum of `tensor` over workers, in place; the tensor itself when alone."""
         if self.size > 1:
             torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def sum_with_gradient(self, tensor: Tensor) -> Tensor:
+        """Sum of `tensor` over workers; the gradient is summed over them too."""
+        if self.size == 1:
+            return tensor
+        return torch.distributed.nn.functional.all_reduce(tensor.contiguous())
+
+    def gather_with_gradient(self, rows: Tensor) -> Tensor:
+        """Rows [B / size, ...] of all workers in rank order, [B, ...]; gradients find their way."""
+        if self.size == 1:
+            return rows
+        return torch.cat(torch.distributed.nn.functional.all_gather(rows.contiguous()))
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Largest values over workers, in place; the tensor itself when alone."""
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
         return tensor
 
     def gather(self, rows: Tensor) -> Tensor:

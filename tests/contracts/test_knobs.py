@@ -1,12 +1,13 @@
 """Every knob is alive: another value makes another run.
 
-A run is what it reports, the parameters it ends with, the memory of its largest step and the
-checkpoints it writes. A knob that changes none of these is dead, and fails here; so does a new
+A run is what it reports, the parameters it ends with, the operations and the sizes of tensors that
+it takes, and the checkpoints it writes. A knob that changes none of these is dead, and fails here; so does a new
 knob without an entry.
 """
 
 import hashlib
 import itertools
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -30,6 +31,8 @@ BASE = override(
         "targets.temperature_start": 0.06, "augment.global_crops": 3,
     },
 )  # fmt: skip
+
+ROTARY = {"model.patch_position": "rotary", "model.cls_position": "none"}
 
 # knob: (another value, and what else must be set for it to matter)
 CHANGES = {
@@ -60,27 +63,48 @@ CHANGES = {
     "augment.blur_local": (0.0, {}),
     "augment.blur_sigma": ([1.0, 2.0], {}),
     "augment.solarize": (0.9, {}),
+    "augment.shuffle": ("patches", {}),
     "model.patch_size": (2, {}),
     "model.width": (24, {}),
     "model.depth": (3, {}),
     "model.heads": (4, {}),
     "model.mlp_ratio": (2.0, {}),
+    "model.drop_path": (0.5, {}),
     "model.initial_deviation": (0.05, {}),
+    "model.patch_position": ("sincos", {}),
+    "model.rotary_base": (10.0, ROTARY),
+    "model.rotary_origin": ("corner", ROTARY),
+    "model.cls": (False, {"loss.cls": 0.0, "loss.patches": 1.0}),
     "model.cls_position": ("none", {}),
     "model.cls_tied_patch": ([1, 1], {"model.cls_position": "tied"}),
+    "model.cls_coordinate": ([-1.0, -1.0], {"model.cls_position": "sincos"}),
+    "model.registers": (2, {}),
     "head.layers": (2, {}),
     "head.hidden": (12, {}),
     "head.bottleneck": (12, {}),
     "head.prototypes": (12, {}),
+    "head.norm_last_layer": (False, {}),
+    "head.batch_norm": (True, {}),
     "loss.cls": (0.5, {}),
     "loss.patches": (0.5, {}),
+    "loss.dense": (0.5, {}),
+    "loss.register_token": (0.5, {"model.registers": 1}),
+    "loss.fixed_patch": (0.5, {}),
+    "loss.fixed_patch_place": ([-1.0, 1.0], {"loss.fixed_patch": 0.5}),
+    "loss.masked": (0.5, {}),
+    "loss.mask_share": ([0.8, 0.9], {"loss.masked": 0.5}),
+    "loss.mask_probability": (1.0, {"loss.masked": 0.5}),
+    "loss.labels": (0.5, {}),
+    "loss.koleo": (0.5, {}),
     "loss.student_temperature": (0.2, {}),
     "targets.kind": ("sinkhorn", {}),
+    "targets.sharpening": (False, {}),
     "targets.temperature": (0.05, {}),
     "targets.temperature_start": (0.05, {}),
     "targets.temperature_warmup_steps": (3, {}),
     "targets.center_momentum": (0.5, {}),
     "targets.sinkhorn_iterations": (1, {"targets.kind": "sinkhorn"}),
+    "teacher.kind": ("frozen", {}),
     "teacher.momentum": (0.9, {}),
     "teacher.momentum_end": (0.9, {}),
     "optimizer.learning_rate": (1e-3, {}),
@@ -92,25 +116,41 @@ CHANGES = {
     "optimizer.freeze_last_layer_steps": (3, {}),
     "optimizer.beta1": (0.5, {}),
     "optimizer.beta2": (0.9, {}),
+    "compute.precision": ("bf16", {}),
+    "compute.activation_checkpointing": (True, {}),
+    "compute.accumulate": (2, {}),
     "evaluation.every": (2, {}),
     "evaluation.batch_size": (100, {}),
     "evaluation.knn_neighbours": (5, {}),
-    "evaluation.knn_temperature": (1.0, {}),
+    "evaluation.knn_temperature": (0.001, {}),
+    "evaluation.probes": (False, {}),
+    "evaluation.linear_blocks": (1, {}),
+    "evaluation.linear_penalty": (1.0, {}),
+    "evaluation.position_images": (50, {}),
     "evaluation.globality_images": (50, {}),
     "evaluation.globality_layers": ([1, 2], {}),
     "evaluation.query_chunk": (4, {}),
 }  # fmt: skip
 
 
-class LargestTensor(TorchDispatchMode):
-    """Counts the elements of the largest tensors that evaluation makes."""
+# Knobs that need a compiler or several workers: their own tests show them alive.
+ELSEWHERE = {
+    "compute.compile": "test_compiled_blocks_are_compiled",
+    "compute.sharded": "test_sharded_workers_hold_a_part_each",
+}
+
+
+class Work(TorchDispatchMode):
+    """Counts operations, and notes how large the tensors are that they make."""
 
     def __init__(self):
         super().__init__()
         self.sizes = set()
+        self.operations = 0
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         made = function(*arguments, **(options or {}))
+        self.operations += 1
         if isinstance(made, torch.Tensor):
             self.sizes.add(made.numel())
         return made
@@ -145,7 +185,7 @@ def trace(config, tmp_path):
                     seen.update(name.encode() + tensor.numpy().tobytes())
 
     images = open_images(config.data, tmp_path / "cache")
-    with LargestTensor() as largest:
+    with Work() as work:
         train(
             config,
             images=images,
@@ -154,7 +194,7 @@ def trace(config, tmp_path):
             checkpoints=tmp_path / "checkpoint",
             resume_from=None,
         )
-    seen.update(repr(sorted(largest.sizes)).encode())
+    seen.update(repr((work.operations, sorted(work.sizes))).encode())
     return seen.hexdigest()
 
 
@@ -163,7 +203,19 @@ def with_folder(change, folder):
 
 
 def test_every_knob_has_an_entry():
-    assert set(CHANGES) == set(flatten(TrainConfig()))
+    assert set(CHANGES) | set(ELSEWHERE) == set(flatten(TrainConfig()))
+    assert not set(CHANGES) & set(ELSEWHERE)
+
+
+def test_knobs_shown_elsewhere_are_shown_there():
+    source = (Path(__file__).parent.parent / "trainers" / "test_compute.py").read_text()
+    for knob, test in ELSEWHERE.items():
+        assert f"def {test}(" in source, knob
+
+
+def test_the_same_knobs_make_the_same_trace(tmp_path):
+    _, second, third = (trace(BASE, tmp_path / name) for name in "abc")
+    assert second == third
 
 
 _TRACES: dict[str, str] = {}
@@ -175,6 +227,8 @@ def test_a_knob_is_alive(knob, folder, tmp_path):
     base = override(BASE, with_folder(also, folder))
     key = base.model_dump_json()
     if key not in _TRACES:
+        # The first run also makes tables that later ones find ready.
+        trace(base, tmp_path / "first")
         _TRACES[key] = trace(base, tmp_path / "base")
     changed = override(base, with_folder({knob: value}, folder))
     assert trace(changed, tmp_path / "changed") != _TRACES[key]

@@ -127,7 +127,7 @@ def test_jitter_leaves_what_is_grey_grey_and_bounds_factors():
 
 def test_a_crop_depends_on_its_own_image_alone():
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
-    arguments = (AugmentConfig(), Stream(0, "augmentation"))
+    arguments = (AugmentConfig(), Stream(0, "augmentation"), 4)
     identifiers, epochs = torch.arange(8) * 1_000_003, torch.arange(8) % 2
     whole = augment(images, torch.ones(8), identifiers, epochs, *arguments)
     for part in (slice(0, 4), slice(4, 8), slice(5, 6)):
@@ -149,6 +149,7 @@ def test_views_epochs_and_images_get_crops_of_their_own():
         torch.tensor([0, 1, 0]),
         AugmentConfig(),
         Stream(0, "augmentation"),
+        4,
     )
     crops = views.global_crops
     assert len({tuple(crop.flatten().tolist()) for crop in crops}) == len(crops) == 6
@@ -167,7 +168,8 @@ def test_the_digest_sees_a_single_changed_pixel_value():
         blur_others=0.0,
         local_crops=0,
     )
-    keys = (torch.ones(1), torch.tensor([1]), torch.tensor([0]), plain, Stream(0, "augmentation"))
+    stream = Stream(0, "augmentation")
+    keys = (torch.ones(1), torch.tensor([1]), torch.tensor([0]), plain, stream, 4)
     before = augment(images, *keys).digest
     images[0, 1, 7, 7] ^= 1
     assert augment(images, *keys).digest != before
@@ -177,7 +179,7 @@ def test_crops_are_8_bit_values():
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     views = augment(
         images, torch.ones(4), torch.arange(4), torch.zeros(4, dtype=torch.int64),
-        AugmentConfig(), Stream(0, "augmentation"),
+        AugmentConfig(), Stream(0, "augmentation"), 4,
     )  # fmt: skip
     for crops in (views.global_crops, views.local_crops):
         assert crops.min() >= 0

@@ -184,15 +184,17 @@ class Infinite(torch.autograd.Function):
 def test_what_is_not_finite_ends_the_run_as_diverged(
     tiny, images, recorder, tmp_path, monkeypatch, spoil, what
 ):
-    import trainers.loop as loop
+    import trainers.step as step
 
-    whole = loop.compute_loss
+    whole = step.distillation
+    calls = []
 
-    def explode(state, *arguments):
-        loss, parts, centers = whole(state, *arguments)
-        return (spoil(loss) if state.step == 3 else loss), parts, centers
+    def explode(*arguments):
+        calls.append(1)
+        loss = whole(*arguments)
+        return spoil(loss) if len(calls) == 4 else loss
 
-    monkeypatch.setattr(loop, "compute_loss", explode)
+    monkeypatch.setattr(step, "distillation", explode)
     result = run(tiny, images, recorder(), tmp_path)
     assert result.status == "diverged"
     assert result.step == 3

@@ -11,8 +11,9 @@ from trainers.config import HeadConfig, ModelConfig, OptimizerConfig, TrainConfi
 from trainers.head import ProjectionHead
 from trainers.losses import distillation, entropy
 from trainers.optim import clip_gradients, make_optimizer, set_schedule
-from trainers.schedules import cosine, warmup_cosine
-from trainers.state import Network, TrainState, read_out, sites
+from trainers.schedules import cosine, linear, warmup_cosine
+from trainers.sites import read_out, sites
+from trainers.state import Network, TrainState
 from trainers.targets import centering, sinkhorn
 from trainers.teacher import move_teacher
 from trainers.vit import VisionTransformer, initialise
@@ -106,21 +107,22 @@ def test_sinkhorn_stays_finite_at_a_sharp_temperature():
 @pytest.mark.parametrize("total", [2, 10, 601])
 def test_cosine_is_half_a_cosine_from_start_to_end(total):
     values = [cosine(step, total, 0.04, 0.4) for step in range(total)]
-    t = np.arange(total) / (total - 1)
+    t = np.arange(total) / total
     np.testing.assert_allclose(values, 0.4 + (0.04 - 0.4) * (1 + np.cos(np.pi * t)) / 2)
-    assert cosine(total + 5, total, 0.04, 0.4) == 0.4
+    assert cosine(total, total, 0.04, 0.4) == cosine(total + 5, total, 0.04, 0.4) == 0.4
 
 
-def test_a_schedule_of_one_step_is_at_its_end():
-    assert cosine(0, 1, 0.5, 0.9) == 0.9
+def test_a_line_goes_from_start_to_end_and_stays():
+    values = [linear(step, 5, 0.04, 0.07) for step in range(8)]
+    np.testing.assert_allclose(values, [*np.linspace(0.04, 0.07, 5), 0.07, 0.07, 0.07])
+    assert linear(0, 0, 0.04, 0.07) == linear(0, 1, 0.04, 0.07) == 0.07
 
 
 def test_warmup_is_linear_and_then_a_cosine():
     values = [warmup_cosine(step, 30, 10, 1e-3, 1e-6) for step in range(30)]
-    np.testing.assert_allclose(values[:10], np.arange(10) * 1e-4)
-    assert values[10] == 1e-3
-    assert values[29] == pytest.approx(1e-6)
-    assert values[10:] == sorted(values[10:], reverse=True)
+    np.testing.assert_allclose(values[:10], np.linspace(0, 1e-3, 10))
+    t = np.arange(20) / 20
+    np.testing.assert_allclose(values[10:], 1e-6 + (1e-3 - 1e-6) * (1 + np.cos(np.pi * t)) / 2)
 
 
 def test_teacher_moves_by_one_minus_momentum():
@@ -206,7 +208,7 @@ class TestVisionTransformer:
     def test_queries_and_keys_are_those_that_attended(self):
         model = self.model(depth=1)
         images = cosines(2, 3, 16, 16)
-        ((queries, keys),) = model(images).queries_keys
+        ((queries, keys),) = model(images, observe=True).queries_keys
         assert queries.shape == keys.shape == (2, 3, 17, 16)
         block = model.blocks[0]
         tokens = model.embedding(images).flatten(2).transpose(1, 2) + model.position
@@ -215,7 +217,7 @@ class TestVisionTransformer:
         values = values.view(2, 17, 3, 16).transpose(1, 2)
         attention = torch.softmax(queries @ keys.transpose(2, 3) / 4, -1)
         mixed = (attention @ values).transpose(1, 2).flatten(2)
-        expected = block.attention(block.norm1(tokens))[0]
+        expected = block.attention(block.norm1(tokens), None, 17)[0]
         torch.testing.assert_close(
             block.attention.projection(mixed), expected, atol=1e-5, rtol=1e-5
         )
@@ -231,8 +233,8 @@ class TestVisionTransformer:
 
     def test_a_tied_cls_carries_the_position_of_its_patch(self):
         tied = self.model(cls_position="tied", cls_tied_patch=(1, 2))
-        expected = tied.cls + tied.position[:, 1 * 4 + 2]
-        torch.testing.assert_close(tied._positioned_cls(), expected)
+        expected = tied.cls + tied.position[:, None, 1 * 4 + 2]
+        torch.testing.assert_close(tied._positioned_cls(None), expected)
         learned = self.model(cls_position="learned")
         with torch.no_grad():
             learned.cls_position.copy_(learned.position[:, 6:7])
@@ -265,8 +267,8 @@ def test_sites_are_those_with_weight():
     state = TrainState.fresh(both, torch.device("cpu"))
     assert set(state.centers) == {"cls", "patches"}
     features = state.student(cosines(2, 3, 16, 16))
-    torch.testing.assert_close(read_out(features, "patches"), features.patches.mean(1))
-    assert torch.equal(read_out(features, "cls"), features.cls)
+    torch.testing.assert_close(read_out(features, "patches", both.loss), features.patches.mean(1))
+    assert torch.equal(read_out(features, "cls", both.loss), features.cls)
 
 
 def test_the_teacher_starts_as_the_student():

@@ -43,8 +43,7 @@ def collapse_panel(
     targets in training: Sinkhorn-Knopp would hide how prototypes are used. Raises ValueError for
     fewer than two images.
     """
-    if len(features) < 2:
-        raise ValueError(f"a collapse panel needs two images or more, got {len(features)}")
+    panel = feature_panel(features)
     log_k = math.log(teacher_logits.shape[1])
     log_teacher = torch.log_softmax(
         (teacher_logits.double() - center.double()) / teacher_temperature, dim=1
@@ -53,13 +52,25 @@ def collapse_panel(
     teacher = log_teacher.exp()
     each = float(torch.special.entr(teacher).sum(1).mean())
     mean = float(torch.special.entr(teacher.mean(0)).sum())
-    unit = functional.normalize(features.double(), dim=1)
     return {
         "collapse/target_entropy": each / log_k,
         "collapse/mean_entropy": mean / log_k,
         "collapse/information": (mean - each) / log_k,
         "collapse/kl": float((teacher * (log_teacher - log_student)).sum(1).mean()),
         "collapse/prototype_perplexity": math.exp(mean) / teacher.shape[1],
+        **panel,
+    }
+
+
+def feature_panel(features: Tensor) -> dict[str, float]:
+    """The part of the panel that needs no head: features [n, D] of n >= 2 images.
+
+    Raises ValueError for fewer than two images.
+    """
+    if len(features) < 2:
+        raise ValueError(f"a collapse panel needs two images or more, got {len(features)}")
+    unit = functional.normalize(features.double(), dim=1)
+    return {
         "collapse/rankme": _rankme(features.double()) / features.shape[1],
         "collapse/feature_std": float(unit.std(0, correction=0).mean()) * unit.shape[1] ** 0.5,
         "collapse/uniformity": float(torch.exp(-2 * torch.pdist(unit) ** 2).mean().log()),
@@ -74,7 +85,7 @@ def _rankme(features: Tensor) -> float:
 
 def collapsed(panel: Mapping[str, float]) -> str:
     """Why the panel of a trained network shows collapse, or an empty text."""
-    if panel["collapse/information"] < LEAST_INFORMATION:
+    if panel.get("collapse/information", 1.0) < LEAST_INFORMATION:
         form = "uniform" if panel["collapse/target_entropy"] > 0.5 else "on few prototypes"
         return (
             f"outputs are the same for every image, {form} "

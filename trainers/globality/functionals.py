@@ -4,7 +4,8 @@ A map is a probability vector over patches, row by row on a grid of gh × gw. Ev
 relative to the uniform map on the same patches, so it compares across queries and grids: uniform
 is 1, a single patch is 0 (or 1/N). Pure, float32, batched over leading axes.
 
-Shapes: ... any leading axes, Q queries, T = 1 + N tokens ([CLS] first), N = gh · gw patches.
+Shapes: ... any leading axes, Q queries, T = P + N tokens (P first ones: [CLS] and registers),
+N = gh · gw patches.
 """
 
 import math
@@ -18,14 +19,17 @@ LEAST_MASS = 1e-6
 """Below this share of attention on patches there is no map to speak of: the value is NaN."""
 
 
-def conditional(attention_QT: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+def conditional(
+    attention_QT: Tensor, excluded: Tensor | None, first: int = 1
+) -> tuple[Tensor, Tensor]:
     """Maps [..., Q, N] of attention [..., Q, T] given that it falls on patches, and that mass.
 
+    The patches come after the `first` P tokens.
     `excluded`, int64 [Q], is the patch of each patch query: attention to oneself does not count.
     [CLS] queries exclude none. The mass [..., Q] is that on the counted patches; where it is below
     LEAST_MASS the map is NaN.
     """
-    maps = attention_QT[..., 1:]
+    maps = attention_QT[..., first:]
     if excluded is not None:
         maps = maps.scatter(-1, excluded[:, None].expand(*maps.shape[:-1], 1), 0.0)
     mass = maps.sum(-1)

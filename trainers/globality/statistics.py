@@ -1,7 +1,7 @@
 """Attention statistics in one pass, without ever holding the whole attention of a layer.
 
-Shapes: B images, H heads, T = 1 + N tokens ([CLS] first), N patches, Q queries at once, K features
-of a head.
+Shapes: B images, H heads, T = P + N tokens (P first ones: [CLS] if there is one, then registers),
+N patches, Q queries at once, K features of a head.
 """
 
 from collections.abc import Iterable
@@ -100,7 +100,12 @@ class Accumulator:
 
 
 def measure_attention(
-    layers: Iterable[tuple[Tensor, Tensor]], grid: Grid, query_chunk: int
+    layers: Iterable[tuple[Tensor, Tensor]],
+    grid: Grid,
+    query_chunk: int,
+    *,
+    has_cls: bool = True,
+    registers: int = 0,
 ) -> Accumulator:
     """Statistics of every block's attention, softmax(q kᵀ / √K), over one batch.
 
@@ -114,14 +119,18 @@ def measure_attention(
     for number, (queries, keys) in enumerate(layers, start=1):
         scale = queries.shape[-1] ** -0.5
         queries, keys_KT = queries.float() * scale, keys.float().transpose(2, 3)
-        patches = queries.shape[2] - 1
-        chunks: list[tuple[str, Tensor | None, Tensor]] = [("cls", None, queries[:, :, :1])]
+        first = has_cls + registers
+        patches = queries.shape[2] - first
+        chunks: list[tuple[str, Tensor | None, Tensor]] = []
+        if has_cls:
+            chunks.append(("cls", None, queries[:, :, :1]))
         for places in torch.arange(patches, device=queries.device).split(query_chunk):
-            chunks.append(("patch", places, queries[:, :, 1 + places]))
+            chunks.append(("patch", places, queries[:, :, first + places]))
         for token, places, some in chunks:
             # Under the caller's autocast these products would be made in bfloat16.
             with torch.autocast(queries.device.type, enabled=False):
-                measures = _measures(torch.softmax(some @ keys_KT, dim=-1), grid, places)
+                attention = torch.softmax(some @ keys_KT, dim=-1)
+                measures = _measures(attention, grid, places, first, has_cls)
             for name, values_BHQ in measures.items():
                 known = ~values_BHQ.isnan()
                 counts = known.sum((0, 2)).tolist()
@@ -134,14 +143,15 @@ def measure_attention(
     return Accumulator(sums, undefined, number)
 
 
-def _measures(attention_BHQT: Tensor, grid: Grid, places: Tensor | None) -> dict[str, Tensor]:
+def _measures(
+    attention_BHQT: Tensor, grid: Grid, places: Tensor | None, first: int, has_cls: bool
+) -> dict[str, Tensor]:
     tokens = attention_BHQT.shape[-1]
-    maps, mass = conditional(attention_BHQT, places)
-    cls_mass = attention_BHQT[..., 0]
+    maps, mass = conditional(attention_BHQT, places, first)
     if places is None:
-        self_mass = cls_mass
+        self_mass = attention_BHQT[..., 0]
     else:
-        own = (places + 1)[:, None].expand(*attention_BHQT.shape[:-1], 1)
+        own = (first + places)[:, None].expand(*attention_BHQT.shape[:-1], 1)
         self_mass = attention_BHQT.gather(-1, own)[..., 0]
     most, nearly_all = coverage(maps, (0.6, 0.9), places)
     found = {
@@ -152,6 +162,6 @@ def _measures(attention_BHQT: Tensor, grid: Grid, places: Tensor | None) -> dict
         "self_mass": beyond_uniform(self_mass, tokens),
         "patch_mass": mass,
     }
-    if places is not None:
-        found["cls_mass"] = beyond_uniform(cls_mass, tokens)
+    if places is not None and has_cls:
+        found["cls_mass"] = beyond_uniform(attention_BHQT[..., 0], tokens)
     return found
