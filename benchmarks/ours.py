@@ -1,6 +1,5 @@
 """Our side of every contest; the only file here that knows how our trainer is called."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ from trainers.augment import Views, augment, normalize
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet, open_images
 from trainers.keys import Stream
-from trainers.loop import Schedules, compute_loss, schedules
-from trainers.optim import clip_gradients, set_schedule
 from trainers.sampling import batch as sample_batch
 from trainers.state import TrainState
-from trainers.teacher import move_teacher
+from trainers.step import Batch, Update, update
 from trainers.world import World
 
 STEPS = 100_000
@@ -47,6 +44,7 @@ def configuration(setting: Setting, change: dict[str, Any] | None = None) -> Tra
             "head.bottleneck": setting.bottleneck,
             "head.prototypes": setting.prototypes,
             "optimizer.freeze_last_layer_steps": 0,
+            "compute.precision": {"float32": "fp32", "bfloat16": "bf16"}[setting.precision],
         }
         | (change or {}),
     )
@@ -57,42 +55,19 @@ def world_on(device: str) -> World:
     return World(rank=0, size=1, device=torch.device(device))
 
 
-def update(
-    state: TrainState,
-    views: Views,
-    config: TrainConfig,
-    world: World,
-    values: Schedules | None = None,
-) -> float:
-    """One whole update, as `trainers.loop.train` makes it; returns the loss.
-
-    `values` replaces what our schedules say.
-    """
-    values = values or schedules(config, state.step)
-    loss, _, centers = compute_loss(state, views, values, config, world)
-    total = loss.item()
-    assert math.isfinite(total)
-    state.optimizer.zero_grad()
-    loss.backward()
-    parameters = list(state.student.parameters())
-    assert math.isfinite(clip_gradients(parameters, config.optimizer.clip_norm).item())
-    if state.step < config.optimizer.freeze_last_layer_steps:
-        state.student.head.prototypes.grad = None
-    set_schedule(state.optimizer, values.learning_rate, values.weight_decay)
-    state.optimizer.step()
-    move_teacher(state.teacher, state.student, values.momentum)
-    state.centers = centers
-    state.step += 1
-    return total
-
-
-def views_of(whole: torch.Tensor, part: torch.Tensor, batch: int, device: str) -> Views:
-    """Crops in [0, 1] as our augmentation would hand them over."""
-    return Views(
-        global_crops=whole.to(device),
-        local_crops=part.to(device),
-        digest=torch.zeros(batch, dtype=torch.int64, device=device),
+def batch_of(whole: torch.Tensor, part: torch.Tensor, images: int, device: str) -> Batch:
+    """Crops in [0, 1] as a step receives them."""
+    numbers = torch.arange(images, device=device)
+    return Batch(
+        views=Views(global_crops=whole.to(device), local_crops=part.to(device), digest=numbers),
+        identifiers=numbers,
+        epochs=torch.zeros_like(numbers),
+        labels=None,
     )
+
+
+def _checked(done: Update) -> None:
+    assert not done.failure, done.failure
 
 
 def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
@@ -100,11 +75,11 @@ def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
     config = configuration(setting, change)
     world = world_on(device)
     state = TrainState.fresh(config, world.device)
-    views = views_of(*setting.crops(), setting.batch, device)
+    batch = batch_of(*setting.crops(), setting.batch, device)
 
     def advance(steps: int) -> float:
         for _ in range(steps):
-            update(state, views, config, world)
+            _checked(update(state, batch, config, world))
         return float(steps * setting.batch)
 
     return advance
@@ -121,22 +96,23 @@ class Reader:
     def pixels(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Squares of the step's images, with their places and epochs."""
         train = self.images.train
-        places, epochs = sample_batch(
-            self.config.seed, step, self.config.batch_size, len(train)
-        )
+        places, epochs = sample_batch(self.config.seed, step, self.config.batch_size, len(train))
         return self.images.pixels(train[places]), train[places], epochs
 
-    def views(self, pixels: torch.Tensor, places: torch.Tensor, epochs: torch.Tensor) -> Views:
-        """All crops of a batch, in [0, 1]."""
+    def batch(self, pixels: torch.Tensor, places: torch.Tensor, epochs: torch.Tensor) -> Batch:
+        """All crops of a batch, in [0, 1], and what names its images."""
         device = self.world.device
-        return augment(
+        identifiers, epochs = self.images.identifiers[places].to(device), epochs.to(device)
+        views = augment(
             pixels.to(device),
             self.images.aspect(places).to(device),
-            self.images.identifiers[places].to(device),
-            epochs.to(device),
+            identifiers,
+            epochs,
             self.config.augment,
             self.stream,
+            self.config.model.patch_size,
         )
+        return Batch(views=views, identifiers=identifiers, epochs=epochs, labels=None)
 
 
 def make_pipeline(
@@ -153,7 +129,7 @@ def make_pipeline(
         for _ in range(steps):
             batch = kept if part == "augment" else reader.pixels(done)
             if part != "decode":
-                views = reader.views(*batch)
+                views = reader.batch(*batch).views
                 normalize(views.global_crops)
                 normalize(views.local_crops)
             done += 1
@@ -171,7 +147,8 @@ def make_training(setting: Setting, device: str, folder: str, cache: str, side: 
 
     def advance(steps: int) -> float:
         for _ in range(steps):
-            update(state, reader.views(*reader.pixels(state.step)), config, world)
+            batch = reader.batch(*reader.pixels(state.step))
+            _checked(update(state, batch, config, world))
         return float(steps * setting.batch)
 
     return advance

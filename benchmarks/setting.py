@@ -60,7 +60,7 @@ class Setting:
         return 2 * (embedding + self.depth * (products + attention) + head)
 
     def matrix_shapes(self) -> list[tuple[int, int, int]]:
-        """Rows, inner and columns of the products of one block, forward, for both kinds of crops."""
+        """Rows, inner and columns of the products of one block forward, both kinds of crops."""
         rows = [
             count * self.batch * ((size // self.patch) ** 2 + 1)
             for count, size in (
