@@ -1,0 +1,154 @@
+"""Our side of every contest; the only file here that knows how our trainer is called."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contest import Advance
+from benchmarks.setting import Setting
+from trainers.augment import Views, augment, normalize
+from trainers.config import TrainConfig, override
+from trainers.data.image_set import ImageSet, open_images
+from trainers.keys import Stream
+from trainers.sampling import batch as sample_batch
+from trainers.state import TrainState
+from trainers.step import Batch, Update, update
+from trainers.world import World
+
+STEPS = 100_000
+"""Steps of a benchmark's schedules: more than any benchmark takes."""
+
+
+def configuration(setting: Setting, change: dict[str, Any] | None = None) -> TrainConfig:
+    """The configuration of a setting, photometric augmentation as in DINO, with `change` on top."""
+    return override(
+        TrainConfig(),
+        {
+            "steps": STEPS,
+            "batch_size": setting.batch,
+            "augment.global_crops": setting.global_crops,
+            "augment.local_crops": setting.local_crops,
+            "augment.global_size": setting.global_size,
+            "augment.local_size": setting.local_size,
+            "augment.global_scale": [0.4, 1.0],
+            "augment.local_scale": [0.05, 0.4],
+            "data.image_size": max(setting.global_size * 8 // 7 // setting.patch, 1)
+            * setting.patch,
+            "model.patch_size": setting.patch,
+            "model.width": setting.width,
+            "model.depth": setting.depth,
+            "model.heads": setting.heads,
+            "model.mlp_ratio": float(setting.mlp_ratio),
+            "head.hidden": setting.hidden,
+            "head.bottleneck": setting.bottleneck,
+            "head.prototypes": setting.prototypes,
+            "optimizer.freeze_last_layer_steps": 0,
+            "compute.precision": {"float32": "fp32", "bfloat16": "bf16"}[setting.precision],
+        }
+        | (change or {}),
+    )
+
+
+def world_on(device: str) -> World:
+    """One worker on that device."""
+    return World(rank=0, size=1, device=torch.device(device))
+
+
+def batch_of(whole: torch.Tensor, part: torch.Tensor, images: int, device: str) -> Batch:
+    """Crops in [0, 1] as a step receives them."""
+    numbers = torch.arange(images, device=device)
+    return Batch(
+        views=Views(global_crops=whole.to(device), local_crops=part.to(device), digest=numbers),
+        identifiers=numbers,
+        epochs=torch.zeros_like(numbers),
+        labels=None,
+    )
+
+
+def _checked(done: Update) -> None:
+    assert not done.failure, done.failure
+
+
+def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
+    """A contender that updates on the same crops again and again."""
+    config = configuration(setting, change)
+    world = world_on(device)
+    state = TrainState.fresh(config, world.device)
+    batch = batch_of(*setting.crops(), setting.batch, device)
+
+    def advance(steps: int) -> float:
+        for _ in range(steps):
+            _checked(update(state, batch, config, world))
+        return float(steps * setting.batch)
+
+    return advance
+
+
+class Reader:
+    """Images of a folder, or digits, to crops on the device, batch after batch."""
+
+    def __init__(self, config: TrainConfig, cache: Path | None, world: World) -> None:
+        self.config, self.world = config, world
+        self.images: ImageSet = open_images(config.data, cache)
+        self.stream = Stream(config.seed, "augmentation")
+
+    def pixels(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Squares of the step's images, with their places and epochs."""
+        train = self.images.train
+        places, epochs = sample_batch(self.config.seed, step, self.config.batch_size, len(train))
+        return self.images.pixels(train[places]), train[places], epochs
+
+    def batch(self, pixels: torch.Tensor, places: torch.Tensor, epochs: torch.Tensor) -> Batch:
+        """All crops of a batch, in [0, 1], and what names its images."""
+        device = self.world.device
+        identifiers, epochs = self.images.identifiers[places].to(device), epochs.to(device)
+        views = augment(
+            pixels.to(device),
+            self.images.aspect(places).to(device),
+            identifiers,
+            epochs,
+            self.config.augment,
+            self.stream,
+            self.config.model.patch_size,
+        )
+        return Batch(views=views, identifiers=identifiers, epochs=epochs, labels=None)
+
+
+def make_pipeline(
+    setting: Setting, device: str, folder: str, cache: str, side: int, part: str
+) -> Advance:
+    """Images from disk to normalised crops on the device; `part` of it: all, decode, augment."""
+    config = configuration(setting, {"data.source": folder, "data.image_size": side})
+    reader = Reader(config, Path(cache), world_on(device))
+    done = 0
+    kept = reader.pixels(0)
+
+    def advance(steps: int) -> float:
+        nonlocal done
+        for _ in range(steps):
+            batch = kept if part == "augment" else reader.pixels(done)
+            if part != "decode":
+                views = reader.batch(*batch).views
+                normalize(views.global_crops)
+                normalize(views.local_crops)
+            done += 1
+        return float(steps * setting.batch)
+
+    return advance
+
+
+def make_training(setting: Setting, device: str, folder: str, cache: str, side: int) -> Advance:
+    """Images from disk to updated weights."""
+    config = configuration(setting, {"data.source": folder, "data.image_size": side})
+    world = world_on(device)
+    reader = Reader(config, Path(cache), world)
+    state = TrainState.fresh(config, world.device)
+
+    def advance(steps: int) -> float:
+        for _ in range(steps):
+            batch = reader.batch(*reader.pixels(state.step))
+            _checked(update(state, batch, config, world))
+        return float(steps * setting.batch)
+
+    return advance
