@@ -56,7 +56,7 @@ def world_on(device: str) -> World:
 
 
 def batch_of(whole: torch.Tensor, part: torch.Tensor, images: int, device: str) -> Batch:
-    """Crops in [0, 1] as a step receives them."""
+    """uint8 crops as a step receives them."""
     numbers = torch.arange(images, device=device)
     return Batch(
         views=Views(global_crops=whole.to(device), local_crops=part.to(device), digest=numbers),
@@ -74,7 +74,7 @@ def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
     """A contender that updates on the same crops again and again."""
     config = configuration(setting, change)
     world = world_on(device)
-    state = TrainState.fresh(config, world.device)
+    state = TrainState.fresh(config, world)
     batch = batch_of(*setting.crops(), setting.batch, device)
 
     def advance(steps: int) -> float:
@@ -97,14 +97,15 @@ class Reader:
         """Squares of the step's images, with their places and epochs."""
         train = self.images.train
         places, epochs = sample_batch(self.config.seed, step, self.config.batch_size, len(train))
-        return self.images.pixels(train[places]), train[places], epochs
+        pixels = self.images.pixels(train[places], self.world.device)
+        return pixels, train[places], epochs
 
     def batch(self, pixels: torch.Tensor, places: torch.Tensor, epochs: torch.Tensor) -> Batch:
-        """All crops of a batch, in [0, 1], and what names its images."""
+        """All crops of a batch, and what names its images."""
         device = self.world.device
         identifiers, epochs = self.images.identifiers[places].to(device), epochs.to(device)
         views = augment(
-            pixels.to(device),
+            pixels,
             self.images.aspect(places).to(device),
             identifiers,
             epochs,
@@ -143,7 +144,7 @@ def make_training(setting: Setting, device: str, folder: str, cache: str, side: 
     config = configuration(setting, {"data.source": folder, "data.image_size": side})
     world = world_on(device)
     reader = Reader(config, Path(cache), world)
-    state = TrainState.fresh(config, world.device)
+    state = TrainState.fresh(config, world)
 
     def advance(steps: int) -> float:
         for _ in range(steps):

@@ -28,13 +28,15 @@ class Setting:
     """of our matrix products; the peers have their own: float32 on a CPU, fp16 on a GPU"""
 
     def crops(self) -> tuple[Tensor, Tensor]:
-        """Random crops in [0, 1], all views of a kind one after the other; always the same."""
+        """Random uint8 crops, all views of a kind one after the other; always the same."""
         generator = torch.Generator().manual_seed(0)
         shapes = (
             (self.global_crops * self.batch, 3, self.global_size, self.global_size),
             (self.local_crops * self.batch, 3, self.local_size, self.local_size),
         )
-        whole, part = (torch.rand(shape, generator=generator) for shape in shapes)
+        whole, part = (
+            torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes
+        )
         return whole, part
 
     def operations_an_image(self) -> float:
