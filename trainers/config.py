@@ -144,6 +144,14 @@ class ModelConfig(Knobs):
         "queries and keys, or none",
         source=f"{VIT}; MoCo v3; DINOv3",
     )
+    interpolation_offset: float = knob(
+        0.0,
+        "added to a crop's size when learned positions are interpolated for it; DINO's code: 0.1",
+        unit="patches",
+        source="facebookresearch/dino, issue 8",
+        ge=0,
+        lt=1,
+    )
     rotary_base: float = knob(
         100.0, "longest period over the shortest, rotary positions only", source="DINOv3", gt=1
     )

@@ -26,13 +26,19 @@ def patch_coordinates(grid: Grid, device: torch.device) -> Tensor:
 
 
 @functools.cache
-def interpolation(full: Grid, part: Grid, device: torch.device) -> Tensor:
+def interpolation(full: Grid, part: Grid, offset: float, device: torch.device) -> Tensor:
     """Bicubic interpolation from one grid to another as a matrix [N of part, N of full].
 
-    A product with it has a gradient that is the same bits each time.
+    With an `offset` the places are those of a part that many patches longer; DINO's code has 0.1.
+    A product with the matrix has a gradient that is the same bits each time.
     """
     each_1Nhw = torch.eye(full[0] * full[1], device=device).unflatten(1, full)[None]
-    return functional.interpolate(each_1Nhw, part, mode="bicubic").flatten(2)[0].T.contiguous()
+    factors = tuple((here + offset) / there for here, there in zip(part, full, strict=True))
+    if offset:
+        table = functional.interpolate(each_1Nhw, scale_factor=factors, mode="bicubic")
+    else:
+        table = functional.interpolate(each_1Nhw, part, mode="bicubic")
+    return table.flatten(2)[0].T.contiguous()
 
 
 def sine_cosine(coordinates: Tensor, grid: Grid, width: int) -> Tensor:

@@ -250,7 +250,8 @@ class VisionTransformer(nn.Module):
             return None
         if grid == self.grid:
             return self.position
-        return interpolation(self.grid, grid, self.position.device) @ self.position
+        offset = self.config.interpolation_offset
+        return interpolation(self.grid, grid, offset, self.position.device) @ self.position
 
     def _sine_cosine(self, coordinates: Tensor) -> Tensor:
         return sine_cosine(coordinates, self.grid, self.config.width)

@@ -17,6 +17,7 @@ RECIPE = override(
         **{f"model.{name}": value for name, value in SIZES["tiny"].items()},
         "model.patch_size": 16,
         "model.drop_path": 0.1,
+        "model.interpolation_offset": 0.1,
         "data.image_size": 256,
         "augment.global_size": 224,
         "augment.local_size": 96,

@@ -72,6 +72,7 @@ CHANGES = {
     "model.drop_path": (0.5, {}),
     "model.initial_deviation": (0.05, {}),
     "model.patch_position": ("sincos", {}),
+    "model.interpolation_offset": (0.1, {}),
     "model.rotary_base": (10.0, ROTARY),
     "model.rotary_origin": ("corner", ROTARY),
     "model.cls": (False, {"loss.cls": 0.0, "loss.patches": 1.0}),

@@ -261,6 +261,16 @@ class TestVisionTransformer:
         )
 
 
+    def test_the_offset_is_that_of_the_original(self):
+        model = self.model(interpolation_offset=0.1)
+        square = model.position.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+        factors = (2.1 / 4, 3.1 / 4)
+        expected = functional.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2)
+        torch.testing.assert_close(
+            model._positions((2, 3)), expected.transpose(1, 2), atol=1e-6, rtol=1e-5
+        )
+
+
 def test_sites_are_those_with_weight():
     both = override(TrainConfig(), {"loss.patches": 0.5})
     assert sites(both.loss) == {"cls": 1.0, "patches": 0.5}
