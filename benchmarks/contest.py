@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -110,6 +111,8 @@ def hold(
     """
     context = multiprocessing.get_context("spawn")
     sides = []
+    # Stopped children would outlive a parent that is terminated on the spot.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         for contender in contenders:
             # Each is built, warmed up and stopped before the next one starts.

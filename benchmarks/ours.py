@@ -139,9 +139,12 @@ def make_pipeline(
     return advance
 
 
-def make_training(setting: Setting, device: str, folder: str, cache: str, side: int) -> Advance:
+def make_training(
+    setting: Setting, device: str, folder: str, cache: str, side: int, change: dict[str, Any]
+) -> Advance:
     """Images from disk to updated weights."""
-    config = configuration(setting, {"data.source": folder, "data.image_size": side})
+    source = {"data.source": folder, "data.image_size": side}
+    config = configuration(setting, source | change)
     world = world_on(device)
     reader = Reader(config, Path(cache), world)
     state = TrainState.fresh(config, world)
