@@ -70,7 +70,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
     A row without masked patches counts as 0, as in iBOT's code.
     """
-    weights = (1 / mask.sum(1).clamp(min=1))[:, None].expand_as(mask)[mask]
+    counts = mask.sum(1).clamp(min=1).to(values.dtype)
+    weights = (1 / counts)[:, None].expand_as(mask)[mask]
     return (values * weights).sum() / len(mask)
 
 

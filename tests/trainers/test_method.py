@@ -260,7 +260,6 @@ class TestVisionTransformer:
             model._positions(output.grid), expected.transpose(1, 2), atol=1e-6, rtol=1e-5
         )
 
-
     def test_the_offset_is_that_of_the_original(self):
         model = self.model(interpolation_offset=0.1)
         square = model.position.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
