@@ -11,12 +11,14 @@ from trainers.evals.linear_probe import linear_accuracy
 from trainers.evaluation import evaluate
 from trainers.metrics import EVALUATED, PROBED
 from trainers.state import TrainState
+from trainers.world import World
 
 CPU = torch.device("cpu")
+ALONE = World(rank=0, size=1, device=CPU)
 
 
 def fresh(config: TrainConfig) -> TrainState:
-    return TrainState.fresh(override(config, {"model.initial_deviation": 0.2}), CPU)
+    return TrainState.fresh(override(config, {"model.initial_deviation": 0.2}), ALONE)
 
 
 def without_labels(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from trainers.trial import TrialFolder, run_trial
 from trainers.world import World
 
 CPU = torch.device("cpu")
+ALONE = World(rank=0, size=1, device=CPU)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,7 @@ def folder(tiny, images, tmp_path_factory):
         def report(self, step, metrics, *, checkpoint=None):
             pass
 
-    world = World(rank=0, size=1, device=CPU)
-    run_trial(made, tiny, images=images, world=world, reporter=Silent())
+    run_trial(made, tiny, images=images, world=ALONE, reporter=Silent())
     return made
 
 
@@ -65,7 +65,7 @@ def test_other_knobs_of_the_evaluation_measure_otherwise(folder, images, tiny):
     run = find_run(folder.path, change=change)
     assert run.trained == tiny
     assert run.measured == override(tiny, change)
-    state = checkpoint.load(run.checkpoint, tiny, CPU)
+    state = checkpoint.load(run.checkpoint, tiny, ALONE)
     expected = evaluate(state, images, run.measured)
     seen = []
     assert evaluate_run(run, images, CPU, lambda *done: seen.append(done)) == expected
@@ -73,9 +73,9 @@ def test_other_knobs_of_the_evaluation_measure_otherwise(folder, images, tiny):
 
 
 def test_a_step_in_the_middle_is_probed_too(images, tiny, tmp_path):
-    state = TrainState.fresh(tiny, CPU)
+    state = TrainState.fresh(tiny, ALONE)
     state.step = 3
-    checkpoint.save(state, tiny, tmp_path)
+    checkpoint.save(state, tiny, tmp_path, ALONE)
     (tmp_path / "config.json").write_text(tiny.model_dump_json())
     assert "position_probe/r2" in evaluate_run(find_run(tmp_path), images, CPU)
 
@@ -84,7 +84,7 @@ def test_a_classifier_of_other_classes_than_those_of_the_images_is_no_obstacle(
     images, tiny, tmp_path
 ):
     config = override(tiny, {"loss.labels": 1.0})
-    checkpoint.save(TrainState.fresh(config, CPU, classes=3), config, tmp_path)
+    checkpoint.save(TrainState.fresh(config, ALONE, classes=3), config, tmp_path, ALONE)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     assert "knn/cls_top1" in evaluate_run(find_run(tmp_path), images, CPU)
 
@@ -144,9 +144,9 @@ def test_a_torn_checkpoint_is_refused(copied, kept):
 
 
 def test_a_checkpoint_without_some_tensors_is_refused(copied, images, tiny):
-    state = TrainState.fresh(tiny, CPU)
+    state = TrainState.fresh(tiny, ALONE)
     del state.teacher.head
-    checkpoint.save(state, tiny, copied.checkpoints)
+    checkpoint.save(state, tiny, copied.checkpoints, ALONE)
     with pytest.raises(CheckpointError, match="is damaged") as caught:
         evaluate_run(find_run(copied.path), images, CPU)
     assert one_line(caught)

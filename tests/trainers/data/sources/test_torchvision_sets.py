@@ -6,6 +6,7 @@ Their checksums are those of the real downloads: the tests put in those of what 
 import hashlib
 import json
 import pickle
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,8 @@ def test_an_imagenet_folder_is_a_folder_with_splits(tmp_path):
 def test_a_set_that_is_not_there_and_cannot_be_downloaded_is_one_line(tmp_path, monkeypatch):
     for proxy in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # where nobody listens
+    # It remembers the proxies of its first use in the process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     for name in ("cifar10", "stl10", "flowers102", "oxford-iiit-pet", "food101", "imagenette"):
         with pytest.raises(DataError) as caught:
             open_source(f"torchvision:{name}:{tmp_path}/{name}")
