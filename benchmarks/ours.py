@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.contest import Advance
 from benchmarks.setting import Setting
+from trainers.allocator import keep_freed_memory
 from trainers.augment import Views, augment, normalize
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet, open_images
@@ -72,6 +73,7 @@ def _checked(done: Update) -> None:
 
 def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
     """A contender that updates on the same crops again and again."""
+    keep_freed_memory()
     config = configuration(setting, change)
     world = world_on(device)
     state = TrainState.fresh(config, world)
@@ -120,6 +122,7 @@ def make_pipeline(
     setting: Setting, device: str, folder: str, cache: str, side: int, part: str
 ) -> Advance:
     """Images from disk to normalised crops on the device; `part` of it: all, decode, augment."""
+    keep_freed_memory()
     config = configuration(setting, {"data.source": folder, "data.image_size": side})
     reader = Reader(config, Path(cache), world_on(device))
     done = 0
@@ -143,6 +146,7 @@ def make_training(
     setting: Setting, device: str, folder: str, cache: str, side: int, change: dict[str, Any]
 ) -> Advance:
     """Images from disk to updated weights."""
+    keep_freed_memory()
     source = {"data.source": folder, "data.image_size": side}
     config = configuration(setting, source | change)
     world = world_on(device)

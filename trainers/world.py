@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from trainers.allocator import keep_freed_memory
 from trainers.errors import ConfigError
 
 
@@ -195,11 +196,12 @@ def is_shared(tensor: Tensor) -> bool:
 
 
 def make_reproducible(threads: int) -> None:
-    """Set this process up so that equal runs give equal bits, with that many CPU threads.
+    """Set this process up to train: equal runs give equal bits, with that many CPU threads.
 
     The number is the caller's, not the machine's: sums over threads depend on how many there are.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keep_freed_memory()
     torch.set_num_threads(threads)
     # Only warned of: cumulative sums in evaluation have no deterministic form on CUDA.
     torch.use_deterministic_algorithms(True, warn_only=True)
