@@ -10,6 +10,7 @@ from benchmarks.setting import Setting
 from trainers.allocator import keep_freed_memory
 from trainers.augment import Views, augment, normalize
 from trainers.config import TrainConfig, override
+from trainers.data import image_set
 from trainers.data.image_set import ImageSet, open_images
 from trainers.keys import Stream
 from trainers.sampling import batch as sample_batch
@@ -87,6 +88,11 @@ def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
     return advance
 
 
+def decode_every_time() -> None:
+    """Have images decoded whenever they are read, as those of a set too large to keep."""
+    image_set.KEPT_BYTES = 0
+
+
 class Reader:
     """Images of a folder, or digits, to crops on the device, batch after batch."""
 
@@ -124,6 +130,7 @@ def make_pipeline(
     """Images from disk to normalised crops on the device; `part` of it: all, decode, augment."""
     keep_freed_memory()
     config = configuration(setting, {"data.source": folder, "data.image_size": side})
+    decode_every_time()
     reader = Reader(config, Path(cache), world_on(device))
     done = 0
     kept = reader.pixels(0)
@@ -149,6 +156,8 @@ def make_training(
     keep_freed_memory()
     source = {"data.source": folder, "data.image_size": side}
     config = configuration(setting, source | change)
+    if setting.global_size > 32:
+        decode_every_time()
     world = world_on(device)
     reader = Reader(config, Path(cache), world)
     state = TrainState.fresh(config, world)

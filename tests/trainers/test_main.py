@@ -1,0 +1,104 @@
+"""`python -m trainers`: alone, with a launcher, again, and with bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainers import __main__ as command
+from trainers.config import TrainConfig, override
+from trainers.errors import ConfigError
+from trainers.recipe import knobs_given, recipe
+
+SMALL = [
+    "--set", "steps=4", "--set", "model.depth=2", "--set", "evaluation.globality_layers=[1]",
+    "--set", "evaluation.every=4", "--set", "optimizer.learning_rate=1e-3",
+]  # fmt: skip
+
+
+def results(root):
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in root.glob("*/*/*/result.json")
+    }
+
+
+def test_it_trains_a_recipe_and_a_second_time_nothing(tmp_path, capsys):
+    arguments = ["digits_tiny", *SMALL, "--root", str(tmp_path)]
+    assert command.run(arguments) == 0
+    out = capsys.readouterr().out
+    assert "step 4/4  loss/total" in out
+    assert out.splitlines()[-2] == "finished"
+    before = results(tmp_path)
+    (result,) = before.values()
+    assert (result["status"], result["step"], result["workers"]) == ("finished", 4, 1)
+    assert command.run(arguments) == 0
+    assert results(tmp_path) == before
+
+
+def test_a_launcher_starts_two_workers_that_see_the_same(tmp_path, capsys):
+    assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path / "one")]) == 0
+    launched = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+            "--standalone", "-m", "trainers", "digits_tiny", *SMALL,
+            "--root", str(tmp_path / "two"),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr
+    (alone,), (together,) = (results(tmp_path / name).values() for name in ("one", "two"))
+    assert together["workers"] == 2
+    assert together["chain"] == alone["chain"]
+
+
+def test_a_recipe_may_be_a_file(tmp_path):
+    config = override(TrainConfig(), {"seed": 7})
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    (tmp_path / "mine.py").write_text(
+        "from trainers.config import TrainConfig, override\n"
+        "RECIPE = override(TrainConfig(), {'seed': 7})\n"
+    )
+    assert recipe(str(tmp_path / "config.json")) == recipe(str(tmp_path / "mine.py")) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("digit_tiny", None, "no such recipe; did you mean digits_tiny?"),
+        ("gone.json", None, "cannot be read: No such file"),
+        ("bad.json", '{"steps": 0}', "steps: input should be greater than or equal to 1"),
+        ("bad.py", "RECIPE = 3", "must set RECIPE to a TrainConfig, got 3"),
+        ("worse.py", "RECIPE = (", "is not Python"),
+    ],
+)
+def test_a_bad_recipe_is_one_clear_line(name, content, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_text(content)
+    monkeypatch.setattr(sys, "argv", ["trainers", name])
+    assert command.main() == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_values_are_written_as_people_write_them():
+    pairs = ["a=1e-3", "b=2", "c=[0.1, 2e-1]", "d=none", "e=true"]
+    assert knobs_given(pairs) == {"a": 0.001, "b": 2, "c": [0.1, 0.2], "d": "none", "e": True}
+    with pytest.raises(ConfigError, match="must be KNOB=VALUE"):
+        knobs_given(["steps"])
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_published_recipes_have_the_published_shapes(size):
+    config = recipe(f"dino_vit_{size}_16")
+    assert config.augment.local_crops == 8
+    assert config.model.width == {"tiny": 192, "small": 384, "base": 768}[size]
