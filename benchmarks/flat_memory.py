@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ablations.study import recipe
 from trainers.config import DataConfig, override
 from trainers.data.image_set import ImageSet, open_images
 from trainers.data.ingest import ingest
@@ -27,6 +26,7 @@ from trainers.data.prefetch import prefetch
 from trainers.data.sources.source import Item
 from trainers.data.storage import locate
 from trainers.loop import train
+from trainers.recipe import recipe
 from trainers.world import World
 
 SIDE, BATCH = 64, 128

@@ -16,7 +16,8 @@ ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 CONFIG = override(
     BASE,
     {
-        "steps": 6, "targets.kind": "centering", "teacher.kind": "ema", "teacher.momentum": 0.9, "model.registers": 0,
+        "steps": 6, "model.registers": 0,
+        "targets.kind": "centering", "teacher.kind": "ema", "teacher.momentum": 0.9,
         "targets.temperature_start": 0.05, "targets.temperature": 0.1,
         "targets.temperature_warmup_steps": 4, "optimizer.warmup_steps": 2,
         "optimizer.weight_decay": 0.04, "optimizer.weight_decay_end": 0.4,
