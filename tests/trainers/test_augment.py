@@ -18,9 +18,11 @@ from trainers.augment import (
     draw,
     evaluation_crops,
     resample,
+    shuffle,
     whole_square,
 )
 from trainers.config import AugmentConfig
+from trainers.forward_draws import keyed
 from trainers.keys import Stream
 
 NO_FLIP = torch.tensor([False])
@@ -244,3 +246,41 @@ def test_crops_are_8_bit_values():
     for crops in (views.global_crops, views.local_crops):
         assert crops.dtype == torch.uint8
         assert crops.unique().numel() > 100
+
+
+@pytest.mark.parametrize(("block", "side"), [(4, 16), (1, 8), (16, 16)])
+def test_shuffling_moves_whole_blocks_each_crop_in_its_own_order(block, side):
+    crops = torch.randint(
+        0, 256, (6, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    identifiers = torch.arange(3)
+    source = keyed(0, "shuffle", identifiers, torch.zeros_like(identifiers), range(2))
+    moved = shuffle(crops, source, block)
+
+    def blocks(pixels):
+        parts = pixels.unfold(1, block, block).unfold(2, block, block).permute(1, 2, 0, 3, 4)
+        return [tuple(part.flatten().tolist()) for part in parts.flatten(0, 1)]
+
+    orders = set()
+    for before, after in zip(crops, moved, strict=True):
+        assert sorted(blocks(before)) == sorted(blocks(after))
+        orders.add(tuple(blocks(before).index(one) for one in blocks(after)))
+    assert len(orders) == (6 if block < side else 1)
+    again = keyed(0, "shuffle", identifiers[1:2], torch.zeros(1, dtype=torch.int64), range(1, 2))
+    assert torch.equal(shuffle(crops[4:5], again, block), moved[4:5])
+
+
+@pytest.mark.parametrize("kind", ["patches", "pixels"])
+def test_shuffled_training_crops_are_the_same_pixels(kind):
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    common = (images, torch.ones(4), torch.arange(4), torch.zeros(4, dtype=torch.int64))
+    stream = Stream(0, "augmentation")
+    plain = augment(*common, AugmentConfig(), stream, 4)
+    moved = augment(*common, AugmentConfig(shuffle=kind), stream, 4)
+    for one, other in (
+        (plain.global_crops, moved.global_crops),
+        (plain.local_crops, moved.local_crops),
+    ):
+        assert not torch.equal(one, other)
+        assert torch.equal(one.flatten(2).sort(2).values, other.flatten(2).sort(2).values)
+    assert not torch.equal(plain.digest, moved.digest)

@@ -56,10 +56,24 @@ def test_another_seed_gives_other_crops_weights_and_losses(tiny, images, recorde
     assert first.records[-1][1]["loss/total"] != second.records[-1][1]["loss/total"]
 
 
-@pytest.mark.parametrize("kind", ["centering", "sinkhorn"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"targets.kind": "sinkhorn"},
+        {
+            "loss.masked": 0.5, "loss.labels": 0.1, "model.registers": 1, "model.drop_path": 0.3,
+            "model.cls_position": "random", "augment.shuffle": "patches", "head.batch_norm": True,
+            "head.norm_last_layer": False, "compute.precision": "bf16",
+        },
+    ],
+    ids=["centering", "sinkhorn", "chance everywhere"],
+)  # fmt: skip
 @pytest.mark.parametrize("stop", [3, 4, 5])
-def test_a_resumed_run_equals_one_that_never_stopped(tiny, images, recorder, tmp_path, kind, stop):
-    config = override(tiny, {"targets.kind": kind} if kind != tiny.targets.kind else {})
+def test_a_resumed_run_equals_one_that_never_stopped(
+    tiny, images, recorder, tmp_path, change, stop
+):
+    config = override(tiny, change)
     whole = recorder()
     expected = run(config, images, whole, tmp_path / "whole")
 
