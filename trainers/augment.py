@@ -310,7 +310,8 @@ def shuffle(crops: Tensor, source: Keyed, block: int) -> Tensor:
     rows = crops.view(len(crops), 3, side, block, side, block)
     blocks = rows.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     moved = blocks[torch.arange(len(crops), device=crops.device)[:, None], order]
-    return moved.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).reshape(crops.shape)
+    rows = moved.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5)
+    return rows.reshape(crops.shape).contiguous()
 
 
 def digest(crops: Tensor, views: range) -> Tensor:
