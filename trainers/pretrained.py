@@ -235,7 +235,7 @@ def _ours(
         if slots and "registers" in ours:
             ours["registers"] = ours["registers"] + first
         if wanted != grid:
-            patches = interpolation(grid, wanted, patches.device) @ patches
+            patches = interpolation(grid, wanted, 0.0, patches.device) @ patches
         ours["position"] = patches
     return ours
 
