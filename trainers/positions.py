@@ -47,10 +47,10 @@ def sine_cosine(coordinates: Tensor, grid: Grid, width: int) -> Tensor:
     With x and y the place in patches of `grid`, 0 at the centre of the first patch: sine and cosine
     of x · ω, then of y · ω, at D/4 frequencies ``ω = 10000^(-4 k / D)``.
     """
-    sides = torch.tensor(grid, device=coordinates.device, dtype=torch.float32)
+    sides = torch.tensor(grid, device=coordinates.device, dtype=coordinates.dtype)
     y, x = ((coordinates + 1) * sides / 2 - 0.5).unbind(-1)
     quarter = width // 4
-    steps = torch.arange(quarter, device=coordinates.device, dtype=torch.float32) / quarter
+    steps = torch.arange(quarter, device=coordinates.device, dtype=coordinates.dtype) / quarter
     frequencies = 10000.0**-steps
     along_x, along_y = x[..., None] * frequencies, y[..., None] * frequencies
     return torch.cat([along_x.sin(), along_x.cos(), along_y.sin(), along_y.cos()], dim=-1)
@@ -63,7 +63,7 @@ def rotary_angles(coordinates: Tensor, features: int, base: float) -> Tensor:
     second, and both again for the other half of the features.
     """
     quarter = features // 4
-    steps = torch.arange(quarter, device=coordinates.device, dtype=torch.float32) / quarter
+    steps = torch.arange(quarter, device=coordinates.device, dtype=coordinates.dtype) / quarter
     turns = coordinates[..., None] / base**steps
     return (2 * math.pi * turns.flatten(-2)).repeat(*(1 for _ in coordinates.shape[:-1]), 2)
 

@@ -42,7 +42,11 @@ def test_coordinates_are_the_centres_of_patches_in_an_image_from_minus_1_to_1(gr
 
 @pytest.mark.parametrize(("grid", "width"), [((4, 4), 8), ((14, 14), 192), ((3, 5), 48)])
 def test_sine_cosine_codes_are_those_of_moco_v3(grid, width):
-    ours = sine_cosine(patch_coordinates(grid, CPU).double(), grid, width)
+    in_float32 = sine_cosine(patch_coordinates(grid, CPU), grid, width)
+    exact = [[(2 * i + 1) / grid[0] - 1, (2 * j + 1) / grid[1] - 1]
+             for i in range(grid[0]) for j in range(grid[1])]  # fmt: skip
+    ours = sine_cosine(torch.tensor(exact, dtype=torch.float64), grid, width)
+    torch.testing.assert_close(in_float32.double(), ours, rtol=0, atol=3e-6)
     for row in range(grid[0]):
         for column in range(grid[1]):
             code = []
@@ -53,14 +57,14 @@ def test_sine_cosine_codes_are_those_of_moco_v3(grid, width):
                     code.append(function(place / 10000 ** (k / (width // 4))))
             expected = torch.tensor(code, dtype=torch.float64)
             found = ours[row * grid[1] + column]
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("features", "base"), [(8, 100.0), (64, 100.0), (16, 10.0)])
 def test_a_rotation_turns_pairs_of_features_as_complex_numbers(features, base):
     generator = torch.Generator().manual_seed(0)
-    coordinates = torch.rand(5, 2, generator=generator) * 2 - 1
-    heads = torch.randn(1, 1, 5, features, generator=generator)
+    coordinates = torch.rand(5, 2, generator=generator, dtype=torch.float64) * 2 - 1
+    heads = torch.randn(1, 1, 5, features, generator=generator, dtype=torch.float64)
     angles = rotary_angles(coordinates, features, base)
     turned = rotate(heads, angles.cos(), angles.sin())[0, 0]
     half, quarter = features // 2, features // 4
@@ -71,8 +75,8 @@ def test_a_rotation_turns_pairs_of_features_as_complex_numbers(features, base):
             period = base ** (2 * (k % quarter) / half)
             number = complex(heads[0, 0, token, k], heads[0, 0, token, k + half])
             number *= cmath.exp(2j * math.pi * coordinate / period)
-            expected = torch.tensor([number.real, number.imag], dtype=torch.float32)
-            torch.testing.assert_close(turned[token, [k, k + half]], expected, rtol=1e-4, atol=1e-5)
+            expected = torch.tensor([number.real, number.imag], dtype=torch.float64)
+            torch.testing.assert_close(turned[token, [k, k + half]], expected)
 
 
 def test_rotated_products_depend_on_differences_of_coordinates_alone():
