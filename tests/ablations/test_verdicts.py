@@ -209,7 +209,7 @@ class TestStatistics:
     def test_equivalence_p_agrees_with_the_narrow_interval(self):
         rng = np.random.default_rng(0)
         agreed = set()
-        for _ in range(40):
+        for _ in range(15):
             verdict = judged(rng.standard_normal(6), alpha=0.1)
             low, high = verdict.interval_equivalence
             inside = low > -1 and high < 1
@@ -403,7 +403,7 @@ class TestLabels:
     def test_judge_passes_its_numbers_to_the_rule(self):
         rng = np.random.default_rng(0)
         for test in ("t", "signflip"):
-            for d in rng.standard_normal((30, 8)) + 0.6:
+            for d in rng.standard_normal((8, 8)) + 0.6:
                 verdict = judged(d, test=test)
                 label, tags = decide(
                     direction="rises",

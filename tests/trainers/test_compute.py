@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.trainers.workers import Job, held_parameters, run_group
+from tests.trainers.workers import Job, records_and_held, run_group
 from trainers import checkpoint
 from trainers.config import override
 from trainers.loop import train
@@ -114,10 +114,9 @@ def test_more_workers_see_the_same_data_and_lose_only_rounding(tiny, losses, tmp
 def test_sharded_workers_hold_a_part_each(tiny, losses, tmp_path):
     config = override(tiny, {"compute.sharded": True, **EVERYTHING})
     alone = losses(config)
-    (together,) = run_group(2, Job(config, tmp_path / "sharded"))
+    (together, held) = run_group(2, Job(config, tmp_path / "sharded"), task=records_and_held)[0]
     same_to_rounding(alone, of_steps(together))
     whole = sum(p.numel() for p in TrainState.fresh(config, ALONE, 10).student.parameters())
-    (held,) = run_group(2, Job(config, tmp_path / "held"), task=held_parameters)
     assert 0.4 * whole < held < 0.6 * whole
     one = safetensors.torch.load_file(tmp_path / "run" / checkpoint.FILE_NAME)
     two = safetensors.torch.load_file(tmp_path / "sharded" / checkpoint.FILE_NAME)
@@ -129,16 +128,16 @@ class StopAt(Exception):  # noqa: N818
 
 
 def test_a_run_goes_on_with_another_number_of_workers(tiny, losses, images, recorder, tmp_path):
+    class Killed(recorder):
+        def report(self, step, metrics, *, checkpoint=None):
+            super().report(step, metrics, checkpoint=checkpoint)
+            if checkpoint:
+                raise StopAt
+
+    whole, jobs = [], []
     for sharded in (False, True):
         config = override(tiny, {"checkpoint_every": 3, "compute.sharded": sharded})
-        whole = losses(config, f"whole{sharded}")
-
-        class Killed(recorder):
-            def report(self, step, metrics, *, checkpoint=None):
-                super().report(step, metrics, checkpoint=checkpoint)
-                if checkpoint:
-                    raise StopAt
-
+        whole.append(losses(config, f"whole{sharded}"))
         cut = tmp_path / f"cut{sharded}"
         with pytest.raises(StopAt):
             train(
@@ -151,8 +150,9 @@ def test_a_run_goes_on_with_another_number_of_workers(tiny, losses, images, reco
             )
         saved = cut / checkpoint.FILE_NAME
         assert checkpoint.saved_step(saved) == 3
-        (rest,) = run_group(2, Job(config, tmp_path / f"rest{sharded}", saved))
-        same_to_rounding(whole[3:], of_steps(rest))
+        jobs.append(Job(config, tmp_path / f"rest{sharded}", saved))
+    for expected, rest in zip(whole, run_group(2, *jobs), strict=True):
+        same_to_rounding(expected[3:], of_steps(rest))
 
 
 def test_a_fresh_state_is_the_same_for_every_world(tiny):

@@ -5,7 +5,6 @@ import os
 import pytest
 import torch
 
-from tests.trainers.workers import Job, run_group
 from trainers import checkpoint
 from trainers.config import override
 from trainers.errors import CheckpointError, ConfigError
@@ -111,24 +110,6 @@ def test_arms_of_one_seed_see_the_same_crops_at_each_step(tiny, images, recorder
         chains.append([m["data/chain"] for step, m in one.records if "data/chain" in m])
     assert len(chains[0]) == len(set(chains[0])) == tiny.steps
     assert all(chain == chains[0] for chain in chains)
-
-
-@pytest.mark.parametrize("kind", ["centering", "sinkhorn"])
-def test_two_workers_see_the_same_data_and_lose_only_rounding(
-    tiny, images, recorder, tmp_path, kind
-):
-    change = {} if kind == tiny.targets.kind else {"targets.kind": kind}
-    config = override(tiny, {**change, "loss.patches": 0.5})
-    alone = recorder()
-    run(config, images, alone, tmp_path / "alone")
-    (together,) = run_group(2, Job(config, tmp_path / "two"))
-    pairs = list(zip(alone.records, [r for r in together if r[1]], strict=True))
-    assert len(pairs) == tiny.steps + 1
-    for (step, one), (same_step, two) in pairs:
-        assert step == same_step
-        if "data/chain" in one:
-            assert one["data/chain"] == two["data/chain"]
-            assert two["loss/total"] == pytest.approx(one["loss/total"], rel=2e-5)
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -49,6 +49,11 @@ def records(job, world):
     return found
 
 
+def records_and_held(job, world):
+    """Both of these."""
+    return records(job, world), held_parameters(job, world)
+
+
 def _member(rank, size, port, task, jobs, queue):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)

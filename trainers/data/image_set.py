@@ -19,7 +19,6 @@ from trainers.data import arrow
 from trainers.data.arrow import Manifest, identifier
 from trainers.data.decode import UnreadableImage, decode_square, decoding_threads
 from trainers.data.digits import digits
-from trainers.data.gpu_decode import decode_squares_on
 from trainers.data.ingest import Progress, ingest
 from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
@@ -89,6 +88,9 @@ class ImageSet:
         if self._kept is not None:
             return self._kept[places].to(device)
         if device.type == "cuda":
+            # Here, since torchvision takes its time to import and a CPU has no use for it.
+            from trainers.data.gpu_decode import decode_squares_on
+
             return decode_squares_on(device, places.tolist(), self._read, self._squares, self._side)
         return self._squares(places.tolist())
 
