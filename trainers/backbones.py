@@ -7,9 +7,11 @@ what the module itself gave.
 """
 
 import difflib
+import functools
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch.nn import functional
 from trainers.errors import CheckpointError, InputError
 from trainers.forward_draws import ForwardDraws
 from trainers.pretrained import read_weights
-from trainers.vit import Features
+from trainers.vit import Features, Layer, Observer
 
 TOLERANCE = 1e-4
 """Largest difference between an attention module's output and ours of its queries and keys."""
@@ -55,24 +57,24 @@ class TimmBackbone(nn.Module):
         draws: ForwardDraws | None = None,
         *,
         only_first: bool = False,
-        observe: bool = False,
+        observe: Observer | None = None,
     ) -> Features:
         """Features of images [B, 3, S, S], normalised as the model wants them.
 
-        `observe` also returns queries and keys, after their norms and rotations, and the outputs
-        of the blocks. `draws` are ignored. Raises InputError when S is no multiple of the patch.
+        `observe` is handed each layer in turn, its queries and keys after their norms and
+        rotations. `draws` are ignored. Raises InputError when S is no multiple of the patch.
         """
         grid = self._grid(images)
-        with _watched(self.model.blocks if observe else []) as seen, torch.no_grad():
+        if observe is None:
             tokens = self.model.forward_features(images)
-            queries_keys = tuple(_queries_keys_values(*call[:3])[:2] for call in seen.attention)
+        else:
+            with _watched(self.model.blocks, lambda *seen: observe(_layer(*seen))):
+                tokens = self.model.forward_features(images)
         return Features(
             tokens=tokens[:, : self.has_cls + self.registers_count] if only_first else tokens,
             grid=grid,
             has_cls=self.has_cls,
             registers_count=self.registers_count,
-            queries_keys=queries_keys,
-            blocks=tuple(seen.outputs),
         )
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
@@ -91,54 +93,68 @@ class TimmBackbone(nn.Module):
         generator = torch.Generator().manual_seed(0)
         weight = next(self.model.parameters())
         images = torch.randn(1, 3, *self.image_size, generator=generator).to(weight)
-        with _watched(self.model.blocks) as seen:
+        with _watched(self.model.blocks, self._compare):
             self.model.forward_features(images)
-        for number, (attention, tokens, rotation, given) in enumerate(seen.attention):
-            where = f"{self.name}: blocks.{number}.attn ({type(attention).__name__})"
-            try:
-                queries, keys, values = _queries_keys_values(attention, tokens, rotation)
-                made = _mixed(attention, tokens, queries, keys, values)
-            except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{where} is of a kind that cannot be measured: {error}"
-                ) from error
-            if made.shape != given.shape or not torch.allclose(made, given, atol=TOLERANCE):
-                raise InputError(
-                    f"{where} is of a kind that cannot be measured: softmax(q kᵀ / √K) of its "
-                    "queries and keys does not give its output"
-                )
+
+    def _compare(self, seen: "_Attended", number: int, _: Tensor) -> None:
+        where = f"{self.name}: blocks.{number}.attn ({type(seen.module).__name__})"
+        try:
+            queries, keys, values = _queries_keys_values(seen.module, seen.tokens, seen.rotation)
+            made = _mixed(seen.module, seen.tokens, queries, keys, values)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{where} is of a kind that cannot be measured: {error}") from error
+        if made.shape != seen.output.shape or not torch.allclose(made, seen.output, atol=TOLERANCE):
+            raise InputError(
+                f"{where} is of a kind that cannot be measured: softmax(q kᵀ / √K) of its "
+                "queries and keys does not give its output"
+            )
 
 
-class _Seen:
-    """What was caught in one forward pass, block by block."""
+@dataclass(frozen=True)
+class _Attended:
+    """What entered and left an attention module."""
 
-    def __init__(self) -> None:
-        self.attention: list[tuple[Any, Tensor, Tensor | None, Tensor]] = []
-        """module, tokens that entered, their rotation, tokens that left"""
-        self.outputs: list[Tensor] = []
+    module: Any
+    tokens: Tensor
+    rotation: Tensor | None
+    output: Tensor
 
 
 @contextmanager
-def _watched(blocks: Any) -> Iterator[_Seen]:
-    """Catch what enters and leaves the attention of `blocks`, and what leaves the blocks."""
-    seen = _Seen()
+def _watched(blocks: Any, see: Callable[[_Attended, int, Tensor], None]) -> Iterator[None]:
+    """Call `see` with what went through the attention of each block, its number from 0, and what
+    left the block."""
+    attended: list[_Attended] = []
 
-    def attended(module: Any, given: Any, named: dict[str, Any], output: Tensor) -> None:
+    def caught(module: Any, given: Any, named: dict[str, Any], output: Tensor) -> None:
         rotation = named.get("rope", given[1] if len(given) > 1 else None)
-        seen.attention.append((module, given[0], rotation, output))
+        attended.append(_Attended(module, given[0], rotation, output))
 
-    def left(_: Any, __: Any, output: Tensor) -> None:
-        seen.outputs.append(output)
+    def left(number: int, _: Any, __: Any, output: Tensor) -> None:
+        see(attended.pop(), number, output)
 
     hooks = []
-    for block in blocks:
-        hooks.append(block.attn.register_forward_hook(attended, with_kwargs=True))
-        hooks.append(block.register_forward_hook(left))
+    for number, block in enumerate(blocks):
+        hooks.append(block.attn.register_forward_hook(caught, with_kwargs=True))
+        hooks.append(block.register_forward_hook(functools.partial(left, number)))
     try:
-        yield seen
+        yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _layer(seen: _Attended, number: int, output: Tensor) -> Layer:
+    queries, keys, values = _queries_keys_values(seen.module, seen.tokens, seen.rotation)
+    return Layer(
+        number=number + 1,
+        queries=queries,
+        keys=keys,
+        values=values,
+        projection=seen.module.proj.weight.T.unflatten(0, (-1, values.shape[-1])),
+        normalised=seen.tokens,
+        tokens=output,
+    )
 
 
 def _queries_keys_values(

@@ -397,16 +397,44 @@ class EvaluationConfig(Knobs):
         256, "images whose patches the position probe sees, at most", source=OURS, ge=4
     )
     globality_images: int = knob(
-        256, "held-out images whose attention is measured, at most", source=OURS, ge=1
+        4096,
+        "held-out images on which globality is measured at step 0 and at the last, at most",
+        source="METRICS A.9",
+        ge=1,
+    )
+    globality_probe_images: int = knob(
+        64,
+        "the first held-out images, on which attention of teacher and student is measured each "
+        "time",
+        source="METRICS A.9",
+        ge=1,
+    )
+    causal_images: int = knob(
+        32,
+        "images on which influence and gradient reach are measured, below 2 none",
+        source="METRICS M11",
+        ge=0,
+    )
+    replacement: Literal["mean", "other"] = knob(
+        "mean",
+        "what stands in for a patch whose influence is measured: the mean patch at its place, or "
+        "that of another image",
+        source="Parodi et al. 2026",
+    )
+    patch_queries: int = knob(
+        64,
+        "patch queries that are measured on grids of more than 196 patches, spread over them",
+        source="METRICS A.9",
+        ge=1,
+    )
+    attention_memory: float = knob(
+        16.0, "attention weights held at once while measuring", unit="MiB", source=OURS, gt=0
     )
     globality_layers: tuple[Annotated[int, Field(ge=1)], ...] = knob(
         (1, 2),
         "primary layer set, blocks counted from 1; the final block is reported apart",
         source="METRICS, layer sets",
         min_length=1,
-    )
-    query_chunk: int = knob(
-        64, "patch queries whose attention is held at once, bounds memory", source=OURS, ge=1
     )
 
 

@@ -1,5 +1,6 @@
 """What is measured of the networks on held-out images: k-NN, probes, collapse panel, attention."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -8,15 +9,17 @@ from torch import Tensor
 from trainers.augment import evaluation_crops, normalize
 from trainers.config import TrainConfig
 from trainers.data.image_set import ImageSet
+from trainers.evals.alignment import Alignment
 from trainers.evals.collapse import MOST_IMAGES, collapse_panel, feature_panel
-from trainers.evals.knn import knn_accuracy
+from trainers.evals.knn import gaps, knn_accuracy
 from trainers.evals.linear_probe import linear_accuracy
 from trainers.evals.position_probe import position_r2
 from trainers.forward_draws import ForwardDraws, keyed, wandering_cls
-from trainers.globality.statistics import Accumulator, measure_attention
-from trainers.sites import EACH_PATCH, feature_site, read_out, sites
+from trainers.globality.instruments import Instruments, Settings, of_first
+from trainers.globality.statistics import AttentionStatistics
+from trainers.sites import EACH_PATCH, feature_site, patch_at, read_out, sites
 from trainers.state import Network, TrainState
-from trainers.vit import Features
+from trainers.vit import Features, Layer, Observer
 
 Metrics = dict[str, float]
 Progress = Callable[[int, int], None]
@@ -39,14 +42,14 @@ def evaluate(
     Each image goes through the teacher once, in float32. Probes are trained where the
     configuration has them, at step 0 and at its last step, or as `probe` says.
     """
-    if probe is None:
-        probe = state.step in (0, config.steps)
-    probe = probe and config.evaluation.probes
+    knobs = config.evaluation
+    thorough = state.step in (0, config.steps) if probe is None else probe
+    probe = thorough and knobs.probes
     networks = (state.student, state.teacher)
     for network in networks:
         network.eval()
     panel = _Panel(state, config)
-    attention = _Attention(config)
+    globality = _Globality(state, config, thorough)
     classified = _Classified(state.teacher, config, probe)
     position: list[Tensor] = []
     held_out, known = len(images.test), len(images.train) * (images.labels is not None)
@@ -54,25 +57,26 @@ def evaluate(
     metrics: Metrics = {}
 
     done = 0
-    for crops, draws in _batches(images, images.test, config, device):
-        looked_at = attention.wants(done)
-        output = state.teacher(crops, draws, observe=looked_at or (probe and known > 0))
-        if looked_at:
-            attention.see(output, done)
+    for crops, draws, identifiers in _batches(images, images.test, config, device):
+        blocks = _Outputs(knobs.linear_blocks if probe and known else 0)
+        output = state.teacher(crops, draws, observe=globality.observer(done, blocks))
+        globality.see(crops, draws, identifiers, done)
         panel.see(output, crops, draws, done)
         if known:
-            classified.see(output)
-        if probe and done < config.evaluation.position_images:
-            position.append(output.patches[: config.evaluation.position_images - done])
+            classified.see(output, blocks, identifiers)
+        if probe and done < knobs.position_images:
+            position.append(output.patches[: knobs.position_images - done])
         done += len(crops)
         if progress:
             progress(done, held_out + known)
-    metrics |= panel.metrics() | attention.metrics()
+    metrics |= panel.metrics() | globality.metrics()
     if probe:
         metrics |= position_r2(torch.cat(position), output.grid)
     if images.labels is not None:
-        for crops, draws in _batches(images, images.train, config, device):
-            classified.see(state.teacher(crops, draws, observe=probe))
+        for crops, draws, identifiers in _batches(images, images.train, config, device):
+            blocks = _Outputs(knobs.linear_blocks if probe else 0)
+            output = state.teacher(crops, draws, observe=blocks if probe else None)
+            classified.see(output, blocks, identifiers)
             done += len(crops)
             if progress:
                 progress(done, held_out + known)
@@ -85,8 +89,9 @@ def evaluate(
 
 def _batches(
     images: ImageSet, places: Tensor, config: TrainConfig, device: torch.device
-) -> Iterator[tuple[Tensor, ForwardDraws]]:
-    """Unaugmented crops of the images at `places`, ready for a backbone, and its draws."""
+) -> Iterator[tuple[Tensor, ForwardDraws, Tensor]]:
+    """Unaugmented crops of the images at `places`, ready for a backbone, its draws, and int64 [B]
+    that name the images."""
     grid = (config.augment.global_size // config.model.patch_size,) * 2
     for batch in places.split(config.evaluation.batch_size):
         crops = evaluation_crops(
@@ -97,11 +102,22 @@ def _batches(
         identifiers = images.identifiers[batch].to(device)
         never = torch.zeros_like(identifiers)
         source = keyed(config.seed, "cls position/evaluation", identifiers, never, range(1))
-        yield normalize(crops), ForwardDraws(cls_patch=wandering_cls(source, config.model, grid))
+        draws = ForwardDraws(cls_patch=wandering_cls(source, config.model, grid))
+        yield normalize(crops), draws, identifiers
+
+
+class _Outputs:
+    """An observer that keeps the outputs of some last blocks, [B, T, D] each; none of 0 blocks."""
+
+    def __init__(self, blocks: int) -> None:
+        self.kept: deque[Tensor] = deque(maxlen=blocks)
+
+    def __call__(self, layer: Layer) -> None:
+        self.kept.append(layer.tokens)
 
 
 class _Classified:
-    """k-NN and linear probe of held-out images, on [CLS] and on the mean patch token.
+    """k-NN and linear probe of held-out images, on each token that could stand for an image.
 
     Images come held-out ones first. Kept are, of each site, the features of the last blocks
     [n, blocks, D], each through the last norm; of the last block alone when nothing is probed.
@@ -109,47 +125,62 @@ class _Classified:
 
     def __init__(self, teacher: Network, config: TrainConfig, probe: bool) -> None:
         self.norm = teacher.backbone.norm
-        self.knobs = config.evaluation
+        self.config = config
         self.probe = probe
-        self.names = (
-            {"cls": "cls", "patches": "patch"} if config.model.cls else {"patches": "patch"}
-        )
-        self.features: dict[str, list[Tensor]] = {site: [] for site in self.names}
+        self.features: dict[str, list[Tensor]] = {}
 
-    def see(self, output: Features) -> None:
+    def see(self, output: Features, blocks: _Outputs, identifiers: Tensor) -> None:
         layers = [output.tokens]
         if self.probe:
-            earlier = output.blocks[-self.knobs.linear_blocks : -1]
+            earlier = list(blocks.kept)[:-1]
             layers = [*(self.norm(tokens) for tokens in earlier), output.tokens]
-        for site, kept in self.features.items():
-            if site == "cls":
-                kept.append(torch.stack([tokens[:, 0] for tokens in layers], dim=1))
-            else:
-                first = output.first
-                kept.append(torch.stack([tokens[:, first:].mean(1) for tokens in layers], dim=1))
+        for token, place in self._places(output, identifiers).items():
+            kept = self.features.setdefault(token, [])
+            kept.append(torch.stack([place(tokens) for tokens in layers], dim=1))
+
+    def _places(
+        self, output: Features, identifiers: Tensor
+    ) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Of each name, how its vector [B, D] is read from tokens [B, T, D]."""
+        first = output.first
+        rows = torch.arange(len(identifiers), device=identifiers.device)
+        zeros = torch.zeros_like(identifiers)
+        source = keyed(self.config.seed, "random patch/evaluation", identifiers, zeros, range(1))
+        patches = output.tokens.shape[1] - first
+        chance = first + (source.uniform(1)[:, 0] * patches).long()
+        places: dict[str, Callable[[Tensor], Tensor]] = {
+            "patch": lambda tokens: tokens[:, first:].mean(1),
+            "random_patch": lambda tokens: tokens[rows, chance],
+        }
+        if output.has_cls:
+            places["cls"] = lambda tokens: tokens[:, 0]
+        if output.registers_count:
+            places["register"] = lambda tokens: tokens[:, int(output.has_cls)]
+        return places
 
     def metrics(self, asked: Tensor, known: Tensor) -> Metrics:
         """By the labels of held-out and of training images."""
+        knobs = self.config.evaluation
         metrics: Metrics = {}
-        for site, name in self.names.items():
-            queries, bank = torch.cat(self.features[site]).split([len(asked), len(known)])
+        for name, features in self.features.items():
+            queries, bank = torch.cat(features).split([len(asked), len(known)])
             metrics[f"knn/{name}_top1"] = knn_accuracy(
                 bank[:, -1],
                 known,
                 queries[:, -1],
                 asked,
-                neighbours=self.knobs.knn_neighbours,
-                temperature=self.knobs.knn_temperature,
+                neighbours=knobs.knn_neighbours,
+                temperature=knobs.knn_temperature,
             )
-            if self.probe:
+            if self.probe and name in ("cls", "patch"):
                 metrics[f"linear_probe/{name}_top1"] = linear_accuracy(
                     bank.flatten(1),
                     known,
                     queries.flatten(1),
                     asked,
-                    penalty=self.knobs.linear_penalty,
+                    penalty=knobs.linear_penalty,
                 )
-        return metrics
+        return metrics | gaps(metrics)
 
 
 class _Panel:
@@ -193,29 +224,66 @@ class _Panel:
         )
 
 
-class _Attention:
-    """Attention statistics of the first held-out images, per block and head and summarised."""
+class _Globality:
+    """Globality of the teacher, and the attention of the student against it.
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.knobs = config.evaluation
-        self.total: Accumulator | None = None
+    All instruments on up to `globality_images` when the evaluation is thorough; else attention
+    alone, on the first `globality_probe_images`. The student's always on those.
+    """
 
-    def wants(self, done: int) -> bool:
-        """Whether the images after the first `done` are looked at."""
-        return done < self.knobs.globality_images
-
-    def see(self, output: Features, done: int) -> None:
-        """Take observed features, after `done` images."""
-        left = self.knobs.globality_images - done
-        part = measure_attention(
-            [(queries[:left], keys[:left]) for queries, keys in output.queries_keys],
-            output.grid,
-            self.knobs.query_chunk,
-            has_cls=output.has_cls,
-            registers=output.registers_count,
+    def __init__(self, state: TrainState, config: TrainConfig, thorough: bool) -> None:
+        knobs, model = config.evaluation, config.model
+        grid = (config.augment.global_size // model.patch_size,) * 2
+        device = next(state.teacher.parameters()).device
+        self.thorough = thorough
+        self.primary = knobs.globality_layers
+        self.student = state.student
+        self.probe_images = knobs.globality_probe_images
+        self.most = knobs.globality_images if thorough else self.probe_images
+        self.instruments = Instruments(
+            state.teacher,
+            grid,
+            has_cls=model.cls,
+            registers=model.registers,
+            fixed_patch=patch_at(config.loss.fixed_patch_place, grid),
+            device=device,
+            settings=Settings(
+                memory=knobs.attention_memory,
+                patch_queries=knobs.patch_queries,
+                causal_images=knobs.causal_images,
+                replacement=knobs.replacement,
+                seed=config.seed,
+            ),
         )
-        self.total = part if self.total is None else self.total.merge(part)
+        tokens = self.instruments.tokens
+        self.of_student = AttentionStatistics(
+            tokens, memory=knobs.attention_memory, group="student"
+        )
+        self.alike = Alignment(tokens)
+
+    def observer(self, done: int, *others: Observer) -> Observer:
+        """For the teacher's pass over the images after the first `done`."""
+        left = self.most - done
+        if left <= 0:
+            return of_first(None, *others)
+        mine: Observer = self.instruments.attention
+        if self.thorough:
+            mine = of_first(None, self.instruments.observer(), self.alike)
+        return of_first(None, of_first(left, mine), *others)
+
+    def see(self, crops: Tensor, draws: ForwardDraws, identifiers: Tensor, done: int) -> None:
+        """The images that the teacher was just observed on."""
+        left = self.most - done
+        if self.thorough and left > 0:
+            some = torch.arange(min(left, len(crops)), device=crops.device)
+            self.instruments.see(crops[some], draws.rows(some), identifiers[some])
+        left = self.probe_images - done
+        if left > 0:
+            some = torch.arange(min(left, len(crops)), device=crops.device)
+            self.student(crops[some], draws.rows(some), observe=self.of_student)
 
     def metrics(self) -> Metrics:
-        assert self.total is not None
-        return self.total.metrics(self.knobs.globality_layers)
+        """By name; each layer and head of the teacher's attention too."""
+        total = self.instruments.total() if self.thorough else self.instruments.attention.total
+        total = total.merge(self.of_student.total)
+        return total.metrics(self.primary, by_head=("globality",)) | self.alike.metrics()

@@ -4,6 +4,7 @@ Each is keyed by (image, epoch, view), like the crops. The model takes the draws
 no randomness of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,16 @@ class ForwardDraws:
             for draws in (self.keep, self.mask, self.cls_patch)
         )
         return ForwardDraws(keep=keep, mask=mask, cls_patch=patch)
+
+
+def joined(parts: Sequence[ForwardDraws]) -> ForwardDraws:
+    """The draws of the rows of all parts, one part after the other."""
+
+    def of(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else torch.cat(values)
+
+    return ForwardDraws(keep=of("keep"), mask=of("mask"), cls_patch=of("cls_patch"))
 
 
 def keyed(seed: int, purpose: str, identifiers: Tensor, epochs: Tensor, views: range) -> "Keyed":

@@ -1,8 +1,8 @@
 """Every metric a run reports: its name, and its meaning with unit, range and source."""
 
 from trainers import sites
-from trainers.evals import collapse, knn, linear_probe, position_probe
-from trainers.globality import statistics
+from trainers.evals import alignment, collapse, knn, linear_probe, position_probe
+from trainers.globality import descriptions
 
 PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
 """Metrics of held-out images that take training a probe, at step 0 and at the last step."""
@@ -11,7 +11,8 @@ EVALUATED = {
     **knn.DESCRIPTIONS,
     **PROBED,
     **collapse.DESCRIPTIONS,
-    **statistics.DESCRIPTIONS,
+    **descriptions.DESCRIPTIONS,
+    **alignment.DESCRIPTIONS,
 }
 """Metrics of held-out images; where not PROBED, measured at a cadence too."""
 

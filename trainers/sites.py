@@ -44,12 +44,12 @@ def read_out(features: Features, site: str, config: LossConfig) -> Tensor:
     if site == "register_token":
         return features.registers[:, 0]
     if site == "fixed_patch":
-        return features.patches[:, _patch_at(config.fixed_patch_place, features.grid)]
+        return features.patches[:, patch_at(config.fixed_patch_place, features.grid)]
     assert site == "patches", site
     return features.patches.mean(1)
 
 
-def _patch_at(place: tuple[float, float], grid: tuple[int, int]) -> int:
+def patch_at(place: tuple[float, float], grid: tuple[int, int]) -> int:
     """Number of the patch that holds the point at `place`, each coordinate in [-1, 1]."""
     row, column = (
         min(int((coordinate + 1) / 2 * side), side - 1)

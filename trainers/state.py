@@ -11,7 +11,7 @@ from trainers.forward_draws import ForwardDraws
 from trainers.head import ProjectionHead
 from trainers.optim import make_optimizer
 from trainers.sites import sites
-from trainers.vit import Features, VisionTransformer, initialise
+from trainers.vit import Features, Observer, VisionTransformer, initialise
 from trainers.world import World
 
 
@@ -34,7 +34,7 @@ class Network(nn.Module):
         draws: ForwardDraws | None = None,
         *,
         only_first: bool = False,
-        observe: bool = False,
+        observe: Observer | None = None,
     ) -> Features:
         """Features of images [B, 3, S, S]; the head is applied to a read-out of them."""
         features: Features = self.backbone(images, draws, only_first=only_first, observe=observe)

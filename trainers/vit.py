@@ -5,6 +5,7 @@ patches row by row), D features, H heads, K features of a head.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +29,35 @@ SHORT = 64
 """Tokens up to which attention is computed without the fused kernel on a CPU."""
 
 Rotation = tuple[Tensor, Tensor]
-QueriesKeys = tuple[Tensor, Tensor]
+Heads = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What happened in one block, for instruments: handed over as soon as the block is done."""
+
+    number: int
+    """counted from 1"""
+    queries: Tensor
+    """[B, H, T, K]; attention is softmax(q kᵀ / √K)"""
+    keys: Tensor
+    """[B, H, T, K]"""
+    values: Tensor
+    """[B, H, T, K]"""
+    projection: Tensor
+    """[H, K, D], what each head's mixed values are multiplied with"""
+    normalised: Tensor
+    """[B, T, D], the tokens that attention saw, behind its layer norm"""
+    tokens: Tensor
+    """[B, T, D], output of the block, before the last norm"""
+
+
+Observer = Callable[[Layer], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Normalised output tokens of a batch, and what was inside when it was asked for."""
+    """Normalised output tokens of a batch."""
 
     tokens: Tensor
     """[B, T, D], or [B, P, D] when only the first ones were asked for"""
@@ -41,10 +65,6 @@ class Features:
     """rows and columns of patches; their product is N"""
     has_cls: bool
     registers_count: int
-    queries_keys: tuple[QueriesKeys, ...] = ()
-    """of each block, queries and keys [B, H, T, K]; attention is softmax(q kᵀ / √K)"""
-    blocks: tuple[Tensor, ...] = ()
-    """output tokens of each block, [B, T, D], before the last norm"""
 
     @property
     def first(self) -> int:
@@ -80,8 +100,8 @@ class Attention(nn.Module):
 
     def forward(
         self, tokens_BTD: Tensor, rotation: Rotation | None, wanted: int
-    ) -> tuple[Tensor, QueriesKeys]:
-        """Mixed tokens [B, wanted, D] of the first ones, and the queries and keys that mixed them.
+    ) -> tuple[Tensor, Heads]:
+        """Mixed tokens [B, wanted, D] of the first ones, and queries, keys and values of the heads.
 
         With fewer than all wanted, nothing is computed for the queries of the others.
         """
@@ -102,7 +122,7 @@ class Attention(nn.Module):
             keys = rotate(keys, cosine, sine)
         mixed = attend(queries, keys, values)
         mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
-        return self.projection(mixed_BTD), (queries, keys)
+        return self.projection(mixed_BTD), (queries, keys, values)
 
     def _by_head(self, projected: Tensor, parts: int) -> Tensor:
         """[B, T, parts · D] as [B, H, parts, T, K]."""
@@ -137,20 +157,37 @@ class Block(nn.Module):
         rotation: Rotation | None,
         keep: Tensor | None,
         wanted: int,
-        observe: bool,
-    ) -> tuple[Tensor, QueriesKeys | None]:
-        """The first `wanted` tokens after the block, and its queries and keys to `observe`.
+        number: int = 1,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """The first `wanted` tokens after the block, which is the `number`-th.
 
         `keep` [B, 2] are the factors of the two branches of each image.
         """
-        mixed, queries_keys = self.attention(self.norm1(tokens_BTD), rotation, wanted)
+        normalised = self.norm1(tokens_BTD)
+        mixed, heads = self.attention(normalised, rotation, wanted)
         if keep is not None:
             mixed = mixed * keep[:, 0, None, None]
         tokens_BTD = tokens_BTD[:, :wanted] + mixed
         hidden = self.contract(functional.gelu(self.expand(self.norm2(tokens_BTD))))
         if keep is not None:
             hidden = hidden * keep[:, 1, None, None]
-        return tokens_BTD + hidden, queries_keys if observe else None
+        tokens_BTD = tokens_BTD + hidden
+        if observe is not None:
+            queries, keys, values = heads
+            projection = self.attention.projection.weight.T.unflatten(0, (-1, keys.shape[-1]))
+            observe(
+                Layer(
+                    number=number,
+                    queries=queries,
+                    keys=keys,
+                    values=values,
+                    projection=projection,
+                    normalised=normalised,
+                    tokens=tokens_BTD,
+                )
+            )
+        return tokens_BTD
 
 
 class VisionTransformer(nn.Module):
@@ -188,39 +225,33 @@ class VisionTransformer(nn.Module):
         draws: ForwardDraws | None = None,
         *,
         only_first: bool = False,
-        observe: bool = False,
+        observe: Observer | None = None,
     ) -> Features:
         """Features of images [B, 3, S, S]; S a multiple of the patch size.
 
-        `only_first` leaves out what the last block computes for patches alone; `observe` also
-        returns queries, keys and the outputs of the blocks.
+        `only_first` leaves out what the last block computes for patches alone. `observe` is handed
+        each layer in turn; what it does not keep is not kept.
         """
         draws = draws or ForwardDraws()
         tokens_BTD, grid = self._embed(images, draws)
         first = self.config.cls + self.config.registers
         rotation = self._rotation(grid)
         last = len(self.blocks) - 1
-        queries_keys, outputs = [], []
         for number, block in enumerate(self.blocks):
             wanted = first if only_first and number == last else tokens_BTD.shape[1]
             keep = None if draws.keep is None else draws.keep[:, number]
             if self.checkpointing and torch.is_grad_enabled():
-                tokens_BTD, pair = checkpoint(
-                    block, tokens_BTD, rotation, keep, wanted, observe,
+                tokens_BTD = checkpoint(
+                    block, tokens_BTD, rotation, keep, wanted,
                     use_reentrant=False, preserve_rng_state=False,
                 )  # fmt: skip
             else:
-                tokens_BTD, pair = block(tokens_BTD, rotation, keep, wanted, observe)
-            if observe:
-                queries_keys.append(pair)
-                outputs.append(tokens_BTD)
+                tokens_BTD = block(tokens_BTD, rotation, keep, wanted, number + 1, observe)
         return Features(
             tokens=self.norm(tokens_BTD),
             grid=grid,
             has_cls=self.config.cls,
             registers_count=self.config.registers,
-            queries_keys=tuple(queries_keys),
-            blocks=tuple(outputs),
         )
 
     def _embed(self, images: Tensor, draws: ForwardDraws) -> tuple[Tensor, Grid]:

@@ -1,5 +1,7 @@
 """Weighted k-nearest-neighbour accuracy (Wu et al. 2018; eval_knn of Caron et al. 2021)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -7,7 +9,21 @@ from torch.nn import functional
 DESCRIPTIONS = {
     "knn/cls_top1": "k-NN accuracy of held-out images on [CLS]; share, 0 to 1 (Caron et al. 2021)",
     "knn/patch_top1": "k-NN accuracy of held-out images on the mean patch token; share, 0 to 1",
+    "knn/random_patch_top1": "the same on one patch token of each image, drawn by chance",
+    "knn/register_top1": "the same on the first register",
+    "gap/patch": "k-NN accuracy of [CLS] minus that of the mean patch token (M12); -1 to 1",
+    "gap/random_patch": "k-NN accuracy of [CLS] minus that of a single random patch (M12)",
 }
+
+
+def gaps(accuracies: Mapping[str, float]) -> dict[str, float]:
+    """M12, what [CLS] knows of an image that patch tokens do not, from accuracies by name."""
+    if "knn/cls_top1" not in accuracies:
+        return {}
+    return {
+        f"gap/{name}": accuracies["knn/cls_top1"] - accuracies[f"knn/{name}_top1"]
+        for name in ("patch", "random_patch")
+    }
 
 
 def knn_accuracy(

@@ -10,6 +10,7 @@ N = gh · gw patches.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,17 +81,107 @@ def coverage(maps_QN: Tensor, shares: tuple[float, ...], excluded: Tensor | None
     ``K = k - 1 + (p - S_{k-1}) / p_(k)`` with the first k of the sorted weights reaching p.
     """
     counted = maps_QN.shape[-1] - (excluded is not None)
-    ordered = maps_QN.sort(-1, descending=True).values
+    ordered = descending(maps_QN)
     reached = ordered.cumsum(-1)
-    found = []
-    for share in shares:
-        # Of the sum as rounded: it may be just below 1, and no weight of 0 may count.
-        goal = share * reached[..., -1:]
-        first = (reached < goal).sum(-1, keepdim=True)
-        beyond = (reached.gather(-1, first) - goal) / ordered.gather(-1, first)
-        number = (first + 1 - beyond)[..., 0]
-        found.append(number / (share * counted))
-    return found
+    # Of the sum as rounded: it may be just below 1, and no weight of 0 may count.
+    goals = reached[..., -1:] * torch.tensor(shares, device=reached.device)
+    first = torch.searchsorted(reached, goals).clamp(max=maps_QN.shape[-1] - 1)
+    beyond = (reached.gather(-1, first) - goals) / ordered.gather(-1, first)
+    numbers = (first + 1 - beyond).unbind(-1)
+    return [number / (share * counted) for number, share in zip(numbers, shares, strict=True)]
+
+
+def descending(rows: Tensor) -> Tensor:
+    """Each row [..., N] from its largest value to its smallest; NaN comes first."""
+    if rows.device.type != "cpu":
+        return rows.sort(-1, descending=True).values
+    # On a CPU with wide vectors NumPy's sort takes a tenth of the time of PyTorch's.
+    return torch.from_numpy(np.sort(rows.contiguous().numpy(), axis=-1)).flip(-1)
+
+
+def patch_distances(grid: Grid, places: Tensor) -> Tensor:
+    """Euclidean distance, in patches, from each of the patches `places` [Q] to all, [Q, N]."""
+    x = _positions(grid, torch.empty(0, device=places.device))
+    return torch.cdist(x[places], x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def distance_ratio(maps_QN: Tensor, grid: Grid, places: Tensor) -> Tensor:
+    """M4, mean distance of attention [..., Q] of patch queries `places` over that of uniform.
+
+    ``Σ p d / mean d`` over the counted patches, which are all but the query itself. 0 would be all
+    on itself, 1 is uniform.
+    """
+    distances = patch_distances(grid, places)
+    baseline = distances.sum(-1) / (len(distances[0]) - 1)
+    return (maps_QN * distances).sum(-1) / baseline
+
+
+def nearest_distance_ratio(maps_QN: Tensor, grid: Grid, chunk: int = 256) -> Tensor:
+    """M4 without a position of the query, [..., Q]: the least distance ratio from any patch.
+
+    ``min over v of Σ p_j d_vj / mean_j d_vj``; at most 1 for uniform. 0 for one patch. No more
+    than `chunk` places v are looked at at once.
+    """
+    least: Tensor | None = None
+    for places in torch.arange(maps_QN.shape[-1], device=maps_QN.device).split(chunk):
+        distances = patch_distances(grid, places)
+        found = (maps_QN @ (distances / distances.mean(-1, keepdim=True)).T).amin(-1)
+        least = found if least is None else torch.minimum(least, found)
+    assert least is not None
+    return least
+
+
+def locality(weighted_distance: Tensor, weighted_baseline: Tensor) -> Tensor:
+    """M5, query-relative locality of a set of maps, from ``Σ_ij p_ij d_ij`` and ``Σ_ij p_ij d̄_j``.
+
+    d̄_j is the mean distance of the queries from patch j, so a map that all queries share has
+    locality 0 whatever it looks like, and 1 is each query on itself. Maps count the query's own
+    patch. NaN where there is no distance at all.
+    """
+    return 1 - weighted_distance / torch.where(weighted_baseline > 0, weighted_baseline, torch.nan)
+
+
+def mutual_information(mean_map_N: Tensor, mean_row_entropy: Tensor, queries: int) -> Tensor:
+    """M8, normalised mutual information [...] of queries and keys (Park et al. 2023).
+
+    From the mean map [..., N] of the queries, in which each has the same weight, and the mean
+    entropy [...] of their maps, nats: ``I / √(H(q) H(k))`` with ``I = H(k) - mean H(row)``. 0 when
+    all queries have one map, 1 for the identity; NaN where an entropy is 0.
+    """
+    of_keys = torch.special.entr(mean_map_N).sum(-1)
+    information = (of_keys - mean_row_entropy).clamp(min=0)
+    scale = of_keys * math.log(queries)
+    return information / torch.where(scale > 0, scale, torch.nan).sqrt()
+
+
+def positional_bias(mean_map_N: Tensor, counted: int) -> Tensor:
+    """M7 B, ``1 - H(mean map over images) / ln N`` [...]: what of a map is alike in all images.
+
+    0 when the mean map is uniform, 1 when every image has the same single patch.
+    """
+    return 1 - torch.special.entr(mean_map_N).sum(-1) / math.log(counted)
+
+
+def content_dependence(mean_map_N: Tensor, mean_entropy: Tensor, counted: int) -> Tensor:
+    """M7 C, ``H(mean map) - mean H(map)`` over ln N [...]: what of a map depends on the image.
+
+    `mean_entropy` is over images, nats. 0 when all images have one map; B + C is the selectivity
+    ``1 - mean H / ln N``.
+    """
+    return (torch.special.entr(mean_map_N).sum(-1) - mean_entropy) / math.log(counted)
+
+
+def sink_concentration(received_T: Tensor) -> Tensor:
+    """M9, ``ln(max c / median c)`` [...] of the attention c [..., T] that each token receives."""
+    return (received_T.amax(-1) / received_T.median(-1).values).log()
+
+
+def outlier_share(norms: Tensor) -> Tensor:
+    """M9, share of tokens whose norm [..., N] is above ``median + 5 · 1.4826 · MAD`` (Darcet 2024,
+    with a threshold that fits any model)."""
+    median = norms.median(-1, keepdim=True).values
+    deviation = (norms - median).abs().median(-1, keepdim=True).values
+    return (norms > median + 5 * 1.4826 * deviation).float().mean(-1)
 
 
 def beyond_uniform(mass: Tensor, tokens: int, counted: int = 1) -> Tensor:

@@ -1,167 +1,238 @@
 """Attention statistics in one pass, without ever holding the whole attention of a layer.
 
+An `AttentionStatistics` is handed each layer as the network computes it. The rows of [CLS],
+registers and one fixed patch cost O(T) each; rows of patch queries are made in parts of a bounded
+size, reduced to numbers at once, and forgotten. All in float32.
+
 Shapes: B images, H heads, T = P + N tokens (P first ones: [CLS] if there is one, then registers),
-N patches, Q queries at once, K features of a head.
+N patches, Q queries, K features of a head.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
+from trainers.globality.accumulator import Accumulator, map_sums
 from trainers.globality.functionals import (
     Grid,
     beyond_uniform,
     conditional,
     coverage,
+    distance_ratio,
     entropy,
     gyration,
+    locality,
+    mutual_information,
+    nearest_distance_ratio,
+    outlier_share,
+    patch_distances,
+    sink_concentration,
 )
+from trainers.globality.tokens import Tokens
+from trainers.vit import Layer
 
-MEASURES = {
-    "gyration": "spread of the attention map over that of a uniform map (M1); 0 one patch, "
-    "1 uniform",
-    "entropy": "entropy of the attention map over that of a uniform map (M2); 0 to 1",
-    "coverage": "share of patches that hold 60 % of the attention, over uniform's (M3, p = 0.6); "
-    "1/N to 1",
-    "coverage_90": "the same for 90 % of the attention (M3, p = 0.9)",
-    "self_mass": "attention to oneself against uniform (M6); 0 uniform, 1 all",
-    "patch_mass": "attention to the (other) patches, share of all; 0 to 1",
-    "cls_mass": "attention to [CLS] against uniform (M6); 0 uniform, 1 all",
-}
-_ONLY_PATCH = {"cls_mass"}
-_TOKENS = {"cls": "[CLS] queries", "patch": "patch queries"}
-
-DESCRIPTIONS = {
-    f"globality/{token}/{name}{suffix}": f"{text}; {whose}, mean over images, heads, {where}"
-    for suffix, where in (("", "primary layer set"), ("/final_block", "final block"))
-    for token, whose in _TOKENS.items()
-    for name, text in MEASURES.items()
-    if token == "patch" or name not in _ONLY_PATCH
-} | {
-    f"globality/contrast/{name}{suffix}": f"{text}; [CLS] minus patch queries, {where}"
-    for suffix, where in (("", "primary layer set"), ("/final_block", "final block"))
-    for name, text in MEASURES.items()
-    if name not in _ONLY_PATCH
-} | {
-    "globality/undefined": "values left out because a query had no attention on patches; count"
-}  # fmt: skip
-
-Place = tuple[str, str, int, int]
-"""token, measure, layer and head, both counted from 1"""
+BYTES = 4
+"""of a float32"""
 
 
-@dataclass(frozen=True)
-class Accumulator:
-    """Sums over images and queries, by place: a commutative monoid under `merge`."""
+class AttentionStatistics:
+    """An observer of layers: adds the statistics of their attention to `total`.
 
-    sums: dict[Place, tuple[int, float]]
-    """of each place, how many values there were and their sum"""
-    undefined: int
-    """values that were NaN; they are in no sum"""
-    layers: int
+    `memory` bounds the attention weights that are held at once, MiB (at least one query of one
+    image). `group` is what they are reported as. With `norm_weighted`, attention times the norm of
+    what a head writes for a key (Kobayashi et al. 2020) is measured too, as a group of that name.
+    With `only_mean_maps`, nothing but what M7 needs.
+    """
 
-    def merge(self, other: "Accumulator") -> "Accumulator":
-        """What one pass over both parts would have given, up to rounding of float64 sums."""
-        sums = dict(self.sums)
-        for place, (count, total) in other.sums.items():
-            before = sums.get(place, (0, 0.0))
-            sums[place] = (before[0] + count, before[1] + total)
-        return Accumulator(sums, self.undefined + other.undefined, max(self.layers, other.layers))
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        memory: float,
+        group: str = "globality",
+        norm_weighted: bool = False,
+        only_mean_maps: bool = False,
+    ) -> None:
+        self.tokens = tokens
+        self.memory = memory
+        self.group = group
+        self.norm_weighted = norm_weighted
+        self.only_mean_maps = only_mean_maps
+        self.total = Accumulator()
 
-    def metrics(self, primary_layers: tuple[int, ...]) -> dict[str, float]:
-        """Run-level values by name, then each layer and head as `name@LAYER.HEAD`.
+    def __call__(self, layer: Layer) -> None:
+        """Take one layer of a batch."""
+        # Under the caller's autocast the products would be made in bfloat16.
+        with torch.autocast(layer.queries.device.type, enabled=False):
+            for images in self._parts(layer):
+                self._see(layer, images)
+            if not self.only_mean_maps:
+                self._see_tokens(layer)
 
-        The mean over images and queries comes first, then that over heads and layers. What has no
-        value at all is left out.
-        """
-        means = {place: total / count for place, (count, total) in self.sums.items() if count}
-        found: dict[str, float] = {}
-        for layers, suffix in ((primary_layers, ""), ((self.layers,), "/final_block")):
-            for name in MEASURES:
-                levels = {}
-                for token in _TOKENS:
-                    values = [
-                        mean
-                        for place, mean in means.items()
-                        if place[:2] == (token, name) and place[2] in layers
-                    ]
-                    if values:
-                        levels[token] = sum(values) / len(values)
-                        found[f"globality/{token}/{name}{suffix}"] = levels[token]
-                if len(levels) == 2:
-                    contrast = levels["cls"] - levels["patch"]
-                    found[f"globality/contrast/{name}{suffix}"] = contrast
-        found["globality/undefined"] = float(self.undefined)
-        for (token, name, layer, head), mean in means.items():
-            found[f"globality/{token}/{name}@{layer}.{head}"] = mean
+    def _parts(self, layer: Layer) -> list[slice]:
+        """Images that are looked at together: as many as have all their queries in memory."""
+        images, heads = layer.queries.shape[:2]
+        one = heads * len(self.tokens.patch_queries) * self.tokens.count * BYTES / 2**20
+        step = max(1, int(self.memory / one))
+        return [slice(start, start + step) for start in range(0, images, step)]
+
+    def _see(self, layer: Layer, images: slice) -> None:
+        queries, keys_KT = layer.queries[images].float(), layer.keys[images].float().transpose(2, 3)
+        queries = queries * queries.shape[-1] ** -0.5
+        norms_BHT = layer.values[images].float().norm(dim=-1)
+        written_BHT = None
+        if self.norm_weighted:
+            written_BHT = written_norms(layer.values[images].float(), layer.projection.float())
+        one = len(queries) * queries.shape[1] * self.tokens.count * BYTES / 2**20
+        received = torch.softmax(queries[:, :, : self.tokens.first] @ keys_KT, dim=-1).sum(2)
+        for token, places, patches in self.tokens.rows():
+            plain = _Rows(self, self.group, layer.number, token)
+            weighted = _Rows(self, "norm_weighted", layer.number, token)
+            for part in torch.arange(len(places), device=places.device).split(
+                max(1, int(self.memory / one))
+            ):
+                some = queries.index_select(2, places[part])
+                attention_BHQT = torch.softmax(some @ keys_KT, dim=-1)
+                own = None if patches is None else patches[part]
+                plain.see(attention_BHQT, places[part], own)
+                if written_BHT is not None:
+                    moved = attention_BHQT * written_BHT[:, :, None]
+                    weighted.see(moved / moved.sum(-1, keepdim=True), places[part], own)
+            plain.finish(patches)
+            if written_BHT is not None:
+                weighted.finish(patches)
+            if token == "patch" and not self.only_mean_maps:
+                # A sample of patch queries stands for all of them.
+                all_received = received + plain.received * (self.tokens.patches / len(places))
+                self._see_sinks(layer.number, all_received, norms_BHT)
+
+    def _see_sinks(self, layer: int, received_BHT: Tensor, norms_BHT: Tensor) -> None:
+        sink = received_BHT.argmax(-1, keepdim=True)
+        value = norms_BHT.gather(-1, sink)[..., 0] / norms_BHT.median(-1).values
+        for name, found in (
+            ("concentration", sink_concentration(received_BHT)),
+            ("value_norm", value),
+        ):
+            self.total.add((self.group, "sink", name, layer), found[..., None])
+
+    def _see_tokens(self, layer: Layer) -> None:
+        norms = layer.tokens[:, self.tokens.first :].float().norm(dim=-1)
+        shares = outlier_share(norms)[:, None, None]
+        self.total.add((self.group, "sink", "outlier_share", layer.number), shares)
+        if self.tokens.has_cls:
+            normalised = layer.normalised.float()
+            patches = normalised[:, self.tokens.first :].mean(1)
+            cosine = torch.cosine_similarity(normalised[:, 0], patches, dim=-1)
+            place = (self.group, "cls", "patch_cosine", layer.number)
+            self.total.add(place, cosine[:, None, None])
+
+
+class _Rows:
+    """The rows of one kind of query of some images, which come part by part."""
+
+    def __init__(self, owner: AttentionStatistics, group: str, layer: int, token: str) -> None:
+        self.owner, self.tokens = owner, owner.tokens
+        self.place, self.layer = (group, token), layer
+        self.sums: list[Tensor] = []
+        self.distance: Tensor | float = 0.0
+        self.baseline: Tensor | float = 0.0
+        self.row_entropy: Tensor | float = 0.0
+        self.mean_map: Tensor | float = 0.0
+        self.received: Tensor | float = 0.0
+
+    def see(self, weights_BHQT: Tensor, places: Tensor, patches: Tensor | None) -> None:
+        """Take rows that sum to 1, of the queries at the tokens `places`."""
+        maps, mass = conditional(weights_BHQT, patches, self.tokens.first)
+        if self.owner.only_mean_maps:
+            measures = {"entropy": entropy(maps, patches)}
+        else:
+            measures = of_maps(maps, self.tokens.grid, patches)
+        evenness = measures["entropy"]
+        counted = maps.shape[-1] - (patches is not None)
+        nats = evenness * math.log(counted) if counted > 1 else evenness
+        self.sums.append(map_sums(maps, nats))
+        if self.owner.only_mean_maps:
+            return
+        own = weights_BHQT.gather(-1, places[:, None].expand(*weights_BHQT.shape[:-1], 1))[..., 0]
+        measures |= {"patch_mass": mass, **self._masses(weights_BHQT, own)}
+        for name, values in measures.items():
+            self.owner.total.add((*self.place, name, self.layer), values)
+        if self.place[1] == "patch":
+            assert patches is not None
+            self.received = self.received + weights_BHQT.sum(2)
+            self._see_set(maps, mass, own, nats, patches)
+
+    def _masses(self, weights_BHQT: Tensor, own: Tensor) -> dict[str, Tensor]:
+        """M6"""
+        tokens, token = self.tokens, self.place[1]
+        found = {"self_mass": beyond_uniform(own, tokens.count)}
+        if tokens.has_cls and token != "cls":
+            found["cls_mass"] = beyond_uniform(weights_BHQT[..., 0], tokens.count)
+        if tokens.registers and token != "register":
+            registers = weights_BHQT[..., int(tokens.has_cls) : tokens.first].sum(-1)
+            found["register_mass"] = beyond_uniform(registers, tokens.count, tokens.registers)
         return found
 
+    def _see_set(
+        self, maps: Tensor, mass: Tensor, own: Tensor, nats: Tensor, patches: Tensor
+    ) -> None:
+        """Sums over queries for M5 and M8, of maps that count the query's own patch too.
 
-def measure_attention(
-    layers: Iterable[tuple[Tensor, Tensor]],
-    grid: Grid,
-    query_chunk: int,
-    *,
-    has_cls: bool = True,
-    registers: int = 0,
-) -> Accumulator:
-    """Statistics of every block's attention, softmax(q kᵀ / √K), over one batch.
+        Such a map is the own patch with share λ, or else the map without it.
+        """
+        share = own / (own + mass)
+        maps, nats = maps.nan_to_num(), nats.nan_to_num()
+        others = 1 - share
+        distances = patch_distances(self.tokens.grid, patches)
+        baseline = patch_distances(self.tokens.grid, self.tokens.patch_queries).mean(0)
+        self.distance = self.distance + (others * (maps * distances).sum(-1)).sum(-1)
+        own_baseline = share * baseline[patches]
+        self.baseline = self.baseline + (own_baseline + others * (maps @ baseline)).sum(-1)
+        mixing = torch.special.entr(share) + torch.special.entr(others)
+        self.row_entropy = self.row_entropy + (mixing + others * nats).sum(-1)
+        column = (others[..., None, :] @ maps)[..., 0, :]
+        self.mean_map = self.mean_map + column.index_add(-1, patches, share)
 
-    `layers` gives queries and keys [B, H, T, K] of each block. The [CLS] row costs O(T); patch
-    rows are taken `query_chunk` at a time, so no tensor of B · H · T · T elements is made.
-    Computed in float32.
-    """
-    sums: dict[Place, tuple[int, float]] = {}
-    undefined = 0
-    number = 0
-    for number, (queries, keys) in enumerate(layers, start=1):
-        scale = queries.shape[-1] ** -0.5
-        queries, keys_KT = queries.float() * scale, keys.float().transpose(2, 3)
-        first = has_cls + registers
-        patches = queries.shape[2] - first
-        chunks: list[tuple[str, Tensor | None, Tensor]] = []
-        if has_cls:
-            chunks.append(("cls", None, queries[:, :, :1]))
-        for places in torch.arange(patches, device=queries.device).split(query_chunk):
-            chunks.append(("patch", places, queries[:, :, first + places]))
-        for token, places, some in chunks:
-            # Under the caller's autocast these products would be made in bfloat16.
-            with torch.autocast(queries.device.type, enabled=False):
-                attention = torch.softmax(some @ keys_KT, dim=-1)
-                measures = _measures(attention, grid, places, first, has_cls)
-            for name, values_BHQ in measures.items():
-                known = ~values_BHQ.isnan()
-                counts = known.sum((0, 2)).tolist()
-                totals = values_BHQ.double().nansum((0, 2)).tolist()
-                undefined += values_BHQ.numel() - sum(counts)
-                for head, (count, total) in enumerate(zip(counts, totals, strict=True), start=1):
-                    place = (token, name, number, head)
-                    before = sums.get(place, (0, 0.0))
-                    sums[place] = (before[0] + count, before[1] + total)
-    return Accumulator(sums, undefined, number)
+    def finish(self, patches: Tensor | None) -> None:
+        """Add what takes all parts to the accumulator."""
+        total = self.owner.total
+        total.add_map_sums((*self.place, self.layer), torch.cat(self.sums, dim=1))
+        if self.owner.only_mean_maps or self.place[1] != "patch":
+            return
+        assert patches is not None
+        assert isinstance(self.mean_map, Tensor)
+        assert isinstance(self.row_entropy, Tensor)
+        assert isinstance(self.distance, Tensor)
+        assert isinstance(self.baseline, Tensor)
+        queries = len(patches)
+        found = {
+            "locality": locality(self.distance, self.baseline),
+            "mutual_information": mutual_information(
+                self.mean_map / queries, self.row_entropy / queries, queries
+            ),
+        }
+        for name, values in found.items():
+            total.add((*self.place, name, self.layer), values[..., None])
 
 
-def _measures(
-    attention_BHQT: Tensor, grid: Grid, places: Tensor | None, first: int, has_cls: bool
-) -> dict[str, Tensor]:
-    tokens = attention_BHQT.shape[-1]
-    maps, mass = conditional(attention_BHQT, places, first)
-    if places is None:
-        self_mass = attention_BHQT[..., 0]
-    else:
-        own = (first + places)[:, None].expand(*attention_BHQT.shape[:-1], 1)
-        self_mass = attention_BHQT.gather(-1, own)[..., 0]
-    most, nearly_all = coverage(maps, (0.6, 0.9), places)
+def of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tensor]:
+    """Measures of maps alone, whatever they were made from."""
+    most, nearly_all = coverage(maps, (0.6, 0.9), patches)
     found = {
-        "gyration": gyration(maps, grid, places),
-        "entropy": entropy(maps, places),
+        "gyration": gyration(maps, grid, patches),
+        "entropy": entropy(maps, patches),
         "coverage": most,
         "coverage_90": nearly_all,
-        "self_mass": beyond_uniform(self_mass, tokens),
-        "patch_mass": mass,
+        "nearest_distance": nearest_distance_ratio(maps, grid),
     }
-    if places is not None and has_cls:
-        found["cls_mass"] = beyond_uniform(attention_BHQT[..., 0], tokens)
+    if patches is not None:
+        found["distance"] = distance_ratio(maps, grid, patches)
     return found
+
+
+def written_norms(values_BHTK: Tensor, projection_HKD: Tensor) -> Tensor:
+    """Norm of what each head writes for each token, ``‖v W_O‖``, [B, H, T] (Kobayashi 2020)."""
+    # As a form of K × K: K is much smaller than D.
+    form = projection_HKD @ projection_HKD.transpose(1, 2)
+    return ((values_BHTK @ form) * values_BHTK).sum(-1).clamp(min=0).sqrt()

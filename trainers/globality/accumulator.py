@@ -1,0 +1,187 @@
+"""Sums that measurements of images add up to: parts of a data set merge in any order."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from trainers.globality.functionals import content_dependence, positional_bias
+
+Key = TypeVar("Key")
+Place = tuple[str, str, str, int]
+"""group, token, measure, and layer from 1 (0 where there is none)"""
+
+CONTRASTS = {
+    "cls": "contrast",
+    "register": "register_contrast",
+    "fixed_patch": "fixed_patch_contrast",
+}
+"""Of each token, the name under which its value minus that of patch queries is reported."""
+
+
+@dataclass
+class Accumulator:
+    """Counts, sums and sums of squares by place and head: a commutative monoid under `merge`.
+
+    The same for sums of maps, of which the mean over images is needed. All float64.
+    """
+
+    values: dict[Place, Tensor] = field(default_factory=dict)
+    """[3, H]: how many values there were, their sum, the sum of their squares"""
+    maps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    """by group, token and layer, [H, Q, N + 2]: sum of the maps of a query, their number, and the
+    sum of their entropies in nats"""
+    undefined: int = 0
+    """values that were NaN; they are in no sum"""
+
+    def add(self, place: Place, values_BHQ: Tensor) -> None:
+        """Count values of B images, H heads and Q queries in; NaN is left out and counted."""
+        known = ~values_BHQ.isnan()
+        exact = values_BHQ.double().nan_to_num()
+        sums = torch.stack([part.sum((0, 2)) for part in (known.double(), exact, exact**2)])
+        self.undefined += values_BHQ.numel() - int(known.sum())
+        self._add(self.values, place, sums)
+
+    def add_map_sums(self, place: tuple[str, str, int], sums_HQN: Tensor) -> None:
+        """Add `map_sums` of all queries of some images."""
+        self._add(self.maps, place, sums_HQN)
+
+    @staticmethod
+    def _add(sums: dict[Key, Tensor], place: Key, more: Tensor) -> None:
+        sums[place] = sums[place] + more if place in sums else more
+
+    def merge(self, other: "Accumulator") -> "Accumulator":
+        """What one pass over both parts would have given, up to rounding of float64 sums."""
+        merged = Accumulator(dict(self.values), dict(self.maps), self.undefined + other.undefined)
+        for place, sums in other.values.items():
+            self._add(merged.values, place, sums)
+        for where, sums in other.maps.items():
+            self._add(merged.maps, where, sums)
+        return merged
+
+    def means(self) -> dict[Place, list[float]]:
+        """Mean of each place by head, NaN where there was no value; maps as bias and content."""
+        found = {}
+        for place, (count, total, _) in self.values.items():
+            found[place] = (total / torch.where(count > 0, count, torch.nan)).tolist()
+        for (group, token, layer), sums in self.maps.items():
+            bias, content = _of_mean_map(sums, own=token in ("patch", "fixed_patch"))
+            found[group, token, "positional_bias", layer] = bias
+            found[group, token, "content_dependence", layer] = content
+        return found
+
+    def deviations(self) -> dict[Place, list[float]]:
+        """Standard deviation over images and queries of each place, by head."""
+        found = {}
+        for place, (count, total, squares) in self.values.items():
+            mean = total / count
+            found[place] = (squares / count - mean**2).clamp(min=0).sqrt().tolist()
+        return found
+
+    def metrics(
+        self, primary_layers: tuple[int, ...], *, by_head: Collection[str] = ()
+    ) -> dict[str, float]:
+        """Run-level values by name `group/token/measure`.
+
+        The mean over images and queries comes first, then that over the heads of the primary
+        layers; `/final_block` is the same of the last layer. Of the groups `by_head` follow
+        `/head_max` and `/head_deviation`, the mean over primary layers of the largest head and of
+        the deviation over heads, and each layer and head as `name@LAYER.HEAD`. The contrasts are a
+        token's value minus that of patch queries. What has no value at all is left out.
+        """
+        series: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(dict)
+        for (group, token, measure, layer), heads in self.means().items():
+            series[group, token, measure][layer] = heads
+        final = max((layer for layers in series.values() for layer in layers), default=0)
+        found: dict[str, float] = {}
+        for (group, token, measure), layers in series.items():
+            name = f"{group}/{token}/{measure}"
+            found |= {
+                name + suffix: value
+                for suffix, value in _summaries(layers, primary_layers, final).items()
+                if group in by_head or suffix in ("", "/final_block")
+            }
+            if group in by_head:
+                found |= {
+                    f"{name}@{layer}.{head}": value
+                    for layer, heads in layers.items()
+                    for head, value in enumerate(heads, start=1)
+                    if not math.isnan(value)
+                }
+        for (group, token, measure), suffix in itertools.product(series, ("", "/final_block")):
+            own = f"{group}/{token}/{measure}{suffix}"
+            patch = f"{group}/patch/{measure}{suffix}"
+            if token in CONTRASTS and own in found and patch in found:
+                contrast = f"{group}/{CONTRASTS[token]}/{measure}{suffix}"
+                found[contrast] = found[own] - found[patch]
+        found["globality/undefined"] = float(self.undefined)
+        return found
+
+
+def map_sums(maps_BHQN: Tensor, entropies_BHQ: Tensor) -> Tensor:
+    """Sum over images of maps, their number and the sum of their entropies, [H, Q, N + 2] float64.
+
+    Entropies are in nats; where they are NaN there is no map.
+    """
+    known = ~entropies_BHQ.isnan()
+    if not known.all():
+        maps_BHQN = maps_BHQN.where(known[..., None], 0.0)
+    return torch.cat(
+        [
+            maps_BHQN.sum(0).double(),
+            known.double().sum(0)[..., None],
+            entropies_BHQ.double().nansum(0)[..., None],
+        ],
+        dim=-1,
+    )
+
+
+def _of_mean_map(sums: Tensor, *, own: bool) -> tuple[list[float], list[float]]:
+    """Positional bias and content dependence by head, means over queries; see `Accumulator.maps`.
+
+    With `own` the query is a patch, which its map leaves out.
+    """
+    patches = sums.shape[-1] - 2
+    counted = patches - own
+    total, count, entropies = sums[..., :patches], sums[..., -2], sums[..., -1]
+    count = torch.where(count > 0, count, torch.nan)
+    mean_map, mean_entropy = total / count[..., None], entropies / count
+    if counted < 2:
+        nothing = [math.nan] * len(sums)
+        return nothing, nothing
+    bias = positional_bias(mean_map, counted).nanmean(-1)
+    content = content_dependence(mean_map, mean_entropy, counted).nanmean(-1)
+    return bias.tolist(), content.tolist()
+
+
+def _summaries(
+    by_layer: Mapping[int, list[float]], primary: tuple[int, ...], final: int
+) -> dict[str, float]:
+    """Summary values by suffix, of values by layer (0: the network as a whole) and head."""
+    if set(by_layer) == {0}:
+        known = _known(by_layer[0])
+        return {"": _mean(known)} if known else {}
+    found = {}
+    for layers, suffix in ((primary, ""), ((final,), "/final_block")):
+        known = [value for layer in layers for value in _known(by_layer.get(layer, []))]
+        if known:
+            found[suffix] = _mean(known)
+    several = [known for layer in primary if len(known := _known(by_layer.get(layer, []))) > 1]
+    if several:
+        found["/head_max"] = _mean([max(known) for known in several])
+        deviations = [torch.tensor(known, dtype=torch.float64).std().item() for known in several]
+        found["/head_deviation"] = _mean(deviations)
+    return found
+
+
+def _known(values: list[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan

@@ -1,0 +1,142 @@
+"""Everything that is measured of one network's globality, batch by batch (METRICS A.9)."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainers.augment import shuffle
+from trainers.forward_draws import ForwardDraws, joined, keyed
+from trainers.globality.accumulator import Accumulator
+from trainers.globality.causal import Replacement, measure_causes
+from trainers.globality.functionals import Grid
+from trainers.globality.rollout import RolloutStatistics
+from trainers.globality.statistics import AttentionStatistics
+from trainers.globality.tokens import Tokens, stratified
+from trainers.vit import Features, Layer, Observer
+
+
+class Observable(Protocol):
+    """A network that shows its layers: our own, or a foreign backbone."""
+
+    def __call__(
+        self, images: Tensor, draws: ForwardDraws | None = None, *, observe: Observer | None = None
+    ) -> Features:
+        """Features of images [B, 3, S, S]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured, on how much, and in how much memory."""
+
+    memory: float
+    """attention weights held at once, MiB"""
+    patch_queries: int
+    """patch queries of grids with more patches than `tokens.ALL_UP_TO`"""
+    causal_images: int
+    """images for influence and gradient reach; fewer than 2: neither"""
+    replacement: Replacement
+    """what a patch is replaced with for its influence"""
+    seed: int = 0
+    """of shuffles and of directions of gradients"""
+
+
+class Instruments:
+    """Measures one network: a batch at a time, then `metrics`.
+
+    For each batch, run the network with `observer(...)` and hand the same images to `see`, which
+    makes further passes for the controls. Attention, its norm-weighted kind and rollout come from
+    the first pass; patch-shuffled images and mirrored ones are the controls; influence and
+    gradient reach are measured on the first `causal_images` when all have been seen.
+    """
+
+    def __init__(
+        self,
+        network: Observable,
+        grid: Grid,
+        *,
+        has_cls: bool,
+        registers: int,
+        fixed_patch: int | None,
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self.network, self.settings = network, settings
+        self.tokens = Tokens(
+            grid=grid,
+            has_cls=has_cls,
+            registers=registers,
+            patch_queries=stratified(grid, settings.patch_queries, device),
+            fixed_patch=fixed_patch,
+        )
+        memory = settings.memory
+        self.attention = AttentionStatistics(self.tokens, memory=memory, norm_weighted=True)
+        self.rollout = RolloutStatistics(self.tokens, memory=memory)
+        self.shuffled = AttentionStatistics(self.tokens, memory=memory, group="shuffled")
+        self.mirrored = AttentionStatistics(
+            self.tokens, memory=memory, group="mirrored", only_mean_maps=True
+        )
+        self.causal: list[tuple[Tensor, ForwardDraws]] = []
+
+    def observer(self, images: int | None = None) -> Observer:
+        """What the network's forward pass is to be given; of the first `images` alone, if given."""
+        return of_first(images, self.attention, self.mirrored, self.rollout)
+
+    @torch.no_grad()
+    def see(self, crops: Tensor, draws: ForwardDraws, identifiers: Tensor) -> None:
+        """Take the images [B, 3, S, S], normalised, that were just observed.
+
+        `identifiers` int64 [B] name them: a shuffled image is always shuffled in the same way.
+        """
+        self.rollout.finish()
+        source = keyed(
+            self.settings.seed,
+            "globality/shuffled images",
+            identifiers,
+            torch.zeros_like(identifiers),
+            range(1),
+        )
+        patch = crops.shape[-1] // self.tokens.grid[1]
+        self.network(shuffle(crops, source, patch), draws, observe=self.shuffled)
+        self.network(crops.flip(-1), draws, observe=self.mirrored)
+        room = self.settings.causal_images - sum(len(kept) for kept, _ in self.causal)
+        if room > 0:
+            first = torch.arange(min(room, len(crops)), device=crops.device)
+            self.causal.append((crops[first], draws.rows(first)))
+
+    def total(self) -> Accumulator:
+        """The sums over everything seen; influence and reach are measured now."""
+        total = self.attention.total.merge(self.rollout.total)
+        total = total.merge(self.shuffled.total).merge(self.mirrored.total)
+        crops = torch.cat([kept for kept, _ in self.causal]) if self.causal else torch.empty(0)
+        if len(crops) > 1:
+            causes = measure_causes(
+                self.network,
+                crops,
+                joined([draws for _, draws in self.causal]),
+                self.tokens,
+                replacement=self.settings.replacement,
+                seed=self.settings.seed,
+            )
+            total = total.merge(causes)
+        return total
+
+
+def of_first(images: int | None, *observers: Observer) -> Observer:
+    """An observer that hands the first images of each layer (all, if none) to several others."""
+
+    def observe(layer: Layer) -> None:
+        if images is not None and images < len(layer.queries):
+            layer = dataclasses.replace(
+                layer,
+                **{
+                    name: getattr(layer, name)[:images]
+                    for name in ("queries", "keys", "values", "normalised", "tokens")
+                },
+            )
+        for each in observers:
+            each(layer)
+
+    return observe
