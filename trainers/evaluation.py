@@ -255,10 +255,9 @@ class _Globality:
                 seed=config.seed,
             ),
         )
-        tokens = self.instruments.tokens
-        self.of_student = AttentionStatistics(
-            tokens, memory=knobs.attention_memory, group="student"
-        )
+        tokens, memory = self.instruments.tokens, knobs.attention_memory
+        self.attention = AttentionStatistics(tokens, memory=memory)
+        self.of_student = AttentionStatistics(tokens, memory=memory, group="student")
         self.alike = Alignment(tokens)
 
     def observer(self, done: int, *others: Observer) -> Observer:
@@ -266,7 +265,7 @@ class _Globality:
         left = self.most - done
         if left <= 0:
             return of_first(None, *others)
-        mine: Observer = self.instruments.attention
+        mine: Observer = self.attention
         if self.thorough:
             mine = of_first(None, self.instruments.observer(), self.alike)
         return of_first(None, of_first(left, mine), *others)
@@ -284,6 +283,6 @@ class _Globality:
 
     def metrics(self) -> Metrics:
         """By name; each layer and head of the teacher's attention too."""
-        total = self.instruments.total() if self.thorough else self.instruments.attention.total
+        total = self.instruments.total() if self.thorough else self.attention.total
         total = total.merge(self.of_student.total)
         return total.metrics(self.primary, by_head=("globality",)) | self.alike.metrics()

@@ -5,16 +5,18 @@ from trainers.evals import alignment, collapse, knn, linear_probe, position_prob
 from trainers.globality import descriptions
 
 PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
-"""Metrics of held-out images that take training a probe, at step 0 and at the last step."""
+"""Metrics of held-out images that take training a probe."""
+
+AT_THE_ENDS = {**PROBED, **descriptions.AT_THE_ENDS, **alignment.DESCRIPTIONS}
+"""Metrics of held-out images that are measured at step 0 and at the last step only."""
 
 EVALUATED = {
     **knn.DESCRIPTIONS,
-    **PROBED,
     **collapse.DESCRIPTIONS,
     **descriptions.DESCRIPTIONS,
-    **alignment.DESCRIPTIONS,
+    **AT_THE_ENDS,
 }
-"""Metrics of held-out images; where not PROBED, measured at a cadence too."""
+"""Metrics of held-out images; where not AT_THE_ENDS, measured at a cadence too."""
 
 TRAINING = {
     "loss/total": "training loss: weighted sum of all losses; nats",

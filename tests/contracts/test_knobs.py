@@ -26,7 +26,7 @@ BASE = override(
         "model.width": 16, "model.heads": 2, "model.depth": 2, "model.initial_deviation": 0.1,
         "head.hidden": 8, "head.bottleneck": 8, "head.prototypes": 8,
         "optimizer.warmup_steps": 1, "optimizer.freeze_last_layer_steps": 1,
-        "optimizer.clip_norm": 0.001, "evaluation.every": 3, "evaluation.globality_images": 300,
+        "optimizer.clip_norm": 0.001, "evaluation.every": 3, "evaluation.causal_images": 0,
         "evaluation.globality_layers": [1], "targets.temperature_warmup_steps": 2,
         "targets.temperature_start": 0.06, "augment.global_crops": 3,
     },
@@ -130,7 +130,11 @@ CHANGES = {
     "evaluation.position_images": (10, {}),
     "evaluation.globality_images": (10, {}),
     "evaluation.globality_layers": ([1, 2], {}),
-    "evaluation.query_chunk": (4, {}),
+    "evaluation.globality_probe_images": (5, {}),
+    "evaluation.causal_images": (2, {}),
+    "evaluation.replacement": ("other", {"evaluation.causal_images": 2}),
+    "evaluation.patch_queries": (10, {"augment.global_size": 60}),
+    "evaluation.attention_memory": (0.001, {}),
 }  # fmt: skip
 
 

@@ -55,6 +55,8 @@ def tiny() -> TrainConfig:
             "optimizer.freeze_last_layer_steps": 1,
             "evaluation.every": 6,
             "evaluation.globality_images": 16,
+            "evaluation.globality_probe_images": 8,
+            "evaluation.causal_images": 2,
             "evaluation.globality_layers": [1],
         },
     )

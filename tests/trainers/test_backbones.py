@@ -1,13 +1,15 @@
 """Foreign ViTs are measured as ours are: same features, and queries and keys that explain them."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional
 
 from trainers.backbones import open_timm
 from trainers.errors import CheckpointError, InputError
-from trainers.globality.statistics import measure_attention
 from trainers.pretrained import load_backbone
+from trainers.vit import Layer
 
 timm = pytest.importorskip("timm")
 
@@ -44,16 +46,16 @@ def shaken(backbone):
 def test_features_are_those_of_timm(name: str, side: int, has_cls: bool, registers: int):
     backbone = shaken(open_timm(name, image_size=side))
     images = pictures(side)
-    found = backbone(images, observe=True)
+    layers: list[Layer] = []
+    found = backbone(images, observe=layers.append)
     expected = backbone.model.forward_features(images)
     assert torch.equal(found.tokens, expected)
     assert (found.has_cls, found.registers_count) == (has_cls, registers)
     assert found.grid[0] * found.grid[1] == found.patches.shape[1]
-    assert len(found.blocks) == len(found.queries_keys) == len(backbone.model.blocks)
-    torch.testing.assert_close(backbone.model.norm(found.blocks[-1]), expected)
+    assert [layer.number for layer in layers] == list(range(1, len(backbone.model.blocks) + 1))
+    torch.testing.assert_close(backbone.model.norm(layers[-1].tokens), expected)
     short = backbone(images, only_first=True)
     assert torch.equal(short.tokens, expected[:, : found.first])
-    assert short.queries_keys == short.blocks == ()
 
 
 @pytest.mark.parametrize(("name", "side", "has_cls", "registers"), MODELS, ids=NAMES)
@@ -64,14 +66,16 @@ def test_queries_and_keys_are_those_that_attention_is_computed_from(
     used = []
     attend = functional.scaled_dot_product_attention
 
-    def spy(queries, keys, *others, **options):
-        used.append((queries, keys))
-        return attend(queries, keys, *others, **options)
+    def spy(queries, keys, values, *others, **options):
+        used.append((queries, keys, values))
+        return attend(queries, keys, values, *others, **options)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", spy)
-    found = backbone(pictures(side), observe=True).queries_keys
-    assert len(used) == len(found)
-    for made, expected in zip(found, used, strict=True):
+    layers: list[Layer] = []
+    backbone(pictures(side), observe=layers.append)
+    assert len(used) == len(layers)
+    for layer, expected in zip(layers, used, strict=True):
+        made = (layer.queries, layer.keys, layer.values)
         torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -79,26 +83,28 @@ def test_queries_and_keys_are_those_of_our_own_vit_with_the_same_weights():
     theirs = shaken(open_timm("vit_tiny_patch16_224", image_size=64))
     ours = load_backbone(theirs.model.state_dict()).backbone
     images = pictures(64)
+    expected: list[Layer] = []
+    found: list[Layer] = []
     with torch.no_grad():
-        expected = ours(images, observe=True)
-    found = theirs(images, observe=True)
-    torch.testing.assert_close(found.queries_keys, expected.queries_keys, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.blocks, expected.blocks, rtol=1e-4, atol=1e-4)
+        ours(images, observe=expected.append)
+        theirs(images, observe=found.append)
+    for one, other in zip(found, expected, strict=True):
+        for part in dataclasses.fields(Layer):
+            pair = getattr(one, part.name), getattr(other, part.name)
+            torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-4)
 
 
 def test_images_of_another_size_have_another_grid_and_can_be_measured():
     backbone = open_timm("vit_small_patch16_dinov3", image_size=64)
-    found = backbone(pictures(96), observe=True)
+    layers: list[Layer] = []
+    found = backbone(pictures(96), observe=layers.append)
     assert found.grid == (6, 6)
-    metrics = measure_attention(
-        found.queries_keys, found.grid, 64, has_cls=True, registers=found.registers_count
-    ).metrics((1,))
-    assert 0 < metrics["globality/patch/gyration"] < 1.5
+    assert layers[0].queries.shape[2] == found.first + 36
 
 
 def test_nothing_is_left_watching():
     backbone = open_timm("vit_tiny_patch16_224", image_size=64)
-    backbone(pictures(64), observe=True)
+    backbone(pictures(64), observe=lambda layer: None)
     assert all(not module._forward_hooks for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 

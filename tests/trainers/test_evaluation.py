@@ -1,5 +1,7 @@
 """What an evaluation measures and when, and that it looks at each image once."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,8 +11,9 @@ from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet
 from trainers.evals.linear_probe import linear_accuracy
 from trainers.evaluation import evaluate
-from trainers.metrics import EVALUATED, PROBED
+from trainers.metrics import AT_THE_ENDS, EVALUATED, PROBED
 from trainers.state import TrainState
+from trainers.vit import Layer
 from trainers.world import World
 
 CPU = torch.device("cpu")
@@ -30,16 +33,25 @@ def summaries(metrics: dict[str, float]) -> set[str]:
     return {name for name in metrics if "@" not in name}
 
 
+def without_registers(names: Iterable[str]) -> set[str]:
+    return {name for name in names if "register" not in name}
+
+
 def test_every_described_metric_is_measured_and_every_measured_one_described(tiny, images):
-    assert summaries(evaluate(fresh(tiny), images, tiny)) == set(EVALUATED)
+    config = override(tiny, {"model.registers": 2})
+    assert summaries(evaluate(fresh(config), images, config)) == set(EVALUATED)
+
+
+def test_without_registers_only_what_is_about_them_is_missing(tiny, images):
+    assert summaries(evaluate(fresh(tiny), images, tiny)) == without_registers(EVALUATED)
 
 
 @pytest.mark.parametrize(("step", "probed"), [(0, True), (3, False), (6, True)])
-def test_probes_are_trained_at_the_first_and_at_the_last_step(tiny, images, step, probed):
+def test_more_is_measured_at_the_first_and_at_the_last_step(tiny, images, step, probed):
     state = fresh(tiny)
     state.step = step
-    expected = set(EVALUATED) if probed else set(EVALUATED) - set(PROBED)
-    assert summaries(evaluate(state, images, tiny)) == expected
+    expected = set(EVALUATED) if probed else set(EVALUATED) - set(AT_THE_ENDS)
+    assert summaries(evaluate(state, images, tiny)) == without_registers(expected)
 
 
 def test_probes_come_when_asked_for_and_never_when_the_configuration_has_none(tiny, images):
@@ -51,17 +63,22 @@ def test_probes_come_when_asked_for_and_never_when_the_configuration_has_none(ti
 
 
 def test_probing_changes_no_other_metric(tiny, images):
-    state = fresh(tiny)
-    with_probes, without = (evaluate(state, images, tiny, probe=probe) for probe in (True, False))
+    config = override(tiny, {"evaluation.globality_probe_images": 16})
+    state = fresh(config)
+    with_probes, without = (evaluate(state, images, config, probe=probe) for probe in (True, False))
+    del with_probes["globality/undefined"], without["globality/undefined"]
     assert {name: with_probes[name] for name in without} == without
 
 
 def test_without_labels_only_what_needs_them_is_missing(tiny, images, monkeypatch):
     without_labels(images, monkeypatch)
     found = summaries(evaluate(fresh(tiny), images, tiny))
-    assert set(EVALUATED) - found == {
+    assert without_registers(EVALUATED) - found == {
         "knn/cls_top1",
         "knn/patch_top1",
+        "knn/random_patch_top1",
+        "gap/patch",
+        "gap/random_patch",
         "linear_probe/cls_top1",
         "linear_probe/patch_top1",
     }
@@ -71,7 +88,11 @@ def test_without_a_cls_token_the_mean_patch_alone_is_classified(tiny, images):
     config = override(tiny, {"model.cls": False, "loss.cls": 0.0, "loss.patches": 1.0})
     found = evaluate(fresh(config), images, config)
     classified = {name for name in found if name.startswith(("knn/", "linear_probe/"))}
-    assert classified == {"knn/patch_top1", "linear_probe/patch_top1"}
+    assert classified == {
+        "knn/patch_top1",
+        "knn/random_patch_top1",
+        "linear_probe/patch_top1",
+    }
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 9])
@@ -83,7 +104,9 @@ def test_the_linear_probe_sees_the_last_blocks_through_the_last_norm(tiny, image
         squares = evaluation_crops(images.pixels(places), images.aspect(places), 16)
         backbone = state.teacher.backbone
         with torch.no_grad():
-            outputs = backbone(normalize(squares), observe=True).blocks[-blocks:]
+            layers: list[Layer] = []
+            backbone(normalize(squares), observe=layers.append)
+            outputs = [layer.tokens for layer in layers[-blocks:]]
             return torch.cat([backbone.norm(tokens)[:, 0] for tokens in outputs], dim=1)
 
     expected = linear_accuracy(
@@ -109,8 +132,9 @@ def test_progress_rises_to_all_images(tiny, images, monkeypatch, labelled):
     assert seen[-1] == (count, count)
 
 
-def test_the_teacher_looks_at_each_image_once(tiny, images, monkeypatch):
+def test_between_the_ends_the_teacher_looks_at_each_image_once(tiny, images, monkeypatch):
     state, looked_at = fresh(tiny), []
+    state.step = 3
     forward = state.teacher.forward
     monkeypatch.setattr(
         state.teacher,

@@ -16,7 +16,7 @@ from trainers.sites import read_out, sites
 from trainers.state import Network, TrainState
 from trainers.targets import centering, sinkhorn
 from trainers.teacher import move_teacher
-from trainers.vit import VisionTransformer, initialise
+from trainers.vit import Layer, VisionTransformer, initialise
 from trainers.world import World
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -208,7 +208,9 @@ class TestVisionTransformer:
     def test_queries_and_keys_are_those_that_attended(self):
         model = self.model(depth=1)
         images = cosines(2, 3, 16, 16)
-        ((queries, keys),) = model(images, observe=True).queries_keys
+        layers: list[Layer] = []
+        model(images, observe=layers.append)
+        queries, keys = layers[0].queries, layers[0].keys
         assert queries.shape == keys.shape == (2, 3, 17, 16)
         block = model.blocks[0]
         tokens = model.embedding(images).flatten(2).transpose(1, 2) + model.position

@@ -52,6 +52,8 @@ _OF_SINKS = {
     "outlier_share": "share of patch tokens whose norm is an outlier after a block (M9)",
 }
 
+_WITHOUT_HEADS = ("patch_cosine", "outlier_share")
+
 
 def _measures(group: str, token: str) -> dict[str, str]:
     """Measures of a token in a group."""
@@ -92,7 +94,8 @@ def _described() -> dict[str, str]:
                 for name, text in _OF_SINKS.items():
                     found[f"{group}/sink/{name}{suffix}"] = f"{text}; {what}{where}"
     for name in [one for one in found if one.startswith("globality/") and one.count("/") == 2]:
-        if not any(f"/{contrast}/" in name for contrast in CONTRASTS.values()):
+        _, token, measure = name.split("/")
+        if token not in CONTRASTS.values() and measure not in _WITHOUT_HEADS:
             found[f"{name}/head_max"] = f"{found[name]}: the largest head of each layer"
             found[f"{name}/head_deviation"] = f"{found[name]}: deviation over the heads of a layer"
     found["globality/undefined"] = (
@@ -103,3 +106,10 @@ def _described() -> dict[str, str]:
 
 
 DESCRIPTIONS = _described()
+
+AT_THE_ENDS = {
+    name: text
+    for name, text in DESCRIPTIONS.items()
+    if name.split("/")[0] in GROUPS.keys() - {"globality", "student"}
+}
+"""What is measured at step 0 and at the last step only."""
