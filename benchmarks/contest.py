@@ -234,7 +234,7 @@ def _serve(
     os.setsid()  # a group of its own, which the parent stops and wakes with its loader workers
     torch.set_num_threads(threads)
     try:
-        idle = _resident_peak(reset=True)
+        idle = resident_peak(reset=True)
         advance = make(*arguments)
         pipe.send(None)
         while True:
@@ -255,10 +255,10 @@ def peak_bytes(idle: int) -> int:
     """The most memory this process has used so far; on the CPU, beyond `idle` bytes."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return _resident_peak() - idle
+    return resident_peak() - idle
 
 
-def _resident_peak(reset: bool = False) -> int:
+def resident_peak(reset: bool = False) -> int:
     """Largest resident size of this process so far, bytes; with `reset`, counted from now on."""
     if reset:
         with contextlib.suppress(OSError):

@@ -49,7 +49,7 @@ def evaluate(
     for network in networks:
         network.eval()
     panel = _Panel(state, config)
-    globality = _Globality(state, config, thorough)
+    globality = Globality(state, config, thorough)
     classified = _Classified(state.teacher, config, probe)
     position: list[Tensor] = []
     held_out, known = len(images.test), len(images.train) * (images.labels is not None)
@@ -57,7 +57,7 @@ def evaluate(
     metrics: Metrics = {}
 
     done = 0
-    for crops, draws, identifiers in _batches(images, images.test, config, device):
+    for crops, draws, identifiers in batches(images, images.test, config, device):
         blocks = _Outputs(knobs.linear_blocks if probe and known else 0)
         output = state.teacher(crops, draws, observe=globality.observer(done, blocks))
         globality.see(crops, draws, identifiers, done)
@@ -73,7 +73,7 @@ def evaluate(
     if probe:
         metrics |= position_r2(torch.cat(position), output.grid)
     if images.labels is not None:
-        for crops, draws, identifiers in _batches(images, images.train, config, device):
+        for crops, draws, identifiers in batches(images, images.train, config, device):
             blocks = _Outputs(knobs.linear_blocks if probe else 0)
             output = state.teacher(crops, draws, observe=blocks if probe else None)
             classified.see(output, blocks, identifiers)
@@ -87,7 +87,7 @@ def evaluate(
     return metrics
 
 
-def _batches(
+def batches(
     images: ImageSet, places: Tensor, config: TrainConfig, device: torch.device
 ) -> Iterator[tuple[Tensor, ForwardDraws, Tensor]]:
     """Unaugmented crops of the images at `places`, ready for a backbone, its draws, and int64 [B]
@@ -224,7 +224,7 @@ class _Panel:
         )
 
 
-class _Globality:
+class Globality:
     """Globality of the teacher, and the attention of the student against it.
 
     All instruments on up to `globality_images` when the evaluation is thorough; else attention
