@@ -99,7 +99,7 @@ class TimmBackbone(nn.Module):
     def _compare(self, seen: "_Attended", number: int, _: Tensor) -> None:
         where = f"{self.name}: blocks.{number}.attn ({type(seen.module).__name__})"
         try:
-            queries, keys, values = _queries_keys_values(seen.module, seen.tokens, seen.rotation)
+            queries, keys, values = _queries_keys_values(seen)
             made = _mixed(seen.module, seen.tokens, queries, keys, values)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{where} is of a kind that cannot be measured: {error}") from error
@@ -117,6 +117,8 @@ class _Attended:
     module: Any
     tokens: Tensor
     rotation: Tensor | None
+    projected: Tensor | None
+    """queries, keys and values side by side, where the module made them in one"""
     output: Tensor
 
 
@@ -125,16 +127,23 @@ def _watched(blocks: Any, see: Callable[[_Attended, int, Tensor], None]) -> Iter
     """Call `see` with what went through the attention of each block, its number from 0, and what
     left the block."""
     attended: list[_Attended] = []
+    projected: list[Tensor] = []
+
+    def made(_: Any, __: Any, output: Tensor) -> None:
+        projected.append(output)
 
     def caught(module: Any, given: Any, named: dict[str, Any], output: Tensor) -> None:
         rotation = named.get("rope", given[1] if len(given) > 1 else None)
-        attended.append(_Attended(module, given[0], rotation, output))
+        together = projected.pop() if projected else None
+        attended.append(_Attended(module, given[0], rotation, together, output))
 
     def left(number: int, _: Any, __: Any, output: Tensor) -> None:
         see(attended.pop(), number, output)
 
     hooks = []
     for number, block in enumerate(blocks):
+        if isinstance(getattr(block.attn, "qkv", None), nn.Module):
+            hooks.append(block.attn.qkv.register_forward_hook(made))
         hooks.append(block.attn.register_forward_hook(caught, with_kwargs=True))
         hooks.append(block.register_forward_hook(functools.partial(left, number)))
     try:
@@ -145,7 +154,7 @@ def _watched(blocks: Any, see: Callable[[_Attended, int, Tensor], None]) -> Iter
 
 
 def _layer(seen: _Attended, number: int, output: Tensor) -> Layer:
-    queries, keys, values = _queries_keys_values(seen.module, seen.tokens, seen.rotation)
+    queries, keys, values = _queries_keys_values(seen)
     return Layer(
         number=number + 1,
         queries=queries,
@@ -157,19 +166,18 @@ def _layer(seen: _Attended, number: int, output: Tensor) -> Layer:
     )
 
 
-def _queries_keys_values(
-    attention: Any, tokens_BTD: Tensor, rotation: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _queries_keys_values(seen: _Attended) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys after norms and rotation, and values, [B, H, T, K] each."""
+    attention, tokens_BTD, rotation = seen.module, seen.tokens, seen.rotation
     parts: list[Tensor]
-    if attention.qkv is None:
+    if seen.projected is not None:
+        parts = list(seen.projected.chunk(3, dim=-1))
+    elif attention.qkv is None:
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         parts = [projection(tokens_BTD) for projection in projections]
-    elif getattr(attention, "q_bias", None) is not None:
+    else:
         bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
         parts = list(functional.linear(tokens_BTD, attention.qkv.weight, bias).chunk(3, dim=-1))
-    else:
-        parts = list(attention.qkv(tokens_BTD).chunk(3, dim=-1))
     queries, keys, values = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts
     )

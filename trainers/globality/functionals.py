@@ -30,12 +30,12 @@ def conditional(
     [CLS] queries exclude none. The mass [..., Q] is that on the counted patches; where it is below
     LEAST_MASS the map is NaN.
     """
-    maps = attention_QT[..., first:]
+    maps = attention_QT[..., first:].clone(memory_format=torch.contiguous_format)
     if excluded is not None:
-        maps = maps.scatter(-1, excluded[:, None].expand(*maps.shape[:-1], 1), 0.0)
+        maps.scatter_(-1, excluded[:, None].expand(*maps.shape[:-1], 1), 0.0)
     mass = maps.sum(-1)
     known = torch.where(mass < LEAST_MASS, torch.nan, mass)
-    return maps / known[..., None], mass
+    return maps.div_(known[..., None]), mass
 
 
 def _positions(grid: Grid, like: Tensor) -> Tensor:
@@ -80,40 +80,47 @@ def coverage(maps_QN: Tensor, shares: tuple[float, ...], excluded: Tensor | None
     Over p times the number of counted patches: each [..., Q], in [1/N, 1], 1 for uniform.
     ``K = k - 1 + (p - S_{k-1}) / p_(k)`` with the first k of the sorted weights reaching p.
     """
-    counted = maps_QN.shape[-1] - (excluded is not None)
-    ordered = descending(maps_QN)
-    reached = ordered.cumsum(-1)
+    patches = maps_QN.shape[-1]
+    counted = patches - (excluded is not None)
+    rising = ascending(maps_QN)
+    below = rising.cumsum(-1)
     # Of the sum as rounded: it may be just below 1, and no weight of 0 may count.
-    goals = reached[..., -1:] * torch.tensor(shares, device=reached.device)
-    first = torch.searchsorted(reached, goals).clamp(max=maps_QN.shape[-1] - 1)
-    beyond = (reached.gather(-1, first) - goals) / ordered.gather(-1, first)
-    numbers = (first + 1 - beyond).unbind(-1)
+    goals = below[..., -1:] * torch.tensor(shares, device=below.device)
+    rest = below[..., -1:] - goals
+    # So many of the smallest weights are not needed; the next one is the last that is.
+    spared = torch.searchsorted(below, rest, right=True).clamp_(max=patches - 1)
+    last = rising.gather(-1, spared)
+    over = below.gather(-1, spared) - rest
+    numbers = (patches - 1 - spared + over / last).unbind(-1)
     return [number / (share * counted) for number, share in zip(numbers, shares, strict=True)]
 
 
-def descending(rows: Tensor) -> Tensor:
-    """Each row [..., N] from its largest value to its smallest; NaN comes first."""
+def ascending(rows: Tensor) -> Tensor:
+    """Each row [..., N] from its smallest value to its largest; NaN comes last."""
     if rows.device.type != "cpu":
-        return rows.sort(-1, descending=True).values
+        return rows.sort(-1).values
     # On a CPU with wide vectors NumPy's sort takes a tenth of the time of PyTorch's.
-    return torch.from_numpy(np.sort(rows.contiguous().numpy(), axis=-1)).flip(-1)
+    return torch.from_numpy(np.sort(rows.numpy(), axis=-1))
 
 
 def patch_distances(grid: Grid, places: Tensor) -> Tensor:
     """Euclidean distance, in patches, from each of the patches `places` [Q] to all, [Q, N]."""
     x = _positions(grid, torch.empty(0, device=places.device))
-    return torch.cdist(x[places], x, compute_mode="donot_use_mm_for_euclid_dist")
+    return (x[places, None] - x).square_().sum(-1).sqrt_()
 
 
-def distance_ratio(maps_QN: Tensor, grid: Grid, places: Tensor) -> Tensor:
-    """M4, mean distance of attention [..., Q] of patch queries `places` over that of uniform.
+def mean_distance(maps_QN: Tensor, grid: Grid, places: Tensor) -> Tensor:
+    """``Σ p d``, mean distance of attention [..., Q] from its patch queries `places`, patches."""
+    return (maps_QN * patch_distances(grid, places)).sum(-1)
 
-    ``Σ p d / mean d`` over the counted patches, which are all but the query itself. 0 would be all
-    on itself, 1 is uniform.
+
+def distance_ratio(distances_Q: Tensor, grid: Grid, places: Tensor) -> Tensor:
+    """M4, mean distances [..., Q] from patch queries `places` over those of uniform attention.
+
+    The uniform map is on all patches but the query. 0 would be all on itself, 1 is uniform.
     """
-    distances = patch_distances(grid, places)
-    baseline = distances.sum(-1) / (len(distances[0]) - 1)
-    return (maps_QN * distances).sum(-1) / baseline
+    uniform = patch_distances(grid, places).sum(-1) / (math.prod(grid) - 1)
+    return distances_Q / uniform
 
 
 def nearest_distance_ratio(maps_QN: Tensor, grid: Grid, chunk: int = 256) -> Tensor:

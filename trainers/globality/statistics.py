@@ -23,6 +23,7 @@ from trainers.globality.functionals import (
     entropy,
     gyration,
     locality,
+    mean_distance,
     mutual_information,
     nearest_distance_ratio,
     outlier_share,
@@ -143,25 +144,25 @@ class _Rows:
 
     def see(self, weights_BHQT: Tensor, places: Tensor, patches: Tensor | None) -> None:
         """Take rows that sum to 1, of the queries at the tokens `places`."""
+        grid = self.tokens.grid
         maps, mass = conditional(weights_BHQT, patches, self.tokens.first)
-        if self.owner.only_mean_maps:
-            measures = {"entropy": entropy(maps, patches)}
-        else:
-            measures = of_maps(maps, self.tokens.grid, patches)
-        evenness = measures["entropy"]
+        measures = {"entropy": entropy(maps, patches)}
         counted = maps.shape[-1] - (patches is not None)
-        nats = evenness * math.log(counted) if counted > 1 else evenness
+        nats = measures["entropy"] * (math.log(counted) if counted > 1 else 1)
         self.sums.append(map_sums(maps, nats))
         if self.owner.only_mean_maps:
             return
         own = weights_BHQT.gather(-1, places[:, None].expand(*weights_BHQT.shape[:-1], 1))[..., 0]
+        measures |= spread_of_maps(maps, grid, patches)
         measures |= {"patch_mass": mass, **self._masses(weights_BHQT, own)}
+        if patches is not None:
+            distances = mean_distance(maps, grid, patches)
+            measures["distance"] = distance_ratio(distances, grid, patches)
+            if self.place[1] == "patch":
+                self.received = self.received + weights_BHQT.sum(2)
+                self._see_set(maps, mass, own, nats, distances, patches)
         for name, values in measures.items():
             self.owner.total.add((*self.place, name, self.layer), values)
-        if self.place[1] == "patch":
-            assert patches is not None
-            self.received = self.received + weights_BHQT.sum(2)
-            self._see_set(maps, mass, own, nats, patches)
 
     def _masses(self, weights_BHQT: Tensor, own: Tensor) -> dict[str, Tensor]:
         """M6"""
@@ -175,18 +176,25 @@ class _Rows:
         return found
 
     def _see_set(
-        self, maps: Tensor, mass: Tensor, own: Tensor, nats: Tensor, patches: Tensor
+        self,
+        maps: Tensor,
+        mass: Tensor,
+        own: Tensor,
+        nats: Tensor,
+        distances: Tensor,
+        patches: Tensor,
     ) -> None:
         """Sums over queries for M5 and M8, of maps that count the query's own patch too.
 
         Such a map is the own patch with share λ, or else the map without it.
         """
         share = own / (own + mass)
-        maps, nats = maps.nan_to_num(), nats.nan_to_num()
+        if nats.isnan().any():
+            maps = maps.nan_to_num()
+        nats, distances = nats.nan_to_num(), distances.nan_to_num()
         others = 1 - share
-        distances = patch_distances(self.tokens.grid, patches)
         baseline = patch_distances(self.tokens.grid, self.tokens.patch_queries).mean(0)
-        self.distance = self.distance + (others * (maps * distances).sum(-1)).sum(-1)
+        self.distance = self.distance + (others * distances).sum(-1)
         own_baseline = share * baseline[patches]
         self.baseline = self.baseline + (own_baseline + others * (maps @ baseline)).sum(-1)
         mixing = torch.special.entr(share) + torch.special.entr(others)
@@ -217,18 +225,22 @@ class _Rows:
 
 
 def of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tensor]:
-    """Measures of maps alone, whatever they were made from."""
+    """Measures of maps [..., Q, N] alone, whatever they were made from, [..., Q] each."""
+    found = {"entropy": entropy(maps, patches), **spread_of_maps(maps, grid, patches)}
+    if patches is not None:
+        found["distance"] = distance_ratio(mean_distance(maps, grid, patches), grid, patches)
+    return found
+
+
+def spread_of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tensor]:
+    """Those of them that need no query's position and no logarithm."""
     most, nearly_all = coverage(maps, (0.6, 0.9), patches)
-    found = {
+    return {
         "gyration": gyration(maps, grid, patches),
-        "entropy": entropy(maps, patches),
         "coverage": most,
         "coverage_90": nearly_all,
         "nearest_distance": nearest_distance_ratio(maps, grid),
     }
-    if patches is not None:
-        found["distance"] = distance_ratio(maps, grid, patches)
-    return found
 
 
 def written_norms(values_BHTK: Tensor, projection_HKD: Tensor) -> Tensor:
