@@ -323,7 +323,8 @@ def list_(
 
 def _list_ablations() -> Table:
     import ablations.catalogue
-    from ablations.study import ablation, names_in
+    from ablations.library import names_in
+    from ablations.study import ablation
 
     table = Table("arm", "changes", "claim")
     for name in names_in(ablations.catalogue):
@@ -338,7 +339,7 @@ def _list_recipes() -> Table:
     import importlib
 
     import ablations.recipes
-    from ablations.study import names_in
+    from ablations.library import names_in
 
     table = Table("recipe", "what it is")
     for name in names_in(ablations.recipes):
