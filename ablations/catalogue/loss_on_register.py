@@ -14,7 +14,7 @@ ABLATION = Ablation(
         "loss_on_register": Arm(
             change={"loss.cls": 0.0, "loss.register_token": 1.0, "model.registers": 1},
             expect=Falls("globality/contrast/gyration", by=0.05),
-            confounds=("one more token",),
+            confounds=("the register, unlike a [CLS] with a learned one, has no position",),
         )
     },
 )
