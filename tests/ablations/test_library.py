@@ -1,12 +1,10 @@
 """Ablations of one's own: found by name beside the catalogue's, and one line when they are not."""
 
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-import ablations.library
 from ablations.library import ENTRY_POINTS, library
 from ablations.spec import Ablation, Arm
 from ablations.study import ablation, load_study
@@ -104,17 +102,19 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_it(tmp_path, text, line)
 class TestPackages:
     @pytest.fixture
     def installed(self, tmp_path, monkeypatch):
-        """A package whose ablations are declared as an entry point."""
-        package = tmp_path / "my_lab"
-        write(package, "__init__", "")
-        write(package, "wide", WIDE)
-        monkeypatch.syspath_prepend(str(tmp_path))
+        """A package whose ablations are declared as an entry point, as pip would install it."""
+        site = tmp_path / "site"
+        site.mkdir()
+        monkeypatch.syspath_prepend(str(site))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        write(site / "my_lab", "__init__", "")
+        write(site / "my_lab", "wide", WIDE)
 
         def declare(value):
-            entry = EntryPoint("mine", value, ENTRY_POINTS)
-            found = lambda group: [entry] if group == ENTRY_POINTS else []  # noqa: E731
-            monkeypatch.setattr(ablations.library, "entry_points", found)
+            notes = site / "my_lab-1.0.dist-info"
+            notes.mkdir()
+            (notes / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0\n")
+            (notes / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nmine = {value}\n")
 
         yield declare
         for name in [name for name in sys.modules if name.split(".")[0] == "my_lab"]:
@@ -124,11 +124,13 @@ class TestPackages:
     def test_a_package_or_module_is_found(self, installed, value):
         installed(value)
         assert ablation("wide").claim == "c"
-        assert library()["wide"].origin == f"package {value}"
+        assert library()["wide"].origin == "package my-lab"
 
     def test_a_package_that_cannot_be_imported_is_one_line(self, installed):
         installed("my_lab.nowhere")
-        assert "my_lab.nowhere cannot be imported: ModuleNotFoundError" in refused(library)
+        line = refused(library)
+        assert line.startswith("ablations of package my-lab: module my_lab.nowhere cannot be")
+        assert "ModuleNotFoundError" in line
 
     def test_its_names_must_differ_from_those_of_files(self, installed, tmp_path):
         installed("my_lab")
