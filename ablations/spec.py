@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainers.config import TrainConfig, override
+from trainers.config import TrainConfig, flatten, override
+from trainers.errors import ConfigError
 
 Direction = Literal["rises", "falls", "holds"]
 
@@ -31,17 +32,22 @@ Holds = functools.partial(Expectation, direction="holds")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A change of the base recipe: dotted knobs and their values, checked when it is made.
+    """A change of the base recipe: dotted knobs and their values, and what else it changes.
 
-    Raises ConfigError for an unknown knob (with the nearest name) or a value of the wrong type.
-    Whether a value differs from the base is known only with the base: see ablations/study.py.
+    `confounds` are short plain statements of what differs beside what the change is about; numbers
+    of parameters, tokens, crops and FLOPs need none, `dinolab plan` counts them. Raises ConfigError
+    for an unknown knob, with the nearest name. Whether a value differs from the base is known only
+    with the base: see ablations/study.py.
     """
 
     change: Mapping[str, Any]
     expect: Expectation | tuple[Expectation, ...] = ()
+    confounds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        override(TrainConfig(), self.change)
+        known = flatten(TrainConfig())
+        # Names only: whether the values fit is known with the base that they change.
+        override(TrainConfig(), {knob: known.get(knob) for knob in self.change})
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:
@@ -51,11 +57,37 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """One claim, where it was made, and the arms that test it, by name."""
+    """One claim, where it was made, and the arms that test it, by name.
+
+    `base` are knobs, beside those that an arm changes, that a study's base must have for the arms
+    to make sense: a study whose base has others is refused. Raises ConfigError for an unknown knob,
+    a value of the wrong type, or values that do not fit together.
+    """
 
     claim: str
     source: str
     arms: Mapping[str, Arm]
+    base: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            base = override(TrainConfig(), self.base)
+        except ConfigError as error:
+            raise ConfigError(_each_line("base", error)) from None
+        for name, arm in self.arms.items():
+            try:
+                override(base, arm.change)
+            except ConfigError as error:
+                raise ConfigError(_each_line(f"arm {name}", error)) from None
+
+    def missing(self, base: TrainConfig) -> dict[str, Any]:
+        """The knobs of `self.base` that `base` does not have, with the values it would need."""
+        needed, given = flatten(override(TrainConfig(), self.base)), flatten(base)
+        return {knob: needed[knob] for knob in self.base if given[knob] != needed[knob]}
+
+
+def _each_line(what: str, error: ConfigError) -> str:
+    return "\n".join(f"{what}: {line}" for line in str(error).splitlines())
 
 
 class Declared(BaseModel):

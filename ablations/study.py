@@ -1,12 +1,10 @@
 """A study file (YAML) becomes a checked Study, or one line for each of its problems."""
 
-import importlib
 import json
 import math
-import pkgutil
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +12,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 from statsmodels.stats.power import TTestPower
 
-import ablations.catalogue
-from ablations.spec import BASELINE, Ablation, Declared, Gate, Hypothesis
+from ablations.library import library
+from ablations.spec import BASELINE, Ablation, Arm, Declared, Gate, Hypothesis
 from ablations.verdicts import FEWEST_SEEDS
-from trainers.config import TrainConfig, diff, explain, nearest, override
+from trainers.config import TrainConfig, diff, explain, flatten, nearest, override
 from trainers.errors import ConfigError, StudyError
 from trainers.metrics import EVALUATED, METRICS
 from trainers.recipe import ValueLoader, recipe
@@ -80,6 +78,8 @@ class Study:
     hypotheses: Mapping[str, Hypothesis]
     gates: Mapping[str, Gate]
     resources: Resources
+    confounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """of each arm, what it is declared to change beside what it is about"""
 
     def config(self, arm: str, seed: int) -> TrainConfig:
         """The whole configuration of one run."""
@@ -111,25 +111,26 @@ class _Loader(ValueLoader):
         return super().construct_mapping(node, deep)
 
 
-def names_in(package: Any) -> list[str]:
-    """Names of the modules of a package of recipes or ablations."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+def ablation(name: str, paths: Sequence[Path] = ()) -> Ablation:
+    """The ablation of that name, from the catalogue, an installed package or one of `paths`.
 
-
-def ablation(name: str) -> Ablation:
-    """The catalogue's ablation of that name. Raises ConfigError with the nearest name."""
-    known = names_in(ablations.catalogue)
+    Raises ConfigError with the nearest name, or with what is wrong in the file.
+    """
+    known = library(paths)
     if name not in known:
         raise ConfigError(
-            f"arm {name}: not in the catalogue{nearest(name, known)} (allowed: "
-            f"{', '.join(known)}; or inline: `{name}: {{knob: value}}`)"
+            f"arm {name}: not in the catalogue{nearest(name, list(known))} (allowed: "
+            f"{', '.join(known)}; or inline: `{name}: {{knob: value}}`; or from files of your own: "
+            "--ablations PATH)"
         )
-    found: Ablation = importlib.import_module(f"ablations.catalogue.{name}").ABLATION
-    return found
+    return known[name].load()
 
 
-def load_study(path: Path, dataset: str | None = None) -> Study:
+def load_study(path: Path, dataset: str | None = None, ablations: Sequence[Path] = ()) -> Study:
     """Read and check a study file; `dataset` replaces the file's own.
+
+    Arms may name ablations of the catalogue, of installed packages, and of `ablations`: files, or
+    folders of them.
 
     Raises StudyError with one line for each problem: an unknown key, a knob that does not exist, a
     value of the wrong type, an arm equal to its base, a hypothesis about an arm or metric that is
@@ -154,7 +155,7 @@ def load_study(path: Path, dataset: str | None = None) -> Study:
         problems += _without_union_noise(error)
     except TypeError as error:
         problems.append(f"holds a value that JSON does not know: {error}")
-    base, arms, expected = _resolve(raw, problems)
+    base, arms, expected, confounds = _resolve(raw, ablations, problems)
     hypotheses = declared.hypotheses if declared and declared.hypotheses else {}
     problems += _check_expectations(raw, arms)
     if problems or declared is None or base is None:
@@ -170,6 +171,7 @@ def load_study(path: Path, dataset: str | None = None) -> Study:
         hypotheses=hypotheses or expected,
         gates=declared.gates,
         resources=declared.resources,
+        confounds=confounds,
     )
 
 
@@ -196,9 +198,14 @@ def _fields_at(place: str) -> list[str]:
 
 
 def _resolve(
-    raw: Mapping[str, Any], problems: list[str]
-) -> tuple[TrainConfig | None, dict[str, Change], dict[str, Hypothesis]]:
-    """Base, arms and the catalogue's expectations, as far as they can be read; adds problems."""
+    raw: Mapping[str, Any], paths: Sequence[Path], problems: list[str]
+) -> tuple[
+    TrainConfig | None, dict[str, Change], dict[str, Hypothesis], dict[str, tuple[str, ...]]
+]:
+    """Base, arms, the catalogue's expectations and confounds, as far as they can be read.
+
+    Adds problems.
+    """
     base = None
     if isinstance(raw.get("recipe"), str):
         try:
@@ -215,41 +222,60 @@ def _resolve(
 
     arms: dict[str, Change] = {BASELINE: {}}
     expected: dict[str, Hypothesis] = {}
-    for name, change, claims in _declared_arms(raw.get("arms"), problems):
+    confounds: dict[str, tuple[str, ...]] = {BASELINE: ()}
+    for name, change, found in _declared_arms(raw.get("arms"), paths, problems):
         if name in arms:
             problems.append(f"arm {name}: given twice, or the name of the base")
         elif base is not None:
-            problems += [f"arm {name}: {line}" for line in _check_change(base, change)]
+            lines = _check_base(base, found) if found else []
+            problems += [f"arm {name}: {line}" for line in lines or _check_change(base, change)]
         arms[name] = change
-        expected |= claims
-    return base, arms, expected
+        confounds[name] = found.arms[name].confounds if found else ()
+        if found:
+            expected |= _expected(name, found.arms[name], found.claim)
+    return base, arms, expected, confounds
 
 
 def _declared_arms(
-    listed: object, problems: list[str]
-) -> Iterator[tuple[str, Change, dict[str, Hypothesis]]]:
+    listed: object, paths: Sequence[Path], problems: list[str]
+) -> Iterator[tuple[str, Change, Ablation | None]]:
+    """Each arm with its change, and the ablation that it comes from if it is not inline."""
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, str):
             try:
-                found = ablation(entry)
+                found = ablation(entry, paths)
             except ConfigError as error:
-                problems.append(str(error))
+                problems += str(error).splitlines()
                 continue
             for name, arm in found.arms.items():
-                yield name, dict(arm.change), {
-                    f"{name}:{one.metric}": Hypothesis(
-                        claim=found.claim,
-                        metric=one.metric,
-                        contrast=(name, BASELINE),
-                        direction=one.direction,
-                        smallest_effect=one.by,
-                    )
-                    for one in arm.expectations
-                }  # fmt: skip
+                yield name, dict(arm.change), found
         elif isinstance(entry, dict):
             for name, change in entry.items():
                 if isinstance(change, dict):
-                    yield str(name), change, {}
+                    yield str(name), change, None
+
+
+def _expected(name: str, arm: Arm, claim: str) -> dict[str, Hypothesis]:
+    """What a declared arm is expected to do, as hypotheses against the baseline."""
+    return {
+        f"{name}:{one.metric}": Hypothesis(
+            claim=claim,
+            metric=one.metric,
+            contrast=(name, BASELINE),
+            direction=one.direction,
+            smallest_effect=one.by,
+        )
+        for one in arm.expectations
+    }
+
+
+def _check_base(base: TrainConfig, found: Ablation) -> list[str]:
+    given = flatten(base)
+    return [
+        f"needs {knob} {value!r} in the base, which has {given[knob]!r}; set it under `set`, or "
+        "leave the arm out"
+        for knob, value in found.missing(base).items()
+    ]
 
 
 def _check_change(base: TrainConfig, change: Change) -> list[str]:

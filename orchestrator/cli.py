@@ -21,6 +21,7 @@ from trainers.errors import DinolabError, InputError, StudyError
 if TYPE_CHECKING:
     from ablations.study import Study
     from dashboards.runs import StudyRun
+    from orchestrator.plan import Plan
     from trainers.config import TrainConfig
     from trainers.data.image_set import ImageSet
     from trainers.data.storage import Location
@@ -60,6 +61,16 @@ WorkersOption = Annotated[
         min=1,
         help="Processes that train one model (a Ray Train worker group when more than one); "
         "replaces the study's own.",
+        show_default=False,
+    ),
+]
+AblationsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ablations",
+        metavar="PATH",
+        help="Ablations of your own: a file that sets ABLATION, or a folder of such; may be given "
+        "again.",
         show_default=False,
     ),
 ]
@@ -114,12 +125,14 @@ def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool
     return images
 
 
-def _load(path: Path, data: str | None, workers: int | None) -> "Study":
+def _load(
+    path: Path, data: str | None, workers: int | None, ablations: list[Path] | None
+) -> "Study":
     import dataclasses
 
     from ablations.study import load_study
 
-    study = load_study(path, data)
+    study = load_study(path, data, ablations or ())
     if workers is not None:
         resources = study.resources.model_copy(update={"workers": workers})
         study = dataclasses.replace(study, resources=resources)
@@ -144,6 +157,7 @@ def run(
     root: RootOption = DEFAULT_ROOT,
     data: DataOption = None,
     workers: WorkersOption = None,
+    ablations: AblationsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a study: train what is missing, then verdicts, report and MLflow.
@@ -157,7 +171,7 @@ def run(
 
     console = _console()
     live = console.is_terminal and not quiet
-    checked = _load(study, data, workers)
+    checked = _load(study, data, workers, ablations)
     root = open_root(_root(root, console))
     _warn(checked, console)
     images = _open_images(checked.base, root, console, live)
@@ -232,13 +246,16 @@ def plan(
     root: RootOption = DEFAULT_ROOT,
     data: DataOption = None,
     workers: WorkersOption = None,
+    ablations: AblationsOption = None,
 ) -> None:
     """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
+    from ablations.power import power_text
+    from ablations.spec import BASELINE
     from orchestrator.launch import open_root
     from orchestrator.plan import make_plan, measure
 
     console = _console()
-    checked = _load(study, data, workers)
+    checked = _load(study, data, workers, ablations)
     root = open_root(_root(root, console))
     images = _open_images(checked.base, root, console, console.is_terminal)
     made = make_plan(checked, images)
@@ -250,13 +267,13 @@ def plan(
         f"seeds {', '.join(map(str, checked.seeds))}",
         highlight=False,
     )
-    table = Table("arm", "what differs", "parameters", "GFLOPs an image", title="Arms")
+    console.print(_arms_table(made))
+    table = Table("arm", "what else differs from the baseline", title="Confounds")
+    base = made.arms[BASELINE]
     for arm, cost in made.arms.items():
-        changes = [f"{k}: {cost.before[k]} → {v}" for k, v in cost.change.items()]
-        table.add_row(
-            arm, escape("\n".join(changes) or "the base"), f"{cost.parameters:,}",
-            f"{cost.gigaflops_per_image:.4g}",
-        )  # fmt: skip
+        if arm != BASELINE:
+            lines = "\n".join(cost.differences(base)) or "nothing that is known"
+            table.add_row(escape(arm), escape(lines))
     console.print(table)
     table = Table("hypothesis", "contrast", "end point", "expected", title="Hypotheses")
     for name, hypothesis in checked.hypotheses.items():
@@ -268,6 +285,11 @@ def plan(
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
     console.print(table)
+    powers: dict[str, list[str]] = {}
+    for name, hypothesis in checked.hypotheses.items():
+        powers.setdefault(power_text(hypothesis, len(checked.seeds)), []).append(name)
+    for text, names in powers.items():
+        console.print(f"power: {text} ({', '.join(names)})", markup=False, highlight=False)
     _warn(checked, console)
     concurrent = max(1, (os.cpu_count() or 1) // checked.resources.workers)
     seconds = len(missing) * measure(checked.base, images).trial_s(checked.base) / concurrent
@@ -279,12 +301,27 @@ def plan(
     )
 
 
+def _arms_table(made: "Plan") -> Table:
+    table = Table("arm", "what differs", title="Arms")
+    for column in ("parameters", "GFLOPs an image", "GFLOPs a step"):
+        table.add_column(column, justify="right")
+    for arm, cost in made.arms.items():
+        changes = [f"{k}: {cost.before[k]} → {v}" for k, v in cost.change.items()]
+        cells = (
+            arm, "\n".join(changes) or "the base", f"{cost.parameters:,}",
+            f"{cost.gigaflops_per_image:.4g}", f"{cost.gigaflops_per_step:.4g}",
+        )  # fmt: skip
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
 @app.command()
 def report(
     study: Annotated[
         Path, typer.Argument(help="Study file, or the run folder of a study.", show_default=False)
     ],
     root: RootOption = DEFAULT_ROOT,
+    ablations: AblationsOption = None,
 ) -> None:
     """Rebuild results, verdicts and report from a run folder; trains nothing."""
     from ablations.study import load_study
@@ -292,7 +329,7 @@ def report(
 
     console = _console()
     root = _root(root, console)
-    folder = study if study.is_dir() else root / load_study(study).name
+    folder = study if study.is_dir() else root / load_study(study, None, ablations or ()).name
     if not folder.is_dir():
         raise InputError(f"{folder} is not there: run the study first, or give its run folder")
     _show_verdicts(conclude(folder), folder.absolute().parent, console)
@@ -306,10 +343,11 @@ def list_(
             metavar="ablations|recipes|datasets|metrics|studies|knobs", show_default=False
         ),
     ],
+    ablations: AblationsOption = None,
 ) -> None:
     """List what can be named in a study: ablations, recipes, datasets, metrics, studies, knobs."""
     listings = {
-        "ablations": _list_ablations,
+        "ablations": lambda: _list_ablations(ablations or []),
         "recipes": _list_recipes,
         "datasets": _list_datasets,
         "metrics": _list_metrics,
@@ -318,19 +356,23 @@ def list_(
     }
     if what not in listings:
         raise InputError(f"list {what}: no such list (allowed: {', '.join(listings)})")
+    if ablations and what != "ablations":
+        raise InputError(f"list {what}: --ablations belongs to `list ablations` alone")
     _console().print(listings[what]())
 
 
-def _list_ablations() -> Table:
-    import ablations.catalogue
-    from ablations.study import ablation, names_in
+def _list_ablations(paths: list[Path]) -> Table:
+    from ablations.library import library
 
-    table = Table("arm", "changes", "claim")
-    for name in names_in(ablations.catalogue):
-        found = ablation(name)
+    table = Table("arm", "changes", "claim", "from")
+    table.columns[0].no_wrap = True
+    for known in library(paths).values():
+        found = known.load()
+        needs = [f"(needs {knob}: {value})" for knob, value in found.base.items()]
         for arm, declared in found.arms.items():
-            changes = "\n".join(f"{knob}: {value}" for knob, value in declared.change.items())
-            table.add_row(arm, escape(changes), escape(found.claim))
+            changes = [f"{knob}: {value}" for knob, value in declared.change.items()]
+            cells = (arm, "\n".join([*changes, *needs]), found.claim, known.origin)
+            table.add_row(*(escape(cell) for cell in cells))
     return table
 
 
@@ -338,7 +380,7 @@ def _list_recipes() -> Table:
     import importlib
 
     import ablations.recipes
-    from ablations.study import names_in
+    from ablations.library import names_in
 
     table = Table("recipe", "what it is")
     for name in names_in(ablations.recipes):
@@ -392,6 +434,31 @@ def _list_knobs() -> Table:
         )  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+@app.command()
+def new(
+    what: Annotated[str, typer.Argument(metavar="ablation", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Its name: lower-case letters, digits and _.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where NAME.py is written.")] = Path(),
+) -> None:
+    """Write NAME.py, an ablation of your own that works and waits to be changed.
+
+    Use it by `--ablations NAME.py` and its name under `arms:` in a study.
+    """
+    from ablations.template import write_ablation
+
+    if what != "ablation":
+        raise InputError(f"new {what}: no such thing (allowed: ablation)")
+    path = write_ablation(name, out)
+    console = _console()
+    console.print(
+        f"{path}: change it, then name {name} in a study and give --ablations {path}",
+        markup=False,
+        highlight=False,
+    )
 
 
 @app.command()

@@ -57,6 +57,11 @@ def _content(plan: Plan, images: ImageSet) -> dict[str, Any]:
                 "before": dict(cost.before),
                 "parameters": cost.parameters,
                 "gigaflops_per_image": cost.gigaflops_per_image,
+                "gigaflops_per_step": cost.gigaflops_per_step,
+                "tokens": cost.tokens,
+                "crops_per_step": cost.crops_per_step,
+                "losses": dict(cost.losses),
+                "confounds": list(cost.confounds),
             }
             for arm, cost in plan.arms.items()
         },

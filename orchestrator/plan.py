@@ -1,7 +1,7 @@
 """A study becomes trials, one for each different (configuration, seed); with their cost."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +16,19 @@ from trainers.data.image_set import ImageSet
 from trainers.errors import StudyError
 from trainers.forward_draws import ForwardDraws
 from trainers.loop import train
-from trainers.sites import feature_site, read_out
+from trainers.sites import POOLED, feature_site, needs_patches, read_out, sites
 from trainers.state import Network
+from trainers.step import is_trained
 from trainers.trial import TrialFolder, trial_key
+from trainers.vit import Features
 from trainers.world import World
 
 STARTUP_S = 4.0
 """Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
+
+
+SMALLEST_SHARE = 0.001
+"""Difference in FLOPs of a step that is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,37 @@ class ArmCost:
     parameters: int
     gigaflops_per_image: float
     """forward pass of backbone and head, one global crop"""
+    gigaflops_per_step: float
+    """forward and backward passes of a step: teacher on global crops, student on all, times 3"""
+    tokens: int
+    """of a global crop"""
+    crops_per_step: int
+    losses: Mapping[str, float]
+    """where there is a loss, with its weight"""
+    confounds: tuple[str, ...]
+    """declared by the ablation"""
+
+    def differences(self, base: "ArmCost") -> tuple[str, ...]:
+        """What else differs from the baseline, in words: what is counted, then what is declared."""
+        return (*self._counted(base), *self.confounds)
+
+    def _counted(self, base: "ArmCost") -> Iterator[str]:
+        if more := self.parameters - base.parameters:
+            yield f"{more:+,} parameters ({100 * more / base.parameters:+.2g} %)"
+        if more := self.tokens - base.tokens:
+            yield f"{more:+} token{'s' * (abs(more) > 1)} in a global crop"
+        if self.crops_per_step != base.crops_per_step:
+            yield f"crops a step: {base.crops_per_step} → {self.crops_per_step}"
+        if base.gigaflops_per_step:
+            ratio = self.gigaflops_per_step / base.gigaflops_per_step
+            if abs(ratio - 1) >= SMALLEST_SHARE:
+                yield f"training FLOPs a step: × {ratio:.3g}"
+        if self.losses != base.losses:
+            yield f"loss on: {_shown(base.losses)} → {_shown(self.losses)}"
+
+
+def _shown(losses: Mapping[str, float]) -> str:
+    return " + ".join(f"{weight:g} {site}" for site, weight in losses.items()) or "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +110,12 @@ def make_plan(study: Study, images: ImageSet) -> Plan:
             f"{', '.join(unlabelled)}: k-NN needs labels, and {study.base.data.source} has none; "
             "put the images into one sub-folder a label, or use another metric"
         )
+    learns = [arm for arm in study.arms if study.config(arm, study.seeds[0]).loss.labels]
+    if images.labels is None and learns:
+        raise StudyError(
+            f"{', '.join(learns)}: loss.labels needs labels, and {study.base.data.source} has "
+            "none; put the images into one sub-folder a label, or leave the arm out"
+        )
     trials: dict[str, Trial] = {}
     for seed in study.seeds:
         for arm in study.arms:
@@ -88,24 +131,64 @@ def make_plan(study: Study, images: ImageSet) -> Plan:
             arm: ArmCost(
                 change=change,
                 before={knob: before[knob] for knob in change},
-                **_cost(study.config(arm, study.seeds[0])),
+                confounds=study.confounds.get(arm, ()),
+                **_cost(study.config(arm, study.seeds[0]), len(images.class_names)),
             )
             for arm, change in study.arms.items()
         },
     )
 
 
-def _cost(config: TrainConfig) -> dict[str, Any]:
-    network = Network(config, classes=2)
-    side = config.augment.global_size
-    draws = ForwardDraws(cls_patch=torch.zeros(1, dtype=torch.int64))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        features = network(torch.zeros(1, 3, side, side), draws)
-        network.head(read_out(features, feature_site(config), config.loss))
+def _cost(config: TrainConfig, classes: int) -> dict[str, Any]:
+    # Nothing is computed: on this device tensors have shapes and no values.
+    with torch.device("meta"), torch.no_grad():
+        network = Network(config, max(classes, 2))
+        side, weights = config.augment.global_size, sites(config.loss)
+        forward, features = _counted(network, config, side, only_first=False)
+        head = _flops(lambda: network.head(read_out(features, feature_site(config), config.loss)))
+        seen = [(side, config.augment.global_crops, True)]
+        if config.augment.local_crops:
+            seen.append((config.augment.local_size, config.augment.local_crops, False))
+        teacher = student = 0.0
+        for size, crops, is_global in seen if is_trained(config) else []:
+            passed, _ = _counted(network, config, size, only_first=not needs_patches(config.loss))
+            patches = (size // config.model.patch_size) ** 2
+            rows: float = len(weights.keys() & set(POOLED)) + patches * ("dense" in weights)
+            if is_global and "masked" in weights:
+                rows += patches * config.loss.mask_probability * sum(config.loss.mask_share) / 2
+            student += crops * (passed + rows * head)
+            teacher += crops * (passed + rows * head) * (is_global and bool(weights))
+    losses = dict(weights)
+    losses |= {
+        name: weight for name in ("labels", "koleo") if (weight := getattr(config.loss, name))
+    }
+    views = config.augment.global_crops + config.augment.local_crops
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
-        "gigaflops_per_image": counter.get_total_flops() / 1e9,
+        "gigaflops_per_image": (forward + head) / 1e9,
+        # A backward pass is about two forward passes.
+        "gigaflops_per_step": config.batch_size * (teacher + 3 * student) / 1e9,
+        "tokens": features.tokens.shape[1],
+        "crops_per_step": config.batch_size * views,
+        "losses": losses,
     }
+
+
+def _counted(
+    network: Network, config: TrainConfig, side: int, *, only_first: bool
+) -> tuple[int, Features]:
+    """FLOPs of one image of a side through the backbone, and its features."""
+    found: list[Features] = []
+    draws = ForwardDraws(cls_patch=torch.zeros(1, dtype=torch.int64))
+    image = torch.zeros(1, 3, side, side)
+    flops = _flops(lambda: found.append(network(image, draws, only_first=only_first)))
+    return flops, found[0]
+
+
+def _flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ ABLATION = Ablation(
         "cls_position_tied": Arm(
             change={"model.cls_position": "tied"},
             expect=Falls("globality/contrast/gyration", by=0.05),
+            confounds=("the position of that patch is trained by what [CLS] does, too",),
         )
     },
 )

@@ -2,13 +2,15 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from ablations.study import StudyFile
 from orchestrator import cli
 
-COMMANDS = ["run", "plan", "report", "list", "train", "eval", "ui", "schema", "ingest"]
+COMMANDS = ["run", "plan", "report", "list", "new", "train", "eval", "ui", "schema", "ingest"]
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "my_ablation"
 
 
 @pytest.fixture
@@ -76,6 +78,11 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["report", "nowhere"], "nowhere"),
         (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
         (["eval", "."], "holds no state.safetensors"),
+        (["new", "ablation", "My-Own"], "new ablation My-Own: a name is lower-case letters"),
+        (["new", "ablation", "sinkhorn"], "new ablation sinkhorn: the catalogue has one"),
+        (["new", "recipe", "mine"], "new recipe: no such thing (allowed: ablation)"),
+        (["list", "ablations", "--ablations", "nowhere"], "--ablations nowhere is no .py file"),
+        (["list", "knobs", "--ablations", "."], "--ablations belongs to `list ablations` alone"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(dinolab, tmp_path, monkeypatch, arguments, line):
@@ -124,6 +131,68 @@ def test_a_plan_shows_everything_and_trains_nothing(dinolab, mini, tmp_path):
                  "6 runs, 0 finished, 6 to train: about", "none_is_equivalent"):  # fmt: skip
         assert part in out
     assert not (tmp_path / "runs" / "mini").exists()
+
+
+def test_a_plan_says_what_else_differs_and_what_the_seeds_can_decide(dinolab, mini, tmp_path):
+    text = mini.read_text().replace("seeds: 2", "seeds: 8")
+    (tmp_path / "eight.yaml").write_text(text.replace("name: mini", "name: eight"))
+    code, out, _ = dinolab("plan", tmp_path / "eight.yaml", "--root", tmp_path / "runs")
+    assert code == 0
+    for part in ("-48 parameters", "[CLS] starts less far from 0", "loss on: 1 cls → 1 patches",
+                 "training FLOPs a step: ×", "GFLOPs a step",
+                 "power: 8 seeds show that equal arms differ by less than 0.05"):  # fmt: skip
+        assert part in out
+
+
+def test_the_example_of_an_own_ablation_is_planned_as_its_readme_says(
+    dinolab, tmp_path, monkeypatch
+):
+    line = next(
+        line
+        for line in (EXAMPLE / "README.md").read_text().splitlines()
+        if line.startswith("dinolab plan")
+    )
+    monkeypatch.chdir(EXAMPLE.parent.parent)
+    code, out, err = dinolab(*line.split()[1:], "--root", tmp_path / "runs")
+    assert code == 0, err
+    for part in ("model.cls_tied_patch: [0, 0] → [3, 3]", "cls_position_tied",
+                 "the position of that patch is trained", "24 runs, 0 finished"):  # fmt: skip
+        assert part in out
+
+
+def test_own_ablations_are_listed_with_where_they_come_from(dinolab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, _ = dinolab("new", "ablation", "mine", "--out", "own")
+    assert code == 0
+    code, out, err = dinolab("list", "ablations", "--ablations", "own")
+    assert code == 0, err
+    assert "own/mine.py" in out
+    assert "catalogue" in out
+
+
+def test_a_new_ablation_says_how_to_use_it_and_is_not_written_twice(dinolab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = dinolab("new", "ablation", "mine")
+    assert code == 0
+    assert "mine.py: change it, then name mine in a study and give --ablations mine.py" in out
+    before = (tmp_path / "mine.py").read_text()
+    code, out, err = dinolab("new", "ablation", "mine")
+    assert code == 2
+    assert "mine.py is there already" in err
+    assert (tmp_path / "mine.py").read_text() == before
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "report"])
+def test_a_broken_file_of_ablations_is_one_line(dinolab, tmp_path, command):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_the_kind")
+    study = tmp_path / "study.yaml"
+    study.write_text("name: a\nrecipe: digits_tiny\nseeds: 6\narms: [broken]\n")
+    code, out, err = dinolab(command, study, "--root", tmp_path / "runs", "--ablations", broken)
+    assert code == 2
+    assert f"{broken} cannot be imported: ModuleNotFoundError" in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
 
 
 @pytest.mark.filterwarnings("ignore")

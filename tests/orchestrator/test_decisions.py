@@ -10,9 +10,9 @@ import ray.exceptions
 import torch
 
 import trainers.errors
-from ablations.study import Resources, load_study
+from ablations.study import Resources, Study, load_study
 from orchestrator.lock import write_lock
-from orchestrator.plan import Timing, make_plan, measure
+from orchestrator.plan import Timing, _cost, make_plan, measure
 from orchestrator.resources import Placement, place
 from orchestrator.retry import decide
 from trainers.data.image_set import open_images
@@ -24,6 +24,7 @@ from trainers.errors import (
     RootError,
     StudyError,
 )
+from trainers.recipe import recipe
 from trainers.trial import TrialFolder
 
 STUDY = """
@@ -139,6 +140,78 @@ def test_confounds_are_counted(study, images):
     assert arms["cls_position_none"].before == {"model.cls_position": "learned"}
 
 
+def changed(images, change, confounds=()):
+    """The baseline's cost and that of an arm."""
+    base = recipe("digits_tiny")
+    study = Study(
+        name="two", recipe="digits_tiny", base=base, arms={"baseline": {}, "arm": change},
+        seeds=(0,), hypotheses={}, gates={}, resources=Resources(),
+        confounds={"arm": tuple(confounds)},
+    )  # fmt: skip
+    arms = make_plan(study, images).arms
+    return arms["baseline"], arms["arm"]
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"model.registers": 1}, ["+48 parameters (+0.035 %)", "+1 token in a global crop",
+                                  "training FLOPs a step: × 1.09"]),
+        ({"model.registers": 4}, ["+192 parameters (+0.14 %)", "+4 tokens in a global crop",
+                                  "training FLOPs a step: × 1.38"]),
+        ({"augment.local_crops": 0}, ["crops a step: 96 → 64", "training FLOPs a step: × 0.891"]),
+        ({"loss.cls": 0.5, "loss.patches": 0.5}, [
+            "training FLOPs a step: × 1.37", "loss on: 1 cls → 0.5 cls + 0.5 patches"]),
+        ({"loss.cls": 0.0}, ["training FLOPs a step: × 0", "loss on: 1 cls → nothing"]),
+        ({"augment.shuffle": "pixels"}, []),
+    ],
+)  # fmt: skip
+def test_what_else_differs_is_counted_then_declared(images, change, lines):
+    base, arm = changed(images, change, ["the task changes"])
+    assert arm.differences(base) == (*lines, "the task changes")
+    assert base.differences(base) == ()
+
+
+def test_flops_of_a_step_are_those_of_a_real_one(images):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tests.trainers.test_sites import BASE, batch
+    from trainers.config import override
+    from trainers.state import TrainState
+    from trainers.step import update
+    from trainers.world import World
+
+    alone = World(rank=0, size=1, device=torch.device("cpu"))
+    for change in ({}, {"loss.cls": 0.0, "loss.dense": 1.0}, {"loss.cls": 0.0, "loss.labels": 1.0}):
+        config = override(BASE, change)
+        state = TrainState.fresh(config, alone, classes=10)
+        with FlopCounterMode(display=False) as counter:
+            update(state, batch(), config, alone)
+        estimate = _cost(config, 10)["gigaflops_per_step"] * 1e9
+        # The first layer has no gradient of its input; matching patches is not counted.
+        assert estimate == pytest.approx(counter.get_total_flops(), rel=0.08)
+
+
+def test_attention_of_long_sequences_is_counted():
+    from trainers.config import override
+
+    # One layer's scores and mixing: 2 · 2 · tokens² · width.
+    short, long = (
+        _cost(override(recipe("dino_vit_tiny_16"), {"model.depth": depth,
+              "evaluation.globality_layers": [1]}), 2)["gigaflops_per_image"]
+        for depth in (1, 2)
+    )  # fmt: skip
+    width, tokens = 192, 197
+    products = 2 * tokens * width * (3 * width + width + 8 * width) + 4 * tokens**2 * width
+    assert (long - short) * 1e9 == pytest.approx(products)
+
+
+def test_an_arm_that_learns_labels_is_refused_without_them(images):
+    images.labels = None
+    with pytest.raises(StudyError, match=r"^arm: loss\.labels needs labels, and digits has none"):
+        changed(images, {"loss.labels": 1.0})
+
+
 def test_a_metric_that_needs_labels_is_refused_without_them(study, images, tmp_path):
     metric = {"metric": "knn/cls_top1"}
     hypothesis = study.hypotheses["none"].model_copy(update=metric)
@@ -162,6 +235,12 @@ class TestLock:
         assert json.loads((tmp_path / "study.lock.json").read_text()) == lock
         assert lock["resolved"]["hypotheses"]["none"]["smallest_effect"] == 0.05
         assert len(lock["trials"]) == 3 * 3
+        kept = lock["arms"]["cls_position_none"]
+        assert kept["tokens"] == 17
+        assert kept["crops_per_step"] == 3 * 32
+        assert kept["losses"] == {"cls": 1.0}
+        assert kept["gigaflops_per_step"] > kept["gigaflops_per_image"] * 32
+        assert "one random vector" in kept["confounds"][0]
         assert lock["dataset"]["digest"] == images.digest
         assert lock["packages"]["torch"] == torch.__version__.split("+")[0]
 
