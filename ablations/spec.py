@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainers.config import TrainConfig, flatten, override
 from trainers.errors import ConfigError
 
-Direction = Literal["rises", "falls", "holds"]
+Direction = Literal["rises", "falls", "differs", "holds"]
 
 BASELINE = "baseline"
 """Name of the arm that changes nothing."""
@@ -27,6 +27,7 @@ class Expectation:
 
 Rises = functools.partial(Expectation, direction="rises")
 Falls = functools.partial(Expectation, direction="falls")
+Differs = functools.partial(Expectation, direction="differs")
 Holds = functools.partial(Expectation, direction="holds")
 
 
@@ -104,9 +105,21 @@ class Hypothesis(Declared):
     minus_start: bool = Field(
         False, description="use the last value minus the same run's value at step 0"
     )
-    contrast: tuple[str, str] = Field(description="[arm, arm it is compared with]")
+    metric_against: str = Field(
+        "", description="metric of the arm it is compared with, where that is another one"
+    )
+    contrast: tuple[str, ...] | dict[str, float] = Field(
+        description="[arm, arm it is compared with]; [arm]: its own value; or {arm: weight}, the "
+        "weighted sum"
+    )
+    over: Literal["arms", "cells"] = Field(
+        "arms",
+        description="cells: the two names of the contrast are levels of one factor, compared over "
+        "all cells of the factorial that have them",
+    )
     direction: Direction = Field(
-        description="rises or falls: superiority in that direction; holds: equivalence"
+        description="rises or falls: superiority in that direction; differs: in either; holds: "
+        "equivalence"
     )
     smallest_effect: Annotated[float, Field(gt=0)] = Field(
         description="smallest effect of interest, in the metric's own units"
@@ -117,9 +130,65 @@ class Hypothesis(Declared):
     family: str = Field("primary", description="p-values are Holm-adjusted within a family")
 
     @model_validator(mode="after")
-    def _two_arms(self) -> Self:
-        if self.contrast[0] == self.contrast[1]:
-            raise ValueError(f"contrast compares {self.contrast[0]!r} with itself")
+    def _is_a_contrast(self) -> Self:
+        named = tuple(self.contrast)
+        if isinstance(self.contrast, dict):
+            if not named or not all(self.contrast.values()):
+                raise ValueError("contrast must give each arm a weight other than 0")
+        elif len(named) not in (1, 2):
+            raise ValueError(
+                f"contrast must be [arm], [arm, arm it is compared with] or {{arm: weight}}, got "
+                f"{len(named)} arms"
+            )
+        elif len(set(named)) < len(named):
+            raise ValueError(f"contrast compares {named[0]!r} with itself")
+        if self.over == "cells" and len(named) < 2:
+            raise ValueError("over: cells needs a contrast of two levels of a factor")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each arm in a seed's score."""
+        if isinstance(self.contrast, dict):
+            return dict(self.contrast)
+        return dict(zip(self.contrast, (1.0, -1.0), strict=False))
+
+    def metric_of(self, arm: str) -> str:
+        """The metric of an arm: `metric_against`, if there is one, where its weight is below 0."""
+        against = self.metric_against if self.weights[arm] < 0 else ""
+        return against or self.metric
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """In words, what is compared and what with; the second is empty if with nothing."""
+        words = []
+        for sign in (1, -1):
+            arms = {arm: abs(w) for arm, w in self.weights.items() if w * sign > 0}
+            if len(arms) > 3 and len(set(arms.values())) == 1:
+                words.append(f"mean of {len(arms)} arms")
+            else:
+                words.append(
+                    " + ".join(arm if w == 1 else f"{w:.3g} {arm}" for arm, w in arms.items())
+                )
+        return words[0], words[1]
+
+
+class Claim(Declared):
+    """What was said, in words, and how hypotheses decide it."""
+
+    text: str = Field(description="the claim in words")
+    source: str = Field("", description="where it was made")
+    hypotheses: tuple[str, ...] = Field(min_length=1, description="names of hypotheses")
+    rule: str = Field(
+        "all",
+        description="all: every hypothesis must be supported; any: one must; or the name of the "
+        "one that decides",
+    )
+
+    @model_validator(mode="after")
+    def _rule_is_known(self) -> Self:
+        if self.rule not in ("all", "any", *self.hypotheses):
+            raise ValueError(f"rule must be all, any or one of its hypotheses, got {self.rule!r}")
         return self
 
 

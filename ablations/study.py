@@ -1,5 +1,6 @@
 """A study file (YAML) becomes a checked Study, or one line for each of its problems."""
 
+import itertools
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from statsmodels.stats.power import TTestPower
 
 from ablations.library import library
-from ablations.spec import BASELINE, Ablation, Arm, Declared, Gate, Hypothesis
+from ablations.spec import BASELINE, Ablation, Arm, Claim, Declared, Gate, Hypothesis
 from ablations.verdicts import FEWEST_SEEDS
 from trainers.config import TrainConfig, diff, explain, flatten, nearest, override
 from trainers.errors import ConfigError, StudyError
@@ -33,6 +34,16 @@ class Resources(Declared):
     )
 
 
+class Scale(Declared):
+    """What one size of a study has in place of the file's own."""
+
+    recipe: str = Field("", description="base recipe; empty: the file's own")
+    dataset: str = Field("", description="data set; empty: the file's own")
+    set: Change = Field({}, description="knobs changed in every arm, over those of the file")
+    seeds: int = Field(0, ge=0, description="how many; 0: the file's own")
+    resources: Resources = Resources()
+
+
 class StudyFile(Declared):
     """The fields of a study file."""
 
@@ -48,13 +59,22 @@ class StudyFile(Declared):
         description="how many (0, 1, 2, ...), or a list; arms are paired by seed"
     )
     arms: list[str | dict[str, Change]] = Field(
-        description="names from `dinolab list ablations`, or `name: {knob: value}`"
+        [], description="names from `dinolab list ablations`, or `name: {knob: value}`"
+    )
+    factorial: list[list[str | dict[str, Change]]] = Field(
+        [],
+        description="factors, each a list of levels: `baseline` first, then as in `arms`; every "
+        "combination is an arm, its name the levels joined by +",
     )
     hypotheses: dict[str, Hypothesis] = Field(
         {}, description="what is expected, by name; empty: what the catalogue's arms expect"
     )
+    claims: dict[str, Claim] = Field({}, description="what hypotheses decide together, by name")
     gates: dict[str, Gate] = Field({}, description="what must hold in an arm for it to count")
     resources: Resources = Resources()
+    scales: dict[str, Scale] = Field(
+        {}, description="sizes of the same study; `--scale NAME` chooses one"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -78,6 +98,9 @@ class Study:
     hypotheses: Mapping[str, Hypothesis]
     gates: Mapping[str, Gate]
     resources: Resources
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    cells: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """of each arm of the factorial, its level of each factor"""
     confounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """of each arm, what it is declared to change beside what it is about"""
 
@@ -93,6 +116,7 @@ class Study:
             "seeds": list(self.seeds),
             "arms": {arm: dict(change) for arm, change in self.arms.items()},
             "hypotheses": {i: h.model_dump(mode="json") for i, h in self.hypotheses.items()},
+            "claims": {i: c.model_dump(mode="json") for i, c in self.claims.items()},
             "gates": {i: g.model_dump(mode="json") for i, g in self.gates.items()},
             "resources": self.resources.model_dump(mode="json"),
         }
@@ -126,8 +150,15 @@ def ablation(name: str, paths: Sequence[Path] = ()) -> Ablation:
     return known[name].load()
 
 
-def load_study(path: Path, dataset: str | None = None, ablations: Sequence[Path] = ()) -> Study:
+def load_study(
+    path: Path,
+    dataset: str | None = None,
+    ablations: Sequence[Path] = (),
+    scale: str | None = None,
+) -> Study:
     """Read and check a study file; `dataset` replaces the file's own.
+
+    A file with scales is read at one of them, whose name becomes part of the study's.
 
     Arms may name ablations of the catalogue, of installed packages, and of `ablations`: files, or
     folders of them.
@@ -145,6 +176,7 @@ def load_study(path: Path, dataset: str | None = None, ablations: Sequence[Path]
         raise StudyError(f"study file {path} is not YAML: {where}") from error
     if not isinstance(raw, dict):
         raise StudyError(f"study file {path} must be a mapping with name, recipe, seeds, arms, …")
+    raw = _at_scale(raw, scale, path)
     if dataset is not None:
         raw["dataset"] = dataset
     problems: list[str] = []
@@ -156,8 +188,10 @@ def load_study(path: Path, dataset: str | None = None, ablations: Sequence[Path]
     except TypeError as error:
         problems.append(f"holds a value that JSON does not know: {error}")
     base, arms, expected, confounds = _resolve(raw, ablations, problems)
-    hypotheses = declared.hypotheses if declared and declared.hypotheses else {}
-    problems += _check_expectations(raw, arms)
+    cells = _cells(raw.get("factorial"))
+    hypotheses = dict(declared.hypotheses) if declared else {}
+    problems += _check_expectations(raw, arms, cells)
+    problems += _check_claims(raw)
     if problems or declared is None or base is None:
         lines = "\n".join(f"{path}: {problem}" for problem in dict.fromkeys(problems))
         raise StudyError(lines)
@@ -168,7 +202,12 @@ def load_study(path: Path, dataset: str | None = None, ablations: Sequence[Path]
         base=base,
         arms=arms,
         seeds=tuple(seeds),
-        hypotheses=hypotheses or expected,
+        hypotheses={
+            name: _over_cells(hypothesis, cells)
+            for name, hypothesis in (hypotheses or expected).items()
+        },
+        claims=declared.claims,
+        cells=cells,
         gates=declared.gates,
         resources=declared.resources,
         confounds=confounds,
@@ -193,6 +232,7 @@ def _without_union_noise(error: ValidationError) -> list[str]:
 def _fields_at(place: str) -> list[str]:
     groups: dict[str, type[Declared]] = {
         "": StudyFile, "hypotheses": Hypothesis, "gates": Gate, "resources": Resources,
+        "claims": Claim, "scales": Scale,
     }  # fmt: skip
     return list(groups.get(place.split(".")[0], StudyFile).model_fields)
 
@@ -223,6 +263,14 @@ def _resolve(
     arms: dict[str, Change] = {BASELINE: {}}
     expected: dict[str, Hypothesis] = {}
     confounds: dict[str, tuple[str, ...]] = {BASELINE: ()}
+    for name, change, combined in _cell_arms(raw.get("factorial"), paths, problems):
+        if base is not None:
+            lines = [line for one in combined for line in _check_base(base, one)]
+            problems += [f"cell {name}: {line}" for line in lines or _check_change(base, change)]
+        arms[name] = change
+        confounds[name] = tuple(
+            text for one in combined for arm in one.arms.values() for text in arm.confounds
+        )
     for name, change, found in _declared_arms(raw.get("arms"), paths, problems):
         if name in arms:
             problems.append(f"arm {name}: given twice, or the name of the base")
@@ -253,6 +301,121 @@ def _declared_arms(
             for name, change in entry.items():
                 if isinstance(change, dict):
                     yield str(name), change, None
+
+
+def _cells(factorial: object) -> dict[str, tuple[str, ...]]:
+    """Of each combination of levels its name and levels; the first is the baseline."""
+    if not isinstance(factorial, list) or not factorial:
+        return {}
+    factors = [
+        [next(iter(level), "") if isinstance(level, dict) else str(level) for level in factor]
+        for factor in factorial
+        if isinstance(factor, list)
+    ]
+    return {
+        "+".join(level for level in levels if level != BASELINE) or BASELINE: levels
+        for levels in itertools.product(*factors)
+    }
+
+
+def _cell_arms(
+    factorial: object, paths: Sequence[Path], problems: list[str]
+) -> Iterator[tuple[str, Change, list[Ablation]]]:
+    """Each cell but the baseline, with its change and the ablations that it combines."""
+    if not isinstance(factorial, list):
+        return
+    levels: list[dict[str, tuple[Change, Ablation | None]]] = []
+    for number, factor in enumerate(factorial, start=1):
+        if not isinstance(factor, list) or not factor or factor[0] != BASELINE:
+            problems.append(
+                f"factorial: factor {number} must be a list of levels that begins with "
+                f"{BASELINE}, got {factor!r}"
+            )
+            return
+        known = {name: (change, found) for name, change, found in _declared_arms(
+            factor[1:], paths, problems
+        )}  # fmt: skip
+        levels.append({BASELINE: ({}, None), **known})
+    for name, cell in _cells(factorial).items():
+        change: Change = {}
+        combined = []
+        for factor_levels, level in zip(levels, cell, strict=True):
+            more, found = factor_levels.get(level, ({}, None))
+            twice = [knob for knob in more if knob in change and change[knob] != more[knob]]
+            if twice:
+                problems.append(
+                    f"cell {name}: two of its levels change {', '.join(twice)}; levels of "
+                    "different factors must change different knobs"
+                )
+            change |= more
+            combined += [found] if found else []
+        if name != BASELINE:
+            yield name, change, combined
+
+
+def _over_cells(hypothesis: Hypothesis, cells: Mapping[str, tuple[str, ...]]) -> Hypothesis:
+    """The same with `over: cells` spelt out as a weight for each cell."""
+    if hypothesis.over != "cells" or isinstance(hypothesis.contrast, dict):
+        return hypothesis
+    level, other = hypothesis.contrast
+    factor = _factor_of(level, other, cells)
+    assert factor is not None, "was checked before"
+    weights: dict[str, float] = {}
+    for sign, wanted in ((1, level), (-1, other)):
+        chosen = [name for name, levels in cells.items() if levels[factor] == wanted]
+        weights |= {name: sign / len(chosen) for name in chosen}
+    return hypothesis.model_copy(update={"contrast": weights})
+
+
+def _factor_of(level: str, other: str, cells: Mapping[str, tuple[str, ...]]) -> int | None:
+    """The factor that has both levels, at which one is not the baseline."""
+    for factor in range(len(next(iter(cells.values()), ()))):
+        levels = {cell[factor] for cell in cells.values()}
+        if {level, other} <= levels and {level, other} != {BASELINE}:
+            return factor
+    return None
+
+
+def _at_scale(raw: dict[str, Any], scale: str | None, path: Path) -> dict[str, Any]:
+    """The file's mapping with one of its scales put in. Raises StudyError for none or a wrong one.
+
+    What is not shaped as it should be is left for the checks that follow.
+    """
+    scales = raw.get("scales")
+    if not isinstance(scales, dict) or not scales:
+        if scale is not None:
+            raise StudyError(f"{path}: has no scales, so --scale {scale} cannot be chosen")
+        return raw
+    if scale not in scales:
+        given = "none was given" if scale is None else f"{scale!r} is none of them"
+        hint = "" if scale is None else nearest(scale, list(scales))
+        raise StudyError(
+            f"{path}: is written for several scales, and {given}{hint}; give --scale "
+            f"{' or --scale '.join(scales)}"
+        )
+    chosen = scales[scale]
+    if not isinstance(chosen, dict):
+        return raw
+    put = {
+        name: chosen[name]
+        for name in ("recipe", "dataset", "seeds", "resources")
+        if chosen.get(name)
+    }
+    if isinstance(chosen.get("set"), dict):
+        put["set"] = {**(raw.get("set") or {}), **chosen["set"]}
+    return {**raw, **put, "name": f"{raw.get('name')}-{scale}"}
+
+
+def _check_claims(raw: Mapping[str, Any]) -> list[str]:
+    claims, hypotheses = raw.get("claims"), raw.get("hypotheses")
+    known = list(hypotheses) if isinstance(hypotheses, dict) else []
+    return [
+        f"claim {claim}: no hypothesis {name!r}{nearest(str(name), known)}"
+        for claim, body in (claims.items() if isinstance(claims, dict) else ())
+        if isinstance(body, dict) and isinstance(body.get("hypotheses"), list)
+        for name in body["hypotheses"]
+        if name not in known
+    ]
 
 
 def _expected(name: str, arm: Arm, claim: str) -> dict[str, Hypothesis]:
@@ -292,7 +455,11 @@ def _check_change(base: TrainConfig, change: Change) -> list[str]:
     ]
 
 
-def _check_expectations(raw: Mapping[str, Any], arms: Mapping[str, Change]) -> list[str]:
+def _check_expectations(
+    raw: Mapping[str, Any],
+    arms: Mapping[str, Change],
+    cells: Mapping[str, tuple[str, ...]],
+) -> list[str]:
     """Problems of hypotheses and gates with arms and metrics that are not there."""
     problems = []
     for kind, singular in (("hypotheses", "hypothesis"), ("gates", "gate")):
@@ -301,28 +468,38 @@ def _check_expectations(raw: Mapping[str, Any], arms: Mapping[str, Change]) -> l
             if not isinstance(body, dict):
                 continue
             mentioned = body.get("contrast" if kind == "hypotheses" else "arms")
-            for arm in mentioned if isinstance(mentioned, list) else []:
+            if not isinstance(mentioned, (list, dict)):
+                continue
+            if body.get("over") == "cells":
+                pair = [str(level) for level in mentioned]
+                if len(pair) == 2 and _factor_of(pair[0], pair[1], cells) is None:
+                    problems.append(
+                        f"{singular} {name}: no factor of the factorial has the levels "
+                        f"{' and '.join(pair)}"
+                    )
+                continue
+            for arm in mentioned:
                 if arm not in arms:
                     hint = nearest(str(arm), list(arms))
                     problems.append(
                         f"{singular} {name}: no arm {arm!r} in this study{hint} "
                         f"(allowed: {', '.join(arms)})"
                     )
-            metric = body.get("metric")
-            if isinstance(metric, str) and metric not in METRICS:
-                problems.append(
-                    f"{singular} {name}: no metric {metric!r}{nearest(metric, list(METRICS))} "
-                    "(see `dinolab list metrics`)"
-                )
-            elif metric in METRICS and body.get("minus_start") and metric not in EVALUATED:
-                problems.append(f"{singular} {name}: {metric} is not measured at step 0")
+            for metric in (body.get("metric"), body.get("metric_against") or None):
+                if isinstance(metric, str) and metric not in METRICS:
+                    problems.append(
+                        f"{singular} {name}: no metric {metric!r}{nearest(metric, list(METRICS))} "
+                        "(see `dinolab list metrics`)"
+                    )
+                elif metric in METRICS and body.get("minus_start") and metric not in EVALUATED:
+                    problems.append(f"{singular} {name}: {metric} is not measured at step 0")
     return problems
 
 
 def needs_labels(study: Study) -> list[str]:
     """Hypotheses and gates whose metric exists only on a data set with labels."""
     declared: dict[str, Hypothesis | Gate] = {**study.hypotheses, **study.gates}
-    return [name for name, one in declared.items() if one.metric.startswith("knn/")]
+    return [name for name, one in declared.items() if one.metric.startswith(("knn/", "gap/"))]
 
 
 def lint(study: Study) -> list[str]:

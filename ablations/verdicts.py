@@ -64,7 +64,10 @@ class Run:
 
 
 class Pair(NamedTuple):
-    """Two arms at one seed, in the metric's units; None where there is no finite number."""
+    """Both sides of a contrast at one seed, in the metric's units; None: no finite number.
+
+    A side is the weighted sum of its arms; one without arms is 0.
+    """
 
     seed: int
     arm: float | None
@@ -241,9 +244,9 @@ def decide(
     With s the smallest effect, and mean and intervals signed in the predicted direction, the first
     that is true of: supported, if p_adjusted <= alpha, interval above 0 and mean >= s (tag strong,
     if interval not below s); equivalent, if interval_equivalence is inside (-s, s) (tag
-    negligible-but-nonzero, if p <= alpha); refuted, if interval below s; inconclusive. For `holds`:
-    supported, if interval_equivalence is inside (-s, s); refuted, if interval is entirely outside;
-    inconclusive.
+    negligible-but-nonzero, if p <= alpha); refuted, if interval below s; inconclusive. For
+    `differs` the direction is that of the mean, and there is no refuted. For `holds`: supported, if
+    interval_equivalence is inside (-s, s); refuted, if interval is entirely outside; inconclusive.
 
     Args:
         direction: as predicted.
@@ -267,7 +270,8 @@ def decide(
         return "supported", (("strong",) if low >= s else ())
     if inside:
         return "equivalent", (("negligible-but-nonzero",) if p <= alpha else ())
-    return ("refuted" if high < s else "inconclusive"), ()
+    excluded = high < s and direction != "differs"
+    return ("refuted" if excluded else "inconclusive"), ()
 
 
 def judge(
@@ -278,9 +282,9 @@ def judge(
 ) -> dict[str, Verdict]:
     """A verdict for each hypothesis, by name, in the order given.
 
-    `failed` comes first: a run of either arm at a planned seed that is not finished, a metric that
-    is absent or not finite in a finished run, or a gate that either arm misses. Its statistics are
-    those of the pairs that have numbers, for display only. Then fewer than FEWEST_SEEDS seeds are
+    `failed` comes first: a run of any of its arms at a planned seed that is not finished, a metric
+    that is absent or not finite in a finished run, or a gate that any of its arms misses. Its
+    statistics are those of the pairs that have numbers, for display only. Then fewer than FEWEST_SEEDS seeds are
     `inconclusive`, and the rest is :func:`decide`. A failed hypothesis keeps its place in its
     family, as p = 1: the others must not gain from its failure.
 
@@ -304,7 +308,7 @@ def judge(
     problems = {
         name: [
             *_problems(h, runs, pairs[name]),
-            *(text for arm in h.contrast for text in missed.get(arm, [])),
+            *(text for arm in h.weights for text in missed.get(arm, [])),
         ]
         for name, h in hypotheses.items()
     }
@@ -366,13 +370,31 @@ def _pairs(
 ) -> tuple[Pair, ...]:
     pairs = []
     for seed in seeds:
-        arm, against = (
-            _value(_run(runs, name, seed), hypothesis.metric, hypothesis.minus_start)
-            for name in hypothesis.contrast
-        )
+        sides = [_side(hypothesis, runs, seed, sign) for sign in (1, -1)]
+        arm, against = sides
         difference = math.nan if arm is None or against is None else arm - against
         pairs.append(Pair(seed, arm, against, difference if math.isfinite(difference) else None))
     return tuple(pairs)
+
+
+def _side(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seed: int, sign: int
+) -> float | None:
+    """Weighted sum of the arms whose weight has that sign; None if one has no finite value."""
+    terms = []
+    for arm, weight in hypothesis.weights.items():
+        if weight * sign > 0:
+            value = _arm_value(hypothesis, runs, arm, seed)
+            if value is None:
+                return None
+            terms.append(abs(weight) * value)
+    return math.fsum(terms)
+
+
+def _arm_value(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], arm: str, seed: int
+) -> float | None:
+    return _value(_run(runs, arm, seed), hypothesis.metric_of(arm), hypothesis.minus_start)
 
 
 def _problems(
@@ -380,15 +402,16 @@ def _problems(
 ) -> list[str]:
     """Why the pairs are not all there, one line for each arm and cause; empty if they are."""
     where: dict[str, list[int]] = defaultdict(list)
-    for index, arm in enumerate(hypothesis.contrast):
+    for arm in hypothesis.weights:
         for pair in pairs:
             run = _run(runs, arm, pair.seed)
             if run.status != "finished":
                 cause = f" ({' '.join(run.reason.split())})" if run.reason else ""
                 where[f"{arm}: {run.status}{cause}"].append(pair.seed)
-            elif pair[1 + index] is None:
+            elif _arm_value(hypothesis, runs, arm, pair.seed) is None:
                 steps = "step 0 or the last step" if hypothesis.minus_start else "the last step"
-                where[f"{arm}: no finite {hypothesis.metric} at {steps}"].append(pair.seed)
+                metric = hypothesis.metric_of(arm)
+                where[f"{arm}: no finite {metric} at {steps}"].append(pair.seed)
     for pair in pairs:
         if pair.difference is None and pair.arm is not None and pair.against is not None:
             where[f"{hypothesis.metric}: no finite difference"].append(pair.seed)
@@ -577,8 +600,8 @@ def _seeds_text(hypothesis: Hypothesis, n: int, needed: int | None) -> str:
 def _signed(
     direction: Direction, mean: float, interval: Interval
 ) -> tuple[float, tuple[float, float]]:
-    """Mean and interval counted positive in the predicted direction."""
-    if direction == "falls":
+    """Mean and interval counted positive in the predicted direction, or in the mean's own."""
+    if direction == "falls" or (direction == "differs" and mean < 0):
         return -mean, (-interval[1], -interval[0])
     return mean, interval
 

@@ -7,6 +7,7 @@ is escaped: plotly reads a subset of HTML.
 """
 
 import html
+import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ablations.spec import BASELINE
+from ablations.spec import BASELINE, Hypothesis
 from dashboards.runs import StudyRun
 
 INK = "#222222"
@@ -68,6 +69,23 @@ def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
     return {BASELINE: ArmStyle(BASELINE_COLOUR, "circle")} | styles
 
 
+def sides_of(hypothesis: Mapping[str, Any]) -> tuple[str, str]:
+    """In words, what a hypothesis compares and what with, as `verdicts.json` holds it."""
+    return Hypothesis.model_validate_json(json.dumps(hypothesis)).sides
+
+
+def compared(hypothesis: Mapping[str, Any]) -> str:
+    """Both sides in one line."""
+    arm, against = sides_of(hypothesis)
+    return f"{arm} − {against}" if against else arm
+
+
+def _ended(study: StudyRun, side: str, seed: int) -> str:
+    """How the run of a side that is one arm ended; sides of several have only finished ones."""
+    run = study.runs.get((side, seed))
+    return "finished" if run is None else run.status
+
+
 def metric_title(metric: str, *, minus_start: bool = False) -> str:
     """Axis title of a metric with its unit where it is known, in at most two lines."""
     unit = next((unit for end, unit in UNITS.items() if metric.endswith(end)), "")
@@ -98,19 +116,23 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
         scale, y = hypothesis["smallest_effect"], float(-row)
         colour = LABEL_COLOURS[verdict["label"]]
         one = place(1.0)
-        low, high = {"rises": (one, edge), "falls": (-edge, -one), "holds": (-one, one)}[
-            hypothesis["direction"]
-        ]
-        figure.add_shape(
-            type="rect",
-            x0=low,
-            x1=high,
-            y0=y - 0.28,
-            y1=y + 0.14,
-            line_width=0,
-            fillcolor=PREDICTED,
-            layer="below",
-        )
+        predicted = {
+            "rises": [(one, edge)],
+            "falls": [(-edge, -one)],
+            "differs": [(-edge, -one), (one, edge)],
+            "holds": [(-one, one)],
+        }
+        for low, high in predicted[hypothesis["direction"]]:
+            figure.add_shape(
+                type="rect",
+                x0=low,
+                x1=high,
+                y0=y - 0.28,
+                y1=y + 0.14,
+                line_width=0,
+                fillcolor=PREDICTED,
+                layer="below",
+            )
         for x, dash in ((-one, "dash"), (0.0, "solid"), (one, "dash")):
             figure.add_shape(
                 type="line",
@@ -159,7 +181,6 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             customdata=[[value, html.escape(verdict["reason"])] for value in mean],
             hovertemplate="mean difference %{customdata[0]:.4g}<br>%{customdata[1]}<extra></extra>",
         )
-        arm, against = hypothesis["contrast"]
         _write(
             figure,
             f"<b>{html.escape(name)}</b>",
@@ -171,7 +192,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
         change = ", minus step 0" if hypothesis["minus_start"] else ""
         _write(
             figure,
-            f"{html.escape(arm)} − {html.escape(against)}, {html.escape(hypothesis['metric'])}"
+            f"{html.escape(compared(hypothesis))}, {html.escape(hypothesis['metric'])}"
             f"{change}: {hypothesis['direction']}, ±1 is {scale:g}",
             x=0,
             y=y + 0.28,
@@ -231,7 +252,7 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
     for number, (name, entry) in enumerate(entries):
         panel = {"row": number // columns + 1, "col": number % columns + 1}
         hypothesis = entry["hypothesis"]
-        arm, against = hypothesis["contrast"]
+        arm, against = sides_of(hypothesis)
         pairs = [pair for pair in entry["verdict"]["pairs"] if pair["difference"] is not None]
         figure.add_scatter(
             name=f"{name}: pairs",
@@ -244,18 +265,17 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
         )
         for x, who, key in ((0, against, "against"), (1, arm, "arm")):
             shown = [pair for pair in entry["verdict"]["pairs"] if pair[key] is not None]
-            ended = [study.runs[who, pair["seed"]].status for pair in shown]
+            ended = [_ended(study, who, pair["seed"]) for pair in shown]
+            style = styles.get(who, ArmStyle(MUTED, "circle"))
             figure.add_scatter(
                 name=f"{name}: {who}",
                 x=[x] * len(shown),
                 y=[pair[key] for pair in shown],
                 mode="markers",
                 marker={
-                    "color": styles[who].colour,
+                    "color": style.colour,
                     "size": 9,
-                    "symbol": [
-                        styles[who].symbol if status == "finished" else "x" for status in ended
-                    ],
+                    "symbol": [style.symbol if status == "finished" else "x" for status in ended],
                 },
                 customdata=[
                     [pair["seed"], status] for pair, status in zip(shown, ended, strict=True)

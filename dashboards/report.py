@@ -17,7 +17,14 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from ablations.verdicts import FEWEST_SEEDS
-from dashboards.figures import INK, LABEL_COLOURS, arm_styles, collapse_metrics, every_figure
+from dashboards.figures import (
+    INK,
+    LABEL_COLOURS,
+    arm_styles,
+    collapse_metrics,
+    compared,
+    every_figure,
+)
 from dashboards.runs import VERDICTS, StudyRun, judged, read_study, value_at_end
 from trainers import atomic
 from trainers.config import leaves
@@ -44,6 +51,7 @@ def write_report(folder: Path) -> Path:
         "interval": _interval,
         "code": _code,
         "breakable": _breakable,
+        "compared": compared,
     }
     figures = every_figure(study, verdicts)
     page = environment.get_template("report.html.jinja").render(
@@ -99,12 +107,17 @@ def _status_sentence(study: StudyRun) -> str:
 
 def _judgement(verdicts: Mapping[str, Any]) -> str:
     """How many hypotheses have which label."""
-    counts = Counter(entry["verdict"]["label"] for entry in verdicts["hypotheses"].values())
-    if not counts:
-        return "No hypotheses were declared."
-    labels = ", ".join(f"{counts[label]} {label}" for label in LABEL_COLOURS if counts[label])
-    number = sum(counts.values())
-    return f"{number} {'hypothesis' if number == 1 else 'hypotheses'}: {labels}."
+    sentences = []
+    for group, one, several in (
+        ("claims", "claim", "claims"),
+        ("hypotheses", "hypothesis", "hypotheses"),
+    ):
+        counts = Counter(entry["verdict"]["label"] for entry in verdicts[group].values())
+        labels = ", ".join(f"{counts[label]} {label}" for label in LABEL_COLOURS if counts[label])
+        number = sum(counts.values())
+        if number:
+            sentences.append(f"{number} {one if number == 1 else several}: {labels}.")
+    return " ".join(sentences) if verdicts["hypotheses"] else "No hypotheses were declared."
 
 
 def _unfinished(study: StudyRun) -> list[dict[str, Any]]:
@@ -188,7 +201,8 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
     """Every value that a hypothesis or a gate rests on, by seed and arm."""
     asked: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for hypothesis in study.hypotheses.values():
-        asked[hypothesis.metric, hypothesis.minus_start] |= set(hypothesis.contrast)
+        for arm in hypothesis.weights:
+            asked[hypothesis.metric_of(arm), hypothesis.minus_start].add(arm)
     for gate in study.gates.values():
         asked[gate.metric, gate.minus_start] |= set(gate.arms)
     tables = []

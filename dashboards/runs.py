@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from ablations.spec import Gate, Hypothesis
+from ablations.claims import judge_claims
+from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts import Run, judge
 from trainers import atomic
 from trainers.config import explain
@@ -35,7 +36,7 @@ TOKENS = ("cls", "patch", "register")
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
-Declaration = TypeVar("Declaration", Hypothesis, Gate)
+Declaration = TypeVar("Declaration", Hypothesis, Gate, Claim)
 
 _SCHEMA = pa.schema(
     [
@@ -80,6 +81,11 @@ class StudyRun:
     def hypotheses(self) -> dict[str, Hypothesis]:
         """The locked hypotheses by id."""
         return _declared(self.lock, "hypotheses", Hypothesis)
+
+    @property
+    def claims(self) -> dict[str, Claim]:
+        """The locked claims by id."""
+        return _declared(self.lock, "claims", Claim)
 
     @property
     def gates(self) -> dict[str, Gate]:
@@ -144,7 +150,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         raise InputError(f"{path} is corrupt: {'; '.join(explain(error))}") from None
     named: list[tuple[str, tuple[str, ...]]] = [
-        (name, hypothesis.contrast) for name, hypothesis in hypotheses.items()
+        (name, tuple(hypothesis.contrast)) for name, hypothesis in hypotheses.items()
     ]
     named += [(name, gate.arms) for name, gate in gates.items()]
     for name, arms in named:
@@ -204,14 +210,19 @@ def judge_study(folder: Path) -> dict[str, Any]:
 def judged(study: StudyRun) -> dict[str, Any]:
     """The same for a study that was read before: JSON types, numbers that do not exist are None.
 
-    Keys: study, hypotheses_sha256, hypotheses ({id: {hypothesis, verdict}}) and gates ({id: {gate,
-    arms: {arm: {mean, seeds_without, passed}}}}).
+    Keys: study, hypotheses_sha256, claims ({id: {claim, verdict}}), hypotheses ({id: {hypothesis,
+    verdict}}) and gates ({id: {gate, arms: {arm: {mean, seeds_without, passed}}}}).
     """
-    hypotheses, gates = study.hypotheses, study.gates
+    hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     verdicts = judge(hypotheses, gates, study.runs, study.seeds)
+    of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
     content = {
         "study": study.name,
         "hypotheses_sha256": study.lock["hypotheses_sha256"],
+        "claims": {
+            name: {"claim": claim.model_dump(mode="json"), "verdict": of_claims[name].to_json()}
+            for name, claim in claims.items()
+        },
         "hypotheses": {
             name: {
                 "hypothesis": hypothesis.model_dump(mode="json"),
@@ -264,7 +275,7 @@ def _declared(
     lock: Mapping[str, Any], group: str, kind: type[Declaration]
 ) -> dict[str, Declaration]:
     """The locked hypotheses or gates, as checked models."""
-    declared = lock["resolved"][group].items()
+    declared = lock["resolved"].get(group, {}).items()
     return {name: kind.model_validate_json(json.dumps(value)) for name, value in declared}
 
 

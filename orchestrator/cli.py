@@ -64,6 +64,14 @@ WorkersOption = Annotated[
         show_default=False,
     ),
 ]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        help="Which of the study file's scales, where it is written for several.",
+        show_default=False,
+    ),
+]
 AblationsOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -126,13 +134,17 @@ def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool
 
 
 def _load(
-    path: Path, data: str | None, workers: int | None, ablations: list[Path] | None
+    path: Path,
+    data: str | None,
+    workers: int | None,
+    ablations: list[Path] | None,
+    scale: str | None,
 ) -> "Study":
     import dataclasses
 
     from ablations.study import load_study
 
-    study = load_study(path, data, ablations or ())
+    study = load_study(path, data, ablations or (), scale)
     if workers is not None:
         resources = study.resources.model_copy(update={"workers": workers})
         study = dataclasses.replace(study, resources=resources)
@@ -158,6 +170,7 @@ def run(
     data: DataOption = None,
     workers: WorkersOption = None,
     ablations: AblationsOption = None,
+    scale: ScaleOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a study: train what is missing, then verdicts, report and MLflow.
@@ -171,7 +184,7 @@ def run(
 
     console = _console()
     live = console.is_terminal and not quiet
-    checked = _load(study, data, workers, ablations)
+    checked = _load(study, data, workers, ablations, scale)
     root = open_root(_root(root, console))
     _warn(checked, console)
     images = _open_images(checked.base, root, console, live)
@@ -198,7 +211,19 @@ def _show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn
     """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
     from dashboards.runs import judged
 
-    verdicts = judged(result)["hypotheses"]
+    verdicts_of = judged(result)
+    verdicts = verdicts_of["hypotheses"]
+    if verdicts_of["claims"]:
+        claims = Table(title=f"Claims of study {result.lock['study']}", title_justify="left")
+        for column in ("claim", "", "rule", "verdict"):
+            claims.add_column(column, overflow="fold")
+        for name, entry in verdicts_of["claims"].items():
+            claim = entry["claim"]
+            label = entry["verdict"]["label"].upper()
+            claims.add_row(escape(name), escape(claim["text"]), claim["rule"], label)
+        console.print(claims)
+        for name, entry in verdicts_of["claims"].items():
+            console.print(f"{name}: {entry['verdict']['reason']}", markup=False, highlight=False)
     table = Table(title=f"Verdicts of study {result.lock['study']}", title_justify="left")
     table.add_column("hypothesis", overflow="fold")
     for column in ("expected", "seeds", "mean difference", "interval", "p"):
@@ -247,6 +272,7 @@ def plan(
     data: DataOption = None,
     workers: WorkersOption = None,
     ablations: AblationsOption = None,
+    scale: ScaleOption = None,
 ) -> None:
     """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
     from ablations.power import power_text
@@ -255,7 +281,7 @@ def plan(
     from orchestrator.plan import make_plan, measure
 
     console = _console()
-    checked = _load(study, data, workers, ablations)
+    checked = _load(study, data, workers, ablations, scale)
     root = open_root(_root(root, console))
     images = _open_images(checked.base, root, console, console.is_terminal)
     made = make_plan(checked, images)
@@ -280,7 +306,7 @@ def plan(
         since = " since step 0" if hypothesis.minus_start else ""
         table.add_row(
             name,
-            " − ".join(hypothesis.contrast),
+            escape(" − ".join(side for side in hypothesis.sides if side)),
             hypothesis.metric + since,
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
@@ -322,6 +348,7 @@ def report(
     ],
     root: RootOption = DEFAULT_ROOT,
     ablations: AblationsOption = None,
+    scale: ScaleOption = None,
 ) -> None:
     """Rebuild results, verdicts and report from a run folder; trains nothing."""
     from ablations.study import load_study
@@ -329,7 +356,9 @@ def report(
 
     console = _console()
     root = _root(root, console)
-    folder = study if study.is_dir() else root / load_study(study, None, ablations or ()).name
+    folder = (
+        study if study.is_dir() else root / load_study(study, None, ablations or (), scale).name
+    )
     if not folder.is_dir():
         raise InputError(f"{folder} is not there: run the study first, or give its run folder")
     _show_verdicts(conclude(folder), folder.absolute().parent, console)

@@ -45,7 +45,9 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
 def _content(plan: Plan, images: ImageSet) -> dict[str, Any]:
     study = plan.study
     resolved = study.to_json()
-    stated = json.dumps([resolved["hypotheses"], resolved["gates"]], sort_keys=True)
+    stated = json.dumps(
+        [resolved["hypotheses"], resolved["gates"], resolved["claims"]], sort_keys=True
+    )
     return {
         "study": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
