@@ -284,9 +284,9 @@ def judge(
 
     `failed` comes first: a run of any of its arms at a planned seed that is not finished, a metric
     that is absent or not finite in a finished run, or a gate that any of its arms misses. Its
-    statistics are those of the pairs that have numbers, for display only. Then fewer than FEWEST_SEEDS seeds are
-    `inconclusive`, and the rest is :func:`decide`. A failed hypothesis keeps its place in its
-    family, as p = 1: the others must not gain from its failure.
+    statistics are those of the pairs that have numbers, for display only. Then fewer than
+    FEWEST_SEEDS seeds are `inconclusive`, and the rest is :func:`decide`. A failed hypothesis keeps
+    its place in its family, as p = 1: the others must not gain from its failure.
 
     Args:
         hypotheses: what was claimed, by name.

@@ -89,7 +89,7 @@ def test_without_hypotheses_those_of_the_catalogue_count(tmp_path):
         ("[cls_position_tied, baseline]", "[cls_tied, baseline]", "no arm 'cls_tied' in this"),
         ("arms: [baseline]", "arms: [base]", "gate learns: no arm 'base' in this study"),
         ("contrast/gyration", "contrast/gyrations", "did you mean globality/contrast/gyration?"),
-        ("direction: falls", "direction: drops", "'rises', 'falls' or 'holds' (given: 'drops')"),
+        ("direction: falls", "direction: drops", "'falls', 'differs' or 'holds' (given: 'drops')"),
         ("smallest_effect: 0.05", "smallest_effect: -1", "greater than 0 (given: -1)"),
         ("smallest_effect: 0.05", "", "hypotheses.tied.smallest_effect: field required"),
         ("seeds: 8", "seeds: 0", "must be 1 or more"),
