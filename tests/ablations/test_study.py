@@ -170,9 +170,25 @@ def test_an_arm_is_checked_when_it_is_made():
     assert [one.direction for one in both.expectations] == ["falls", "holds"]
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_study_is_good_and_named_like_its_file(path):
-    assert load_study(path).name == path.stem
+SHIPPED = [
+    (path, scale)
+    for path in sorted(STUDIES.glob("*.yaml"))
+    for scale in yaml.safe_load(path.read_text()).get("scales", [None])
+]
+
+
+@pytest.mark.parametrize(("path", "scale"), SHIPPED, ids=str)
+def test_a_shipped_study_is_good_and_named_like_its_file(path, scale):
+    assert load_study(path, scale=scale).name == "-".join([path.stem, *([scale] if scale else [])])
+
+
+def test_every_claim_of_the_article_is_in_the_study():
+    study = load_study(STUDIES / "why_cls_is_global.yaml", scale="small")
+    assert {f"claim_{number}" for number in range(1, 7)} <= set(study.claims)
+    assert len(study.cells) == 18
+    assert len(study.seeds) == 8
+    for hypothesis in study.hypotheses.values():
+        assert hypothesis.rationale
 
 
 def test_the_committed_schema_is_that_of_the_study_file():
@@ -183,3 +199,130 @@ def test_the_committed_schema_is_that_of_the_study_file():
 def test_the_schema_accepts_the_demo_as_the_model_does():
     demo = yaml.safe_load((STUDIES / "demo.yaml").read_text())
     assert set(demo) <= set(StudyFile.model_json_schema()["properties"])
+
+
+FACTORIAL = """
+name: cells
+recipe: digits_tiny
+seeds: 8
+factorial:
+  - [baseline, loss_on_patches, half: {loss.patches: 0.5}]
+  - [baseline, cls_position_none]
+  - [baseline, registers_4]
+arms: [narrow: {model.width: 24, model.heads: 2}]
+hypotheses:
+  position:
+    metric: globality/contrast/gyration
+    contrast: [cls_position_none, baseline]
+    over: cells
+    direction: differs
+    smallest_effect: 0.05
+claims:
+  first: {text: it matters, hypotheses: [position]}
+"""
+
+
+def test_a_factorial_becomes_all_its_cells_and_the_baseline_is_the_one_that_changes_nothing(
+    tmp_path,
+):
+    study = load(tmp_path, FACTORIAL)
+    assert len(study.cells) == 12
+    assert list(study.arms) == [*study.cells, "narrow"]
+    assert study.cells["baseline"] == ("baseline",) * 3
+    assert study.arms["baseline"] == {}
+    assert study.arms["half+cls_position_none+registers_4"] == {
+        "loss.patches": 0.5,
+        "model.cls_position": "none",
+        "model.registers": 4,
+    }
+    for arm in study.arms:
+        assert diff(study.base, study.config(arm, 0)) == study.arms[arm]
+
+
+def test_a_main_effect_weighs_every_cell_once(tmp_path):
+    study = load(tmp_path, FACTORIAL)
+    weights = study.hypotheses["position"].weights
+    assert set(weights) == set(study.cells)
+    for name, weight in weights.items():
+        assert weight == (1 / 6 if "cls_position_none" in name else -1 / 6)
+    assert study.hypotheses["position"].sides == ("mean of 6 arms", "mean of 6 arms")
+
+
+def test_a_main_effect_of_two_levels_leaves_the_third_out(tmp_path):
+    text = FACTORIAL.replace("[cls_position_none, baseline]", "[loss_on_patches, half]")
+    weights = load(tmp_path, text).hypotheses["position"].weights
+    assert weights == {
+        name: 0.25 if name.startswith("loss_on_patches") else -0.25
+        for name in weights
+        if name.startswith(("loss_on_patches", "half"))
+    }
+    assert len(weights) == 8
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("[cls_position_none, baseline]", "[cls_position_none, half]", "no factor of the"),
+        ("[baseline, registers_4]", "[registers_4]", "factor 3 must be a list of levels"),
+        ("[baseline, registers_4]", "[baseline, registers_5]", "not in the catalogue; did"),
+        (
+            "[baseline, registers_4]",
+            "[baseline, quarter: {loss.patches: 0.25}]",
+            "cell half+quarter: two of its levels change loss.patches",
+        ),
+        ("arms: [narrow", "arms: [registers_4, narrow", "arm registers_4: given twice"),
+        (
+            "hypotheses: [position]",
+            "hypotheses: [positon]",
+            "no hypothesis 'positon'; did you mean position?",
+        ),
+        ("over: cells", "over: rooms", "'arms' or 'cells'"),
+    ],
+)  # fmt: skip
+def test_a_bad_factorial_or_claim_is_a_line_that_says_what_to_do(tmp_path, before, after, line):
+    assert before in FACTORIAL
+    assert any(line in one for one in problems(tmp_path, FACTORIAL.replace(before, after)))
+
+
+SCALED = (
+    GOOD
+    + """
+scales:
+  small: {seeds: 6, set: {steps: 40}}
+  large: {recipe: dino_vit_small_16, dataset: /data/pictures, set: {optimizer.beta1: 0.8}}
+"""
+)
+
+
+def test_a_scale_changes_what_it_names_and_nothing_else(tmp_path):
+    small = load(tmp_path, SCALED, scale="small")
+    assert (small.name, len(small.seeds), small.base.steps) == ("small-small", 6, 40)
+    assert small.base.optimizer.learning_rate == 1e-3
+    large = load(
+        tmp_path,
+        SCALED.replace("narrow: {model.width: 24, model.heads: 2}", "x: {seed: 3}"),
+        scale="large",
+    )
+    assert (large.recipe, large.base.steps) == ("dino_vit_small_16", 30)
+    assert large.base.data.source == "/data/pictures"
+    assert large.base.optimizer.beta1 == 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "scale", "line"),
+    [
+        (SCALED, None, "none was given; give --scale small or --scale large"),
+        (SCALED, "smal", "'smal' is none of them; did you mean small?"),
+        (GOOD, "small", "has no scales"),
+        (
+            SCALED.replace("seeds: 6", "sedes: 6"),
+            "large",
+            "sedes: no such key; did you mean seeds?",
+        ),
+    ],
+)
+def test_a_wrong_scale_is_one_line(tmp_path, text, scale, line):
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, text, scale=scale)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -646,3 +646,114 @@ class TestOutcome:
         assert judged([1.5]).to_json()["pairs"] == [
             {"seed": 0, "arm": 1.5, "against": 0.0, "difference": 1.5}
         ]
+
+
+# Contrasts of other shapes than two arms
+
+
+def runs_at(values, metric="probe/knn"):
+    """Finished runs of several arms, from {arm: values by seed}."""
+    return {
+        (arm, seed): finished(float(value), metric=metric)
+        for arm, row in values.items()
+        for seed, value in enumerate(row)
+    }
+
+
+def test_a_contrast_of_one_arm_is_its_value_against_zero():
+    values = spread(2.0, 0.5)
+    alone = judge({"h": hypothesis(contrast=("register",))}, {}, runs_of(values), range(8))["h"]
+    against_zero = judged(values)
+    assert alone == against_zero
+    assert alone.label == "supported"
+
+
+def test_a_weighted_contrast_is_the_weighted_sum_of_each_seed():
+    rng = np.random.default_rng(0)
+    values = {arm: rng.normal(size=8) for arm in "abcd"}
+    weights = {"a": 0.5, "b": 0.5, "c": -0.5, "d": -0.5}
+    found = judge({"h": hypothesis(contrast=weights)}, {}, runs_at(values), range(8))["h"]
+    expected = sum(weight * values[arm] for arm, weight in weights.items())
+    assert [pair.difference for pair in found.pairs] == pytest.approx(list(expected))
+    assert found.mean == pytest.approx(expected.mean())
+    assert found.p == pytest.approx(enumerated_p(expected))
+
+
+def test_an_interaction_is_a_difference_of_differences():
+    rng = np.random.default_rng(1)
+    values = {arm: rng.normal(size=8) for arm in "abcd"}
+    weights = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
+    found = judge({"h": hypothesis(contrast=weights)}, {}, runs_at(values), range(8))["h"]
+    expected = (values["a"] - values["b"]) - (values["c"] - values["d"])
+    assert found.mean == pytest.approx(expected.mean())
+
+
+def test_the_arm_compared_with_may_have_a_metric_of_its_own():
+    runs = runs_at({"register": np.full(8, 3.0)}) | runs_at(
+        {"baseline": spread(1.0, 0.1)}, metric="probe/other"
+    )
+    found = judge({"h": hypothesis(metric_against="probe/other")}, {}, runs, range(8))["h"]
+    assert found.mean == pytest.approx(2.0)
+    swapped = judge({"h": hypothesis()}, {}, runs, range(8))["h"]
+    assert swapped.label == "failed"
+    assert "baseline: no finite probe/knn" in swapped.reason
+
+
+def test_every_arm_of_a_contrast_must_have_finished():
+    values = {arm: np.ones(8) for arm in "abc"}
+    runs = runs_at(values)
+    runs["c", 3] = Run(status="collapsed", reason="one output", start={}, end={})
+    weights = {"a": 1.0, "b": -0.5, "c": -0.5}
+    found = judge({"h": hypothesis(contrast=weights)}, {}, runs, range(8))["h"]
+    assert found.label == "failed"
+    assert found.reason == "c: collapsed (one output), seed 3"
+    assert found.n == 7
+
+
+def test_a_gate_of_any_arm_of_a_contrast_counts():
+    weights = {"a": 1.0, "b": -0.5, "c": -0.5}
+    gate = Gate(arms=("c",), metric="probe/knn", at_least=2.0)
+    runs = runs_at({arm: np.ones(8) for arm in "abc"})
+    found = judge({"h": hypothesis(contrast=weights)}, {"g": gate}, runs, range(8))["h"]
+    assert found.label == "failed"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_differs_is_supported_in_either_direction_and_never_refuted(sign):
+    assert judged(sign * spread(2.0, 0.5), direction="differs").label == "supported"
+    assert judged(sign * spread(2.0, 0.5), direction="differs").tags == ("strong",)
+    assert judged(sign * spread(0.1, 0.3), direction="differs").label == "equivalent"
+    assert judged(sign * spread(0.7, 0.5), direction="differs").label == "inconclusive"
+    assert (
+        judged(sign * spread(0.6, 0.25), direction="rises").label
+        != judged(sign * spread(2.0, 0.5), direction="differs").label
+    )
+
+
+def test_differs_is_what_the_better_of_both_directions_says():
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        values = rng.normal(rng.uniform(-2, 2), rng.uniform(0.1, 2), size=8)
+        both = {judged(values, direction=direction).label for direction in ("rises", "falls")}
+        expected = next(
+            label for label in ("supported", "equivalent", "inconclusive", "refuted")
+            if label in both
+        )  # fmt: skip
+        if expected == "refuted":
+            expected = "inconclusive"
+        assert judged(values, direction="differs").label == expected
+
+
+@pytest.mark.parametrize(
+    ("contrast", "message"),
+    [
+        ((), "got 0 arms"),
+        (("a", "b", "c"), "got 3 arms"),
+        (("a", "a"), "compares 'a' with itself"),
+        ({"a": 0.0}, "weight other than 0"),
+        ({}, "weight other than 0"),
+    ],
+)
+def test_what_is_no_contrast_is_refused(contrast, message):
+    with pytest.raises(ValueError, match=message):
+        hypothesis(contrast=contrast)
