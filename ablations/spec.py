@@ -164,7 +164,12 @@ class Hypothesis(Declared):
         words = []
         for sign in (1, -1):
             arms = {arm: abs(w) for arm, w in self.weights.items() if w * sign > 0}
-            if len(arms) > 3 and len(set(arms.values())) == 1:
+            if self.over == "cells":
+                # The level that all these cells share; the baseline's has no part in their names.
+                shared = set.intersection(*(set(arm.split("+")) for arm in arms))
+                level = "+".join(sorted(shared - {BASELINE})) or BASELINE
+                words.append(f"{level}, mean of {len(arms)} cells")
+            elif len(arms) > 3 and len(set(arms.values())) == 1:
                 words.append(f"mean of {len(arms)} arms")
             else:
                 words.append(

@@ -245,7 +245,10 @@ def test_a_main_effect_weighs_every_cell_once(tmp_path):
     assert set(weights) == set(study.cells)
     for name, weight in weights.items():
         assert weight == (1 / 6 if "cls_position_none" in name else -1 / 6)
-    assert study.hypotheses["position"].sides == ("mean of 6 arms", "mean of 6 arms")
+    assert study.hypotheses["position"].sides == (
+        "cls_position_none, mean of 6 cells",
+        "baseline, mean of 6 cells",
+    )
 
 
 def test_a_main_effect_of_two_levels_leaves_the_third_out(tmp_path):
