@@ -273,6 +273,16 @@ def plan(
     workers: WorkersOption = None,
     ablations: AblationsOption = None,
     scale: ScaleOption = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--tflops",
+            min=0.001,
+            help="Estimate the time from operations, for a worker that does so many 10¹² a second, "
+            "instead of timing steps here: for a study that this machine is too small for.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
     from ablations.power import power_text
@@ -301,13 +311,18 @@ def plan(
             lines = "\n".join(cost.differences(base)) or "nothing that is known"
             table.add_row(escape(arm), escape(lines))
     console.print(table)
+    if checked.claims:
+        table = Table("claim", "", "rule", "hypotheses", title="Claims")
+        for name, claim in checked.claims.items():
+            table.add_row(name, escape(claim.text), claim.rule, "\n".join(claim.hypotheses))
+        console.print(table)
     table = Table("hypothesis", "contrast", "end point", "expected", title="Hypotheses")
     for name, hypothesis in checked.hypotheses.items():
         since = " since step 0" if hypothesis.minus_start else ""
         table.add_row(
             name,
             escape(" − ".join(side for side in hypothesis.sides if side)),
-            hypothesis.metric + since,
+            " against ".join(filter(None, (hypothesis.metric, hypothesis.metric_against))) + since,
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
     console.print(table)
@@ -317,6 +332,16 @@ def plan(
     for text, names in powers.items():
         console.print(f"power: {text} ({', '.join(names)})", markup=False, highlight=False)
     _warn(checked, console)
+    if tflops is not None:
+        hours = made.operations(missing) / (tflops * 1e12) / 3600
+        console.print(
+            f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
+            f"{len(missing)} to train: about {hours:,.1f} worker-hours at {tflops:g} TFLOP/s a "
+            f"worker, {hours / max(1, len(missing)):.2f} a run, for the operations of training "
+            "steps alone",
+            highlight=False,
+        )
+        return
     concurrent = max(1, (os.cpu_count() or 1) // checked.resources.workers)
     seconds = len(missing) * measure(checked.base, images).trial_s(checked.base) / concurrent
     console.print(

@@ -1,7 +1,7 @@
 """A study becomes trials, one for each different (configuration, seed); with their cost."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,6 +98,13 @@ class Plan:
             for trial in self.trials
             if TrialFolder(folder / "trials" / trial.key).finished() is None
         ]
+
+    def operations(self, trials: Sequence[Trial]) -> float:
+        """Floating-point operations of all training steps of `trials`."""
+        return sum(
+            1e9 * self.arms[trial.arms[0]].gigaflops_per_step * trial.config.steps
+            for trial in trials
+        )
 
 
 def make_plan(study: Study, images: ImageSet) -> Plan:

@@ -13,7 +13,10 @@ ABLATION = Ablation(
     arms={
         "cls_position_none": Arm(
             change={"model.cls_position": "none"},
-            expect=Holds("globality/contrast/gyration", by=0.05),
+            expect=(
+                Holds("globality/contrast/gyration", by=0.05),
+                Holds("shuffled/cls/positional_bias", by=0.05),
+            ),
             confounds=("[CLS] starts less far from 0: one random vector, not the sum of two",),
         )
     },

@@ -11,7 +11,11 @@ ABLATION = Ablation(
     arms={
         "loss_on_patches": Arm(
             change={"loss.cls": 0.0, "loss.patches": 1.0},
-            expect=Falls("globality/contrast/gyration", by=0.05),
+            expect=(
+                Falls("globality/contrast/gyration", by=0.05),
+                Falls("influence/contrast/gyration", by=0.05),
+                Falls("globality/patch/locality", by=0.05),
+            ),
             confounds=(
                 "the head sees a mean of many tokens, which is smoother than one",
                 "patch queries of the last block get a gradient; under a [CLS] loss they get none",

@@ -13,7 +13,10 @@ ABLATION = Ablation(
     arms={
         "loss_on_register": Arm(
             change={"loss.cls": 0.0, "loss.register_token": 1.0, "model.registers": 1},
-            expect=Falls("globality/contrast/gyration", by=0.05),
+            expect=(
+                Falls("globality/contrast/gyration", by=0.05),
+                Falls("influence/contrast/gyration", by=0.05),
+            ),
             confounds=("the register, unlike a [CLS] with a learned one, has no position",),
         )
     },

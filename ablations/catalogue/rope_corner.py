@@ -5,7 +5,7 @@ upper left corner. Patches attend to each other as in rope_centre, whatever the 
 arms differ in the place of [CLS] alone: a sharp test of whether it stands nowhere.
 """
 
-from ablations.spec import Ablation, Arm, Falls
+from ablations.spec import Ablation, Arm, Falls, Rises
 
 ABLATION = Ablation(
     claim="[CLS] that is not rotated attends as if it stood at the origin, so less globally.",
@@ -17,7 +17,10 @@ ABLATION = Ablation(
                 "model.cls_position": "none",
                 "model.rotary_origin": "corner",
             },
-            expect=Falls("globality/cls/gyration", by=0.05),
+            expect=(
+                Falls("globality/cls/gyration", by=0.05),
+                Rises("shuffled/cls/positional_bias", by=0.05),
+            ),
             confounds=(
                 "patches change too: positions enter in every block, and values carry none",
             ),

@@ -4,7 +4,7 @@ The arm trains on crops whose patches are in random order: each patch is what it
 near says nothing any more. Held-out images stay as they are.
 """
 
-from ablations.spec import Ablation, Arm, Rises
+from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="Patches trained on images without spatial order attend less locally.",
@@ -12,7 +12,7 @@ ABLATION = Ablation(
     arms={
         "shuffled_patches": Arm(
             change={"augment.shuffle": "patches"},
-            expect=Rises("globality/patch/gyration", by=0.05),
+            expect=Falls("globality/patch/locality", by=0.05),
             confounds=(
                 "held-out images are not shuffled: they are unlike those of training",
                 "the task changes: shapes larger than a patch cannot be learned",

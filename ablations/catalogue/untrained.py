@@ -22,7 +22,11 @@ ABLATION = Ablation(
     arms={
         "untrained": Arm(
             change={"loss.cls": 0.0},
-            expect=(Rises("globality/cls/gyration", by=0.05), Falls("knn/cls_top1", by=0.05)),
+            expect=(
+                Rises("globality/cls/gyration", by=0.05),
+                Falls("globality/cls/content_dependence", by=0.05),
+                Falls("knn/cls_top1", by=0.05),
+            ),
             confounds=("nothing is trained: no update, whatever the schedules say",),
         )
     },
