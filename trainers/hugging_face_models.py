@@ -27,7 +27,8 @@ an error. The folded positions compute the same function, also at other image si
 import functools
 import json
 import re
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
         model = _made(config)
     except KeyError as error:
         raise InputError(f"{folder / CONFIG} says nothing of {error.args[0]}") from error
-    except _UnknownPart as error:
+    except _UnknownPartError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from error
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -147,18 +148,19 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
     )
 
 
-class _UnknownPart(Exception):
+class _UnknownPartError(Exception):
     """The configuration asks for something that is not translated."""
 
 
 def _made(config: Mapping[str, Any]) -> nn.Module:
     """A timm ViT of the shape that `config` describes."""
     need_timm(str(config["model_type"]))
-    from timm.layers import Mlp, QuickGELU, SwiGLUPacked
+    from timm.layers.activations import QuickGELU
+    from timm.layers.mlp import Mlp, SwiGLUPacked
     from timm.models.vision_transformer import VisionTransformer
 
     kind, width = config["model_type"], config["hidden_size"]
-    activations = {
+    activations: dict[str, Callable[..., nn.Module]] = {
         "gelu": nn.GELU,
         "gelu_new": functools.partial(nn.GELU, approximate="tanh"),
         "gelu_pytorch_tanh": functools.partial(nn.GELU, approximate="tanh"),
@@ -168,11 +170,11 @@ def _made(config: Mapping[str, Any]) -> nn.Module:
     }
     activation = config.get("hidden_act", "gelu")
     if activation not in activations:
-        raise _UnknownPart(
+        raise _UnknownPartError(
             f"hidden_act {activation!r} is not known (allowed: {', '.join(activations)})"
         )
     if config.get("num_channels", 3) != 3:
-        raise _UnknownPart(f"images of {config['num_channels']} channels cannot be measured, only 3")
+        raise _UnknownPartError(f"images of {config['num_channels']} channels cannot be measured")
     is_dino = kind.startswith("dinov2")
     hidden = int(width * config["mlp_ratio"]) if is_dino else config["intermediate_size"]
     gated = is_dino and bool(config.get("use_swiglu_ffn", False))
@@ -201,7 +203,7 @@ def _made(config: Mapping[str, Any]) -> nn.Module:
             nn.LayerNorm, eps=config.get("layer_norm_eps", 1e-6 if is_dino else 1e-12)
         ),
         act_layer=nn.SiLU if gated else activations[activation],
-        mlp_layer=SwiGLUPacked if gated else Mlp,
+        mlp_layer=typing.cast(type[nn.Module], SwiGLUPacked if gated else Mlp),
         weight_init="skip",
     )
 

@@ -26,6 +26,9 @@ from trainers.data.storage import Location, locate, printable, reason
 from trainers.errors import DataError
 from trainers.keys import Stream
 
+CACHE = ".data"
+"""Folder of a run root in which indexes of image folders lie."""
+
 KEPT_BYTES = 256 * 2**20
 """Decoded sets up to this size stay in memory; larger ones are decoded again as they are read."""
 
