@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +26,9 @@ from trainers.measurement import Maps
 INK, QUIET, LINE = "#222222", "#5c5c5c", "#d8d8d8"
 DOTS = 130
 """per inch"""
+
+SHEET_DOTS = 110
+"""per inch, of sheets of many images"""
 
 HEAT = "inferno"
 LAYERS = "viridis"
@@ -123,15 +127,11 @@ def by_layer(series: Series, primary: Sequence[int]) -> Figure:
             shown[style.name] = line
             low = [min(cells[layer]) for layer in layers]
             high = [max(cells[layer]) for layer in layers]
-            place.fill_between(layers, low, high, color=style.colour, alpha=0.12, linewidth=0)
+            place.fill_between(layers, low, high, color=style.colour, alpha=0.09, linewidth=0)
             control = series("shuffled", token, measure)
             if control:
                 means = [float(np.mean(control[layer])) for layer in control]
-                (line,) = place.plot(
-                    list(control), means, color=style.colour, linestyle=":", linewidth=1.4
-                )
-                if token in ("cls", "patch"):
-                    shown[f"{style.name}, patches of the image shuffled"] = line
+                place.plot(list(control), means, color=style.colour, linestyle=":", linewidth=1.4)
         uniform = 1.0 if measure in ("gyration", "entropy") else 0.0
         shown["uniform attention"] = place.axhline(
             uniform, color=QUIET, linewidth=1, linestyle="--", zorder=1
@@ -145,11 +145,12 @@ def by_layer(series: Series, primary: Sequence[int]) -> Figure:
         _whole_layers(place, max(series("globality", "patch", "gyration"), default=1))
     for place in axes[1]:
         place.set_xlabel("block", fontsize=9, color=QUIET)
+    shown["on shuffled images"] = Line2D([], [], color=QUIET, linestyle=":", linewidth=1.4)
     figure.legend(
         shown.values(),
         shown.keys(),
         loc="outside lower center",
-        ncols=min(4, len(shown)),
+        ncols=len(shown),
         frameon=False,
         fontsize=9,
     )
@@ -206,7 +207,7 @@ def distance(series: Series, grid: tuple[int, int], patch_size: int) -> Figure:
     tokens that stand nowhere.
     """
     figure = _figure(10.5, 4.4)
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.14})
     cells = series("globality", "patch", "distance")
     pixels = _uniform_distance(grid) * patch_size
     _heads_by_block(left, cells, STYLES["patch"], 0.0)
@@ -224,6 +225,7 @@ def distance(series: Series, grid: tuple[int, int], patch_size: int) -> Figure:
         found = series("globality", token, "nearest_distance")
         _heads_by_block(right, found, style, shift[token])
     right.axhline(1, color=INK, linewidth=1, linestyle="--", zorder=1)
+    right.set_ylabel("least mean distance, over that of uniform", fontsize=9, color=QUIET)
     right.set_title("All: least distance from any place (M4)", loc="left", fontsize=11, color=INK)
     depth = max(cells, default=1)
     for place in (left, right):
@@ -309,7 +311,7 @@ def _sheet(pixels: Tensor, columns: Mapping[str, Tensor], grid: tuple[int, int])
     """A row for each image: the image, then it under each map with the contour of MASS of it."""
     rows = len(pixels)
     side = 1.25 if len(columns) < 9 else 1.0
-    figure = Figure(figsize=(side * (len(columns) + 1), side * rows + 0.3), dpi=DOTS)
+    figure = Figure(figsize=(side * (len(columns) + 1), side * rows + 0.3), dpi=SHEET_DOTS)
     FigureCanvasAgg(figure)
     figure.set_facecolor("white")
     figure.subplots_adjust(

@@ -124,7 +124,7 @@ def open_measurable(
             torch.manual_seed(seed)
             backbone = open_timm(model, weights, published=published)
     except CheckpointError as error:
-        raise InputError(str(error)) from error
+        raise InputError(_shortened(str(error))) from error
     source = f"random, seed {seed}"
     if weights is not None:
         source = f"file {weights}"
@@ -182,7 +182,8 @@ def _from_weights(path: Path) -> Measurable:
         found = load_backbone(weights)
     except (CheckpointError, ConfigError) as error:
         raise InputError(
-            f"{path}: {error}; if it is of another timm ViT, name that and give --weights {path}"
+            f"{path}: {_shortened(str(error))}; if it is of another timm ViT, name that and give "
+            f"--weights {path}"
         ) from error
     return Measurable(
         network=found.backbone.requires_grad_(False).eval(),
@@ -267,6 +268,11 @@ def _draws(model: ModelConfig, seed: int) -> Draws:
         return ForwardDraws(cls_patch=wandering_cls(source, model, grid))
 
     return draws
+
+
+def _shortened(message: str, most: int = 400) -> str:
+    """A message that may name every tensor of a model, cut."""
+    return message if len(message) <= most else f"{message[:most].rstrip()} …"
 
 
 def _three(values: tuple[float, ...]) -> Colours:

@@ -8,7 +8,7 @@ import pytest
 from ablations.study import StudyFile
 from orchestrator import cli
 
-COMMANDS = ["run", "plan", "report", "list", "train", "eval", "ui", "schema", "ingest"]
+COMMANDS = ["run", "plan", "report", "list", "train", "eval", "ui", "schema", "ingest", "measure"]
 
 
 @pytest.fixture
