@@ -135,7 +135,7 @@ def honest_notes(model: Measurable, plan: Plan, metrics: Mapping[str, float]) ->
         )
     images, patches = len(plan.places), plan.grid[0] * plan.grid[1]
     if images < ENOUGH:
-        bias = bias_of_positional_bias(patches, images)
+        bias = min(1.0, bias_of_positional_bias(patches, images))
         notes.append(
             f"Positional bias and content dependence (M7) are biased on few images: of {images}, B "
             f"is too large and C too small by up to about {bias:.3f} (maps on single patches; "
