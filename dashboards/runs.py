@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from ablations.claims import judge_claims
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts import Run, judge
+from dashboards.names import split_metric
 from trainers import atomic
 from trainers.config import explain
 from trainers.errors import InputError
@@ -30,9 +31,6 @@ RESULTS = "results.parquet"
 VERDICTS = "verdicts.json"
 
 COLUMNS = ("study", "arm", "seed", "step", "metric", "layer", "head", "token", "value")
-
-TOKENS = ("cls", "patch", "register")
-"""Tokens that a metric name `group/token/quantity` can be about."""
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
@@ -172,22 +170,6 @@ def long_table(lock: Mapping[str, Any], folder: Path) -> pd.DataFrame:
 def study_runs(lock: Mapping[str, Any], folder: Path) -> dict[tuple[str, int], Run]:
     """How each (arm, seed) ended, and what it measured at step 0 and at the last step, if there."""
     return _runs(lock, _read_trials(lock, folder))
-
-
-def split_metric(key: str) -> tuple[str, int | None, int | None, str | None]:
-    """Metric, layer, head and token of a recorded name.
-
-    `globality/cls/gyration@2.1` is (`globality/cls/gyration`, 2, 1, `cls`); the token is the middle
-    part of a name of three parts, when it is one of TOKENS.
-    """
-    metric, _, place = key.partition("@")
-    layer, _, head = place.partition(".")
-    parts = metric.split("/")
-    token = parts[1] if len(parts) == 3 and parts[1] in TOKENS else None
-    try:
-        return metric, int(layer) if layer else None, int(head) if head else None, token
-    except ValueError:
-        raise InputError(f"{key!r} is not a metric name: expected name@layer.head") from None
 
 
 def write_results(study: StudyRun) -> Path:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ablations.study import Study
     from dashboards.runs import StudyRun
     from orchestrator.plan import Plan
-    from trainers.config import TrainConfig
+    from trainers.config import DataConfig
     from trainers.data.image_set import ImageSet
     from trainers.data.storage import Location
 
@@ -105,15 +105,14 @@ def _root(root: Path, console: Console) -> Path:
     return root
 
 
-def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool) -> "ImageSet":
+def _open_images(config: "DataConfig", root: Path, console: Console, live: bool) -> "ImageSet":
     """Open the data set, indexing a folder on first use, and say what was skipped."""
-    from orchestrator.launch import CACHE
-    from trainers.data.image_set import open_images
+    from trainers.data.image_set import CACHE, open_images
 
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("indexing images", total=None)
         images = open_images(
-            config.data,
+            config,
             root / CACHE,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -122,7 +121,7 @@ def _open_images(config: "TrainConfig", root: Path, console: Console, live: bool
     if images.skipped:
         console.print(
             f"skipped {len(images.skipped)} of {len(images) + len(images.skipped)} files in "
-            f"{config.data.source}:",
+            f"{config.source}:",
             highlight=False,
         )
         for skipped in images.skipped[:20]:
@@ -187,7 +186,7 @@ def run(
     checked = _load(study, data, workers, ablations, scale)
     root = open_root(_root(root, console))
     _warn(checked, console)
-    images = _open_images(checked.base, root, console, live)
+    images = _open_images(checked.base.data, root, console, live)
     plan = make_plan(checked, images)
     console.print(
         f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
@@ -293,7 +292,7 @@ def plan(
     console = _console()
     checked = _load(study, data, workers, ablations, scale)
     root = open_root(_root(root, console))
-    images = _open_images(checked.base, root, console, console.is_terminal)
+    images = _open_images(checked.base.data, root, console, console.is_terminal)
     made = make_plan(checked, images)
     missing = made.missing(root / checked.name)
 
@@ -559,7 +558,7 @@ def train(
     console = _console()
     config = override(recipe(recipe_name), knobs_given(set_))
     root = open_root(_root(root, console))
-    images = _open_images(config, root, console, console.is_terminal)
+    images = _open_images(config.data, root, console, console.is_terminal)
     folder = TrialFolder(root / "train" / "trials" / trial_key(config, images.digest))
     mirror = Mirror(tracking_uri(root), "train", root)
     if folder.finished():
@@ -634,7 +633,7 @@ def evaluate(
     if json_ is not None and not json_.absolute().parent.is_dir():
         raise InputError(f"--json {json_}: there is no folder {json_.absolute().parent}")
     root = open_root(_root(root, console))
-    images = _open_images(run.measured, root, console, live)
+    images = _open_images(run.measured.data, root, console, live)
     device = World.alone().device
     make_reproducible(threads)
     console.print(
@@ -662,6 +661,152 @@ def evaluate(
         }
         replace_json(json_, content)
         console.print(f"metrics: {json_}", markup=False, highlight=False)
+
+
+@app.command()
+def measure(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint or run folder of dinolab; a file of weights under timm or official "
+            "DINO names; a Hugging Face folder (vit, deit, dinov2, dinov2_with_registers); or the "
+            "name of a timm ViT (vit_tiny_patch16_224).",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for report.html, figures, metrics.parquet and summary.json: new or empty.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="`digits`, a folder of images, or what `dinolab ingest` made; a checkpoint of "
+            "dinolab knows its own.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Images, the first in an order keyed by their names.")
+    ] = 256,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images, pixels, a multiple of the patch; the model's own if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="State of the timm model that is named (.safetensors, .pth).",
+            show_default=False,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of random weights, shuffled patches and probes.")
+    ] = 0,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="7,8",
+            help="Primary layers, blocks from 1; the last third without the final block if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    causal_images: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Images for influence and gradient reach, which cost a pass for each patch; 0: "
+            "neither.",
+        ),
+    ] = 16,
+    patch_queries: Annotated[
+        int, typer.Option(min=1, help="Patch queries measured on grids of more than 196 patches.")
+    ] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 16,
+    memory: Annotated[
+        float, typer.Option(min=0.1, help="Attention weights held at once, MiB.")
+    ] = 64.0,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; all CPUs if not given.", show_default=False),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how globally any ViT attends: attention, rollout, influence, gradient reach.
+
+    Attention of [CLS], registers and patches, relative to uniform attention, with controls. Works
+    in memory linear in tokens, with fused attention as it is. After an interruption nothing is
+    left in DIR.
+    """
+    # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from dashboards.measurement import check_folder, write_measurement
+    from orchestrator import measuring
+    from trainers.measurable import open_measurable
+    from trainers.measurement import measure as measured
+
+    console = _console()
+    live = console.is_terminal and not quiet
+    check_folder(out)
+    chosen = measuring.device_named(device)
+    if threads is not None:
+        measuring.use_threads(threads)
+    opened = open_measurable(model, weights=weights, published=pretrained, seed=seed)
+    source = measuring.images_wanted(opened, data, size)
+    images = _open_images(source, _root(root, console), console, live)
+    plan = measuring.plan(
+        opened,
+        images,
+        source,
+        limit=limit,
+        size=size,
+        layers=layers,
+        batch_size=batch_size,
+        memory=memory,
+        patch_queries=patch_queries,
+        causal_images=causal_images,
+        seed=seed,
+    )
+    measuring.introduce(opened, plan, source, chosen, console)
+    try:
+        with Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+            disable=not live,
+        ) as progress:
+            task = progress.add_task("measuring, passes", total=None)
+
+            def show(done: int, total: int) -> None:
+                interrupt.check()
+                progress.update(task, completed=done, total=total)
+
+            found = measured(opened, images, plan, chosen, show)
+            progress.update(task, description="drawing figures")
+            facts = measuring.facts(model, opened, plan, source, images, chosen)
+            write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was written", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+    measuring.show_measurement(opened, plan, found, console)
+    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
 
 
 def _show_metrics(metrics: dict[str, float], console: Console) -> None:

@@ -23,12 +23,9 @@ from orchestrator.progress import StudyProgress
 from orchestrator.resources import DRIVER_CPUS, Placement, place
 from orchestrator.retry import ATTEMPTS
 from orchestrator.tracking import Mirror, MirrorError, tracking_uri
-from trainers.data.image_set import ImageSet
+from trainers.data.image_set import CACHE, ImageSet
 from trainers.errors import RootError
 from trainers.trial import TrialFolder
-
-CACHE = ".data"
-"""Folder in the run root where data sets are indexed."""
 
 
 def open_root(root: Path) -> Path:

@@ -231,14 +231,11 @@ def open_timm(
     is no ViT, with the nearest names; for a model whose attention cannot be measured; when timm is
     not installed or published weights cannot be had. CheckpointError when the file does not fit.
     """
-    try:
-        import timm
-        from timm.models.eva import Eva
-        from timm.models.vision_transformer import VisionTransformer
-    except ImportError as error:
-        raise InputError(
-            f"{name}: timm is not installed; pip install 'dinolab[measure]'"
-        ) from error
+    need_timm(name)
+    import timm
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(f"{name}: timm has no such model{_nearest(name, timm.list_models())}")
     size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
@@ -257,6 +254,16 @@ def open_timm(
     if weights is not None:
         _load(model, weights)
     return TimmBackbone(model.requires_grad_(False), name)
+
+
+def need_timm(name: str) -> None:
+    """Raise InputError, saying what to install, when timm, which `name` needs, is not there."""
+    try:
+        import timm  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"{name}: timm is not installed; pip install 'dinolab[measure]'"
+        ) from error
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -41,6 +41,15 @@ def save(state: TrainState, config: TrainConfig, directory: Path, world: World) 
     return replace(directory / FILE_NAME, content)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a file that `save` wrote, by its notes."""
+    try:
+        _notes(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def saved_step(path: Path) -> int:
     """The step at which a checkpoint was taken.
 

@@ -14,6 +14,7 @@ from trainers.config import TrainConfig, explain, fingerprint, override
 from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError, ConfigError, InputError
 from trainers.evaluation import Metrics, Progress, evaluate
+from trainers.state import TrainState
 from trainers.world import World
 
 CONFIG_NAME = "config.json"
@@ -74,13 +75,18 @@ def evaluate_run(
     `images` are those of `run.measured.data`; `progress` is called with images done and all.
     Raises CheckpointError when the tensors in the file are damaged.
     """
+    state = load_run(run, device)
+    return evaluate(state, images, run.measured, progress=progress, probe=True)
+
+
+def load_run(run: SavedRun, device: torch.device) -> TrainState:
+    """The networks of the run, on `device`. Raises CheckpointError when the file is damaged."""
     try:
         alone = World(rank=0, size=1, device=device)
-        state = checkpoint.load(run.checkpoint, run.trained, alone, _classes_in(run.checkpoint))
+        return checkpoint.load(run.checkpoint, run.trained, alone, _classes_in(run.checkpoint))
     except (KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"checkpoint {run.checkpoint} is damaged: {reason}") from error
-    return evaluate(state, images, run.measured, progress=progress, probe=True)
 
 
 def _checkpoint_at(path: Path) -> Path:

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from dashboards.names import split_metric
 from dashboards.runs import (
     COLUMNS,
     judge_study,
     long_table,
     read_lock,
     read_study,
-    split_metric,
     study_runs,
     write_results,
     write_verdicts,

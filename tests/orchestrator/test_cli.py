@@ -9,7 +9,19 @@ import pytest
 from ablations.study import StudyFile
 from orchestrator import cli
 
-COMMANDS = ["run", "plan", "report", "list", "new", "train", "eval", "ui", "schema", "ingest"]
+COMMANDS = [
+    "run",
+    "plan",
+    "report",
+    "list",
+    "new",
+    "train",
+    "eval",
+    "ui",
+    "schema",
+    "ingest",
+    "measure",
+]
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "my_ablation"
 
 

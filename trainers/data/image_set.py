@@ -26,6 +26,9 @@ from trainers.data.storage import Location, locate, printable, reason
 from trainers.errors import DataError
 from trainers.keys import Stream
 
+CACHE = ".data"
+"""Folder of a run root in which indexes of image folders lie."""
+
 KEPT_BYTES = 256 * 2**20
 """Decoded sets up to this size stay in memory; larger ones are decoded again as they are read."""
 
@@ -42,7 +45,8 @@ class ImageSet:
     [0, 2⁶³), name each image for keyed randomness and depend on its name alone. `labels`, int64
     [n], index `class_names`; None without labels. `train` and `test`, int64, are the places of the
     two parts: those that the data set declares, else a keyed choice by identifier, label by label,
-    the same on every machine. `skipped` are the files that could not be read.
+    the same on every machine; `declared` tells which. `skipped` are the files that could not be
+    read.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class ImageSet:
         side: int,
         name: Callable[[int], str] = str,
         remedy: str = "",
+        declared: bool = False,
     ) -> None:
         self.digest = digest
         self.identifiers = identifiers
@@ -67,6 +72,7 @@ class ImageSet:
         self.class_names = class_names
         self.skipped = skipped
         self.train, self.test = parts
+        self.declared = declared
         self._aspects = aspects
         self._read = read
         self._side = side
@@ -266,6 +272,7 @@ def _open_ingested(config: DataConfig, home: Location, manifest: Manifest, remed
     identifiers = torch.from_numpy(table["id"].to_numpy().copy())
     aspects = table["width"].to_numpy() / table["height"].to_numpy()
     names, encoded = table["name"], table["image"]
+    declared = _declared(table, manifest, config.source)
     return ImageSet(
         digest=manifest.digest,
         identifiers=identifiers,
@@ -273,12 +280,12 @@ def _open_ingested(config: DataConfig, home: Location, manifest: Manifest, remed
         class_names=class_names,
         aspects=torch.from_numpy(aspects).float(),
         skipped=skipped,
-        parts=_declared(table, manifest, config.source)
-        or split(identifiers, labels, config.test_share),
+        parts=declared or split(identifiers, labels, config.test_share),
         read=lambda place: encoded[place].as_buffer(),
         side=config.image_size,
         name=lambda place: printable(names[place].as_py()),
         remedy=f"delete {home.shown} and {remedy}",
+        declared=declared is not None,
     )
 
 
