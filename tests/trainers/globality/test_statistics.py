@@ -1,155 +1,172 @@
-"""Attention statistics in chunks against explicit attention, and their sums over batches."""
+"""Attention statistics in parts against the whole attention, query by query in float64."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers.globality.functionals import Grid
-from trainers.globality.statistics import (
-    DESCRIPTIONS,
-    MEASURES,
-    Accumulator,
-    Place,
-    measure_attention,
-)
+from tests.trainers.globality.observed import attending, layout, part, random_layer
+from trainers.globality.accumulator import Accumulator
+from trainers.globality.statistics import AttentionStatistics
+from trainers.globality.tokens import Tokens
+from trainers.vit import Layer
 
 torch.set_num_threads(1)
 
-Layers = list[tuple[Tensor, Tensor]]
+LAYOUTS = {
+    "plain": layout((4, 4)),
+    "oblong": layout((3, 5), fixed_patch=7),
+    "registers": layout((3, 4), registers=2, fixed_patch=0),
+    "no cls": layout((3, 4), has_cls=False, registers=1),
+    "sampled": layout((4, 5), registers=1, queries=[0, 7, 11, 19]),
+    "bare": layout((2, 3), has_cls=False),
+}
 
 
-def random_layers(
-    seed: int, layers: int, images: int, heads: int, grid: Grid, width: int = 4, gain: float = 1.5
-) -> Layers:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (images, heads, 1 + math.prod(grid), width)
-    return [
-        (
-            gain * torch.randn(shape, generator=generator),
-            gain * torch.randn(shape, generator=generator),
-        )
-        for _ in range(layers)
-    ]
+def measured(tokens: Tokens, *layers: Layer, memory: float = 16.0, **options: Any) -> Accumulator:
+    statistics = AttentionStatistics(tokens, memory=memory, **options)
+    for layer in layers:
+        statistics(layer)
+    return statistics.total
 
 
-def of_one_query(a: Tensor, token: int, grid: Grid) -> dict[str, float]:
-    """Every measure of one attention row [T] in float64, straight from its equation."""
-    tokens = len(a)
-    counted = [j for j in range(1, tokens) if j != token]
-    m = float(a[counted].sum())
-    p = a[counted] / m
-    x = torch.tensor([((j - 1) // grid[1], (j - 1) % grid[1]) for j in counted]).double()
-    spread = (p * ((x - p @ x) ** 2).sum(1)).sum()
-    of_uniform = ((x - x.mean(0)) ** 2).sum(1).mean()
+def whole_attention(layer: Layer) -> np.ndarray:
+    logits = layer.queries.double() @ layer.keys.double().transpose(2, 3)
+    return torch.softmax(logits / math.sqrt(layer.queries.shape[-1]), -1).numpy()
+
+
+def of_map(p: np.ndarray, x: np.ndarray, own: int | None) -> dict[str, float]:
+    """Measures of one map, from their equations; `own` is the query's patch, which p lacks."""
+    counted = [j for j in range(len(p)) if j != own]
+    q, y = p[counted], x[counted]
+    spread, uniform = (w @ ((y - w @ y) ** 2).sum(1) for w in (q, np.full(len(q), 1 / len(q))))
+    apart = np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1))
     found = {
-        "gyration": float((spread / of_uniform).sqrt()),
-        "entropy": float(-(p * p.log()).sum()) / math.log(len(counted)),
-        "self_mass": (float(a[token]) - 1 / tokens) / (1 - 1 / tokens),
-        "patch_mass": m,
+        "gyration": math.sqrt(spread / uniform),
+        "entropy": -(q * np.log(q)).sum() / math.log(len(q)),
+        "nearest_distance": min(p @ apart[v] / apart[v].mean() for v in range(len(p))),
     }
     for name, share in (("coverage", 0.6), ("coverage_90", 0.9)):
         total, number = 0.0, 0.0
-        for weight in sorted(p.tolist(), reverse=True):
+        for weight in sorted(q, reverse=True):
             if total + weight >= share:
                 number += (share - total) / weight
                 break
             total, number = total + weight, number + 1
-        found[name] = number / (share * len(counted))
-    if token:
-        found["cls_mass"] = (float(a[0]) - 1 / tokens) / (1 - 1 / tokens)
+        found[name] = number / (share * len(q))
+    if own is not None:
+        found["distance"] = (p @ apart[own]) / (apart[own].sum() / (len(p) - 1))
     return found
 
 
-def reference(layers: Layers, grid: Grid) -> dict[Place, tuple[int, float]]:
-    """Counts and sums from the whole attention in float64, query by query."""
-    values: dict[Place, list[float]] = defaultdict(list)
-    for layer, (queries, keys) in enumerate(layers, start=1):
-        logits = torch.einsum("bhqk,bhtk->bhqt", queries.double(), keys.double())
-        attention = torch.softmax(logits / math.sqrt(queries.shape[-1]), dim=-1)
-        for image in attention:
-            for head, rows in enumerate(image, start=1):
-                for token, row in enumerate(rows):
-                    for name, value in of_one_query(row, token, grid).items():
-                        values["patch" if token else "cls", name, layer, head].append(value)
-    return {place: (len(some), math.fsum(some)) for place, some in values.items()}
+def reference(attention: np.ndarray, tokens: Tokens) -> dict[tuple[str, str], list[float]]:
+    """Mean by head of every measure of attention [B, H, T, T], by token and name."""
+    rows, columns = tokens.grid
+    x = np.array([(r, c) for r in range(rows) for c in range(columns)], float)
+    apart = np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1))
+    images, heads, count, _ = attention.shape
+    first, queries = tokens.first, tokens.patch_queries.tolist()
+    values: dict[tuple[str, str], list[list[float]]] = defaultdict(
+        lambda: [[] for _ in range(heads)]
+    )
+    kinds = [(n, t.tolist(), None if p is None else p.tolist()) for n, t, p in tokens.rows()]
+    for head in range(heads):
+        for image in range(images):
+            a = attention[image, head]
+            for name, places, patches in kinds:
+                for number, place in enumerate(places):
+                    own = None if patches is None else patches[number]
+                    p = a[place, first:].copy()
+                    if own is not None:
+                        p[own] = 0
+                    mass = p.sum()
+                    found = of_map(p / mass, x, own)
+                    found["patch_mass"] = mass
+                    found["self_mass"] = (a[place, place] - 1 / count) / (1 - 1 / count)
+                    if tokens.has_cls and name != "cls":
+                        found["cls_mass"] = (a[place, 0] - 1 / count) / (1 - 1 / count)
+                    if tokens.registers and name != "register":
+                        share = tokens.registers / count
+                        to_registers = a[place, int(tokens.has_cls) : first].sum()
+                        found["register_mass"] = (to_registers - share) / (1 - share)
+                    for measure, value in found.items():
+                        values[name, measure][head].append(value)
+            full = a[first:, first:][queries]
+            full = full / full.sum(1, keepdims=True)
+            numerator = (full * apart[queries]).sum()
+            values["patch", "locality"][head].append(
+                1 - numerator / (full * apart[queries].mean(0)).sum()
+            )
+            shared = full.mean(0)
+            of_keys = -(shared * np.log(shared)).sum()
+            information = of_keys + (full * np.log(full)).sum(1).mean()
+            values["patch", "mutual_information"][head].append(
+                information / math.sqrt(of_keys * math.log(len(queries)))
+            )
+    for name, places, patches in kinds:
+        for head in range(heads):
+            for number, place in enumerate(places):
+                maps = attention[:, head, place, first:].copy()
+                if patches is not None:
+                    maps[:, patches[number]] = 0
+                maps = maps / maps.sum(1, keepdims=True)
+                counted = maps.shape[1] - (patches is not None)
+
+                def entropy(p: np.ndarray) -> float:
+                    return -(p[p > 0] * np.log(p[p > 0])).sum()
+
+                of_mean, scale = entropy(maps.mean(0)), math.log(counted)
+                each = np.mean([entropy(p) for p in maps])
+                values[name, "positional_bias"][head].append(1 - of_mean / scale)
+                values[name, "content_dependence"][head].append((of_mean - each) / scale)
+    return {place: [float(np.mean(head)) for head in heads] for place, heads in values.items()}
 
 
-def assert_same(one: Accumulator, other: Accumulator, *, rel: float) -> None:
-    assert one.sums.keys() == other.sums.keys()
-    assert (one.undefined, one.layers) == (other.undefined, other.layers)
-    for place, (count, total) in one.sums.items():
-        assert count == other.sums[place][0]
-        assert total == pytest.approx(other.sums[place][1], rel=rel, abs=rel)
+@pytest.mark.parametrize("memory", [1e-6, 2e-4, 1e-3, 16.0])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_statistics_are_those_of_the_whole_attention_in_any_memory(name, memory):
+    tokens = LAYOUTS[name]
+    layer = random_layer(0, 3, 2, tokens.count, number=5)
+    found = measured(tokens, layer, memory=memory).means()
+    expected = reference(whole_attention(layer), tokens)
+    ours = {(token, measure) for group, token, measure, _ in found if token != "sink"}
+    assert ours - {("cls", "patch_cosine")} == set(expected)
+    for (token, measure), values in expected.items():
+        assert found["globality", token, measure, 5] == pytest.approx(values, abs=2e-5), measure
 
 
-# measure_attention
+def test_norm_weighted_attention_counts_what_each_head_writes():
+    tokens = layout((3, 4), registers=1)
+    layer = random_layer(1, 2, 3, tokens.count)
+    written = np.linalg.norm(
+        np.einsum("bhtk,hkd->bhtd", layer.values.double(), layer.projection.double()), axis=-1
+    )
+    weighted = whole_attention(layer) * written[:, :, None]
+    weighted /= weighted.sum(-1, keepdims=True)
+    found = measured(tokens, layer, norm_weighted=True).means()
+    for (token, measure), values in reference(weighted, tokens).items():
+        assert found["norm_weighted", token, measure, 1] == pytest.approx(values, abs=2e-5), measure
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (5, 1)])
-def test_statistics_are_those_of_the_whole_attention_for_every_chunk_size(grid: Grid):
-    layers = random_layers(0, 2, 2, 3, grid)
-    expected = reference(layers, grid)
-    patches = math.prod(grid)
-    for query_chunk in (1, 4, patches - 1, patches, 1000):
-        found = measure_attention(layers, grid, query_chunk)
-        assert found.layers == 2
-        assert found.undefined == 0
-        assert found.sums.keys() == expected.keys()
-        for place, (count, total) in expected.items():
-            assert found.sums[place][0] == count
-            assert found.sums[place][1] / count == pytest.approx(total / count, abs=2e-5), place
-
-
-def test_each_image_head_and_query_is_counted_once():
-    images, heads, grid = 3, 2, (2, 4)
-    found = measure_attention(random_layers(1, 2, images, heads, grid), grid, 3)
-    for (token, _, layer, head), (count, _) in found.sums.items():
-        assert count == images * (8 if token == "patch" else 1)
-        assert layer in (1, 2)
-        assert head in (1, 2)
-    both = len(MEASURES) + len(MEASURES) - 1
-    assert len(found.sums) == both * 2 * heads
-
-
-def test_equal_keys_give_uniform_attention():
-    grid = (3, 4)
-    tokens = 13
-    queries = torch.randn(2, 1, tokens, 4, generator=torch.Generator().manual_seed(0))
-    values = measure_attention([(queries, torch.ones_like(queries))], grid, 5).metrics((1,))
-    for token, others in (("cls", 12), ("patch", 11)):
-        for name in ("gyration", "entropy", "coverage", "coverage_90"):
-            assert values[f"globality/{token}/{name}"] == pytest.approx(1, abs=1e-5)
-        assert values[f"globality/{token}/self_mass"] == pytest.approx(0, abs=1e-6)
-        assert values[f"globality/{token}/patch_mass"] == pytest.approx(others / tokens)
-    assert values["globality/patch/cls_mass"] == pytest.approx(0, abs=1e-6)
-
-
-def test_half_precision_is_widened_before_the_product():
-    grid = (3, 3)
-    layers = random_layers(2, 1, 1, 2, grid)
-    half = [(queries.bfloat16(), keys.bfloat16()) for queries, keys in layers]
-    widened = [(queries.float(), keys.float()) for queries, keys in half]
-    assert measure_attention(half, grid, 4) == measure_attention(widened, grid, 4)
-
-
-def test_autocast_around_it_does_not_reach_the_products():
-    grid = (3, 3)
-    layers = random_layers(2, 1, 1, 2, grid)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = measure_attention(layers, grid, 4)
-    assert found == measure_attention(layers, grid, 4)
-
-
-def test_layers_may_come_one_at_a_time():
-    grid = (2, 3)
-    layers = random_layers(3, 3, 1, 1, grid)
-    assert measure_attention(iter(layers), grid, 2) == measure_attention(layers, grid, 2)
+def test_sinks_are_what_all_queries_attend_to():
+    tokens = layout((3, 3), registers=1)
+    layer = random_layer(2, 4, 2, tokens.count)
+    received = whole_attention(layer).mean(2) * tokens.count
+    expected = np.log(received.max(-1) / np.median(received, -1)).mean(0)
+    norms = layer.values.norm(dim=-1).numpy()
+    sink = np.take_along_axis(norms, received.argmax(-1)[..., None], -1)[..., 0]
+    # PyTorch's median of an even number is the lower one; there are 11 tokens.
+    values = (sink / np.median(norms, -1)).mean(0)
+    found = measured(tokens, layer).means()
+    assert found["globality", "sink", "concentration", 1] == pytest.approx(list(expected), abs=1e-5)
+    assert found["globality", "sink", "value_norm", 1] == pytest.approx(list(values), abs=1e-5)
 
 
 class LargestOutput(TorchDispatchMode):
@@ -165,183 +182,178 @@ class LargestOutput(TorchDispatchMode):
         return found
 
 
-def test_no_tensor_as_large_as_the_whole_attention_is_made():
-    grid, images, heads, chunk = (10, 20), 2, 3, 16
-    tokens = 1 + math.prod(grid)
-    layers = random_layers(4, 1, images, heads, grid)
+def test_no_tensor_is_larger_than_the_memory_allows():
+    tokens = layout((30, 40), queries=list(range(256)))
+    layer = random_layer(4, 4, 3, tokens.count)
+    memory = 3 * 16 * tokens.count * 4 / 2**20
     with LargestOutput() as largest:
-        measure_attention(layers, grid, chunk)
-    assert largest.elements == images * heads * chunk * tokens
-    assert largest.elements < images * heads * tokens * tokens
+        measured(tokens, layer, memory=memory)
+    # Row and column differences of 256 places to all patches; sums of the maps of the queries.
+    assert largest.elements <= max(2 * 256 * tokens.patches, 3 * 256 * (tokens.patches + 2))
     with LargestOutput() as largest:
-        measure_attention(layers, grid, tokens)
-    assert largest.elements == images * heads * (tokens - 1) * tokens
+        measured(tokens, layer)
+    assert largest.elements >= 4 * 3 * 256 * tokens.patches
 
 
-# Queries without attention on patches
-
-
-def attention_to(targets: list[int]) -> tuple[Tensor, Tensor]:
-    """Queries and keys by which token t attends to token targets[t] alone, one image and head."""
-    tokens = len(targets)
-    keys = torch.eye(tokens)
-    return 1e3 * keys[targets][None, None], keys[None, None]
+def test_half_precision_is_widened_and_autocast_kept_out():
+    tokens = layout((3, 3))
+    layer = random_layer(2, 1, 2, tokens.count)
+    fields = ("queries", "keys", "values", "projection", "normalised", "tokens")
+    half = dataclasses.replace(layer, **{name: getattr(layer, name).bfloat16() for name in fields})
+    wide = dataclasses.replace(half, **{name: getattr(half, name).float() for name in fields})
+    expected = measured(tokens, wide, norm_weighted=True).means()
+    assert measured(tokens, half, norm_weighted=True).means() == expected
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert measured(tokens, wide, norm_weighted=True).means() == expected
 
 
 def test_queries_without_attention_on_patches_are_counted_and_left_out():
-    # [CLS] attends to itself, patches 1 and 2 to [CLS] and themselves, 3 and 4 to 1 and 2.
-    found = measure_attention([attention_to([0, 0, 2, 1, 2])], (2, 2), 3)
-    undefined = ("gyration", "entropy", "coverage", "coverage_90")
-    assert found.undefined == len(undefined) * 3
-    for name in undefined:
-        assert found.sums["cls", name, 1, 1] == (0, 0.0)
-        assert found.sums["patch", name, 1, 1][0] == 2
-    values = found.metrics((1,))
-    assert values["globality/undefined"] == 12
-    assert values["globality/patch/gyration"] == pytest.approx(0, abs=1e-5)
-    assert values["globality/patch/coverage"] == pytest.approx(1 / 3)
-    # Masses are known of every query.
-    assert values["globality/cls/patch_mass"] == 0
-    assert values["globality/cls/self_mass"] == pytest.approx(1)
-    assert values["globality/patch/patch_mass"] == pytest.approx(1 / 2)
-    own = ((1 - 1 / 5) - 3 / 5) / 4 / (1 - 1 / 5)
-    assert values["globality/patch/self_mass"] == pytest.approx(own, abs=1e-6)
-    to_cls = ((1 - 1 / 5) - 3 / 5) / 4 / (1 - 1 / 5)
-    assert values["globality/patch/cls_mass"] == pytest.approx(to_cls, abs=1e-6)
+    targets = torch.tensor([0, 0, 2, 1, 2])  # tokens 0 and 1 attend to [CLS], 2 to itself
+    maps = torch.nn.functional.one_hot(targets, 5).float()[None, None]
+    found = measured(layout((2, 2)), attending(maps))
+    assert found.values["globality", "cls", "gyration", 1][0].tolist() == [0]
+    assert found.values["globality", "patch", "gyration", 1][0].tolist() == [2]
+    assert found.undefined > 0
+    metrics = found.metrics((1,))
+    assert "globality/cls/gyration" not in metrics
+    assert "globality/contrast/gyration" not in metrics
+    assert metrics["globality/cls/patch_mass"] == pytest.approx(0, abs=1e-6)
+    assert metrics["globality/undefined"] == found.undefined
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_a_metric_without_any_value_is_left_out_and_so_is_its_contrast():
-    values = measure_attention([attention_to([0, 0, 2, 1, 2])], (2, 2), 3).metrics((1,))
-    for name in ("gyration", "entropy", "coverage", "coverage_90"):
-        for suffix in ("", "/final_block", "@1.1"):
-            assert f"globality/cls/{name}{suffix}" not in values
-            assert f"globality/patch/{name}{suffix}" in values
-            assert f"globality/contrast/{name}{suffix}" not in values
-    assert all(math.isfinite(value) for value in values.values())
+# Planted maps
 
 
-def test_a_grid_of_one_patch_is_measured_as_far_as_defined():
-    found = measure_attention(random_layers(5, 1, 2, 1, (1, 1)), (1, 1), 4)
-    values = found.metrics((1,))
-    # Gyration and entropy of two [CLS] queries, those and both coverages of two patch queries.
-    assert values["globality/undefined"] == 2 * 2 + 4 * 2
-    assert values["globality/cls/coverage"] == pytest.approx(1)
-    assert "globality/cls/gyration" not in values
-    assert "globality/patch/coverage" not in values
-    assert values["globality/patch/patch_mass"] == 0
-    assert all(math.isfinite(value) for value in values.values())
+def planted(maps: Tensor, *, cls: Tensor) -> dict[str, float]:
+    """Metrics of patch maps [B, N, N] and [CLS] maps [B, N] that hold all attention."""
+    images, patches, _ = maps.shape
+    attention = torch.zeros(images, 1, patches + 1, patches + 1)
+    attention[:, 0, 1:, 1:] = maps
+    attention[:, 0, 0, 1:] = cls
+    side = math.isqrt(patches)
+    return measured(layout((side, side)), attending(attention)).metrics((1,))
+
+
+def window(grid: int, reach: int) -> Tensor:
+    x = torch.cartesian_prod(torch.arange(grid), torch.arange(grid))
+    near = ((x[:, None] - x[None]).abs().amax(-1) <= reach).float()
+    return near / near.sum(1, keepdim=True)
+
+
+def test_a_planted_window_has_its_width_and_its_locality():
+    maps = window(14, 1).expand(3, -1, -1)
+    middle = maps[:, 7 * 14 + 7]
+    found = planted(maps, cls=middle)
+    assert found["globality/cls/gyration"] == pytest.approx(math.sqrt(8 / 195), abs=1e-5)
+    assert found["globality/cls/coverage"] == pytest.approx(9 / 196, abs=1e-5)
+    assert found["globality/patch/locality"] == pytest.approx(0.856035, abs=1e-5)
+    assert found["globality/patch/mutual_information"] == pytest.approx(0.60460, abs=1e-5)
+    assert found["globality/cls/positional_bias"] == pytest.approx(
+        1 - math.log(9) / math.log(196), abs=1e-5
+    )
+    assert found["globality/cls/content_dependence"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_planted_shared_map_has_no_locality_and_no_information():
+    shared = torch.rand(1, 1, 49, generator=torch.Generator().manual_seed(0)).expand(2, 49, -1)
+    shared = shared / shared.sum(-1, keepdim=True)
+    found = planted(shared, cls=shared[:, 0])
+    assert found["globality/patch/locality"] == pytest.approx(0, abs=1e-5)
+    assert found["globality/patch/mutual_information"] == pytest.approx(0, abs=3e-3)
+
+
+def test_a_planted_map_that_follows_the_image_is_content_and_no_bias():
+    around = torch.eye(16)[:, None].expand(16, 16, -1)  # image b: all attend to patch b
+    found = planted(around, cls=around[:, 0])
+    assert found["globality/cls/content_dependence"] == pytest.approx(1, abs=1e-5)
+    assert found["globality/cls/positional_bias"] == pytest.approx(0, abs=1e-5)
 
 
 # merge
 
 
-def test_merge_of_batches_is_one_pass_over_all_images():
-    grid = (3, 4)
-    layers = random_layers(6, 2, 7, 2, grid)
-    whole = measure_attention(layers, grid, 5)
+def assert_same(one: Accumulator, other: Accumulator, tolerance: float) -> None:
+    assert one.undefined == other.undefined
+    for mine, theirs in ((one.values, other.values), (one.maps, other.maps)):
+        assert mine.keys() == theirs.keys()
+        for place, sums in mine.items():
+            torch.testing.assert_close(sums, theirs[place], rtol=tolerance, atol=tolerance)
+
+
+def test_merging_batches_is_one_pass_over_all_images():
+    tokens = layout((3, 4), registers=1, fixed_patch=2)
+    layers = [random_layer(6, 7, 2, tokens.count), random_layer(7, 7, 2, tokens.count, number=2)]
+    whole = measured(tokens, *layers, norm_weighted=True)
     for borders in ((0, 4, 7), (0, 1, 3, 7), tuple(range(8))):
-        merged: Accumulator | None = None
+        merged = Accumulator()
         for start, stop in pairwise(borders):
-            part = measure_attention(
-                [(queries[start:stop], keys[start:stop]) for queries, keys in layers], grid, 5
-            )
-            merged = part if merged is None else merged.merge(part)
-        assert merged is not None
-        # A batched product of other shape may round otherwise in float32.
-        assert_same(merged, whole, rel=1e-5)
+            some = [part(layer, slice(start, stop)) for layer in layers]
+            merged = merged.merge(measured(tokens, *some, norm_weighted=True))
+        assert_same(merged, whole, 1e-4)
 
 
-def exact_parts() -> list[Accumulator]:
-    parts = [measure_attention(random_layers(i, 2, 2, 2, (3, 3)), (3, 3), 4) for i in range(3)]
-    return [*parts, measure_attention([attention_to([0, 0, 2, 1, 2])], (2, 2), 3)]
-
-
-def test_merge_is_commutative():
-    parts = exact_parts()
-    for one in parts:
-        for other in parts:
-            assert one.merge(other) == other.merge(one)
-
-
-def test_merge_is_associative():
-    a, b, c, d = exact_parts()
-    left = a.merge(b).merge(c).merge(d)
-    assert_same(left, a.merge(b.merge(c.merge(d))), rel=1e-14)
-    assert_same(left, a.merge(b).merge(c.merge(d)), rel=1e-14)
-    assert left.undefined == d.undefined == 12
-
-
-def test_merge_with_an_empty_accumulator_changes_nothing():
-    one = exact_parts()[0]
-    empty = Accumulator({}, 0, 0)
-    assert one.merge(empty) == empty.merge(one) == one
-
-
-def test_merge_leaves_its_parts_as_they_were():
-    one, other, *_ = exact_parts()
-    before = dict(one.sums), dict(other.sums)
-    one.merge(other)
-    assert (one.sums, other.sums) == before
+def test_merge_is_commutative_associative_and_leaves_its_parts_alone():
+    tokens = layout((3, 3))
+    a, b, c = (measured(tokens, random_layer(seed, 2, 2, tokens.count)) for seed in range(3))
+    before = {place: sums.clone() for place, sums in a.values.items()}
+    assert_same(a.merge(b), b.merge(a), 0)
+    assert_same(a.merge(b).merge(c), a.merge(b.merge(c)), 1e-14)
+    assert_same(a.merge(Accumulator()), a, 0)
+    assert_same(Accumulator().merge(a), a, 0)
+    assert all(torch.equal(sums, a.values[place]) for place, sums in before.items())
 
 
 # metrics
 
 
-def known_sums() -> Accumulator:
+def known() -> Accumulator:
     """Three layers of two heads; means of layer l, head h: cls 10 l + h, patch l + h / 10."""
-    sums: dict[Place, tuple[int, float]] = {}
+    total = Accumulator()
     for layer in (1, 2, 3):
-        for head in (1, 2):
-            sums["cls", "entropy", layer, head] = (4, 4.0 * (10 * layer + head))
-            sums["patch", "entropy", layer, head] = (20, 20.0 * (layer + head / 10))
-            sums["patch", "cls_mass", layer, head] = (20, 20.0 * layer)
-    return Accumulator(sums, 5, 3)
+        heads = torch.tensor([1.0, 2.0])[None, :, None]
+        total.add(("globality", "cls", "entropy", layer), (10 * layer + heads).expand(4, -1, 1))
+        total.add(("globality", "patch", "entropy", layer), (layer + heads / 10).expand(2, -1, 5))
+    return total
 
 
 def test_metrics_are_means_over_the_heads_of_the_primary_layers_and_of_the_final_block():
-    values = known_sums().metrics((1, 2))
+    values = known().metrics((1, 2), by_head=("globality",))
     expected = {
         "globality/cls/entropy": (11 + 12 + 21 + 22) / 4,
         "globality/patch/entropy": (1.1 + 1.2 + 2.1 + 2.2) / 4,
         "globality/contrast/entropy": (11 + 12 + 21 + 22 - 1.1 - 1.2 - 2.1 - 2.2) / 4,
-        "globality/patch/cls_mass": (1 + 1 + 2 + 2) / 4,
-        "globality/cls/entropy/final_block": (31 + 32) / 2,
-        "globality/patch/entropy/final_block": (3.1 + 3.2) / 2,
-        "globality/contrast/entropy/final_block": (31 + 32 - 3.1 - 3.2) / 2,
-        "globality/patch/cls_mass/final_block": 3,
-        "globality/undefined": 5,
+        "globality/cls/entropy/final_block": 31.5,
+        "globality/patch/entropy/final_block": 3.15,
+        "globality/contrast/entropy/final_block": 31.5 - 3.15,
+        "globality/cls/entropy/head_max": (12 + 22) / 2,
+        "globality/patch/entropy/head_max": (1.2 + 2.2) / 2,
+        "globality/cls/entropy/head_deviation": math.sqrt(0.5),
+        "globality/patch/entropy/head_deviation": math.sqrt(0.5) / 10,
+        "globality/undefined": 0,
     }
     for layer in (1, 2, 3):
         for head in (1, 2):
             expected[f"globality/cls/entropy@{layer}.{head}"] = 10 * layer + head
             expected[f"globality/patch/entropy@{layer}.{head}"] = layer + head / 10
-            expected[f"globality/patch/cls_mass@{layer}.{head}"] = layer
     assert values == pytest.approx(expected)
+    brief = known().metrics((1, 2))
+    assert brief == {name: brief[name] for name in values if name in brief}
+    assert not any("@" in name or "head" in name for name in brief)
 
 
 def test_heads_count_alike_however_many_values_they_have():
-    sums: dict[Place, tuple[int, float]] = {
-        ("patch", "entropy", 1, 1): (1, 0.2),
-        ("patch", "entropy", 1, 2): (99, 99 * 0.4),
-    }
-    assert Accumulator(sums, 98, 1).metrics((1,))["globality/patch/entropy"] == pytest.approx(0.3)
+    total = Accumulator()
+    values = torch.full((1, 2, 99), math.nan)
+    values[0, 0, 0], values[0, 1] = 0.2, 0.4
+    total.add(("globality", "patch", "entropy", 1), values)
+    assert total.undefined == 98
+    assert total.metrics((1,))["globality/patch/entropy"] == pytest.approx(0.3)
 
 
-def test_primary_layers_that_the_network_lacks_give_no_primary_metric():
-    values = known_sums().metrics((7, 8))
-    assert "globality/cls/entropy" not in values
-    assert "globality/cls/entropy/final_block" in values
-
-
-def test_what_is_reported_is_what_is_described():
-    values = measure_attention(random_layers(8, 2, 1, 2, (3, 3)), (3, 3), 4).metrics((1, 2))
-    assert {name for name in values if "@" not in name} == set(DESCRIPTIONS)
-
-
-def test_contrast_is_cls_minus_patch():
-    values = measure_attention(random_layers(9, 3, 2, 2, (3, 3)), (3, 3), 4).metrics((2, 3))
-    contrasts = [name for name in values if "/contrast/" in name]
-    assert len(contrasts) == 2 * (len(MEASURES) - 1)
-    for name in contrasts:
-        cls, patch = (values[name.replace("contrast", token)] for token in ("cls", "patch"))
-        assert values[name] == pytest.approx(cls - patch)
+def test_deviations_are_those_of_the_values():
+    total = Accumulator()
+    values = torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0))
+    total.add(("globality", "patch", "entropy", 1), values)
+    found = total.deviations()["globality", "patch", "entropy", 1]
+    assert found == pytest.approx(values.double().std((0, 2), correction=0).tolist())

@@ -1,0 +1,131 @@
+"""Influence and gradient reach against explicit loops, on models whose dependence is known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainers.globality.observed import layout
+from trainers.forward_draws import ForwardDraws
+from trainers.globality.causal import PROBES, gradient_reach, influence, measure_causes
+from trainers.keys import Stream
+from trainers.vit import Features
+
+torch.set_num_threads(1)
+
+SIDE, GRID = 4, (3, 3)
+
+
+def pictures(images: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(images, 3, SIDE * 3, SIDE * 3, generator=generator)
+
+
+def cut(crops: Tensor) -> Tensor:
+    """Patches [B, N, 3 · SIDE · SIDE], row by row."""
+    return torch.nn.functional.unfold(crops, SIDE, stride=SIDE).transpose(1, 2)
+
+
+class Weighing:
+    """A model without nonlinearity: token t is the sum of patches j, each times weights[t, j]."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+
+    def __call__(self, crops: Tensor, draws: ForwardDraws | None = None) -> Features:
+        return Features(
+            tokens=self.weights @ cut(crops), grid=GRID, has_cls=True, registers_count=0
+        )
+
+
+class Bent(Weighing):
+    """The same through a nonlinearity."""
+
+    def __call__(self, crops: Tensor, draws: ForwardDraws | None = None) -> Features:
+        plain = super().__call__(crops, draws)
+        return Features(tokens=torch.tanh(plain.tokens), grid=GRID, has_cls=True, registers_count=0)
+
+
+@pytest.mark.parametrize("replacement", ["mean", "other"])
+def test_influence_is_one_minus_cosine_with_a_patch_replaced(replacement):
+    weights = torch.randn(3, 9, generator=torch.Generator().manual_seed(1))
+    model, crops = Bent(weights), pictures(4)
+    found = influence(model, crops, None, torch.tensor([0, 2]), GRID, replacement)
+    assert found.shape == (4, 2, 9)
+    for image in range(4):
+        for patch in range(9):
+            row, column = divmod(patch, 3)
+            there = (..., slice(row * 4, row * 4 + 4), slice(column * 4, column * 4 + 4))
+            changed = crops[image].clone()
+            source = crops.mean(0) if replacement == "mean" else crops[image - 1]
+            changed[there] = source[there]
+            for place, token in enumerate((0, 2)):
+                before = model(crops[[image]]).tokens[0, token].double()
+                after = model(changed[None]).tokens[0, token].double()
+                expected = 1 - float(torch.cosine_similarity(before, after, dim=0))
+                assert float(found[image, place, patch]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_influence_needs_another_image():
+    with pytest.raises(AssertionError, match="no other"):
+        influence(Weighing(torch.ones(1, 9)), pictures(1), None, torch.tensor([0]), GRID, "mean")
+
+
+def test_the_reach_of_a_weighted_sum_is_its_weights():
+    weights = torch.randn(2, 9, generator=torch.Generator().manual_seed(2))
+    crops, stream = pictures(2), Stream(3, "directions")
+    found = gradient_reach(Weighing(weights), crops, None, torch.arange(2), GRID, stream)
+    # Of the 48 features, u · z has the gradient weights[t, j] u: its size is |weight| ‖u‖.
+    directions = stream.normal(torch.Size((PROBES, 48)), 1.0)
+    expected = weights.abs() * directions.square().sum(1).mean().sqrt()
+    torch.testing.assert_close(found, expected.expand(2, -1, -1))
+    assert float(expected.mean() / weights.abs().mean()) == pytest.approx(math.sqrt(48), rel=0.15)
+
+
+def test_reach_is_that_of_the_jacobian_along_the_drawn_directions():
+    weights = torch.randn(2, 9, generator=torch.Generator().manual_seed(4))
+    model, crops, stream = Bent(weights), pictures(1), Stream(5, "directions")
+    found = gradient_reach(model, crops, None, torch.tensor([1]), GRID, stream)
+    jacobian = torch.autograd.functional.jacobian(lambda x: model(x).tokens[0, 1], crops)
+    along = torch.einsum("pd,dbcyx->pbcyx", stream.normal(torch.Size((PROBES, 48)), 1.0), jacobian)
+    squares = torch.stack([cut(one.square()).sum(-1) for one in along]).mean(0)
+    torch.testing.assert_close(found[0], squares.sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def metrics_of(weights: Tensor) -> dict[str, float]:
+    tokens = layout(GRID)
+    found = measure_causes(
+        Weighing(weights), pictures(6), None, tokens, replacement="other", seed=0
+    )
+    return found.metrics(())
+
+
+def test_equal_weights_reach_everywhere_and_one_weight_reaches_one_patch():
+    everywhere = metrics_of(torch.ones(10, 9))
+    assert everywhere["reach/cls/gyration"] == pytest.approx(1, abs=1e-5)
+    assert everywhere["reach/cls/entropy"] == pytest.approx(1, abs=1e-5)
+    assert everywhere["reach/patch/gyration"] == pytest.approx(1, abs=1e-5)
+    one = torch.zeros(10, 9)
+    one[:, 4] = 1
+    single = metrics_of(one)
+    for group in ("reach", "influence"):
+        assert single[f"{group}/cls/gyration"] == pytest.approx(0, abs=1e-3)
+        assert single[f"{group}/cls/entropy"] == pytest.approx(0, abs=1e-4)
+        assert single[f"{group}/cls/coverage"] == pytest.approx(1 / 9, abs=1e-4)
+
+
+def test_an_output_that_depends_on_nothing_has_no_map_and_is_counted():
+    tokens = layout(GRID)
+    constant = Weighing(torch.zeros(10, 9))
+    found = measure_causes(constant, pictures(3), None, tokens, replacement="mean", seed=0)
+    assert found.undefined > 0
+    metrics = found.metrics(())
+    assert "influence/cls/gyration" not in metrics
+    assert metrics["influence/cls/reliance"] == 0
+
+
+def test_a_patch_does_not_count_its_influence_on_itself():
+    found = metrics_of(torch.cat([torch.ones(1, 9), torch.eye(9) + 0.1]))
+    assert found["influence/patch/gyration"] == pytest.approx(1, abs=0.1)
+    assert found["reach/patch/gyration"] == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,110 @@
+"""All instruments on one network: batches, controls, and what they must show."""
+
+import pytest
+import torch
+
+from trainers.augment import shuffle
+from trainers.config import TrainConfig, override
+from trainers.forward_draws import ForwardDraws, keyed
+from trainers.globality.descriptions import DESCRIPTIONS
+from trainers.globality.instruments import Instruments, Settings
+from trainers.vit import VisionTransformer, initialise
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+
+
+def network(seed: int = 0, **change) -> VisionTransformer:
+    config = override(
+        TrainConfig(),
+        {"model.width": 24, "model.heads": 2, **{f"model.{k}": v for k, v in change.items()}},
+    )
+    model = VisionTransformer(config.model, 16)
+    initialise(model, seed, 0.5)
+    return model.eval()
+
+
+def instruments(model: VisionTransformer, **change) -> Instruments:
+    settings = {"memory": 16.0, "patch_queries": 64, "causal_images": 6, "replacement": "other"}
+    return Instruments(
+        model,
+        (4, 4),
+        has_cls=model.config.cls,
+        registers=model.config.registers,
+        fixed_patch=5,
+        settings=Settings(**(settings | change)),
+        device=CPU,
+    )
+
+
+def pictures(images: int) -> torch.Tensor:
+    return torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(7))
+
+
+def seen(model, crops, batch: int, **change) -> dict[str, float]:
+    found = instruments(model, **change)
+    identifiers = torch.arange(100, 100 + len(crops))
+    for some in torch.arange(len(crops)).split(batch):
+        with torch.no_grad():
+            model(crops[some], observe=found.observer())
+        found.see(crops[some], ForwardDraws(), identifiers[some])
+    return found.total().metrics((1, 2), by_head=("globality",))
+
+
+def test_batches_and_memory_do_not_matter():
+    model, crops = network(registers=2), pictures(10)
+    expected = seen(model, crops, 10)
+    for batch, memory in ((3, 16.0), (10, 1e-6)):
+        assert seen(model, crops, batch, memory=memory) == pytest.approx(expected, abs=2e-4)
+
+
+def test_what_is_measured_is_described():
+    found = seen(network(registers=2), pictures(6), 6)
+    named = {name for name in found if "@" not in name}
+    assert named == {name for name in DESCRIPTIONS if not name.startswith("student/")}
+
+
+def test_only_so_many_images_are_looked_at_for_causes():
+    model, crops = network(), pictures(8)
+    few = seen(model, crops, 3, causal_images=4)
+    alone = seen(model, crops[:4], 4, causal_images=4)
+    for name in (one for one in few if one.startswith(("influence/", "reach/"))):
+        assert few[name] == pytest.approx(alone[name], abs=1e-5)
+    for none in (0, 1):
+        without = seen(model, crops, 3, causal_images=none)
+        assert not any(name.startswith(("influence/", "reach/")) for name in without)
+
+
+def test_shuffled_images_are_the_same_however_they_are_batched():
+    crops, identifiers = pictures(4), torch.tensor([5, 6, 7, 8])
+    zeros = torch.zeros(4, dtype=torch.int64)
+    whole = shuffle(crops, keyed(0, "x", identifiers, zeros, range(1)), 4)
+    alone = shuffle(crops[2:3], keyed(0, "x", identifiers[2:3], zeros[2:3], range(1)), 4)
+    assert torch.equal(whole[2:3], alone)
+    assert not torch.equal(whole, crops)
+    assert torch.equal(whole.flatten(2).sort(-1).values, crops.flatten(2).sort(-1).values)
+
+
+def test_without_positions_patches_of_shuffled_images_are_local_only_as_far_as_they_see_themselves():
+    """Such a network treats patches as a set: to the others, near and far are alike.
+
+    What is left of M5, which counts a query's own patch, is then ``(λ - 1/N) / (1 - 1/N)`` of the
+    share λ of attention that a patch gives itself. But for chance: 200 images, 3 seeds.
+    """
+    for seed in range(3):
+        blind = network(seed, patch_position="none", cls_position="none")
+        found = seen(blind, pictures(200), 100, causal_images=0)
+        own = found["shuffled/patch/self_mass"] * (1 - 1 / 17) + 1 / 17
+        share = own / (own + found["shuffled/patch/patch_mass"])
+        expected = (share - 1 / 16) / (1 - 1 / 16)
+        assert found["shuffled/patch/locality"] == pytest.approx(expected, abs=0.004)
+        assert found["shuffled/patch/distance"] == pytest.approx(1, abs=0.004)
+        assert found["shuffled/patch/positional_bias"] < 0.01
+        assert found["shuffled/cls/positional_bias"] < 0.01
+
+
+def test_with_strong_positions_the_same_network_is_biased_by_them():
+    found = seen(network(0), pictures(200), 100, causal_images=0)
+    assert found["shuffled/patch/positional_bias"] > 0.05
+    assert abs(found["shuffled/patch/distance"] - 1) > 0.01
