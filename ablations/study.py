@@ -52,7 +52,9 @@ class StudyFile(Declared):
     )
     recipe: str = Field(description="base recipe, see `dinolab list recipes`")
     dataset: str = Field(
-        "digits", description="`digits`, or the path of a folder of images (sub-folders: labels)"
+        "digits",
+        description="`digits`, `photographs`, or the path of a folder of images (its sub-folders "
+        "are the labels)",
     )
     set: Change = Field({}, description="knobs changed in every arm, the baseline included")
     seeds: int | list[Annotated[int, Field(ge=0)]] = Field(

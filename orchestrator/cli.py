@@ -445,6 +445,10 @@ def _list_recipes() -> Table:
 def _list_datasets() -> Table:
     table = Table("data set", "what it is")
     table.add_row("digits", "1,797 scanned digits, 8×8 grey, 10 labels; embedded (scikit-learn)")
+    table.add_row(
+        "photographs",
+        "3,008 crops of two photographs, 48×48, 6 regions as labels; embedded (scikit-learn)",
+    )
     table.add_row("PATH", "a folder of images of any sizes and modes; sub-folders are labels")
     table.add_row("DIR", "what `dinolab ingest SOURCE --out DIR` made, local or s3://, gs://")
     return table

@@ -45,7 +45,7 @@ class DataConfig(Knobs):
 
     source: str = knob(
         "digits",
-        "`digits`, a folder of images, or what `dinolab ingest` made (path or URI)",
+        "`digits`, `photographs`, a folder of images, or what `dinolab ingest` made (path or URI)",
         source=OURS,
     )
     image_size: int = knob(

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from trainers.data.arrow import Manifest, identifier
 from trainers.data.decode import UnreadableImage, decode_square, decoding_threads
 from trainers.data.digits import digits
 from trainers.data.ingest import Progress, ingest
+from trainers.data.photographs import CLASS_NAMES, photographs
 from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.data.storage import Location, locate, printable, reason
@@ -137,7 +138,7 @@ class ImageSet:
 def open_images(
     config: DataConfig, cache: Path | None, progress: Progress | None = None
 ) -> ImageSet:
-    """The images that `config` names: `digits`, a folder of images, or an ingested data set.
+    """The images that `config` names: an embedded set, a folder of images, or an ingested one.
 
     A folder is ingested into the folder `cache` when it is first seen, and a data set on object
     storage is copied there part by part, with `progress` called with images done and all; with no
@@ -146,8 +147,8 @@ def open_images(
     `test`, or `val` without it, is held out, and all else trained on. Raises DataError when the
     source cannot be read or holds fewer than 4 readable images.
     """
-    if config.source == "digits":
-        return _open_digits(config)
+    if config.source in EMBEDDED:
+        return EMBEDDED[config.source](config)
     if cache is not None:
         return _open_any(config, cache, progress)
     with tempfile.TemporaryDirectory() as passing:  # the mapped files outlive their names
@@ -173,6 +174,37 @@ def _open_digits(config: DataConfig) -> ImageSet:
         read=encoded,
         side=config.image_size,
     )
+
+
+def _open_photographs(config: DataConfig) -> ImageSet:
+    crops = photographs()
+    names = ["/".join(map(str, corner)) for corner in crops.corners.tolist()]
+    digest = hashlib.sha256(crops.pixels.tobytes() + crops.labels.numpy().tobytes())
+    digest.update(crops.held_out.numpy().tobytes())
+
+    def encoded(place: int) -> bytes:
+        side = crops.pixels.shape[1]
+        return f"P6 {side} {side} 255\n".encode() + crops.pixels[place].tobytes()
+
+    return ImageSet(
+        digest=digest.hexdigest(),
+        identifiers=torch.tensor([identifier(name) for name in names]),
+        labels=crops.labels,
+        class_names=CLASS_NAMES,
+        aspects=torch.ones(len(names)),
+        skipped=(),
+        parts=((~crops.held_out).nonzero()[:, 0], crops.held_out.nonzero()[:, 0]),
+        read=encoded,
+        side=config.image_size,
+        declared=True,
+    )
+
+
+EMBEDDED: Mapping[str, Callable[[DataConfig], ImageSet]] = {
+    "digits": _open_digits,
+    "photographs": _open_photographs,
+}
+"""Data sets that need no file of the user's, by name."""
 
 
 def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:
@@ -213,8 +245,8 @@ def _folder(config: DataConfig, home: Location) -> Folder:
 
 def _hinted(config: DataConfig, error: DataError) -> DataError:
     return DataError(
-        f"{error}; data.source is `digits`, a folder of images or what `dinolab ingest` made"
-        + nearest(config.source.lower(), ["digits"])
+        f"{error}; data.source is `digits`, `photographs`, a folder of images or what `dinolab "
+        "ingest` made" + nearest(config.source.lower(), list(EMBEDDED))
     )
 
 
