@@ -71,9 +71,10 @@ def test_the_data_set_can_be_replaced(tmp_path):
 def test_without_hypotheses_those_of_the_catalogue_count(tmp_path):
     text = GOOD[: GOOD.index("hypotheses:")]
     study = load(tmp_path, text)
-    (found,) = study.hypotheses.values()
-    assert found.contrast == ("cls_position_tied", "baseline")
-    assert found.direction == "falls"
+    assert {(one.metric, one.contrast, one.direction) for one in study.hypotheses.values()} == {
+        ("globality/contrast/gyration", ("cls_position_tied", "baseline"), "falls"),
+        ("shuffled/cls/positional_bias", ("cls_position_tied", "baseline"), "rises"),
+    }
 
 
 @pytest.mark.parametrize(

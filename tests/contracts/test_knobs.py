@@ -134,7 +134,7 @@ CHANGES = {
     "evaluation.causal_images": (2, {}),
     "evaluation.replacement": ("other", {"evaluation.causal_images": 2}),
     "evaluation.patch_queries": (10, {"augment.global_size": 60}),
-    "evaluation.attention_memory": (0.001, {}),
+    "evaluation.attention_memory": (0.02, {}),
 }  # fmt: skip
 
 
