@@ -56,10 +56,13 @@ class RolloutStatistics:
 
     def finish(self) -> None:
         """Measure the rollout of the batch, and forget it."""
-        for token, places, patches in self.tokens.rows():
-            rows = rollout(self.kept, places, self.memory)[:, None]
-            maps, mass = conditional(rows, patches, self.tokens.first)
-            measures = of_maps(maps, self.tokens.grid, patches) | {"patch_mass": mass}
-            for name, values in measures.items():
-                self.total.add(("rollout", token, name, 0), values)
+        kinds = self.tokens.rows()
+        rows = rollout(self.kept, torch.cat([places for _, places, _ in kinds]), self.memory)
+        parts = rows[:, None].split([len(places) for _, places, _ in kinds], dim=2)
+        with torch.autocast(rows.device.type, enabled=False):
+            for (token, _, patches), part in zip(kinds, parts, strict=True):
+                maps, mass = conditional(part, patches, self.tokens.first)
+                measures = of_maps(maps, self.tokens.grid, patches) | {"patch_mass": mass}
+                for name, values in measures.items():
+                    self.total.add(("rollout", token, name, 0), values)
         self.kept = []
