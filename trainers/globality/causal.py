@@ -4,6 +4,7 @@ Both give a map over patches for each image and token, to which the functionals 
 apply; they say what attention weights cannot: what information arrives.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -117,7 +118,7 @@ def measure_causes(
     total = Accumulator()
     stream = Stream(seed, "gradient reach/directions")
     for token, places, patches in tokens.rows():
-        step = max(1, len(places) // REACH_QUERIES)
+        step = math.ceil(len(places) / REACH_QUERIES)
         some = slice(step // 2, None, step) if token == "patch" else slice(None)
         reach = gradient_reach(model, crops, draws, places[some], tokens.grid, stream)
         _add(total, "reach", token, reach, tokens.grid, None if patches is None else patches[some])
