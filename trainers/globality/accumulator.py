@@ -37,12 +37,12 @@ class Accumulator:
     """by group, token and layer, [H, Q, N + 2]: sum of the maps of a query, their number, and the
     sum of their entropies in nats"""
     undefined: int = 0
-    """values that were NaN; they are in no sum"""
+    """values that were NaN or infinite; they are in no sum"""
 
     def add(self, place: Place, values_BHQ: Tensor) -> None:
-        """Count values of B images, H heads and Q queries in; NaN is left out and counted."""
-        known = ~values_BHQ.isnan()
-        exact = values_BHQ.double().nan_to_num()
+        """Count values of B images, H heads and Q queries in; what is undefined is left out."""
+        known = values_BHQ.isfinite()
+        exact = values_BHQ.double().where(known, 0.0)
         sums = torch.stack([part.sum((0, 2)) for part in (known.double(), exact, exact**2)])
         self.undefined += values_BHQ.numel() - int(known.sum())
         self._add(self.values, place, sums)
