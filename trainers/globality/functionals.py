@@ -123,16 +123,23 @@ def distance_ratio(distances_Q: Tensor, grid: Grid, places: Tensor) -> Tensor:
     return distances_Q / uniform
 
 
-def nearest_distance_ratio(maps_QN: Tensor, grid: Grid, chunk: int = 256) -> Tensor:
+def nearest_distance_ratio(
+    maps_QN: Tensor, grid: Grid, excluded: Tensor | None, chunk: int = 256
+) -> Tensor:
     """M4 without a position of the query, [..., Q]: the least distance ratio from any patch.
 
-    ``min over v of Σ p_j d_vj / mean_j d_vj``; at most 1 for uniform. 0 for one patch. No more
-    than `chunk` places v are looked at at once.
+    ``min over v of Σ p_j d_vj / mean_j d_vj`` over the counted patches j: 1 for uniform, 0 for one
+    patch. No more than `chunk` places v are looked at at once.
     """
     least: Tensor | None = None
     for places in torch.arange(maps_QN.shape[-1], device=maps_QN.device).split(chunk):
         distances = patch_distances(grid, places)
-        found = (maps_QN @ (distances / distances.mean(-1, keepdim=True)).T).amin(-1)
+        if excluded is None:
+            uniform = distances.mean(-1)
+        else:
+            others = max(maps_QN.shape[-1] - 1, 1)
+            uniform = (distances.sum(-1) - distances[:, excluded].T) / others
+        found = (maps_QN @ distances.T).div_(uniform).amin(-1)
         least = found if least is None else torch.minimum(least, found)
     assert least is not None
     return least

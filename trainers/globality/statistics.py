@@ -239,7 +239,7 @@ def spread_of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str
         "gyration": gyration(maps, grid, patches),
         "coverage": most,
         "coverage_90": nearly_all,
-        "nearest_distance": nearest_distance_ratio(maps, grid),
+        "nearest_distance": nearest_distance_ratio(maps, grid, patches),
     }
 
 

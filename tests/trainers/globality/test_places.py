@@ -102,12 +102,40 @@ def test_the_nearest_distance_ratio_is_the_least_over_all_places():
     maps, apart = random_maps(0, 7, 20), distances(4, 5)
     expected = (maps.double().numpy() @ (apart / apart.mean(1, keepdims=True)).T).min(1)
     for chunk in (1, 6, 100):
-        found = nearest_distance_ratio(maps, (4, 5), chunk)
+        found = nearest_distance_ratio(maps, (4, 5), None, chunk)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
+def test_the_nearest_distance_ratio_of_patch_queries_leaves_their_own_patch_out():
+    maps, apart = random_maps(1, 20, 20), distances(4, 5)
+    maps = maps * (1 - torch.eye(20))
+    maps = maps / maps.sum(1, keepdim=True)
+    expected = []
+    for own, p in enumerate(maps.double().numpy()):
+        others = [j for j in range(20) if j != own]
+        expected.append(min(p @ apart[v] / apart[v, others].mean() for v in range(20)))
+    for chunk in (1, 6, 100):
+        found = nearest_distance_ratio(maps, (4, 5), torch.arange(20), chunk)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(14, 14), (4, 4), (3, 8), (1, 4)])
+def test_the_nearest_distance_ratio_of_uniform_is_1_for_cls_and_for_every_patch(grid):
+    count = math.prod(grid)
+    others = (torch.ones(count, count) - torch.eye(count)) / (count - 1)
+    found = nearest_distance_ratio(others, grid, torch.arange(count))
+    torch.testing.assert_close(found, torch.ones(count))
+    found = nearest_distance_ratio(torch.full((1, count), 1 / count), grid, None)
+    torch.testing.assert_close(found, torch.ones(1))
+
+
+def test_the_only_other_patch_has_no_nearest_distance_ratio():
+    maps = torch.eye(2).flip(0)
+    assert nearest_distance_ratio(maps, (1, 2), torch.arange(2)).isnan().all()
+
+
 def test_a_map_on_one_patch_is_at_no_distance_from_the_nearest():
-    assert float(nearest_distance_ratio(torch.eye(12), (3, 4)).abs().max()) == 0
+    assert float(nearest_distance_ratio(torch.eye(12), (3, 4), None).abs().max()) == 0
 
 
 # M5

@@ -51,7 +51,7 @@ def of_map(p: np.ndarray, x: np.ndarray, own: int | None) -> dict[str, float]:
     found = {
         "gyration": math.sqrt(spread / uniform),
         "entropy": -(q * np.log(q)).sum() / math.log(len(q)),
-        "nearest_distance": min(p @ apart[v] / apart[v].mean() for v in range(len(p))),
+        "nearest_distance": min(p @ row / row[counted].mean() for row in apart),
     }
     for name, share in (("coverage", 0.6), ("coverage_90", 0.9)):
         total, number = 0.0, 0.0
