@@ -186,8 +186,12 @@ def content_dependence(mean_map_N: Tensor, mean_entropy: Tensor, counted: int) -
 
 
 def sink_concentration(received_T: Tensor) -> Tensor:
-    """M9, ``ln(max c / median c)`` [...] of the attention c [..., T] that each token receives."""
-    return (received_T.amax(-1) / received_T.median(-1).values).log()
+    """M9, ``ln(max c / median c)`` [...] of the attention c [..., T] that each token receives.
+
+    c is 1 for uniform. A median below LEAST_MASS counts as that: so one key that takes all has a
+    finite value, the largest there is, ``ln(T / LEAST_MASS)``.
+    """
+    return (received_T.amax(-1) / received_T.median(-1).values.clamp(min=LEAST_MASS)).log()
 
 
 def outlier_share(norms: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainers.globality.functionals import (
+    LEAST_MASS,
     ascending,
     content_dependence,
     distance_ratio,
@@ -240,6 +241,16 @@ def test_a_sink_is_ln_of_the_most_over_the_median():
     assert float(sink_concentration(torch.ones(9))) == 0
     received = torch.tensor([1.0, 1.0, 1.0, math.e**2, 0.5])
     assert float(sink_concentration(received)) == pytest.approx(2)
+
+
+def test_one_key_that_takes_everything_is_the_strongest_sink_and_finite():
+    received = torch.zeros(50)
+    received[17] = 50
+    strongest = float(sink_concentration(received))
+    assert strongest == pytest.approx(math.log(50 / LEAST_MASS))
+    received = torch.full((50,), 2 * LEAST_MASS)
+    received[17] = 50 - received[0] * 49
+    assert 0 < float(sink_concentration(received)) < strongest
 
 
 def test_outliers_are_beyond_five_deviations_of_the_median():

@@ -351,6 +351,26 @@ def test_heads_count_alike_however_many_values_they_have():
     assert total.metrics((1,))["globality/patch/entropy"] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("nothing", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_counted_and_in_no_sum(nothing):
+    total = Accumulator()
+    total.add(("globality", "sink", "value_norm", 1), torch.tensor([[[nothing]], [[2.0]]]))
+    total = total.merge(total)
+    assert total.undefined == 2
+    assert total.metrics((1,))["globality/sink/value_norm"] == 2
+    assert total.deviations()["globality", "sink", "value_norm", 1] == [0]
+
+
+def test_values_of_nothing_give_no_infinite_sink():
+    tokens = layout((3, 3))
+    layer = random_layer(0, 2, 2, tokens.count)
+    values = layer.values.clone()
+    values[:, :, 3:] = 0  # most tokens write nothing: the median norm is 0
+    found = measured(tokens, dataclasses.replace(layer, values=values))
+    assert "globality/sink/value_norm" not in found.metrics((1,))
+    assert found.undefined == 4
+
+
 def test_deviations_are_those_of_the_values():
     total = Accumulator()
     values = torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0))
