@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainers.globality.accumulator import Accumulator, map_sums
 from trainers.globality.functionals import (
+    LEAST_MASS,
     Grid,
     beyond_uniform,
     conditional,
@@ -188,7 +189,10 @@ class _Rows:
 
         Such a map is the own patch with share λ, or else the map without it.
         """
-        share = own / (own + mass)
+        # Without a map the own patch alone is left, and without that neither: then nothing is
+        # known of the set.
+        everything = own + torch.where(mass < LEAST_MASS, 0.0, mass)
+        share = own / torch.where(everything < LEAST_MASS, torch.nan, everything)
         if nats.isnan().any():
             maps = maps.nan_to_num()
         nats, distances = nats.nan_to_num(), distances.nan_to_num()

@@ -222,6 +222,42 @@ def test_queries_without_attention_on_patches_are_counted_and_left_out():
     assert all(math.isfinite(value) for value in metrics.values())
 
 
+def set_measures(attention: Tensor) -> dict[str, float]:
+    """Locality and mutual information of one attention [T, T] of [CLS] and 2 × 2 patches."""
+    metrics = measured(layout((2, 2)), attending(attention[None, None])).metrics((1,))
+    names = ("locality", "mutual_information")
+    return {
+        name: metrics[f"globality/patch/{name}"]
+        for name in names
+        if f"globality/patch/{name}" in metrics
+    }
+
+
+def test_a_set_of_queries_of_which_one_sees_no_patch_has_no_locality_and_no_information():
+    attention = torch.full((5, 5), 0.2)
+    for own, others in ((0.0, 0.0), (1e-8, 1e-8), (1e-10, 9e-7), (9e-7, 1e-10)):
+        attention[2] = torch.tensor([1.0, others / 3, own, others / 3, others / 3])
+        assert set_measures(attention) == {}
+
+
+def test_a_query_that_sees_its_own_patch_alone_attends_to_itself():
+    attention = torch.full((5, 5), 0.2)
+    attention[2] = torch.tensor([1 - 1e-4, 1e-9, 1e-4, 1e-9, 1e-9])
+    maps = torch.full((4, 4), 0.25, dtype=torch.float64)
+    maps[1] = torch.eye(4)[1]
+    x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).double()
+    apart = torch.cdist(x, x)
+    of_keys = torch.special.entr(maps.mean(0)).sum()
+    information = of_keys - torch.special.entr(maps).sum(1).mean()
+    assert set_measures(attention) == pytest.approx(
+        {
+            "locality": float(1 - (maps * apart).sum() / (maps @ apart.mean(0)).sum()),
+            "mutual_information": float(information / (of_keys * math.log(4)).sqrt()),
+        },
+        abs=1e-4,
+    )
+
+
 # Planted maps
 
 
