@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.evals.knn import knn_accuracy
+from trainers.evals.knn import DESCRIPTIONS, gaps, knn_accuracy
 
 torch.set_num_threads(1)
 
@@ -112,3 +112,32 @@ def test_a_temperature_near_0_is_the_single_nearest_neighbour(temperature: float
             assert accuracy(data, 20, temperature) == accuracy(data, 1)
         else:
             assert accuracy(data, 20, temperature) == brute_force(data, 20, temperature)
+
+
+# Gaps (M12)
+
+
+def test_gaps_are_what_cls_knows_more_than_patches():
+    found = gaps(
+        {
+            "knn/cls_top1": 0.75,
+            "knn/patch_top1": 0.5,
+            "knn/random_patch_top1": 0.875,
+            "knn/register_top1": 0.1,
+        }
+    )
+    assert found == {"gap/patch": 0.25, "gap/random_patch": -0.125}
+    assert found.keys() == {name for name in DESCRIPTIONS if name.startswith("gap/")}
+
+
+def test_a_cls_that_is_a_random_patch_has_no_gap_to_it():
+    bank, bank_labels, queries, labels = random_data(3)
+    same = accuracy((bank, bank_labels, queries, labels))
+    worse = accuracy((bank, bank_labels, queries.flip(0), labels))
+    found = gaps({"knn/cls_top1": same, "knn/random_patch_top1": same, "knn/patch_top1": worse})
+    assert found["gap/random_patch"] == 0
+    assert found["gap/patch"] == same - worse > 0
+
+
+def test_without_cls_there_is_no_gap():
+    assert gaps({"knn/patch_top1": 0.5, "knn/random_patch_top1": 0.4}) == {}

@@ -65,7 +65,7 @@ def attending(maps: Tensor, number: int = 1) -> Layer:
     )
 
 
-def part(layer: Layer, images: slice) -> Layer:
+def part(layer: Layer, images: slice | list[int]) -> Layer:
     """Some images of a layer."""
     return Layer(
         number=layer.number,

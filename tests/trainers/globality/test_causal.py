@@ -8,7 +8,13 @@ from torch import Tensor
 
 from tests.trainers.globality.observed import layout
 from trainers.forward_draws import ForwardDraws
-from trainers.globality.causal import PROBES, gradient_reach, influence, measure_causes
+from trainers.globality.causal import (
+    PROBES,
+    REACH_QUERIES,
+    gradient_reach,
+    influence,
+    measure_causes,
+)
 from trainers.keys import Stream
 from trainers.vit import Features
 
@@ -91,6 +97,47 @@ def test_reach_is_that_of_the_jacobian_along_the_drawn_directions():
     along = torch.einsum("pd,dbcyx->pbcyx", stream.normal(torch.Size((PROBES, 48)), 1.0), jacobian)
     squares = torch.stack([cut(one.square()).sum(-1) for one in along]).mean(0)
     torch.testing.assert_close(found[0], squares.sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def test_squares_of_reach_are_those_of_the_whole_jacobian_on_average():
+    """E ‖∂(u · z) / ∂x_j‖² = ‖∂z / ∂x_j‖_F², here over 400 streams of PROBES directions each."""
+    weights = torch.randn(2, 9, generator=torch.Generator().manual_seed(6))
+    model, crops = Bent(weights), pictures(1)
+    squares = torch.stack(
+        [
+            gradient_reach(model, crops, None, torch.tensor([0]), GRID, Stream(seed, "many"))[0, 0]
+            .double()
+            .square()
+            for seed in range(400)
+        ]
+    )
+    jacobian = torch.autograd.functional.jacobian(lambda x: model(x).tokens[0, 0], crops)
+    whole = cut(jacobian[:, 0].square()).sum((0, 2)).double()
+    error = squares.std(0) / math.sqrt(len(squares))
+    assert ((squares.mean(0) - whole).abs() < 4 * error).all()
+    assert (error < 0.03 * whole).all()
+
+
+@pytest.mark.parametrize("queries", [1, 7, 8, 9, 15, 16, 36])
+def test_gradients_are_taken_of_at_most_so_many_patch_queries(queries):
+    grid = (6, 6)
+    images = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    tokens = layout(grid, queries=list(range(queries)))
+
+    def model(crops: Tensor, draws: ForwardDraws | None = None) -> Features:
+        patches = torch.nn.functional.unfold(crops, 2, stride=2).transpose(1, 2)
+        mixed = patches.mean(1, keepdim=True) + patches
+        return Features(
+            tokens=torch.cat([mixed[:, :1], mixed], dim=1),
+            grid=grid,
+            has_cls=True,
+            registers_count=0,
+        )
+
+    found = measure_causes(model, images, None, tokens, replacement="mean", seed=0)
+    count = found.values["reach", "patch", "reliance", 0][0].item() / len(images)
+    assert min(queries, REACH_QUERIES / 2) <= count <= REACH_QUERIES
+    assert found.values["influence", "patch", "reliance", 0][0].item() == queries * len(images)
 
 
 def metrics_of(weights: Tensor) -> dict[str, float]:

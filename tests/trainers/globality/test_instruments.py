@@ -1,5 +1,7 @@
 """All instruments on one network: batches, controls, and what they must show."""
 
+import math
+
 import pytest
 import torch
 
@@ -63,6 +65,71 @@ def test_what_is_measured_is_described():
     found = seen(network(registers=2), pictures(6), 6)
     named = {name for name in found if "@" not in name}
     assert named == {name for name in DESCRIPTIONS if not name.startswith("student/")}
+
+
+def test_mirrored_maps_are_those_of_the_images_and_their_mirror_images():
+    model, crops = network(registers=1), pictures(5)
+    found = seen(model, crops, 2, causal_images=0)
+    pooled = instruments(model).attention
+    with torch.no_grad():
+        model(torch.cat([crops, crops.flip(-1)]), observe=pooled)
+    expected = pooled.total.metrics((1, 2))
+    names = [name for name in found if name.startswith("mirrored/")]
+    assert {name.split("/")[1] for name in names} >= {"cls", "patch", "register", "fixed_patch"}
+    for name in names:
+        same = name.replace("mirrored/", "globality/")
+        assert found[name] == pytest.approx(expected[same], abs=1e-5)
+    once = seen(model, crops, 5, causal_images=0)
+    assert abs(once["mirrored/cls/positional_bias"] - once["globality/cls/positional_bias"]) > 1e-4
+
+
+def test_an_image_is_shuffled_by_its_identifier_whatever_its_place_in_the_batch():
+    model, crops = network(), pictures(6)
+    identifiers = torch.tensor([3, 1, 4, 15, 9, 2])
+    found = []
+    for order in (torch.arange(6), torch.tensor([5, 2, 0, 1, 4, 3])):
+        one = instruments(model, causal_images=0)
+        with torch.no_grad():
+            model(crops[order], observe=one.observer())
+        one.see(crops[order], ForwardDraws(), identifiers[order])
+        found.append(one.total().metrics((1, 2)))
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    other = instruments(model, causal_images=0)
+    with torch.no_grad():
+        model(crops, observe=other.observer())
+    other.see(crops, ForwardDraws(), identifiers + 100)
+    changed = other.total().metrics((1, 2))
+    for name, value in found[0].items():
+        if name.startswith("globality/"):
+            assert changed[name] == pytest.approx(value, abs=1e-5)
+    assert abs(changed["shuffled/cls/entropy"] - found[0]["shuffled/cls/entropy"]) > 1e-5
+
+
+@pytest.mark.parametrize("replacement", ["mean", "other"])
+def test_influence_is_that_of_a_slow_loop_over_the_first_images(replacement):
+    model, crops = network(), pictures(5)
+    found = seen(model, crops, 2, causal_images=3, replacement=replacement)
+    crops = crops[:3]
+    entropies, reliances = [], []
+    with torch.no_grad():
+        for image in range(3):
+            source = crops.mean(0) if replacement == "mean" else crops[image - 1]
+            before = model(crops[[image]]).cls[0].double()
+            strengths = []
+            for patch in range(16):
+                there = (slice(None), slice(patch // 4 * 4, patch // 4 * 4 + 4))
+                there += (slice(patch % 4 * 4, patch % 4 * 4 + 4),)
+                changed = crops[image].clone()
+                changed[there] = source[there]
+                after = model(changed[None]).cls[0].double()
+                strengths.append(1 - float(torch.cosine_similarity(before, after, dim=0)))
+            total = sum(strengths)
+            entropies.append(
+                -sum(s / total * math.log(s / total) for s in strengths) / math.log(16)
+            )
+            reliances.append(total)
+    assert found["influence/cls/entropy"] == pytest.approx(sum(entropies) / 3, abs=1e-4)
+    assert found["influence/cls/reliance"] == pytest.approx(sum(reliances) / 3, abs=1e-4)
 
 
 def test_only_so_many_images_are_looked_at_for_causes():

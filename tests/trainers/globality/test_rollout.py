@@ -63,6 +63,19 @@ def test_rollout_of_a_timm_model_is_the_product_of_its_explicit_matrices():
     torch.testing.assert_close(found.double(), explicit(pairs), rtol=1e-5, atol=1e-6)
 
 
+def test_autocast_around_the_measurement_changes_nothing():
+    tokens = layout((3, 4), registers=1, fixed_patch=3)
+    found = []
+    for precise in (True, False):
+        statistics = RolloutStatistics(tokens, memory=16.0)
+        for i in range(2):
+            statistics(random_layer(i, 2, 2, tokens.count, number=i + 1))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
+            statistics.finish()
+        found.append(statistics.total.means())
+    assert found[0] == found[1]
+
+
 def test_each_batch_is_measured_and_forgotten():
     tokens = layout((2, 3), registers=1, fixed_patch=3)
     whole, parts = (RolloutStatistics(tokens, memory=16.0) for _ in range(2))

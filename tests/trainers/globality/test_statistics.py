@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -167,6 +169,43 @@ def test_sinks_are_what_all_queries_attend_to():
     found = measured(tokens, layer).means()
     assert found["globality", "sink", "concentration", 1] == pytest.approx(list(expected), abs=1e-5)
     assert found["globality", "sink", "value_norm", 1] == pytest.approx(list(values), abs=1e-5)
+
+
+def test_a_sample_of_patch_queries_stands_for_all_in_what_tokens_receive():
+    tokens = layout((4, 5), registers=1, queries=[1, 6, 7, 18])
+    layer = random_layer(3, 3, 2, tokens.count)
+    attention = whole_attention(layer)
+    received = attention[:, :, :2].sum(2) + 20 / 4 * attention[:, :, [3, 8, 9, 20]].sum(2)
+    lower = np.sort(received, -1)[..., (tokens.count - 1) // 2]
+    expected = np.log(received.max(-1) / lower).mean(0)
+    for memory in (1e-6, 16.0):
+        found = measured(tokens, layer, memory=memory).means()[
+            "globality", "sink", "concentration", 1
+        ]
+        assert found == pytest.approx(list(expected), abs=1e-5)
+
+
+def test_outlying_tokens_and_the_cosine_of_cls_are_those_of_each_image():
+    tokens = layout((4, 5), registers=2)
+    layer = random_layer(5, 6, 2, tokens.count, number=3)
+    outputs = layer.tokens.clone()
+    outputs[0, [3, 7, 22]] *= 50
+    outputs[:, :3] *= 1e3  # [CLS] and registers are no patches
+    found = measured(tokens, dataclasses.replace(layer, tokens=outputs)).means()
+    norms = np.linalg.norm(outputs[:, 3:].double().numpy(), axis=-1)
+    shares, cosines = [], []
+    for image in range(6):
+        middle = np.sort(norms[image])[9]  # the lower of the two in the middle
+        deviation = np.sort(np.abs(norms[image] - middle))[9]
+        shares.append((norms[image] > middle + 5 * 1.4826 * deviation).mean())
+        one = layer.normalised[image, 0].double().numpy()
+        other = layer.normalised[image, 3:].double().numpy().mean(0)
+        cosines.append(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert shares[0] >= 3 / 20
+    assert found["globality", "sink", "outlier_share", 3] == pytest.approx([np.mean(shares)])
+    assert found["globality", "cls", "patch_cosine", 3] == pytest.approx(
+        [np.mean(cosines)], abs=1e-6
+    )
 
 
 class LargestOutput(TorchDispatchMode):
@@ -329,6 +368,18 @@ def test_merging_batches_is_one_pass_over_all_images():
         assert_same(merged, whole, 1e-4)
 
 
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(0, 3), min_size=6, max_size=6))
+def test_images_may_be_parted_in_any_way(parts):
+    tokens = layout((2, 3), fixed_patch=1)
+    layer = random_layer(8, 6, 2, tokens.count)
+    merged = Accumulator()
+    for name in sorted(set(parts)):
+        images = [image for image, its in enumerate(parts) if its == name]
+        merged = merged.merge(measured(tokens, part(layer, images)))
+    assert_same(merged, measured(tokens, layer), 1e-4)
+
+
 def test_merge_is_commutative_associative_and_leaves_its_parts_alone():
     tokens = layout((3, 3))
     a, b, c = (measured(tokens, random_layer(seed, 2, 2, tokens.count)) for seed in range(3))
@@ -376,6 +427,32 @@ def test_metrics_are_means_over_the_heads_of_the_primary_layers_and_of_the_final
     brief = known().metrics((1, 2))
     assert brief == {name: brief[name] for name in values if name in brief}
     assert not any("@" in name or "head" in name for name in brief)
+
+
+def test_every_other_kind_of_query_is_held_against_patch_queries():
+    total = Accumulator()
+    for token, value in (("cls", 0.9), ("register", 0.7), ("fixed_patch", 0.6), ("patch", 0.4)):
+        total.add(("student", token, "entropy", 1), torch.full((2, 1, 1), value))
+        total.add(("influence", token, "entropy", 0), torch.full((2, 1, 1), value / 2))
+    found = total.metrics((1,))
+    for contrast, value in (
+        ("contrast", 0.5),
+        ("register_contrast", 0.3),
+        ("fixed_patch_contrast", 0.2),
+    ):
+        assert found[f"student/{contrast}/entropy"] == pytest.approx(value)
+        assert found[f"student/{contrast}/entropy/final_block"] == pytest.approx(value)
+        assert found[f"influence/{contrast}/entropy"] == pytest.approx(value / 2)
+        assert f"influence/{contrast}/entropy/final_block" not in found
+    assert not any("patch_contrast/" in name and "fixed" not in name for name in found)
+
+
+def test_primary_layers_that_the_network_lacks_give_no_primary_metric():
+    values = known().metrics((7, 8), by_head=("globality",))
+    assert "globality/cls/entropy" not in values
+    assert "globality/contrast/entropy" not in values
+    assert "globality/cls/entropy/head_max" not in values
+    assert values["globality/contrast/entropy/final_block"] == pytest.approx(31.5 - 3.15)
 
 
 def test_heads_count_alike_however_many_values_they_have():
