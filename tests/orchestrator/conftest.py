@@ -11,7 +11,10 @@ MINI = """
 name: mini
 recipe: digits_tiny
 seeds: 2
-set: {steps: 24, evaluation.every: 12, log_every: 4, checkpoint_every: 8, batch_size: 16}
+set:
+  {steps: 24, evaluation.every: 12, log_every: 4, checkpoint_every: 8, batch_size: 16,
+   evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
+   evaluation.causal_images: 0}
 arms:
   - cls_position_none
   - loss_on_patches
