@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainers.globality.observed import layout, random_layer
+from tests.trainers.globality.observed import layout, part, random_layer
 from trainers.backbones import open_timm
 from trainers.globality.rollout import RolloutStatistics, rollout
 from trainers.vit import Layer
@@ -85,16 +85,7 @@ def test_each_batch_is_measured_and_forgotten():
     whole.finish()
     for images in (slice(0, 1), slice(1, 4)):
         for layer in layers:
-            one = Layer(
-                number=layer.number,
-                queries=layer.queries[images],
-                keys=layer.keys[images],
-                values=layer.values[images],
-                projection=layer.projection,
-                normalised=layer.normalised[images],
-                tokens=layer.tokens[images],
-            )
-            parts(one)
+            parts(part(layer, images))
         parts.finish()
         assert parts.kept == []
     found, expected = parts.total.metrics(()), whole.total.metrics(())
