@@ -79,8 +79,9 @@ def server(folder):
         env=environment(),
     )
     try:
-        # The server says so when it listens; anything else is an end of its output.
-        assert any("startup complete" in line.lower() for line in process.stdout)
+        # The server says so when it listens (its start-up completes before it does); anything
+        # else is an end of its output.
+        assert any("running on" in line.lower() for line in process.stdout)
         with urllib.request.urlopen(f"{uri}/health", timeout=30) as answer:
             assert answer.status == 200
         yield uri
