@@ -21,6 +21,7 @@ from markupsafe import Markup
 from dashboards.measurement_figures import figures
 from dashboards.names import split_metric
 from trainers.errors import InputError
+from trainers.globality.descriptions import TOKENS
 from trainers.measurable import Measurable
 from trainers.measurement import ENOUGH, SHOWN, Measurement, Plan, bias_of_positional_bias
 
@@ -68,7 +69,8 @@ CAPTIONS = {
     "Dashed: uniform attention.",
     "maps": "What {query} looks at: attention of the last blocks (mean over heads), rollout, and "
     "how much replacing each patch changes its output. The white line holds 60 % of a map. Colours "
-    "go from the least to the largest weight of each map: compare shapes, not brightness.",
+    "go from the least to the largest weight of each map, or over the weight of uniform attention "
+    "where they differ by less: compare shapes, not brightness.",
     "maps_of_heads": "What {query} looks at in each head of the final block, given that it looks "
     "at patches; drawn as above.",
 }
@@ -141,17 +143,23 @@ def honest_notes(model: Measurable, plan: Plan, metrics: Mapping[str, float]) ->
             f"is too large and C too small by up to about {bias:.3f} (maps on single patches; "
             f"smoother ones less). Take {ENOUGH:,} or more, and compare at equal numbers."
         )
-    if undefined := metrics.get("globality/undefined"):
+    left_out = [
+        f"{KINDS[group]}, {TOKENS[token]}: {metrics[name]:.1%}"
+        for group in KINDS
+        for token in TOKENS
+        if metrics.get(name := f"{group}/{token}/undefined")
+    ]
+    if left_out:
         notes.append(
-            f"{undefined:.0f} values are left out because a query had no attention on patches, or "
-            "an output depended on nothing."
+            "Values are left out where a query had no attention on patches or an output depended "
+            f"on nothing: {'; '.join(left_out)}."
         )
     if plan.settings.causal_images < 2:
         notes.append("Influence and gradient reach were not measured (fewer than 2 images).")
     if plan.size != model.image_size:
         notes.append(
             f"Images are {plan.size} pixels a side, the model's own are {model.image_size}: "
-            "its positions are interpolated."
+            "learned positions are interpolated, rotary ones made for the new grid."
         )
     return [*notes, *model.notes]
 
@@ -167,6 +175,11 @@ def check_folder(folder: Path) -> None:
         above = above.parent
     if not above.is_dir():
         raise InputError(f"--out {folder}: {above} is no folder")
+    try:
+        with tempfile.TemporaryDirectory(dir=above):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written: {error.strerror or error}") from error
 
 
 def write_measurement(
@@ -188,7 +201,7 @@ def write_measurement(
     made = figures(
         found.metrics,
         found.maps,
-        model=model.name,
+        model=f"{model.name}, {model.weights}" + (": NOT TRAINED" if model.is_random else ""),
         primary=plan.primary,
         grid=plan.grid,
         patch_size=model.patch_size,

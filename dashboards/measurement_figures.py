@@ -142,6 +142,7 @@ def by_layer(series: Series, primary: Sequence[int]) -> Figure:
         place.set_title(title.split("\n")[0], loc="left", fontsize=11, color=INK)
         place.set_ylabel(title.split("\n")[1], fontsize=9, color=QUIET)
         _dress(place)
+        _no_magnifier(place, "y")
         _whole_layers(place, max(series("globality", "patch", "gyration"), default=1))
     for place in axes[1]:
         place.set_xlabel("block", fontsize=9, color=QUIET)
@@ -189,6 +190,9 @@ def heads(series: Series) -> Figure:
         place.set_title(STYLES[token].name, loc="left", fontsize=11, color=INK)
         place.set_xlabel("entropy of the map (M2), 1: uniform", fontsize=9, color=QUIET)
         _dress(place)
+        place.locator_params(axis="x", nbins=5)
+        _no_magnifier(place, "x")
+        _no_magnifier(place, "y")
     axes[0].set_ylabel("spread of the map (M1), 1: as uniform", fontsize=9, color=QUIET)
     bar = figure.colorbar(
         ScalarMappable(Normalize(1, max(depth, 2)), LAYERS), ax=list(axes), pad=0.015, aspect=28
@@ -230,7 +234,7 @@ def distance(series: Series, grid: tuple[int, int], patch_size: int) -> Figure:
     depth = max(cells, default=1)
     for place in (left, right):
         place.set_xlabel("block (a point is a head, a bar their mean)", fontsize=9, color=QUIET)
-        place.set_ylim(bottom=0)
+        place.set_ylim(0, 1.05 * place.get_ylim()[1])
         _dress(place)
         _whole_layers(place, depth)
     handles, names = right.get_legend_handles_labels()
@@ -344,10 +348,12 @@ def _overlay(place: Axes, image: "np.ndarray", values: Tensor) -> None:
         values[None, None], size, mode="bicubic", align_corners=False
     )[0, 0].clamp(min=0)  # fmt: skip
     high = float(torch.quantile(values.flatten(), 0.995))
-    low = float(values.min())
+    # A patch that looks does not count itself, and is 0.
+    low = float(values[values > 0].min()) if values.max() > 0 else 0.0
     grey = np.asarray(image, dtype=float).mean(2) / 255
     place.imshow(0.25 + 0.75 * grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    shade = ((large - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
+    # A map that is uniform but for noise stays dark: 1 / N is the weight of uniform attention.
+    shade = ((large - low) / max(high - low, 1 / values.numel())).clamp(0, 1).numpy()
     place.imshow(shade, cmap=HEAT, vmin=0, vmax=1, alpha=0.35 + 0.45 * shade)
     edges = functional.interpolate(inside[None, None].float(), size, mode="nearest")[0, 0].numpy()
     if 0 < edges.mean() < 1:
@@ -376,7 +382,16 @@ def _dress(place: Axes) -> None:
     place.spines[["left", "bottom"]].set_color(LINE)
     place.tick_params(labelsize=8, colors=QUIET)
     place.grid(color=LINE, linewidth=0.6, alpha=0.7)
+    place.ticklabel_format(useOffset=False)
     place.set_axisbelow(True)
+
+
+def _no_magnifier(place: Axes, axis: str, least: float = 0.05) -> None:
+    """Show no less than `least` of an axis: what is nearly uniform must look so."""
+    low, high = getattr(place, f"get_{axis}lim")()
+    if high - low < least:
+        middle = (low + high) / 2
+        getattr(place, f"set_{axis}lim")(middle - least / 2, middle + least / 2)
 
 
 def _ticks(depth: int) -> list[int]:
@@ -391,5 +406,12 @@ def _whole_layers(place: Axes, depth: int) -> None:
 
 def _png(figure: Figure, model: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": "dinolab", "Title": model})
+    figure.text(0.004, 1.0, model, va="bottom", fontsize=9, color=QUIET)
+    figure.savefig(
+        buffer,
+        format="png",
+        bbox_inches="tight",
+        pad_inches=0.06,
+        metadata={"Software": "dinolab", "Title": model},
+    )
     return buffer.getvalue()

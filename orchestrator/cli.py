@@ -105,8 +105,13 @@ def _root(root: Path, console: Console) -> Path:
     return root
 
 
-def _open_images(config: "DataConfig", root: Path, console: Console, live: bool) -> "ImageSet":
-    """Open the data set, indexing a folder on first use, and say what was skipped."""
+def _open_images(
+    config: "DataConfig", root: Path, console: Console, live: bool, *, listed: str = ""
+) -> "ImageSet":
+    """Open the data set, indexing a folder on first use, and say what was skipped.
+
+    `listed` says where all of that is, when there is more than is printed.
+    """
     from trainers.data.image_set import CACHE, open_images
 
     with Progress(console=console, transient=True, disable=not live) as progress:
@@ -128,7 +133,7 @@ def _open_images(config: "DataConfig", root: Path, console: Console, live: bool)
             line = printable(f"  {skipped.path}: {skipped.reason}")
             console.print(line, markup=False, highlight=False)
         if len(images.skipped) > 20:
-            console.print(f"  and {len(images.skipped) - 20} more, all in study.lock.json")
+            console.print(f"  and {len(images.skipped) - 20} more{listed}")
     return images
 
 
@@ -186,7 +191,8 @@ def run(
     checked = _load(study, data, workers, ablations, scale)
     root = open_root(_root(root, console))
     _warn(checked, console)
-    images = _open_images(checked.base.data, root, console, live)
+    listed = ", all in study.lock.json"
+    images = _open_images(checked.base.data, root, console, live, listed=listed)
     plan = make_plan(checked, images)
     console.print(
         f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
@@ -690,8 +696,8 @@ def measure(
         str | None,
         typer.Option(
             "--data",
-            help="`digits`, a folder of images, or what `dinolab ingest` made; a checkpoint of "
-            "dinolab knows its own.",
+            help="`digits`, `photographs`, a folder of images, or what `dinolab ingest` made; a "
+            "checkpoint of dinolab knows its own.",
             show_default=False,
         ),
     ] = None,
@@ -718,7 +724,8 @@ def measure(
         bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of random weights, shuffled patches and probes.")
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Of random weights, shuffled patches and probes."),
     ] = 0,
     layers: Annotated[
         str | None,
@@ -743,7 +750,7 @@ def measure(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 16,
     memory: Annotated[
-        float, typer.Option(min=0.1, help="Attention weights held at once, MiB.")
+        float, typer.Option(min=0.1, max=2**20, help="Attention weights held at once, MiB.")
     ] = 64.0,
     threads: Annotated[
         int | None,
@@ -767,6 +774,7 @@ def measure(
 
     console = _console()
     live = console.is_terminal and not quiet
+    out = out.expanduser()
     check_folder(out)
     chosen = measuring.device_named(device)
     if threads is not None:

@@ -1,6 +1,7 @@
 """What `dinolab measure` decides from its options, and what it prints; it needs no Ray."""
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +15,7 @@ from dashboards.measurement import (
     KINDS,
     MEASURES,
     TOKEN_MEASURES,
+    Row,
     columns,
     headline,
     honest_notes,
@@ -56,7 +58,9 @@ def images_wanted(model: Measurable, data: str | None, size: int | None) -> Data
     """
     own = model.trained_on
     if data is None and own is None:
-        raise InputError("--data is missing: `digits`, a folder, or what `dinolab ingest` made")
+        raise InputError(
+            "--data is missing: `digits`, `photographs`, a folder, or what `dinolab ingest` made"
+        )
     side = model.image_size if size is None else size
     model.grid(side)
     if own is not None and (data is None or data == own.source):
@@ -100,7 +104,7 @@ def plan(
         settings=Settings(
             memory=memory,
             patch_queries=patch_queries,
-            causal_images=causal_images,
+            causal_images=min(causal_images, len(places)),
             replacement="mean",
             seed=seed,
         ),
@@ -185,21 +189,19 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def show_measurement(model: Measurable, plan: Plan, found: Measurement, console: Console) -> None:
-    """Print the main numbers, what each means, and what to keep in mind."""
+WIDE = 110
+"""Columns of a terminal from which primary layers and final block stand side by side."""
+
+
+def _table(model: Measurable, rows: Sequence[Row], title: str, parts: Sequence[str]) -> Table:
     titles = columns(model)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"Primary layers ({', '.join(map(str, plan.primary))}) | final block ({model.depth})",
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("measure", no_wrap=True)
-    for half in (0, 1):
-        for title in titles.values():
-            mark = "| " if half else ""
-            table.add_column(mark + escape(title), justify="right", no_wrap=True)
-    rows = headline(found.metrics)
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("measure")
+    for part in parts:
+        for name in titles.values():
+            mark = "| " if part != parts[0] else ""
+            # Wide enough for a number, which has 6 characters at most.
+            table.add_column(mark + escape(name), justify="right", no_wrap=True, min_width=6)
     for kind in KINDS.values():
         of_kind = [row for row in rows if row.kind == kind]
         if not of_kind:
@@ -207,10 +209,21 @@ def show_measurement(model: Measurable, plan: Plan, found: Measurement, console:
         table.add_section()
         table.add_row(f"[bold]{escape(kind)}[/bold]")
         for row in of_kind:
-            cells = [number(row.primary[token]) for token in titles]
-            cells += [number(row.final[token]) for token in titles]
+            cells = [number(getattr(row, part)[token]) for part in parts for token in titles]
             table.add_row("  " + row.measure.replace("_", " "), *cells)
-    console.print(table)
+    return table
+
+
+def show_measurement(model: Measurable, plan: Plan, found: Measurement, console: Console) -> None:
+    """Print the main numbers, what each means, and what to keep in mind."""
+    rows = headline(found.metrics)
+    primary = f"Primary layers ({', '.join(map(str, plan.primary))})"
+    final = f"final block ({model.depth})"
+    if console.width < WIDE:
+        console.print(_table(model, rows, primary, ("primary",)))
+        console.print(_table(model, rows, final.capitalize(), ("final",)))
+    else:
+        console.print(_table(model, rows, f"{primary} | {final}", ("primary", "final")))
     shown = {row.measure for row in rows}
     meaning = Table("measure", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for measure, text in MEASURES.items():

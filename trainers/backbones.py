@@ -236,14 +236,14 @@ def open_timm(
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
+    vits = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
     if not timm.is_model(name.partition(".")[0]):
-        raise InputError(f"{name}: timm has no such model{_nearest(name, timm.list_models())}")
+        raise InputError(f"{name}: timm has no such model{_nearest(name, vits)}")
     size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
     try:
         with torch.device("meta"):
             kind = type(timm.create_model(name, num_classes=0))
         if not issubclass(kind, (VisionTransformer, Eva)):
-            vits = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
             raise InputError(f"{name}: {kind.__name__} is no ViT{_nearest(name, vits)}")
         model = timm.create_model(
             name, pretrained=published, num_classes=0, dynamic_img_size=True, **size

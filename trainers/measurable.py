@@ -25,6 +25,9 @@ Colours = tuple[float, float, float]
 IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of pixels in [0, 1], by colour."""
 
+MOST_PATCHES = 256
+"""Patches a side of the largest grid that is measured: more than any machine's memory takes."""
+
 _FILES = (".safetensors", ".pth", ".pt", ".bin")
 _TIMM_FOLDER = ("model.safetensors", "pytorch_model.bin")
 
@@ -68,9 +71,15 @@ class Measurable:
     def grid(self, size: int) -> Grid:
         """Rows and columns of patches of images of `size` pixels a side.
 
-        Raises InputError when it is no multiple of the patch, or the grid too small to measure.
+        Raises InputError when it is no multiple of the patch, or the grid too small or too large
+        to measure.
         """
         patch = self.patch_size
+        if size > MOST_PATCHES * patch:
+            raise InputError(
+                f"size {size}: {size // patch} patches a side, but at most {MOST_PATCHES} are "
+                f"measured, {MOST_PATCHES * patch} pixels"
+            )
         if size % patch or size < 2 * patch:
             below = max(2, size // patch) * patch
             raise InputError(

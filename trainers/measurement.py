@@ -11,7 +11,7 @@ from trainers.augment import evaluation_crops
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
 from trainers.forward_draws import ForwardDraws, joined
-from trainers.globality.causal import influence
+from trainers.globality.causal import LEAST_RELIANCE, influence
 from trainers.globality.cls_maps import QueryMaps
 from trainers.globality.descriptions import BY_LAYER
 from trainers.globality.functionals import Grid
@@ -195,6 +195,9 @@ def _maps(
     keeper = RolloutStatistics(tokens, memory=settings.memory)
     network(crops, draws, observe=of_first(None, attention, keeper))
     rolled = rollout(keeper.kept, asked, settings.memory)[:, 0, tokens.first :]
+    if not tokens.first:
+        # As in what is measured, the query itself does not count.
+        rolled[:, query] = 0
     keeper.kept = []
     moved = None
     few = min(causal, len(crops))
@@ -203,7 +206,10 @@ def _maps(
         moved = influence(
             network, crops[:few], some, asked, tokens.grid, settings.replacement
         )[:, 0]  # fmt: skip
-        moved = (moved / moved.sum(-1, keepdim=True)).cpu()
+        if not tokens.first:
+            moved[:, query] = 0
+        reliance = moved.sum(-1, keepdim=True)
+        moved = (moved / torch.where(reliance < LEAST_RELIANCE, torch.nan, reliance)).cpu()
     return Maps(
         query=name,
         pixels=pixels.cpu(),

@@ -26,9 +26,11 @@ BASE = override(
         "model.width": 16, "model.heads": 2, "model.depth": 2, "model.initial_deviation": 0.1,
         "head.hidden": 8, "head.bottleneck": 8, "head.prototypes": 8,
         "optimizer.warmup_steps": 1, "optimizer.freeze_last_layer_steps": 1,
-        "optimizer.clip_norm": 0.001, "evaluation.every": 3, "evaluation.causal_images": 0,
-        "evaluation.globality_layers": [1], "targets.temperature_warmup_steps": 2,
-        "targets.temperature_start": 0.06, "augment.global_crops": 3,
+        "optimizer.clip_norm": 0.001, "evaluation.every": 4, "evaluation.causal_images": 0,
+        "evaluation.globality_images": 8, "evaluation.globality_probe_images": 4,
+        "evaluation.globality_layers": [1], "evaluation.probes": False,
+        "targets.temperature_warmup_steps": 2, "targets.temperature_start": 0.06,
+        "augment.global_crops": 3,
     },
 )  # fmt: skip
 
@@ -124,17 +126,17 @@ CHANGES = {
     "evaluation.batch_size": (7, {}),
     "evaluation.knn_neighbours": (5, {}),
     "evaluation.knn_temperature": (0.001, {}),
-    "evaluation.probes": (False, {}),
-    "evaluation.linear_blocks": (1, {}),
-    "evaluation.linear_penalty": (1.0, {}),
-    "evaluation.position_images": (10, {}),
+    "evaluation.probes": (True, {}),
+    "evaluation.linear_blocks": (1, {"evaluation.probes": True}),
+    "evaluation.linear_penalty": (1.0, {"evaluation.probes": True}),
+    "evaluation.position_images": (10, {"evaluation.probes": True}),
     "evaluation.globality_images": (10, {}),
     "evaluation.globality_layers": ([1, 2], {}),
     "evaluation.globality_probe_images": (5, {}),
     "evaluation.causal_images": (2, {}),
     "evaluation.replacement": ("other", {"evaluation.causal_images": 2}),
     "evaluation.patch_queries": (10, {"augment.global_size": 60}),
-    "evaluation.attention_memory": (0.02, {}),
+    "evaluation.attention_memory": (0.001, {}),
 }  # fmt: skip
 
 

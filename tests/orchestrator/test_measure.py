@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -69,10 +68,13 @@ def test_a_timm_vit_is_measured(dinolab, tmp_path, name, size, more):
     ("arguments", "line"),
     [
         (["vit_tiny_patch16_22"], "no such model; nearest are vit_tiny_patch16_224"),
+        (["vit_nothing_here"], "no such model; nearest are vit_tiny_patch16_384"),
         (["resnet50"], "ResNet is no ViT"),
         (["."], "holds no model"),
         (["nowhere/run"], "is not there: give a checkpoint"),
         (["vit_tiny_patch16_224", "--size", "50"], "multiple of its patch of 16 pixels"),
+        (["vit_tiny_patch16_224", "--size", "20000"], "at most 256 are measured, 4096 pixels"),
+        (["vit_tiny_patch16_224", "--out", "/proc/none"], "--out /proc/none cannot be written"),
         (["vit_tiny_patch16_224", "--layers", "13"], "blocks 1 to 12 of this model: 13"),
         (["vit_tiny_patch16_224", "--layers", "a"], "must be numbers such as 7,8"),
         (["vit_tiny_patch16_224", "--device", "tpu"], "allowed: auto, cpu, cuda"),
@@ -87,6 +89,28 @@ def test_what_cannot_be_measured_is_one_line(dinolab, tmp_path, arguments, line)
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in out + err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("--seed", 2**63), ("--memory", "inf"), ("--memory", "nan")])
+def test_a_number_out_of_range_is_refused(dinolab, tmp_path, arguments):
+    code, out, err = dinolab("vit_tiny_patch16_224", "--out", "out", *QUICK, *arguments)
+    assert code == 2
+    assert f"Invalid value for '{arguments[0]}'" in err
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_shows_every_number_in_a_narrow_terminal(dinolab, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = dinolab("vit_little_patch16_reg4_gap_256", "--size", 48, "--out", "out", *QUICK)
+    assert code == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    primary, final = out[out.index("Primary layers") :].split("Final block", 1)
+    for part, suffix in ((primary, ""), (final, "/final_block")):
+        line = next(line.split() for line in part.splitlines() if line.startswith("   gyration"))
+        tokens = ("register", "patch")
+        found = [summary["metrics"][f"globality/{token}/gyration{suffix}"] for token in tokens]
+        assert [float(cell) for cell in line[1:]] == pytest.approx(found, abs=6e-4)
 
 
 def test_images_must_be_named(dinolab):
@@ -195,7 +219,6 @@ def test_an_interruption_is_130_and_leaves_nothing(tmp_path):
         for line in process.stdout:
             if line.startswith("RANDOM WEIGHTS"):
                 break
-        time.sleep(1.0)
         os.kill(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130

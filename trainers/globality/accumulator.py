@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -36,15 +36,15 @@ class Accumulator:
     maps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
     """by group, token and layer, [H, Q, N + 2]: sum of the maps of a query, their number, and the
     sum of their entropies in nats"""
-    undefined: int = 0
-    """values that were NaN or infinite; they are in no sum"""
+    undefined: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """by group and token, values that were NaN or infinite; they are in no sum"""
 
     def add(self, place: Place, values_BHQ: Tensor) -> None:
         """Count values of B images, H heads and Q queries in; what is undefined is left out."""
         known = values_BHQ.isfinite()
         exact = values_BHQ.double().where(known, 0.0)
         sums = torch.stack([part.sum((0, 2)) for part in (known.double(), exact, exact**2)])
-        self.undefined += values_BHQ.numel() - int(known.sum())
+        self.undefined[place[:2]] += values_BHQ.numel() - int(known.sum())
         self._add(self.values, place, sums)
 
     def add_map_sums(self, place: tuple[str, str, int], sums_HQN: Tensor) -> None:
@@ -57,7 +57,8 @@ class Accumulator:
 
     def merge(self, other: "Accumulator") -> "Accumulator":
         """What one pass over both parts would have given, up to rounding of float64 sums."""
-        merged = Accumulator(dict(self.values), dict(self.maps), self.undefined + other.undefined)
+        merged = Accumulator(dict(self.values), dict(self.maps), self.undefined.copy())
+        merged.undefined.update(other.undefined)
         for place, sums in other.values.items():
             self._add(merged.values, place, sums)
         for where, sums in other.maps.items():
@@ -92,7 +93,8 @@ class Accumulator:
         layers; `/final_block` is the same of the last layer. Of the groups `by_head` follow
         `/head_max` and `/head_deviation`, the mean over primary layers of the largest head and of
         the deviation over heads, and each layer and head as `name@LAYER.HEAD`. The contrasts are a
-        token's value minus that of patch queries. What has no value at all is left out.
+        token's value minus that of patch queries. What has no value at all is left out;
+        `group/token/undefined` is the share of a token's values that are.
         """
         series: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(dict)
         for (group, token, measure, layer), heads in self.means().items():
@@ -119,7 +121,12 @@ class Accumulator:
             if token in CONTRASTS and own in found and patch in found:
                 contrast = f"{group}/{CONTRASTS[token]}/{measure}{suffix}"
                 found[contrast] = found[own] - found[patch]
-        found["globality/undefined"] = float(self.undefined)
+        known: Counter[tuple[str, str]] = Counter()
+        for (group, token, _, _), (count, _, _) in self.values.items():
+            known[group, token] += int(count.sum())
+        for (group, token), number in self.undefined.items():
+            found[f"{group}/{token}/undefined"] = number / (number + known[group, token])
+        found["globality/undefined"] = float(self.undefined.total())
         return found
 
 

@@ -98,10 +98,16 @@ def _described() -> dict[str, str]:
         if token not in CONTRASTS.values() and measure not in _WITHOUT_HEADS:
             found[f"{name}/head_max"] = f"{found[name]}: the largest head of each layer"
             found[f"{name}/head_deviation"] = f"{found[name]}: deviation over the heads of a layer"
-    found["globality/undefined"] = (
-        "values left out because a query had no attention on patches, or nothing to depend on; "
-        "count"
-    )
+    why = "a query had no attention on patches, or an output nothing to depend on"
+    for group in [name for name in GROUPS if name != "mirrored"]:
+        places = dict(TOKENS)
+        if group in BY_LAYER and group != "norm_weighted":
+            places["sink"] = "sinks"
+        for token, what in places.items():
+            found[f"{group}/{token}/undefined"] = (
+                f"share of values left out because {why}; {GROUPS[group]}, {what}"
+            )
+    found["globality/undefined"] = f"values left out because {why}; count, of all groups"
     return dict(sorted(found.items()))
 
 

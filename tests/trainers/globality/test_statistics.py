@@ -252,12 +252,17 @@ def test_queries_without_attention_on_patches_are_counted_and_left_out():
     found = measured(layout((2, 2)), attending(maps))
     assert found.values["globality", "cls", "gyration", 1][0].tolist() == [0]
     assert found.values["globality", "patch", "gyration", 1][0].tolist() == [2]
-    assert found.undefined > 0
+    assert found.undefined["globality", "patch"] > 0
     metrics = found.metrics((1,))
     assert "globality/cls/gyration" not in metrics
     assert "globality/contrast/gyration" not in metrics
     assert metrics["globality/cls/patch_mass"] == pytest.approx(0, abs=1e-6)
-    assert metrics["globality/undefined"] == found.undefined
+    assert metrics["globality/undefined"] == found.undefined.total()
+    patch = [sums for place, sums in found.values.items() if place[:2] == ("globality", "patch")]
+    known = sum(sums[0].sum().item() for sums in patch)
+    missing = found.undefined["globality", "patch"]
+    assert metrics["globality/patch/undefined"] == missing / (missing + known)
+    assert metrics["globality/sink/undefined"] == 0
     assert all(math.isfinite(value) for value in metrics.values())
 
 
@@ -418,6 +423,8 @@ def test_metrics_are_means_over_the_heads_of_the_primary_layers_and_of_the_final
         "globality/cls/entropy/head_deviation": math.sqrt(0.5),
         "globality/patch/entropy/head_deviation": math.sqrt(0.5) / 10,
         "globality/undefined": 0,
+        "globality/cls/undefined": 0,
+        "globality/patch/undefined": 0,
     }
     for layer in (1, 2, 3):
         for head in (1, 2):
@@ -460,7 +467,8 @@ def test_heads_count_alike_however_many_values_they_have():
     values = torch.full((1, 2, 99), math.nan)
     values[0, 0, 0], values[0, 1] = 0.2, 0.4
     total.add(("globality", "patch", "entropy", 1), values)
-    assert total.undefined == 98
+    assert total.undefined.total() == 98
+    assert total.metrics((1,))["globality/patch/undefined"] == 98 / 198
     assert total.metrics((1,))["globality/patch/entropy"] == pytest.approx(0.3)
 
 
@@ -469,7 +477,8 @@ def test_what_is_not_finite_is_counted_and_in_no_sum(nothing):
     total = Accumulator()
     total.add(("globality", "sink", "value_norm", 1), torch.tensor([[[nothing]], [[2.0]]]))
     total = total.merge(total)
-    assert total.undefined == 2
+    assert total.undefined == {("globality", "sink"): 2}
+    assert total.metrics((1,))["globality/sink/undefined"] == 0.5
     assert total.metrics((1,))["globality/sink/value_norm"] == 2
     assert total.deviations()["globality", "sink", "value_norm", 1] == [0]
 
@@ -481,7 +490,7 @@ def test_values_of_nothing_give_no_infinite_sink():
     values[:, :, 3:] = 0  # most tokens write nothing: the median norm is 0
     found = measured(tokens, dataclasses.replace(layer, values=values))
     assert "globality/sink/value_norm" not in found.metrics((1,))
-    assert found.undefined == 4
+    assert found.undefined.total() == found.undefined["globality", "sink"] == 4
 
 
 def test_deviations_are_those_of_the_values():
