@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/dinolab run ablations/studies/demo.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -347,8 +347,10 @@ def plan(
             highlight=False,
         )
         return
-    concurrent = max(1, (os.cpu_count() or 1) // checked.resources.workers)
-    seconds = len(missing) * measure(checked.base, images).trial_s(checked.base) / concurrent
+    threads = checked.resources.cpus_per_worker
+    concurrent = max(1, (os.cpu_count() or 1) // (checked.resources.workers * threads))
+    timing = measure(checked.base, images, threads=threads)
+    seconds = len(missing) * timing.trial_s(checked.base) / concurrent
     console.print(
         f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
         f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "

@@ -21,7 +21,7 @@ from trainers.state import Network
 from trainers.step import is_trained
 from trainers.trial import TrialFolder, trial_key
 from trainers.vit import Features
-from trainers.world import World
+from trainers.world import World, make_reproducible
 
 STARTUP_S = 4.0
 """Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
@@ -211,8 +211,9 @@ class Timing:
         return STARTUP_S + config.steps * self.step_s + evaluations * self.evaluation_s
 
 
-def measure(config: TrainConfig, images: ImageSet, steps: int = 12) -> Timing:
-    """Time a few real steps and two evaluations of `config` on this machine."""
+def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int = 12) -> Timing:
+    """Time a few real steps and two evaluations of `config` here, set up as a trial's worker."""
+    make_reproducible(threads)
     short = override(
         config,
         {"steps": steps, "log_every": steps // 2, "evaluation.every": steps,

@@ -1,7 +1,7 @@
 """What runs on the cluster: one trial, in its own process or in a Ray Train worker group."""
 
 import functools
-import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ import ray.train.torch
 import torch
 from ray import tune
 from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.resources import DRIVER_CPUS, Placement
 from orchestrator.retry import decide
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
+from trainers.reporter import Fanout, read_records
 from trainers.trial import TrialFolder, run_trial
 from trainers.world import World, make_reproducible
 
@@ -37,6 +37,10 @@ SHOWN = ("loss/total", "knn/cls_top1")
 """Metrics that travel to the driver for the progress display; all others stay in the folder."""
 
 
+FOLLOWED_EVERY_S = 1.0
+"""How often the records of a worker group are looked at."""
+
+
 class TuneReporter:
     """Tells Ray Tune, hence the driver, how far the trial is."""
 
@@ -45,22 +49,8 @@ class TuneReporter:
     ) -> None:
         """See Reporter."""
         if metrics:
-            tune.report(_progress(step, metrics))
-
-
-class RayTrainReporter:
-    """The same from a worker group; every worker reports, Ray takes the first one's."""
-
-    def report(
-        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
-    ) -> None:
-        """See Reporter."""
-        # Always: Ray waits for a report of each worker, and only the first has anything to say.
-        ray.train.report(_progress(step, metrics))
-
-
-def _progress(step: int, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {"step": step, **{name: metrics[name] for name in SHOWN if name in metrics}}
+            shown = {name: metrics[name] for name in SHOWN if name in metrics}
+            tune.report({"step": step, **shown})
 
 
 @functools.lru_cache(maxsize=2)
@@ -94,9 +84,6 @@ def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
 def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     """A trial with several workers: a Ray Train worker group under this process."""
     assignment: Assignment = parameters["trial"]
-    # A worker waits with its next report until Ray has fetched the last; by default it does so
-    # every 2 s, which would hold up short runs.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     trainer = TorchTrainer(
         _group_worker,
         train_loop_config={"trial": assignment, "threads": placement.cpus_per_worker},
@@ -111,18 +98,40 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
         run_config=ray.train.RunConfig(
             name=f"workers-{Path(assignment.folder).name}",
             storage_path=str(Path(assignment.folder).parent.parent / ".ray"),
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # its base is untyped
         ),
     )
+    ended = threading.Event()
+    follower = threading.Thread(
+        target=_follow, args=(TrialFolder(Path(assignment.folder)), ended), daemon=True
+    )
+    follower.start()
     try:
         trainer.fit()
     except Exception as error:  # noqa: BLE001 (as above)
         _settle(assignment, getattr(error, "worker_failures", {}).get(0, error))
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _follow(folder: TrialFolder, ended: threading.Event) -> None:
+    """Tell Tune what a worker group writes to its folder, until it has ended.
+
+    Ray's own way from a group to Tune, `TuneReportCallback`, blocks for ever when training ends
+    before Tune has fetched its last report, and holds every worker up until it has fetched each.
+    """
+    reporter, last, over = TuneReporter(), -1, False
+    while not over:
+        over = ended.wait(FOLLOWED_EVERY_S)
+        for step, metrics in read_records(folder.metrics) if folder.metrics.exists() else []:
+            if step > last:
+                reporter.report(step, metrics)
+                last = step
 
 
 def _group_worker(parameters: dict[str, Any]) -> None:
     world = World.joined(ray.train.torch.get_device())
-    _train(parameters["trial"], world, RayTrainReporter(), parameters["threads"])
+    _train(parameters["trial"], world, Fanout(), parameters["threads"])
 
 
 def _settle(assignment: Assignment, error: Exception) -> None:

@@ -28,9 +28,12 @@ hypotheses:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without what points to servers or clusters."""
+    """This process's environment without what points to servers or clusters.
+
+    Ray's workers get no less of the machine than the tests beside them.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "DINOLAB"))}
-    return {**kept, **changes}
+    return {**kept, "RAY_worker_niceness": "0", **changes}
 
 
 def start(*arguments: object, **changes: str) -> subprocess.Popen[str]:

@@ -221,8 +221,8 @@ def test_a_metric_that_needs_labels_is_refused_without_them(study, images, tmp_p
 
 
 def test_the_estimate_times_real_steps(study, images):
-    torch.set_num_threads(1)
-    timing = measure(study.base, images, steps=4)
+    timing = measure(study.base, images, threads=2, steps=4)
+    assert torch.get_num_threads() == 2
     assert timing.step_s > 0
     assert timing.evaluation_s > 0
     known = Timing(step_s=0.5, evaluation_s=2.0)

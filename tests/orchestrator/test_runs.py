@@ -109,11 +109,12 @@ def test_two_workers_see_the_same_crops_as_one(finished, tmp_path):
     assert result["chain"] == alone["chain"]
 
 
-def test_a_cluster_of_several_nodes_runs_it_at_ray_address(finished, mini, tmp_path):
+def test_a_cluster_of_several_nodes_runs_it_at_ray_address(finished, mini, tmp_path, monkeypatch):
     import ray
     from ray.cluster_utils import Cluster
 
     root = tmp_path / "runs"
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -179,7 +180,8 @@ def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE)
     root = tmp_path / "runs"
-    key = next(row["trial"] for row in rows_without_times(finished[0]) if row["arm"] == "baseline")
+    lock = json.loads((finished[0] / "mini" / "study.lock.json").read_text())
+    key = next(trial["key"] for trial in lock["trials"] if trial["arm"] == "baseline")
     blocked = root / "mini" / "trials" / key
     # A folder where the checkpoint should go: this trial fails alike at every attempt.
     (blocked / "checkpoint" / "state.safetensors").mkdir(parents=True)

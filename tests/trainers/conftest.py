@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet, open_images
@@ -24,11 +23,6 @@ class Recorder:
             self.records.append((step, dict(metrics)))
         if checkpoint:
             self.checkpoints.append(checkpoint)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

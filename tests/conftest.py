@@ -1,0 +1,21 @@
+"""How the tests share two cores: two processes (see the Makefile), each with one thread."""
+
+import pytest
+import torch
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares a fixture: the tests of a file, and all that run whole studies.
+
+    So a study is run once, and no two clusters at once.
+    """
+    for item in items:
+        whole = "finished" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py"
+        group = "studies" if whole else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
