@@ -53,7 +53,9 @@ def gyration(maps_QN: Tensor, grid: Grid, excluded: Tensor | None) -> Tensor:
     """
     x = _positions(grid, maps_QN)
     squared = (x**2).sum(-1)
-    spread = maps_QN @ squared - ((maps_QN @ x) ** 2).sum(-1)
+    # Column by column: products with two or three columns take several times as long on CPUs.
+    rows, columns = (maps_QN @ line for line in x.T.contiguous())
+    spread = maps_QN @ squared - rows**2 - columns**2
     patches = len(x)
     uniform = (grid[0] ** 2 - 1) / 12 + (grid[1] ** 2 - 1) / 12
     if excluded is None:
@@ -70,7 +72,8 @@ def gyration(maps_QN: Tensor, grid: Grid, excluded: Tensor | None) -> Tensor:
 def entropy(maps_QN: Tensor, excluded: Tensor | None) -> Tensor:
     """M2, normalised entropy [..., Q]: ``-Σ p ln p / ln(number of counted patches)``, in [0, 1]."""
     counted = maps_QN.shape[-1] - (excluded is not None)
-    total = torch.special.entr(maps_QN).sum(-1)
+    # Half the time of torch.special.entr on CPUs.
+    total = -maps_QN.clamp(min=torch.finfo(maps_QN.dtype).tiny).log_().mul_(maps_QN).sum(-1)
     return total / math.log(counted) if counted > 1 else torch.full_like(total, torch.nan)
 
 
