@@ -455,7 +455,7 @@ def _list_datasets() -> Table:
     table.add_row("digits", "1,797 scanned digits, 8×8 grey, 10 labels; embedded (scikit-learn)")
     table.add_row(
         "photographs",
-        "3,008 crops of two photographs, 48×48, 6 regions as labels; embedded (scikit-learn)",
+        "2,464 crops of 11 photographs, 48×48, which one is the label; embedded (scikit-image)",
     )
     table.add_row("PATH", "a folder of images of any sizes and modes; sub-folders are labels")
     table.add_row("DIR", "what `dinolab ingest SOURCE --out DIR` made, local or s3://, gs://")
@@ -797,8 +797,8 @@ def measure(
         causal_images=causal_images,
         seed=seed,
     )
-    measuring.introduce(opened, plan, source, chosen, console)
     try:
+        measuring.introduce(opened, plan, source, chosen, console)
         with Progress(
             *Progress.get_default_columns(),
             MofNCompleteColumn(),
