@@ -22,6 +22,11 @@ from trainers.metrics import EVALUATED, METRICS
 from trainers.recipe import ValueLoader, recipe
 
 Change = dict[str, Any]
+Levels = dict[str, tuple[Change, Ablation | None]]
+"""Of one factor: each level's name, change, and the ablation that it comes from if not inline."""
+
+LABELLED = ("knn/", "gap/", "linear_probe/")
+"""How the names of metrics begin that exist only on a data set with labels."""
 
 
 class Resources(Declared):
@@ -125,11 +130,20 @@ class Study:
 
 
 class _Loader(ValueLoader):
-    """Safe YAML that refuses a key given twice and reads 1e-3 as the number it is."""
+    """Safe YAML that reads 1e-3 as the number it is and refuses a key that is no text or comes
+    twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
+        for key, (written, _) in zip(keys, node.value, strict=True):
+            if not isinstance(key, str):
+                text = written.value if isinstance(written, yaml.ScalarNode) else key
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f'key {text} is read as {key!r}, and keys must be names; quote it: "{text}"',
+                    written.start_mark,
+                )
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", node.start_mark
@@ -175,7 +189,8 @@ def load_study(
         raise StudyError(f"study file {path} cannot be read: {error}; give a YAML file") from error
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
-        raise StudyError(f"study file {path} is not YAML: {where}") from error
+        what = "" if isinstance(error, yaml.constructor.ConstructorError) else " is not YAML"
+        raise StudyError(f"study file {path}{what}: {where}") from error
     if not isinstance(raw, dict):
         raise StudyError(f"study file {path} must be a mapping with name, recipe, seeds, arms, …")
     raw = _at_scale(raw, scale, path)
@@ -189,8 +204,9 @@ def load_study(
         problems += _without_union_noise(error)
     except TypeError as error:
         problems.append(f"holds a value that JSON does not know: {error}")
-    base, arms, expected, confounds = _resolve(raw, ablations, problems)
-    cells = _cells(raw.get("factorial"))
+    factors = _factors(raw.get("factorial"), ablations, problems)
+    cells = _cells(factors)
+    base, arms, expected, confounds = _resolve(raw, factors, ablations, problems)
     hypotheses = dict(declared.hypotheses) if declared else {}
     problems += _check_expectations(raw, arms, cells)
     problems += _check_claims(raw)
@@ -217,12 +233,22 @@ def load_study(
 
 
 def _without_union_noise(error: ValidationError) -> list[str]:
-    """Lines of a pydantic error; an arm that fits neither form is one line, not two."""
+    """Lines of a pydantic error; what fits none of several forms is one line, not one for each."""
+    forms = {
+        r"arms\.\d+": "a catalogue name or `name: {knob: value}`",
+        r"factorial\.\d+\.\d+": "a catalogue name or `name: {knob: value}`",
+        r"hypotheses\..+\.contrast": "[arm, arm it is compared with], [arm] or {arm: weight}",
+    }
+    explained = explain(error)
     lines = []
-    for line in explain(error):
-        place = re.match(r"arms\.(\d+)\.", line)
-        if place:
-            line = f"arms.{place[1]}: must be a catalogue name or `name: {{knob: value}}`"
+    for line in explained:
+        # A list is not short because its items are wrong.
+        inside = line.partition(":")[0] + "."
+        if "at least 1 item" in line and any(one.startswith(inside) for one in explained):
+            continue
+        for where, form in forms.items():
+            if place := re.match(rf"({where})\.", line):
+                line = f"{place[1]}: must be {form}"
         line = line.replace("extra inputs are not permitted", "no such key")
         unknown = re.match(r"(?:(.*)\.)?(\w+): no such key", line)
         if unknown:
@@ -240,7 +266,10 @@ def _fields_at(place: str) -> list[str]:
 
 
 def _resolve(
-    raw: Mapping[str, Any], paths: Sequence[Path], problems: list[str]
+    raw: Mapping[str, Any],
+    factors: Sequence[Levels],
+    paths: Sequence[Path],
+    problems: list[str],
 ) -> tuple[
     TrainConfig | None, dict[str, Change], dict[str, Hypothesis], dict[str, tuple[str, ...]]
 ]:
@@ -265,13 +294,13 @@ def _resolve(
     arms: dict[str, Change] = {BASELINE: {}}
     expected: dict[str, Hypothesis] = {}
     confounds: dict[str, tuple[str, ...]] = {BASELINE: ()}
-    for name, change, combined in _cell_arms(raw.get("factorial"), paths, problems):
+    for name, change, combined in _cell_arms(factors, problems):
         if base is not None:
-            lines = [line for one in combined for line in _check_base(base, one)]
+            lines = [line for one in combined.values() for line in _check_base(base, one)]
             problems += [f"cell {name}: {line}" for line in lines or _check_change(base, change)]
         arms[name] = change
         confounds[name] = tuple(
-            text for one in combined for arm in one.arms.values() for text in arm.confounds
+            text for level, one in combined.items() for text in one.arms[level].confounds
         )
     for name, change, found in _declared_arms(raw.get("arms"), paths, problems):
         if name in arms:
@@ -305,15 +334,51 @@ def _declared_arms(
                     yield str(name), change, None
 
 
-def _cells(factorial: object) -> dict[str, tuple[str, ...]]:
+def _factors(factorial: object, paths: Sequence[Path], problems: list[str]) -> list[Levels]:
+    """The levels of each factor, the baseline first, as far as they can be read. Adds problems.
+
+    No two levels of a factorial have the same name, and so no two cells.
+    """
+    factors: list[Levels] = []
+    seen = {BASELINE}
+    for number, factor in enumerate(factorial if isinstance(factorial, list) else [], start=1):
+        entries = factor if isinstance(factor, list) else []
+        begins = entries[:1] == [BASELINE]
+        if not begins:
+            problems.append(
+                f"factorial: factor {number} must be a list of levels that begins with "
+                f"{BASELINE}, got {factor!r}"
+            )
+        levels: Levels = {BASELINE: ({}, None)}
+        for entry in entries[begins:]:
+            if isinstance(entry, dict) and len(entry) != 1:
+                problems.append(
+                    f"factorial: a level of factor {number} must be one `name: {{knob: value}}`, "
+                    f"got {' and '.join(entry) or 'an empty mapping'}; make each level an item of "
+                    "the list"
+                )
+            for name, change, found in _declared_arms([entry], paths, problems):
+                if not name or "+" in name:
+                    problems.append(
+                        f"factorial: level {name!r} of factor {number} must have a name without +, "
+                        "which joins the names of levels; give it another"
+                    )
+                elif name in seen:
+                    problems.append(
+                        f"factorial: level {name} of factor {number} is given twice, or the name "
+                        "of the base; every level of every factor needs a name of its own"
+                    )
+                else:
+                    levels[name] = change, found
+                seen.add(name)
+        factors.append(levels)
+    return factors
+
+
+def _cells(factors: Sequence[Levels]) -> dict[str, tuple[str, ...]]:
     """Of each combination of levels its name and levels; the first is the baseline."""
-    if not isinstance(factorial, list) or not factorial:
+    if not factors:
         return {}
-    factors = [
-        [next(iter(level), "") if isinstance(level, dict) else str(level) for level in factor]
-        for factor in factorial
-        if isinstance(factor, list)
-    ]
     return {
         "+".join(level for level in levels if level != BASELINE) or BASELINE: levels
         for levels in itertools.product(*factors)
@@ -321,28 +386,14 @@ def _cells(factorial: object) -> dict[str, tuple[str, ...]]:
 
 
 def _cell_arms(
-    factorial: object, paths: Sequence[Path], problems: list[str]
-) -> Iterator[tuple[str, Change, list[Ablation]]]:
-    """Each cell but the baseline, with its change and the ablations that it combines."""
-    if not isinstance(factorial, list):
-        return
-    levels: list[dict[str, tuple[Change, Ablation | None]]] = []
-    for number, factor in enumerate(factorial, start=1):
-        if not isinstance(factor, list) or not factor or factor[0] != BASELINE:
-            problems.append(
-                f"factorial: factor {number} must be a list of levels that begins with "
-                f"{BASELINE}, got {factor!r}"
-            )
-            return
-        known = {name: (change, found) for name, change, found in _declared_arms(
-            factor[1:], paths, problems
-        )}  # fmt: skip
-        levels.append({BASELINE: ({}, None), **known})
-    for name, cell in _cells(factorial).items():
+    factors: Sequence[Levels], problems: list[str]
+) -> Iterator[tuple[str, Change, dict[str, Ablation]]]:
+    """Each cell but the baseline, with its change and the ablations that it combines, by level."""
+    for name, cell in _cells(factors).items():
         change: Change = {}
-        combined = []
-        for factor_levels, level in zip(levels, cell, strict=True):
-            more, found = factor_levels.get(level, ({}, None))
+        combined = {}
+        for levels, level in zip(factors, cell, strict=True):
+            more, found = levels[level]
             twice = [knob for knob in more if knob in change and change[knob] != more[knob]]
             if twice:
                 problems.append(
@@ -350,14 +401,15 @@ def _cell_arms(
                     "different factors must change different knobs"
                 )
             change |= more
-            combined += [found] if found else []
+            if found:
+                combined[level] = found
         if name != BASELINE:
             yield name, change, combined
 
 
 def _over_cells(hypothesis: Hypothesis, cells: Mapping[str, tuple[str, ...]]) -> Hypothesis:
     """The same with `over: cells` spelt out as a weight for each cell."""
-    if hypothesis.over != "cells" or isinstance(hypothesis.contrast, dict):
+    if hypothesis.over != "cells":
         return hypothesis
     level, other = hypothesis.contrast
     factor = _factor_of(level, other, cells)
@@ -403,8 +455,9 @@ def _at_scale(raw: dict[str, Any], scale: str | None, path: Path) -> dict[str, A
         for name in ("recipe", "dataset", "seeds", "resources")
         if chosen.get(name)
     }
-    if isinstance(chosen.get("set"), dict):
-        put["set"] = {**(raw.get("set") or {}), **chosen["set"]}
+    common = raw.get("set") or {}
+    if isinstance(chosen.get("set"), dict) and isinstance(common, dict):
+        put["set"] = {**common, **chosen["set"]}
     return {**raw, **put, "name": f"{raw.get('name')}-{scale}"}
 
 
@@ -412,11 +465,11 @@ def _check_claims(raw: Mapping[str, Any]) -> list[str]:
     claims, hypotheses = raw.get("claims"), raw.get("hypotheses")
     known = list(hypotheses) if isinstance(hypotheses, dict) else []
     return [
-        f"claim {claim}: no hypothesis {name!r}{nearest(str(name), known)}"
+        f"claim {claim}: no hypothesis {name!r}{nearest(name, known)}"
         for claim, body in (claims.items() if isinstance(claims, dict) else ())
         if isinstance(body, dict) and isinstance(body.get("hypotheses"), list)
         for name in body["hypotheses"]
-        if name not in known
+        if isinstance(name, str) and name not in known
     ]
 
 
@@ -470,38 +523,65 @@ def _check_expectations(
             if not isinstance(body, dict):
                 continue
             mentioned = body.get("contrast" if kind == "hypotheses" else "arms")
-            if not isinstance(mentioned, (list, dict)):
-                continue
+            names = mentioned if isinstance(mentioned, (list, dict)) else []
+            # What is no text has a line already.
+            names = [one for one in names if isinstance(one, str)]
             if body.get("over") == "cells":
-                pair = [str(level) for level in mentioned]
-                if len(pair) == 2 and _factor_of(pair[0], pair[1], cells) is None:
-                    problems.append(
-                        f"{singular} {name}: no factor of the factorial has the levels "
-                        f"{' and '.join(pair)}"
-                    )
-                continue
-            for arm in mentioned:
-                if arm not in arms:
-                    hint = nearest(str(arm), list(arms))
-                    problems.append(
-                        f"{singular} {name}: no arm {arm!r} in this study{hint} "
-                        f"(allowed: {', '.join(arms)})"
-                    )
-            for metric in (body.get("metric"), body.get("metric_against") or None):
-                if isinstance(metric, str) and metric not in METRICS:
-                    problems.append(
-                        f"{singular} {name}: no metric {metric!r}{nearest(metric, list(METRICS))} "
-                        "(see `dinolab list metrics`)"
-                    )
-                elif metric in METRICS and body.get("minus_start") and metric not in EVALUATED:
-                    problems.append(f"{singular} {name}: {metric} is not measured at step 0")
+                lines = _check_levels(mentioned, names, cells)
+            else:
+                lines = [
+                    f"no arm {arm!r} in this study{nearest(arm, list(arms))} "
+                    f"(allowed: {', '.join(arms)})"
+                    for arm in names
+                    if arm not in arms
+                ]
+            lines += _check_metrics(body)
+            problems += [f"{singular} {name}: {line}" for line in lines]
     return problems
 
 
+def _check_levels(
+    contrast: object, names: Sequence[str], cells: Mapping[str, tuple[str, ...]]
+) -> list[str]:
+    """Problems of a contrast over cells, as the file states it: two levels of one factor."""
+    if isinstance(contrast, dict):
+        # In a Hypothesis it may be one: what _over_cells makes of the two levels.
+        return [
+            "over: cells needs a contrast [level, level it is compared with], got a mapping; leave "
+            "over out to weigh single arms"
+        ]
+    if len(names) == 2 and _factor_of(names[0], names[1], cells) is None:
+        return [f"no factor of the factorial has the levels {' and '.join(names)}"]
+    return []
+
+
+def _check_metrics(body: Mapping[str, Any]) -> list[str]:
+    """Problems of a hypothesis or gate with metrics that are not there, or not at step 0."""
+    lines = []
+    for metric in (body.get("metric"), body.get("metric_against") or None):
+        if not isinstance(metric, str):
+            continue
+        if metric not in METRICS:
+            lines.append(
+                f"no metric {metric!r}{nearest(metric, list(METRICS))} (see `dinolab list metrics`)"
+            )
+        elif body.get("minus_start") and metric not in EVALUATED:
+            lines.append(f"{metric} is not measured at step 0; leave minus_start out")
+    return lines
+
+
 def needs_labels(study: Study) -> list[str]:
-    """Hypotheses and gates whose metric exists only on a data set with labels."""
-    declared: dict[str, Hypothesis | Gate] = {**study.hypotheses, **study.gates}
-    return [name for name, one in declared.items() if one.metric.startswith(("knn/", "gap/"))]
+    """Hypotheses and gates that use a metric which exists only on a data set with labels."""
+    used = [
+        *(
+            (name, {one.metric_of(arm) for arm in one.weights})
+            for name, one in study.hypotheses.items()
+        ),
+        *((name, {gate.metric}) for name, gate in study.gates.items()),
+    ]
+    return [
+        name for name, metrics in used if any(metric.startswith(LABELLED) for metric in metrics)
+    ]
 
 
 def lint(study: Study) -> list[str]:

@@ -1,7 +1,8 @@
 """The peer of `benchmarks.measure`: timm's AttentionExtract, and NumPy on the maps it returns.
 
 What someone writes who has neither: all maps of a batch are there, and each statistic is a line of
-vectorised NumPy. The same statistics as ours, in float32.
+vectorised NumPy. The same statistics as ours but for those of tokens (outliers, norms, cosine),
+which cost next to nothing, in float32.
 """
 
 from collections import defaultdict
@@ -48,6 +49,7 @@ class Measure:
         self.side = model.patch_embed.img_size[0]
         self.grid = model.patch_embed.grid_size[0]
         self.extract = AttentionExtract(model, method="fx")
+        self.images = 0
         self.values: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.maps: dict[tuple[str, int], list[Array]] = defaultdict(list)
         line = np.arange(self.grid, dtype=np.float32)
@@ -57,6 +59,7 @@ class Measure:
 
     def __call__(self, images: torch.Tensor) -> None:
         """Measure a batch."""
+        self.images += len(images)
         with torch.inference_mode():
             found = self.extract(images)
         for layer, attention in enumerate(found.values(), start=1):
@@ -119,8 +122,11 @@ class Measure:
             beyond = np.take_along_axis(reached, first, -1) - share
             number = first + 1 - beyond / np.take_along_axis(ordered, first, -1)
             self._keep(f"{token}/{name}", layer, number / (share * counted))
-        relative = self.distances / self.distances.mean(-1, keepdims=True)
-        self._keep(f"{token}/nearest_distance", layer, (maps @ relative.T).min(-1))
+        uniform = self.distances.mean(-1)
+        if own:
+            uniform = (self.distances.sum(-1) - self.distances) / counted
+        from_each = maps @ self.distances / uniform
+        self._keep(f"{token}/nearest_distance", layer, from_each.min(-1))
         if own:
             mean = self.distances.sum(-1) / counted
             self._keep(f"{token}/distance", layer, (maps * self.distances).sum(-1) / mean)
@@ -130,9 +136,25 @@ class Measure:
     def _keep(self, name: str, layer: int, values: Array) -> None:
         self.values[name, layer].append(float(values.mean(dtype=np.float64)))
 
-    def mean(self, name: str, layers: tuple[int, ...]) -> float:
-        """Mean over batches and layers."""
-        return float(np.mean([np.mean(self.values[name, layer]) for layer in layers]))
+    def means(self, layers: tuple[int, ...]) -> dict[str, float]:
+        """Of each measure the mean over batches, heads, queries and layers."""
+        names = {name for name, _ in self.values}
+        found = {
+            name: float(np.mean([np.mean(self.values[name, layer]) for layer in layers]))
+            for name in names
+        }
+        for token in ("cls", "patch"):
+            both = np.mean([self._bias_and_content(token, layer) for layer in layers], axis=0)
+            found[f"{token}/positional_bias"], found[f"{token}/content_dependence"] = both
+        return found
+
+    def _bias_and_content(self, token: str, layer: int) -> tuple[float, float]:
+        """M7, means over heads and queries."""
+        maps = np.sum(self.maps[token, layer], axis=0) / self.images
+        nats = np.sum(self.maps[f"{token} nats", layer], axis=0) / self.images
+        most = np.log(maps.shape[-1] - (token == "patch"))
+        of_mean = _entropy(maps)
+        return float(np.mean(1 - of_mean / most)), float(np.mean((of_mean - nats) / most))
 
 
 def _entropy(maps: Array) -> Array:

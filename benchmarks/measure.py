@@ -4,8 +4,9 @@
     python -m benchmarks.measure --memory       # ours up to 3,137 tokens: memory linear in tokens
     python -m benchmarks.measure --cadence      # what measuring costs while a study trains
 
-Both sides run the same model with the same random weights, and measure the same: M1 to M9 of every
-head, [CLS] and every patch as queries. Before they race, their numbers are compared.
+Both sides run the same model with the same random weights, and measure the same: M1 to M9 of
+attention maps, every head, [CLS] and every patch as queries. Before they race, their numbers are
+compared.
 """
 
 import argparse
@@ -107,8 +108,8 @@ def compare(name: str, batch: int, memory: float) -> float:
     ours(images)
     theirs(images)
     found = ours.statistics.total.metrics(LAYERS)
-    names = {measure for measure, _ in theirs.values}
-    return max(abs(found[f"globality/{one}"] - theirs.mean(one, LAYERS)) for one in names)
+    means = theirs.means(LAYERS)
+    return max(abs(found[f"globality/{name}"] - value) for name, value in means.items())
 
 
 def _peak(

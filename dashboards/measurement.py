@@ -31,6 +31,7 @@ KINDS = {
     "globality": "attention",
     "norm_weighted": "attention × norm of what is written",
     "shuffled": "attention, patches of the image shuffled (control)",
+    "mirrored": "attention, with mirror images (control)",
     "rollout": "rollout",
     "influence": "influence of patches on the output",
     "reach": "gradient reach",
@@ -42,6 +43,7 @@ MEASURES = {
     "entropy": "evenness of the map; 0 one patch, 1 uniform (M2)",
     "coverage": "share of patches that hold 60 % of the map, 1 uniform (M3)",
     "distance": "distance from the query, 1 uniform; [CLS] stands nowhere (M4)",
+    "distance_patches": "the same, not over uniform's; patches",
     "nearest_distance": "distance from the place where it is least; at most 1 uniform (M4)",
     "locality": "nearer to the query than maps that queries share; 0 not, 1 on itself (M5)",
     "positional_bias": "what is alike in all images; 0 nothing, 1 always the same patch (M7 B)",
@@ -55,6 +57,7 @@ TOKEN_MEASURES = {
     "globality/sink/value_norm": "norm of that token's value over the median; small: a no-op (M9)",
     "globality/sink/outlier_share": "patch tokens whose norm is an outlier, share (M9)",
     "globality/cls/patch_cosine": "cosine of [CLS] and the mean patch behind the layer norm",
+    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch over images, last block (M12)",
 }
 """Measures of a block as a whole, each with what it says."""
 

@@ -14,10 +14,11 @@ from ablations.study import Study, needs_labels
 from trainers.config import TrainConfig, flatten, override
 from trainers.data.image_set import ImageSet
 from trainers.errors import StudyError
+from trainers.evaluation import evaluate
 from trainers.forward_draws import ForwardDraws
 from trainers.loop import train
 from trainers.sites import POOLED, feature_site, needs_patches, read_out, sites
-from trainers.state import Network
+from trainers.state import Network, TrainState
 from trainers.step import is_trained
 from trainers.trial import TrialFolder, trial_key
 from trainers.vit import Features
@@ -114,7 +115,8 @@ def make_plan(study: Study, images: ImageSet) -> Plan:
     """
     if images.labels is None and (unlabelled := needs_labels(study)):
         raise StudyError(
-            f"{', '.join(unlabelled)}: k-NN needs labels, and {study.base.data.source} has none; "
+            f"{', '.join(unlabelled)}: k-NN, gaps and the linear probe need labels, and "
+            f"{study.base.data.source} has none; "
             "put the images into one sub-folder a label, or use another metric"
         )
     learns = [arm for arm in study.arms if study.config(arm, study.seeds[0]).loss.labels]
@@ -203,16 +205,20 @@ class Timing:
     """Measured on this machine, by a few real steps of the baseline."""
 
     step_s: float
-    evaluation_s: float
+    thorough_s: float
+    """an evaluation at step 0 or at the last step"""
+    between_s: float
+    """one at the cadence"""
 
     def trial_s(self, config: TrainConfig) -> float:
         """Seconds of a whole trial."""
-        evaluations = 1 + -(-config.steps // config.evaluation.every)
-        return STARTUP_S + config.steps * self.step_s + evaluations * self.evaluation_s
+        between = -(-config.steps // config.evaluation.every) - 1
+        evaluations = 2 * self.thorough_s + between * self.between_s
+        return STARTUP_S + config.steps * self.step_s + evaluations
 
 
 def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int = 12) -> Timing:
-    """Time a few real steps and two evaluations of `config` here, set up as a trial's worker."""
+    """Time a few real steps and evaluations of `config` here, set up as a trial's worker."""
     make_reproducible(threads)
     short = override(
         config,
@@ -230,8 +236,15 @@ def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int =
             checkpoints=Path(scratch),
             resume_from=None,
         )
-    spent = time.monotonic() - started
-    return Timing(step_s=watch.step_s[-1], evaluation_s=(spent - sum(watch.step_s) * steps / 2) / 2)
+    trained = time.monotonic()
+    state = TrainState.fresh(short, World.alone(), len(images.class_names))
+    began = time.monotonic()
+    evaluate(state, images, short, thorough=False)
+    return Timing(
+        step_s=watch.step_s[-1],
+        thorough_s=(trained - started - sum(watch.step_s) * steps / 2) / 2,
+        between_s=time.monotonic() - began,
+    )
 
 
 class _Watch:

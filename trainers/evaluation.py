@@ -35,15 +35,16 @@ def evaluate(
     config: TrainConfig,
     *,
     progress: Progress | None = None,
-    probe: bool | None = None,
+    thorough: bool | None = None,
 ) -> Metrics:
     """Every metric of the teacher, and of the student against it, by its name `group/name`.
 
-    Each image goes through the teacher once, in float32. Probes are trained where the
-    configuration has them, at step 0 and at its last step, or as `probe` says.
+    Each image goes through the teacher once, in float32. At step 0 and at the last step, or as
+    `thorough` says, all instruments are used, and probes trained where the configuration has them.
     """
     knobs = config.evaluation
-    thorough = state.step in (0, config.steps) if probe is None else probe
+    if thorough is None:
+        thorough = state.step in (0, config.steps)
     probe = thorough and knobs.probes
     networks = (state.student, state.teacher)
     for network in networks:
@@ -152,6 +153,8 @@ class _Classified:
             "patch": lambda tokens: tokens[:, first:].mean(1),
             "random_patch": lambda tokens: tokens[rows, chance],
         }
+        fixed = first + patch_at(self.config.loss.fixed_patch_place, output.grid)
+        places["fixed_patch"] = lambda tokens: tokens[:, fixed]
         if output.has_cls:
             places["cls"] = lambda tokens: tokens[:, 0]
         if output.registers_count:

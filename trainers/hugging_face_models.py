@@ -21,11 +21,15 @@ theirs (after `vit.`, `deit.`, `dinov2...`)    timm's
 =============================================  =============================================
 
 Classifiers, poolers, decoders and mask tokens are set aside; anything else left over or missing is
-an error. The folded positions compute the same function, also at other image sizes.
+an error. The folded positions compute the same function, and images of another size than the
+model's own get the positions that transformers' own code interpolates for the type: bicubic, with
+antialiasing for `dinov2_with_registers` only (timm always has it). `vit` and `deit` do so there
+only with `interpolate_pos_encoding=True`, and refuse such images otherwise.
 """
 
 import functools
 import json
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -35,12 +39,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainers.backbones import TimmBackbone, need_timm
 from trainers.errors import CheckpointError, InputError
 from trainers.pretrained import read_weights
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+_ANTIALIASED = ("dinov2_with_registers",)
+"""Types whose positions transformers interpolates with antialiasing."""
 CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
@@ -131,11 +138,13 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
         raise InputError(f"{folder / CONFIG} describes no ViT: {reason}") from error
     theirs = {_PREFIX.sub("", name): t.float() for name, t in _read_weights(folder).items()}
     set_aside = tuple(sorted(name for name in theirs if _SET_ASIDE.match(name)))
-    timms = _translated({n: t for n, t in theirs.items() if n not in set_aside}, folder)
     try:
-        model.load_state_dict(timms)
+        model.load_state_dict(
+            _translated({n: t for n, t in theirs.items() if n not in set_aside}, folder)
+        )
     except RuntimeError as error:
-        reasons = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
+        said = str(error).splitlines()
+        reasons = "; ".join(line.strip().rstrip(".") for line in said[1:] or said)
         raise CheckpointError(f"weights in {folder} do not fit its {CONFIG}: {reasons}") from error
     mean, deviation, says_how = _preparation(folder, kind)
     name = folder.resolve().name
@@ -184,7 +193,7 @@ def _made(config: Mapping[str, Any]) -> nn.Module:
         "deit": 1,
         "dinov2_with_registers": config.get("num_register_tokens", 4),
     }.get(kind, 0)
-    return VisionTransformer(
+    model = VisionTransformer(
         img_size=_square(config, "image_size"),
         patch_size=_square(config, "patch_size"),
         num_classes=0,
@@ -200,17 +209,48 @@ def _made(config: Mapping[str, Any]) -> nn.Module:
         reg_tokens=registers,
         dynamic_img_size=True,
         norm_layer=functools.partial(
-            nn.LayerNorm, eps=config.get("layer_norm_eps", 1e-6 if is_dino else 1e-12)
+            nn.LayerNorm, eps=float(config.get("layer_norm_eps", 1e-6 if is_dino else 1e-12))
         ),
         act_layer=nn.SiLU if gated else activations[activation],
         mlp_layer=typing.cast(type[nn.Module], SwiGLUPacked if gated else Mlp),
         weight_init="skip",
     )
+    # In place of timm's method of that name.
+    placed = functools.partial(_with_positions, model, antialias=kind in _ANTIALIASED)
+    typing.cast(Any, model)._pos_embed = placed
+    return model
 
 
-def _square(config: Mapping[str, Any], name: str) -> int | tuple[int, int]:
-    side = config[name]
-    return (side[0], side[1]) if isinstance(side, list) else side
+def _with_positions(model: Any, patches_BRCD: Tensor, *, antialias: bool) -> Tensor:
+    """[CLS], registers and patches [B, T, D], these with positions, interpolated where the grid
+    R×C is not the model's own."""
+    grid, own = tuple(patches_BRCD.shape[1:3]), tuple(model.patch_embed.grid_size)
+    positions_1ND = model.pos_embed
+    if grid != own:
+        positions_1ND = (
+            functional.interpolate(
+                positions_1ND.unflatten(1, own).permute(0, 3, 1, 2).float(),
+                size=grid,
+                mode="bicubic",
+                antialias=antialias,
+            )
+            .flatten(2)
+            .transpose(1, 2)
+            .to(positions_1ND)
+        )
+    first = [token for token in (model.cls_token, model.reg_token) if token is not None]
+    expanded = [token.expand(len(patches_BRCD), -1, -1) for token in first]
+    return torch.cat([*expanded, patches_BRCD.flatten(1, 2) + positions_1ND], dim=1)
+
+
+def _square(config: Mapping[str, Any], name: str) -> tuple[int, int]:
+    said = config[name]
+    sides = said if isinstance(said, list) else [said, said]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise _UnknownPartError(
+            f"{name} must be one whole number of pixels or two, got {_short(said)}"
+        )
+    return sides[0], sides[1]
 
 
 def _translated(theirs: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -246,6 +286,11 @@ def _translated(theirs: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
     return timms
 
 
+def _short(value: object, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def _few(names: list[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -253,10 +298,16 @@ def _few(names: list[str], most: int = 4) -> str:
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / _INDEX).is_file():
-        files = sorted(set(_read_json(folder / _INDEX).get("weight_map", {}).values()))
+        shards = _read_json(folder / _INDEX).get("weight_map")
+        files = list(shards.values()) if isinstance(shards, dict) else []
+        if not files or not all(isinstance(file, str) for file in files):
+            raise InputError(
+                f"{folder / _INDEX}: weight_map must say of each tensor which file holds it, got "
+                f"{_short(shards)}; download the folder again"
+            )
         merged: dict[str, Tensor] = {}
-        for file in files:
-            merged |= read_weights(folder / Path(str(file)).name)
+        for file in sorted(set(files)):
+            merged |= read_weights(folder / Path(file).name)
         return merged
     for name in _WEIGHTS:
         if (folder / name).is_file():
@@ -274,7 +325,12 @@ def _preparation(folder: Path, kind: str) -> tuple[tuple[float, ...], tuple[floa
     said = _read_json(path)
     scale = 1.0
     if said.get("do_rescale", True):
-        scale = 255 * float(said.get("rescale_factor", 1 / 255))
+        factor = said.get("rescale_factor", 1 / 255)
+        if not isinstance(factor, (int, float)) or not (math.isfinite(factor) and factor > 0):
+            raise InputError(
+                f"{path}: rescale_factor must be a number above 0, usually 1/255, got {factor!r}"
+            )
+        scale = 255 * factor
     if not said.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1 / scale,) * 3, True
     try:
@@ -282,8 +338,12 @@ def _preparation(folder: Path, kind: str) -> tuple[tuple[float, ...], tuple[floa
         deviation = tuple(float(value) / scale for value in said["image_std"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} names no image_mean and image_std") from error
-    if len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0:
-        raise InputError(f"{path}: image_mean and image_std must be three numbers each")
+    fits = len(mean) == len(deviation) == 3 and all(map(math.isfinite, mean + deviation))
+    if not fits or min(deviation) <= 0:
+        raise InputError(
+            f"{path}: image_mean and image_std must be three numbers each, those of image_std above"
+            f" 0, got {_short(said['image_mean'])} and {_short(said['image_std'])}"
+        )
     return mean, deviation, True
 
 

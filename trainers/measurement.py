@@ -10,8 +10,9 @@ from torch import Tensor
 from trainers.augment import evaluation_crops
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
+from trainers.evals.alignment import Alignment
 from trainers.forward_draws import ForwardDraws, joined
-from trainers.globality.causal import LEAST_RELIANCE, influence
+from trainers.globality.causal import LEAST_RELIANCE, influence, substitutes
 from trainers.globality.cls_maps import QueryMaps
 from trainers.globality.descriptions import BY_LAYER
 from trainers.globality.functionals import Grid
@@ -129,6 +130,8 @@ def measure(
         settings=plan.settings,
         device=device,
     )
+    alike = Alignment(instruments.tokens)
+    watching = of_first(None, instruments.observer(), alike)
     first: list[tuple[Tensor, Tensor, ForwardDraws]] = []
     with torch.no_grad():
         for batch in plan.places.split(plan.batch_size):
@@ -138,7 +141,7 @@ def measure(
             crops = _standardised(pixels, model)
             identifiers = images.identifiers[batch].to(device)
             draws = model.draws(identifiers, plan.grid)
-            counted(crops, draws, observe=instruments.observer())
+            counted(crops, draws, observe=watching)
             instruments.see(crops, draws, identifiers)
             if sum(len(kept) for kept, _, _ in first) < shown:
                 first.append((pixels, crops, draws))
@@ -147,7 +150,7 @@ def measure(
         draws = joined([part[2] for part in first]).rows(torch.arange(shown, device=device))
         maps = _maps(counted, instruments, pixels, crops, draws, causal)
     metrics = total.metrics(plan.primary, by_head=BY_LAYER)
-    return Measurement(metrics=metrics, maps=maps)
+    return Measurement(metrics=metrics | alike.metrics(), maps=maps)
 
 
 def _passes(model: Measurable, plan: Plan, causal: int, shown: int) -> int:
@@ -203,9 +206,8 @@ def _maps(
     few = min(causal, len(crops))
     if few > 1:
         some = draws.rows(torch.arange(few, device=crops.device))
-        moved = influence(
-            network, crops[:few], some, asked, tokens.grid, settings.replacement
-        )[:, 0]  # fmt: skip
+        instead = substitutes(crops[:few], settings.replacement)
+        moved = influence(network, crops[:few], some, asked, tokens.grid, instead)[:, 0]
         if not tokens.first:
             moved[:, query] = 0
         reliance = moved.sum(-1, keepdim=True)

@@ -76,7 +76,7 @@ def evaluate_run(
     Raises CheckpointError when the tensors in the file are damaged.
     """
     state = load_run(run, device)
-    return evaluate(state, images, run.measured, progress=progress, probe=True)
+    return evaluate(state, images, run.measured, progress=progress, thorough=True)
 
 
 def load_run(run: SavedRun, device: torch.device) -> TrainState:

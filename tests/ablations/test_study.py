@@ -1,6 +1,7 @@
 """Study files: what is understood, and what is said about what is not."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_without_hypotheses_those_of_the_catalogue_count(tmp_path):
 def test_a_bad_file_is_one_line_that_says_what_to_do(tmp_path, before, after, line):
     assert before in GOOD
     if "YAML" in line or "twice" in line:
-        with pytest.raises(StudyError, match="is not YAML") as caught:
+        with pytest.raises(StudyError, match=r"study file .*study\.yaml") as caught:
             load(tmp_path, GOOD.replace(before, after))
         assert line in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -148,8 +149,6 @@ def test_too_few_seeds_and_an_unreachable_alpha_are_said_beforehand(tmp_path):
 
 
 def test_the_power_note_is_the_noncentral_t(tmp_path):
-    import re
-
     import scipy.stats
 
     (note,) = lint(load(tmp_path, GOOD))
@@ -161,6 +160,85 @@ def test_the_power_note_is_the_noncentral_t(tmp_path):
 
 def test_metrics_that_need_labels_are_found(tmp_path):
     assert needs_labels(load(tmp_path, GOOD)) == ["learns"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "against", "needs"),
+    [
+        ("gap/patch", "", True),
+        ("linear_probe/cls_top1", "", True),
+        ("collapse/information", "knn/register_top1", True),
+        ("collapse/information", "linear_probe/patch_top1", True),
+        ("collapse/information", "", False),
+    ],
+)
+def test_a_metric_of_any_arm_of_a_contrast_may_need_labels(tmp_path, metric, against, needs):
+    text = GOOD.replace(
+        "metric: globality/contrast/gyration", f"metric: {metric}\n    metric_against: '{against}'"
+    )
+    assert ("tied" in needs_labels(load(tmp_path, text))) == needs
+    gate = GOOD.replace("metric: knn/cls_top1", f"metric: {metric}")
+    assert ("learns" in needs_labels(load(tmp_path, gate))) == (needs and not against)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            "metric: globality/contrast/gyration",
+            "metric: [a]",
+            "hypotheses.tied.metric: input should be a valid string",
+        ),
+        (
+            "metric: globality/contrast/gyration",
+            "metric: globality/contrast/gyration\n    metric_against: {a: b}",
+            "hypotheses.tied.metric_against: input should be a valid string",
+        ),
+        (
+            "[cls_position_tied, baseline]",
+            "[[cls_position_tied], baseline]",
+            "hypotheses.tied.contrast: must be [arm, arm it is compared with], [arm] or {arm: we",
+        ),
+        (
+            "[cls_position_tied, baseline]",
+            "[{cls_position_tied: 1}, baseline]",
+            "hypotheses.tied.contrast: must be [arm, arm it is compared with], [arm] or {arm: we",
+        ),
+        ("arms: [baseline]", "arms: [[baseline]]", "gates.learns.arms.0: input should be a valid"),
+        ("steps: 30}", "steps: 30}\nclaims: {c: {text: t, hypotheses: [[tied]]}}", "claims.c.hyp"),
+    ],
+)
+def test_what_should_be_a_name_and_is_none_is_one_line(tmp_path, before, after, line):
+    assert before in GOOD
+    (found,) = problems(tmp_path, GOOD.replace(before, after))
+    assert found.startswith(line)
+
+
+@pytest.mark.parametrize("scale", [None, "small"])
+@pytest.mark.parametrize(
+    ("before", "after", "key", "value"),
+    [
+        ("steps: 30", "5: 24", "5", "5"),
+        ("narrow: {model.width: 24,", "narrow: {5: 24,", "5", "5"),
+        ("  - narrow:", "  - on:", "on", "True"),
+        ("arms:\n", "factorial: [[baseline, 5: {steps: 5}]]\narms:\n", "5", "5"),
+        ("arms:\n", "factorial: [[baseline, no: {steps: 5}]]\narms:\n", "no", "False"),
+        ("arms:\n", "scales: {5: {}}\narms:\n", "5", "5"),
+        ("arms:\n", "scales: {small: {set: {~: 1}}}\narms:\n", "~", "None"),
+        ("  tied:", "  2026-01-01:", "2026-01-01", "datetime.date(2026, 1, 1)"),
+    ],
+)
+def test_a_key_that_yaml_reads_as_no_text_is_to_be_quoted(
+    tmp_path, before, after, key, value, scale
+):
+    assert before in GOOD
+    text = GOOD.replace(before, after)
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, text, scale=scale)
+    (line,) = str(caught.value).splitlines()
+    assert f'key {key} is read as {value}, and keys must be names; quote it: "{key}"' in line
+    assert re.search(r"line \d+, column \d+", line)
+    assert "not YAML" not in line
 
 
 def test_an_arm_is_checked_when_it_is_made():
@@ -288,6 +366,105 @@ def test_a_bad_factorial_or_claim_is_a_line_that_says_what_to_do(tmp_path, befor
     assert any(line in one for one in problems(tmp_path, FACTORIAL.replace(before, after)))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            "globality/contrast/gyration",
+            "globality/contras/gyration",
+            "hypothesis position: no metric 'globality/contras/gyration'; did you mean globality/c",
+        ),
+        (
+            "metric: globality/contrast/gyration",
+            "metric: loss/total\n    minus_start: true",
+            "hypothesis position: loss/total is not measured at step 0; leave minus_start out",
+        ),
+        (
+            "contrast: [cls_position_none, baseline]",
+            "contrast: [cls_position_none, baseline]\n    metric_against: knn/cls_top",
+            "hypothesis position: no metric 'knn/cls_top'; did you mean knn/cls_top1?",
+        ),
+        (
+            "[cls_position_none, baseline]",
+            "{cls_position_none: 1, baseline: -1}",
+            "hypothesis position: over: cells needs a contrast [level, level it is compared with]",
+        ),
+        (
+            "[cls_position_none, baseline]",
+            "[[cls_position_none], baseline]",
+            "hypotheses.position.contrast: must be [arm, arm it is compared with], [arm] or {arm",
+        ),
+    ],
+)
+def test_a_comparison_over_cells_is_checked_as_others_are(tmp_path, before, after, line):
+    assert before in FACTORIAL
+    (found,) = problems(tmp_path, FACTORIAL.replace(before, after))
+    assert found.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("factor", "line"),
+    [
+        (
+            "[baseline, a: {steps: 5}, b: {steps: 6}]",
+            None,
+        ),
+        (
+            "[baseline, {a: {steps: 5}, b: {steps: 6}}]",
+            "a level of factor 3 must be one `name: {knob: value}`, got a and b; make each level",
+        ),
+        (
+            "[baseline, {}]",
+            "a level of factor 3 must be one `name: {knob: value}`, got an empty mapping; make",
+        ),
+        (
+            "[baseline, a: {steps: 5}, a: {steps: 6}]",
+            "level a of factor 3 is given twice, or the name of the base; every level of every",
+        ),
+        (
+            "[baseline, baseline: {steps: 5}]",
+            "level baseline of factor 3 is given twice, or the name of the base",
+        ),
+        (
+            "[baseline, half: {steps: 5}]",
+            "level half of factor 3 is given twice, or the name of the base",
+        ),
+        (
+            "[baseline, half+cls_position_none: {steps: 5}]",
+            "level 'half+cls_position_none' of factor 3 must have a name without +",
+        ),
+        ("[baseline, '': {steps: 5}]", "level '' of factor 3 must have a name without +"),
+    ],
+)  # fmt: skip
+def test_no_two_cells_have_the_same_name(tmp_path, factor, line):
+    text = FACTORIAL.replace("[baseline, registers_4]", factor)
+    if line is None:
+        assert len(load(tmp_path, text).cells) == 18
+    else:
+        (found,) = problems(tmp_path, text)
+        assert found.startswith(f"factorial: {line}")
+
+
+def test_a_level_that_fits_no_form_is_one_line(tmp_path):
+    text = FACTORIAL.replace("[baseline, registers_4]", "[baseline, [registers_4]]")
+    (found,) = problems(tmp_path, text)
+    assert found == "factorial.2.1: must be a catalogue name or `name: {knob: value}`"
+
+
+def test_each_arm_of_an_ablation_of_several_is_a_level(tmp_path):
+    (tmp_path / "sizes.py").write_text(
+        "from ablations.spec import Ablation, Arm\n"
+        "ABLATION = Ablation(claim='c', source='s', arms={"
+        "'sizes': Arm(change={'model.width': 96}, confounds=('wider',)), "
+        "'deep': Arm(change={'model.depth': 4}, confounds=('deeper',))})\n"
+    )
+    text = FACTORIAL.replace("[baseline, registers_4]", "[baseline, sizes]")
+    study = load(tmp_path, text, ablations=[tmp_path / "sizes.py"])
+    assert len(study.cells) == 18
+    assert study.arms["half+deep"] == {"loss.patches": 0.5, "model.depth": 4}
+    assert study.confounds["half+deep"] == ("deeper",)
+
+
 SCALED = (
     GOOD
     + """
@@ -310,6 +487,13 @@ def test_a_scale_changes_what_it_names_and_nothing_else(tmp_path):
     assert (large.recipe, large.base.steps) == ("dino_vit_small_16", 30)
     assert large.base.data.source == "/data/pictures"
     assert large.base.optimizer.beta1 == 0.8
+
+
+def test_common_knobs_of_a_wrong_shape_are_one_line_at_a_scale_too(tmp_path):
+    text = SCALED.replace("set: {optimizer.learning_rate: 1e-3, steps: 30}", "set: [steps]")
+    with pytest.raises(StudyError, match="set: input should be an object") as caught:
+        load(tmp_path, text, scale="small")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from orchestrator.lock import write_lock
 from orchestrator.plan import Timing, _cost, make_plan, measure
 from orchestrator.resources import Placement, place
 from orchestrator.retry import decide
+from trainers.config import override
 from trainers.data.image_set import open_images
 from trainers.errors import (
     CheckpointError,
@@ -121,7 +122,6 @@ def test_identical_arms_share_their_runs(study, images):
 
 
 def test_a_key_follows_configuration_seed_and_data_but_not_the_path(study, images, tmp_path):
-    from trainers.config import override
     from trainers.trial import trial_key
 
     base = study.config("baseline", 0)
@@ -176,7 +176,6 @@ def test_flops_of_a_step_are_those_of_a_real_one(images):
     from torch.utils.flop_counter import FlopCounterMode
 
     from tests.trainers.test_sites import BASE, batch
-    from trainers.config import override
     from trainers.state import TrainState
     from trainers.step import update
     from trainers.world import World
@@ -193,8 +192,6 @@ def test_flops_of_a_step_are_those_of_a_real_one(images):
 
 
 def test_attention_of_long_sequences_is_counted():
-    from trainers.config import override
-
     # One layer's scores and mixing: 2 · 2 · tokens² · width.
     short, long = (
         _cost(override(recipe("dino_vit_tiny_16"), {"model.depth": depth,
@@ -216,7 +213,7 @@ def test_a_metric_that_needs_labels_is_refused_without_them(study, images, tmp_p
     metric = {"metric": "knn/cls_top1"}
     hypothesis = study.hypotheses["none"].model_copy(update=metric)
     images.labels = None
-    with pytest.raises(StudyError, match="k-NN needs labels"):
+    with pytest.raises(StudyError, match="the linear probe need labels"):
         make_plan(replace(study, hypotheses={"none": hypothesis}), images)
 
 
@@ -224,9 +221,12 @@ def test_the_estimate_times_real_steps(study, images):
     timing = measure(study.base, images, threads=2, steps=4)
     assert torch.get_num_threads() == 2
     assert timing.step_s > 0
-    assert timing.evaluation_s > 0
-    known = Timing(step_s=0.5, evaluation_s=2.0)
+    assert timing.thorough_s > 0
+    assert timing.between_s > 0
+    known = Timing(step_s=0.5, thorough_s=2.0, between_s=0.25)
     assert known.trial_s(study.base) == pytest.approx(4.0 + 4 * 0.5 + 2 * 2.0)
+    often = override(study.base, {"evaluation.every": 1})
+    assert known.trial_s(often) == pytest.approx(4.0 + 4 * 0.5 + 2 * 2.0 + 3 * 0.25)
 
 
 class TestLock:

@@ -57,15 +57,17 @@ def test_more_is_measured_at_the_first_and_at_the_last_step(tiny, images, step, 
 def test_probes_come_when_asked_for_and_never_when_the_configuration_has_none(tiny, images):
     state = fresh(tiny)
     state.step = 3
-    assert set(PROBED) <= evaluate(state, images, tiny, probe=True).keys()
+    assert set(PROBED) <= evaluate(state, images, tiny, thorough=True).keys()
     none = override(tiny, {"evaluation.probes": False})
-    assert not set(PROBED) & evaluate(state, images, none, probe=True).keys()
+    assert not set(PROBED) & evaluate(state, images, none, thorough=True).keys()
 
 
 def test_probing_changes_no_other_metric(tiny, images):
     config = override(tiny, {"evaluation.globality_probe_images": 16})
     state = fresh(config)
-    with_probes, without = (evaluate(state, images, config, probe=probe) for probe in (True, False))
+    with_probes, without = (
+        evaluate(state, images, config, thorough=each) for each in (True, False)
+    )
     del with_probes["globality/undefined"], without["globality/undefined"]
     assert {name: with_probes[name] for name in without} == without
 
@@ -77,6 +79,7 @@ def test_without_labels_only_what_needs_them_is_missing(tiny, images, monkeypatc
         "knn/cls_top1",
         "knn/patch_top1",
         "knn/random_patch_top1",
+        "knn/fixed_patch_top1",
         "gap/patch",
         "gap/random_patch",
         "linear_probe/cls_top1",
@@ -91,6 +94,7 @@ def test_without_a_cls_token_the_mean_patch_alone_is_classified(tiny, images):
     assert classified == {
         "knn/patch_top1",
         "knn/random_patch_top1",
+        "knn/fixed_patch_top1",
         "linear_probe/patch_top1",
     }
 

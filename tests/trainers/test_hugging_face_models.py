@@ -76,6 +76,18 @@ def test_tokens_and_attention_are_those_of_transformers(tmp_path, name):
         torch.testing.assert_close(scores.softmax(-1), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(24, 24), (16, 40)])
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "registers"])
+def test_positions_at_another_size_are_those_of_transformers(tmp_path, name, size):
+    model = saved(tmp_path, name)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    asked = {"interpolate_pos_encoding": True} if name in ("vit", "deit") else {}
+    with torch.no_grad():
+        theirs = model(images, **asked).last_hidden_state
+    found = open_hugging_face(tmp_path).backbone(images).tokens
+    torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_set_aside_is_named(tmp_path):
     saved(tmp_path, "dinov2_classifier")
     found = open_hugging_face(tmp_path)
@@ -130,6 +142,12 @@ def edit(folder, **changes):
         ({"hidden_size": None}, "says nothing of hidden_size"),
         ({"num_attention_heads": 5}, "describes no ViT"),
         ({"hidden_size": "wide"}, "describes no ViT"),
+        ({"layer_norm_eps": "small"}, "describes no ViT"),
+        ({"image_size": [32]}, "image_size must be one whole number of pixels or two, got [32]"),
+        ({"image_size": []}, "image_size must be one whole number of pixels or two, got []"),
+        ({"image_size": 0}, "image_size must be one whole number of pixels or two, got 0"),
+        ({"patch_size": [8, 8, 8]}, "patch_size must be one whole number of pixels or two, got"),
+        ({"patch_size": "8"}, "patch_size must be one whole number of pixels or two, got '8'"),
     ],
 )
 def test_a_configuration_that_cannot_be_translated_is_one_line(tmp_path, changes, message):
@@ -152,6 +170,7 @@ def test_every_tensor_is_used_or_refused(tmp_path):
         ({"encoder.layer.1.attention.attention.key.weight": None}, "lack the key of"),
         ({"encoder.layer.1.layer_scale1.lambda1": None}, "blocks.1.ls1.gamma"),
         ({"layernorm.bias": torch.zeros(5)}, "size mismatch"),
+        ({"embeddings.cls_token": torch.zeros(1, 1, 5)}, "do not fit its config.json: The size of"),
     ):
         changed = {k: v for k, v in (whole | change).items() if v is not None}
         safetensors.torch.save_file(changed, path)
@@ -162,3 +181,38 @@ def test_every_tensor_is_used_or_refused(tmp_path):
     path.unlink()
     with pytest.raises(InputError, match=r"holds no model\.safetensors or pytorch_model\.bin"):
         open_hugging_face(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"rescale_factor": None}, "rescale_factor must be a number above 0, usually 1/255, got N"),
+        ({"rescale_factor": 0}, "rescale_factor must be a number above 0, usually 1/255, got 0"),
+        ({"rescale_factor": "1/255"}, "rescale_factor must be a number above 0, usually 1/255, go"),
+        ({"rescale_factor": float("nan")}, "rescale_factor must be a number above 0"),
+        ({"image_std": [0.5, 0.5]}, "must be three numbers each, those of image_std above 0, got"),
+        ({"image_std": [0.5, 0.5, 0]}, "must be three numbers each, those of image_std above 0"),
+        ({"image_mean": [float("nan")] * 3}, "must be three numbers each"),
+        ({"image_mean": None}, "names no image_mean and image_std"),
+    ],
+)
+def test_a_preparation_that_cannot_be_followed_is_one_line(tmp_path, said, message):
+    saved(tmp_path, "vit")
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3} | said))
+    with pytest.raises(InputError) as raised:
+        open_hugging_face(tmp_path)
+    assert str(raised.value).startswith(str(path))
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("shards", [None, [], ["model.safetensors"], {}, {"a": 1}, {"a": ["b"]}])
+def test_an_index_that_names_no_files_is_one_line(tmp_path, shards):
+    saved(tmp_path, "vit")
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(InputError) as raised:
+        open_hugging_face(tmp_path)
+    assert str(raised.value).startswith(f"{path}: weight_map must say of each tensor which file")
+    assert len(str(raised.value).splitlines()) == 1

@@ -60,7 +60,7 @@ def test_a_run_measured_by_itself_has_the_globality_that_it_records(run, images)
     made = plan(model, images, 16, limit=10_000, causal=0, batch=64, trained_on_them=True)
     assert len(made.places) == len(images.test)
     found = measure(model, images, made, CPU).metrics
-    recorded = evaluate(state, images, config, probe=True)
+    recorded = evaluate(state, images, config, thorough=True)
     groups = ("globality/", "norm_weighted/", "rollout/", "shuffled/", "mirrored/")
     shared = {name for name in recorded if name.startswith(groups)} & found.keys()
     assert len(shared) > 150

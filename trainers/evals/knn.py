@@ -11,6 +11,7 @@ DESCRIPTIONS = {
     "knn/patch_top1": "k-NN accuracy of held-out images on the mean patch token; share, 0 to 1",
     "knn/random_patch_top1": "the same on one patch token of each image, drawn by chance",
     "knn/register_top1": "the same on the first register",
+    "knn/fixed_patch_top1": "the same on the patch at loss.fixed_patch_place",
     "gap/patch": "k-NN accuracy of [CLS] minus that of the mean patch token (M12); -1 to 1",
     "gap/random_patch": "k-NN accuracy of [CLS] minus that of a single random patch (M12)",
 }

@@ -1,6 +1,5 @@
 """Sums that measurements of images add up to: parts of a data set merge in any order."""
 
-import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -26,13 +25,13 @@ CONTRASTS = {
 
 @dataclass
 class Accumulator:
-    """Counts, sums and sums of squares by place and head: a commutative monoid under `merge`.
+    """Counts and sums by place and head: a commutative monoid under `merge`.
 
     The same for sums of maps, of which the mean over images is needed. All float64.
     """
 
     values: dict[Place, Tensor] = field(default_factory=dict)
-    """[3, H]: how many values there were, their sum, the sum of their squares"""
+    """[2, H]: how many values there were, and their sum"""
     maps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
     """by group, token and layer, [H, Q, N + 2]: sum of the maps of a query, their number, and the
     sum of their entropies in nats"""
@@ -43,7 +42,7 @@ class Accumulator:
         """Count values of B images, H heads and Q queries in; what is undefined is left out."""
         known = values_BHQ.isfinite()
         exact = values_BHQ.double().where(known, 0.0)
-        sums = torch.stack([part.sum((0, 2)) for part in (known.double(), exact, exact**2)])
+        sums = torch.stack([part.sum((0, 2)) for part in (known.double(), exact)])
         self.undefined[place[:2]] += values_BHQ.numel() - int(known.sum())
         self._add(self.values, place, sums)
 
@@ -68,20 +67,12 @@ class Accumulator:
     def means(self) -> dict[Place, list[float]]:
         """Mean of each place by head, NaN where there was no value; maps as bias and content."""
         found = {}
-        for place, (count, total, _) in self.values.items():
+        for place, (count, total) in self.values.items():
             found[place] = (total / torch.where(count > 0, count, torch.nan)).tolist()
         for (group, token, layer), sums in self.maps.items():
             bias, content = _of_mean_map(sums, own=token in ("patch", "fixed_patch"))
             found[group, token, "positional_bias", layer] = bias
             found[group, token, "content_dependence", layer] = content
-        return found
-
-    def deviations(self) -> dict[Place, list[float]]:
-        """Standard deviation over images and queries of each place, by head."""
-        found = {}
-        for place, (count, total, squares) in self.values.items():
-            mean = total / count
-            found[place] = (squares / count - mean**2).clamp(min=0).sqrt().tolist()
         return found
 
     def metrics(
@@ -93,7 +84,8 @@ class Accumulator:
         layers; `/final_block` is the same of the last layer. Of the groups `by_head` follow
         `/head_max` and `/head_deviation`, the mean over primary layers of the largest head and of
         the deviation over heads, and each layer and head as `name@LAYER.HEAD`. The contrasts are a
-        token's value minus that of patch queries. What has no value at all is left out;
+        token's value minus that of patch queries, of heads in which both have one. What has no
+        value at all is left out;
         `group/token/undefined` is the share of a token's values that are.
         """
         series: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(dict)
@@ -115,14 +107,23 @@ class Accumulator:
                     for head, value in enumerate(heads, start=1)
                     if not math.isnan(value)
                 }
-        for (group, token, measure), suffix in itertools.product(series, ("", "/final_block")):
-            own = f"{group}/{token}/{measure}{suffix}"
-            patch = f"{group}/patch/{measure}{suffix}"
-            if token in CONTRASTS and own in found and patch in found:
-                contrast = f"{group}/{CONTRASTS[token]}/{measure}{suffix}"
-                found[contrast] = found[own] - found[patch]
+        for (group, token, measure), layers in series.items():
+            of_patches = series.get((group, "patch", measure))
+            if token in CONTRASTS and of_patches:
+                differences = {
+                    layer: [
+                        one - other for one, other in zip(heads, of_patches[layer], strict=True)
+                    ]
+                    for layer, heads in layers.items()
+                }
+                summaries = _summaries(differences, primary_layers, final)
+                found |= {
+                    f"{group}/{CONTRASTS[token]}/{measure}{suffix}": summaries[suffix]
+                    for suffix in ("", "/final_block")
+                    if suffix in summaries
+                }
         known: Counter[tuple[str, str]] = Counter()
-        for (group, token, _, _), (count, _, _) in self.values.items():
+        for (group, token, _, _), (count, _) in self.values.items():
             known[group, token] += int(count.sum())
         for (group, token), number in self.undefined.items():
             found[f"{group}/{token}/undefined"] = number / (number + known[group, token])

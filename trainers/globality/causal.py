@@ -4,8 +4,7 @@ Both give a map over patches for each image and token, to which the functionals 
 apply; they say what attention weights cannot: what information arrives.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -16,7 +15,7 @@ from trainers.forward_draws import ForwardDraws
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.functionals import Grid
 from trainers.globality.statistics import of_maps
-from trainers.globality.tokens import Tokens
+from trainers.globality.tokens import Tokens, spread_over_rings
 from trainers.keys import Stream
 from trainers.vit import Features
 
@@ -27,10 +26,20 @@ PROBES = 4
 """Random directions of an output whose gradients are taken."""
 
 REACH_QUERIES = 8
-"""Patch queries whose gradients are taken, at most: each costs a backward pass."""
+"""Patch queries whose gradients are taken, at most: each costs PROBES backward passes."""
 
 LEAST_RELIANCE = 1e-10
 """Below this sum of influences there is no map to speak of: rounding alone gives as much."""
+
+
+def substitutes(crops: Tensor, replacement: Replacement) -> Tensor:
+    """What patches of the images [B, 3, S, S] are replaced with, of the same shape; B is 2 or more.
+
+    The mean of all images, or the image before; never zeros, which are no image and overstate
+    (Parodi et al. 2026).
+    """
+    assert len(crops) > 1, "one image has no other"
+    return crops.mean(0).expand_as(crops) if replacement == "mean" else crops.roll(1, 0)
 
 
 @torch.no_grad()
@@ -40,16 +49,13 @@ def influence(
     draws: ForwardDraws | None,
     asked: Tensor,
     grid: Grid,
-    replacement: Replacement,
+    substitute: Tensor,
 ) -> Tensor:
     """How much each patch changes the output of the tokens `asked` (int64 [Q]), [B, Q, N].
 
-    ``1 - cos(z(x), z(x with patch j replaced))``, in [0, 2]. A patch is replaced by the mean of
-    all images at its place or by that of the image before, never by zeros, which are no image and
-    overstate (Parodi et al. 2026). Crops are [B, 3, S, S] with B of 2 or more.
+    ``1 - cos(z(x), z(x with patch j replaced))``, in [0, 2]. A patch of the crops [B, 3, S, S] is
+    replaced by that of `substitute`, [B, 3, S, S], at its place.
     """
-    assert len(crops) > 1, "one image has no other"
-    substitute = crops.mean(0, keepdim=True) if replacement == "mean" else crops.roll(1, 0)
     height, width = (side // parts for side, parts in zip(crops.shape[2:], grid, strict=True))
 
     def outputs(images: Tensor) -> Tensor:
@@ -107,28 +113,37 @@ def gradient_reach(
 
 def measure_causes(
     model: Model,
-    crops: Tensor,
-    draws: ForwardDraws | None,
+    batches: Sequence[tuple[Tensor, ForwardDraws | None]],
     tokens: Tokens,
     *,
     replacement: Replacement,
     seed: int,
 ) -> Accumulator:
-    """The functionals of influence and reach maps of a batch of images, and total reliance."""
+    """The functionals of influence and reach maps of images, and total reliance.
+
+    `batches` are images [B, 3, S, S] with their draws, two images or more in all; each batch goes
+    through the model as one.
+    """
     total = Accumulator()
     stream = Stream(seed, "gradient reach/directions")
-    for token, places, patches in tokens.rows():
-        step = math.ceil(len(places) / REACH_QUERIES)
-        some = slice(step // 2, None, step) if token == "patch" else slice(None)
-        reach = gradient_reach(model, crops, draws, places[some], tokens.grid, stream)
-        _add(total, "reach", token, reach, tokens.grid, None if patches is None else patches[some])
-    asked = torch.cat([places for _, places, _ in tokens.rows()])
-    maps = influence(model, crops, draws, asked, tokens.grid, replacement)
+    replaced = substitutes(torch.cat([crops for crops, _ in batches]), replacement)
+    device = tokens.patch_queries.device
+    some = spread_over_rings(tokens.grid, REACH_QUERIES, device)
+    kinds = tokens.rows()
+    asked = torch.cat([places for _, places, _ in kinds])
     start = 0
-    for token, places, patches in tokens.rows():
-        part = maps[:, start : start + len(places)]
-        start += len(places)
-        _add(total, "influence", token, part, tokens.grid, patches)
+    for crops, draws in batches:
+        for token, places, patches in kinds:
+            if token == "patch":
+                places, patches = tokens.first + some, some
+            reach = gradient_reach(model, crops, draws, places, tokens.grid, stream)
+            _add(total, "reach", token, reach, tokens.grid, patches)
+        substitute = replaced[start : start + len(crops)]
+        start += len(crops)
+        maps = influence(model, crops, draws, asked, tokens.grid, substitute)
+        parts = maps.split([len(places) for _, places, _ in kinds], dim=1)
+        for (token, _, patches), part in zip(kinds, parts, strict=True):
+            _add(total, "influence", token, part, tokens.grid, patches)
     return total
 
 

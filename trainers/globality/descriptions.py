@@ -7,7 +7,7 @@ GROUPS = {
     "student": "attention of the student, on the probe images",
     "norm_weighted": "attention of the teacher times the norm of what is written (Kobayashi 2020)",
     "rollout": "attention rollout of the teacher (M10)",
-    "reach": "gradient of the teacher's output by patch of the input (M11)",
+    "reach": "gradient of the teacher's output by patch of the input, of up to 8 patches (M11)",
     "influence": "change of the teacher's output when a patch is replaced (M11)",
     "shuffled": "attention of the teacher on images whose patches are shuffled (control)",
     "mirrored": "attention of the teacher on images and their mirror images (control)",
@@ -29,7 +29,10 @@ _OF_MAPS = {
     "coverage_90": "the same for 90 % of the map (M3)",
     "nearest_distance": "least mean distance of the map from any patch, over uniform's (M4)",
 }
-_OF_PATCHES = {"distance": "mean distance of the map from the query, over uniform's (M4)"}
+_OF_PATCHES = {
+    "distance": "mean distance of the map from the query, over uniform's (M4)",
+    "distance_patches": "mean distance of the map from the query (M4); patches",
+}
 _MASSES = {
     "self_mass": "attention to oneself against uniform (M6); 0 uniform, 1 all",
     "patch_mass": "attention to the (other) patches, share of all; 0 to 1",

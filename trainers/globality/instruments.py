@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers.augment import shuffle
-from trainers.forward_draws import ForwardDraws, joined, keyed
+from trainers.forward_draws import ForwardDraws, keyed
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.causal import Replacement, measure_causes
 from trainers.globality.functionals import Grid
@@ -80,9 +80,9 @@ class Instruments:
         )
         self.causal: list[tuple[Tensor, ForwardDraws]] = []
 
-    def observer(self, images: int | None = None) -> Observer:
-        """What the network's forward pass is to be given; of the first `images` alone, if given."""
-        return of_first(images, self.attention, self.mirrored, self.rollout)
+    def observer(self) -> Observer:
+        """What the network's forward pass is to be given."""
+        return of_first(None, self.attention, self.mirrored, self.rollout)
 
     @torch.no_grad()
     def see(self, crops: Tensor, draws: ForwardDraws, identifiers: Tensor) -> None:
@@ -110,12 +110,10 @@ class Instruments:
         """The sums over everything seen; influence and reach are measured now."""
         total = self.attention.total.merge(self.rollout.total)
         total = total.merge(self.shuffled.total).merge(self.mirrored.total)
-        crops = torch.cat([kept for kept, _ in self.causal]) if self.causal else torch.empty(0)
-        if len(crops) > 1:
+        if sum(len(kept) for kept, _ in self.causal) > 1:
             causes = measure_causes(
                 self.network,
-                crops,
-                joined([draws for _, draws in self.causal]),
+                self.causal,
                 self.tokens,
                 replacement=self.settings.replacement,
                 seed=self.settings.seed,

@@ -159,6 +159,7 @@ class _Rows:
         if patches is not None:
             distances = mean_distance(maps, grid, patches)
             measures["distance"] = distance_ratio(distances, grid, patches)
+            measures["distance_patches"] = distances
             if self.place[1] == "patch":
                 self.received = self.received + weights_BHQT.sum(2)
                 self._see_set(maps, mass, own, nats, distances, patches)
@@ -232,7 +233,8 @@ def of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tenso
     """Measures of maps [..., Q, N] alone, whatever they were made from, [..., Q] each."""
     found = {"entropy": entropy(maps, patches), **spread_of_maps(maps, grid, patches)}
     if patches is not None:
-        found["distance"] = distance_ratio(mean_distance(maps, grid, patches), grid, patches)
+        found["distance_patches"] = mean_distance(maps, grid, patches)
+        found["distance"] = distance_ratio(found["distance_patches"], grid, patches)
     return found
 
 

@@ -58,11 +58,19 @@ class Tokens:
 def stratified(grid: Grid, most: int, device: torch.device) -> Tensor:
     """Patches of `grid` that are measured as queries, int64, rising.
 
-    All of up to ALL_UP_TO patches. Of more, `most`, spread evenly over the rings of equal distance
-    to the border and around each ring: always the same ones.
+    All of up to ALL_UP_TO patches. Of more, `most` that are `spread_over_rings`.
     """
     patches = math.prod(grid)
-    if patches <= max(ALL_UP_TO, most):
+    return spread_over_rings(grid, most if patches > ALL_UP_TO else patches, device)
+
+
+def spread_over_rings(grid: Grid, most: int, device: torch.device) -> Tensor:
+    """Up to `most` patches of `grid`, int64, rising: always the same ones.
+
+    Spread evenly over the rings of equal distance to the border and around each ring.
+    """
+    patches = math.prod(grid)
+    if patches <= most:
         return torch.arange(patches, device=device)
     rows, columns = grid
 

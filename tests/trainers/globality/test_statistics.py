@@ -64,7 +64,8 @@ def of_map(p: np.ndarray, x: np.ndarray, own: int | None) -> dict[str, float]:
             total, number = total + weight, number + 1
         found[name] = number / (share * len(q))
     if own is not None:
-        found["distance"] = (p @ apart[own]) / (apart[own].sum() / (len(p) - 1))
+        found["distance_patches"] = p @ apart[own]
+        found["distance"] = found["distance_patches"] / (apart[own].sum() / (len(p) - 1))
     return found
 
 
@@ -454,6 +455,18 @@ def test_every_other_kind_of_query_is_held_against_patch_queries():
     assert not any("patch_contrast/" in name and "fixed" not in name for name in found)
 
 
+def test_a_contrast_is_over_the_heads_in_which_both_have_a_value():
+    total = Accumulator()
+    cls = torch.tensor([[0.9], [math.nan], [0.7]])
+    patch = torch.tensor([[0.8], [0.1], [math.nan]])
+    total.add(("globality", "cls", "entropy", 1), cls[None])
+    total.add(("globality", "patch", "entropy", 1), patch[None])
+    found = total.metrics((1,))
+    assert found["globality/cls/entropy"] == pytest.approx(0.8)
+    assert found["globality/patch/entropy"] == pytest.approx(0.45)
+    assert found["globality/contrast/entropy"] == pytest.approx(0.1)
+
+
 def test_primary_layers_that_the_network_lacks_give_no_primary_metric():
     values = known().metrics((7, 8), by_head=("globality",))
     assert "globality/cls/entropy" not in values
@@ -480,7 +493,6 @@ def test_what_is_not_finite_is_counted_and_in_no_sum(nothing):
     assert total.undefined == {("globality", "sink"): 2}
     assert total.metrics((1,))["globality/sink/undefined"] == 0.5
     assert total.metrics((1,))["globality/sink/value_norm"] == 2
-    assert total.deviations()["globality", "sink", "value_norm", 1] == [0]
 
 
 def test_values_of_nothing_give_no_infinite_sink():
@@ -491,11 +503,3 @@ def test_values_of_nothing_give_no_infinite_sink():
     found = measured(tokens, dataclasses.replace(layer, values=values))
     assert "globality/sink/value_norm" not in found.metrics((1,))
     assert found.undefined.total() == found.undefined["globality", "sink"] == 4
-
-
-def test_deviations_are_those_of_the_values():
-    total = Accumulator()
-    values = torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0))
-    total.add(("globality", "patch", "entropy", 1), values)
-    found = total.deviations()["globality", "patch", "entropy", 1]
-    assert found == pytest.approx(values.double().std((0, 2), correction=0).tolist())

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainers.globality.tokens import Tokens, stratified
+from trainers.globality.tokens import Tokens, spread_over_rings, stratified
 
 CPU = torch.device("cpu")
 
@@ -15,10 +15,20 @@ def test_every_patch_of_up_to_196_is_a_query(grid):
     assert stratified(grid, 64, CPU).tolist() == list(range(grid[0] * grid[1]))
 
 
-@pytest.mark.parametrize(("grid", "most"), [((28, 28), 64), ((56, 56), 64), ((15, 20), 30)])
-def test_of_more_a_fixed_sample_has_each_ring_in_its_share(grid, most):
-    chosen = stratified(grid, most, CPU).tolist()
-    assert chosen == stratified(grid, most, CPU).tolist()
+@pytest.mark.parametrize(
+    ("grid", "most", "sample"),
+    [
+        ((28, 28), 64, stratified),
+        ((56, 56), 64, stratified),
+        ((15, 20), 30, stratified),
+        ((4, 4), 8, spread_over_rings),
+        ((7, 7), 8, spread_over_rings),
+        ((8, 8), 8, spread_over_rings),
+    ],
+)
+def test_of_more_a_fixed_sample_has_each_ring_in_its_share(grid, most, sample):
+    chosen = sample(grid, most, CPU).tolist()
+    assert chosen == sample(grid, most, CPU).tolist()
     assert chosen == sorted(set(chosen))
     assert len(chosen) == most
     rows, columns = grid
@@ -27,6 +37,10 @@ def test_of_more_a_fixed_sample_has_each_ring_in_its_share(grid, most):
         row, column = divmod(patch, columns)
         return min(row, column, rows - 1 - row, columns - 1 - column)
 
+    # No row and no column has more than its share and a few.
+    for place in range(2):
+        lines = Counter(divmod(patch, columns)[place] for patch in chosen)
+        assert max(lines.values()) <= 2 * most / grid[place] + 2
     everywhere = Counter(ring(patch) for patch in range(rows * columns))
     found = Counter(map(ring, chosen))
     for one, count in everywhere.items():
