@@ -61,6 +61,7 @@ def write_report(folder: Path) -> Path:
         status=_status_sentence(study),
         judgement=_judgement(verdicts),
         unfinished=_unfinished(study),
+        left_out=_left_out(study),
         stale=_is_stale(folder, verdicts),
         figures={name: _embedded(name, figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
@@ -129,6 +130,25 @@ def _unfinished(study: StudyRun) -> list[dict[str, Any]]:
     return [
         {"arm": arm, "status": status, "reason": reason, "seeds": ", ".join(map(str, seeds))}
         for (arm, status, reason), seeds in groups.items()
+    ]
+
+
+def _left_out(study: StudyRun) -> list[dict[str, Any]]:
+    """Of which arms and queries some values at the end were undefined, and so are in no mean."""
+    groups: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for (arm, seed), run in study.runs.items():
+        for name, value in run.end.items():
+            queries, _, last = name.rpartition("/")
+            if last == "undefined" and "/" in queries and value > 0:
+                groups[arm, queries][seed] = value
+    return [
+        {
+            "arm": arm,
+            "queries": queries,
+            "seeds": ", ".join(map(str, shares)),
+            "share": f"{max(shares.values()):.2%}",
+        }
+        for (arm, queries), shares in groups.items()
     ]
 
 

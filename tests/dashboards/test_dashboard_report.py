@@ -1,6 +1,7 @@
 """The report is one page that needs nothing else, and tells what is missing."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from dashboards.report import write_figures, write_report
 from dashboards.runs import write_verdicts
+from tests.dashboards.conftest import trial_key
 
 MakeStudy = Callable[..., Path]
 
@@ -137,6 +139,22 @@ def test_report_names_what_did_not_finish(make_study: MakeStudy) -> None:
     ):
         assert row in report.text
     assert "missed: no value at seed 3" in report.text
+
+
+def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
+    folder = make_study()
+    assert "in no mean" not in write_report(folder).read_text()
+    for seed, share in ((1, 0.125), (3, 0.0625), (4, 0.0)):
+        records = folder / "trials" / trial_key("loss_on_patches", seed) / "metrics.jsonl"
+        lines = records.read_text().splitlines()
+        last = json.loads(lines[-1])
+        last["metrics"] |= {"globality/patch/undefined": share}
+        records.write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
+    text = write_report(folder).read_text()
+    table = text[text.index("in no mean") :]
+    table = table[: table.index("</table>")]
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table.replace("<wbr>", ""))
+    assert cells[-4:] == ["loss_on_patches", "1, 3", "globality/patch", "12.50%"]
 
 
 def test_an_arm_that_collapsed_everywhere_is_reported(make_study: MakeStudy) -> None:
