@@ -20,7 +20,7 @@ ABLATION = Ablation(
     arms={
         "NAME": Arm(
             change={"model.registers": 1},  # dinolab list knobs
-            # Rises, Falls or Holds; dinolab list metrics; the smallest effect that matters
+            # Rises, Falls, Differs or Holds; dinolab list metrics; the smallest effect that matters
             expect=Holds("globality/contrast/gyration", by=0.05),
             confounds=("one more token",),  # what differs beside what the change is about
         )

@@ -39,7 +39,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 SHRUNK_BY: Mapping[str, int] = {
@@ -105,9 +104,11 @@ def photographs() -> Crops:
 
 def _source(name: str) -> NDArray[np.uint8]:
     """The photograph as it is shipped, [height, width, 3]; grey is the same in all three."""
+    # Imported here, since whoever trains on other images has no use for them.
     if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image
+
         return load_sample_image(f"{name}.jpg")
-    # Here, since whoever trains on other images has no use for it.
     import skimage.data
 
     picture = getattr(skimage.data, name)()
