@@ -51,7 +51,7 @@ class Measure:
         self.extract = AttentionExtract(model, method="fx")
         self.images = 0
         self.values: dict[tuple[str, int], list[float]] = defaultdict(list)
-        self.maps: dict[tuple[str, int], list[Array]] = defaultdict(list)
+        self.sums: dict[tuple[str, int], Array | float] = defaultdict(float)
         line = np.arange(self.grid, dtype=np.float32)
         self.places = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
         apart = self.places[:, None] - self.places[None]
@@ -130,8 +130,8 @@ class Measure:
         if own:
             mean = self.distances.sum(-1) / counted
             self._keep(f"{token}/distance", layer, (maps * self.distances).sum(-1) / mean)
-        self.maps[token, layer].append(maps.sum(0, dtype=np.float64))
-        self.maps[f"{token} nats", layer].append(entropies.sum(0, dtype=np.float64))
+        self.sums[token, layer] += maps.sum(0, dtype=np.float64)
+        self.sums[f"{token} nats", layer] += entropies.sum(0, dtype=np.float64)
 
     def _keep(self, name: str, layer: int, values: Array) -> None:
         self.values[name, layer].append(float(values.mean(dtype=np.float64)))
@@ -150,8 +150,8 @@ class Measure:
 
     def _bias_and_content(self, token: str, layer: int) -> tuple[float, float]:
         """M7, means over heads and queries."""
-        maps = np.sum(self.maps[token, layer], axis=0) / self.images
-        nats = np.sum(self.maps[f"{token} nats", layer], axis=0) / self.images
+        maps = self.sums[token, layer] / self.images
+        nats = self.sums[f"{token} nats", layer] / self.images
         most = np.log(maps.shape[-1] - (token == "patch"))
         of_mean = _entropy(maps)
         return float(np.mean(1 - of_mean / most)), float(np.mean((of_mean - nats) / most))

@@ -40,6 +40,8 @@ MODEL = "vit_small_patch16_224"
 LAYERS = (8, 9, 10, 11)
 SIZES = ((16, 224), (8, 224), (8, 336), (8, 448))
 """Patch and image sides for `--memory`: 197 to 3,137 tokens."""
+TOGETHER = 8
+"""Images at once for `--memory`; one is measured before, so that only what more need counts."""
 
 
 def pictures(side: int, batch: int) -> torch.Tensor:
@@ -137,11 +139,12 @@ def peak(make: Callable[[], Measure | attention_extract.Measure], batch: int) ->
 
 def show_memory(memory: float) -> None:
     """Print peak memory by number of tokens."""
-    table = Table("patch", "image", "tokens", "peak MiB", "KiB a token", title="Memory, one image")
+    title = f"Memory, {TOGETHER} images at once"
+    table = Table("patch", "image", "tokens", "peak MiB", "KiB a token", title=title)
     for patch, side in SIZES:
         make = functools.partial(Measure, f"vit_small_patch{patch}_224", memory, side)
-        tokens, found = (side // patch) ** 2 + 1, peak(make, 1)
-        size = f"{found / 2**20:.0f}", f"{found / 2**10 / tokens:.1f}"
+        tokens, found = (side // patch) ** 2 + 1, peak(make, TOGETHER)
+        size = f"{found / 2**20:.0f}", f"{found / 2**10 / tokens / TOGETHER:.1f}"
         table.add_row(str(patch), str(side), f"{tokens:,}", *size)
     Console(width=120).print(table)
 
