@@ -159,7 +159,7 @@ def cost(config: TrainConfig, images: ImageSet, *, thorough: bool) -> float:
         instruments = evaluation.Globality(state, config, thorough)
         added, done = 0.0, 0
         for crops, draws, identifiers in evaluation.batches(
-            images, images.test, config, alone.device
+            images, images.shuffled(images.test), config, alone.device
         ):
             with torch.no_grad():
                 start = time.perf_counter()

@@ -53,12 +53,13 @@ def evaluate(
     globality = Globality(state, config, thorough)
     classified = _Classified(state.teacher, config, probe)
     position: list[Tensor] = []
-    held_out, known = len(images.test), len(images.train) * (images.labels is not None)
+    test = images.shuffled(images.test)
+    held_out, known = len(test), len(images.train) * (images.labels is not None)
     device = next(state.teacher.parameters()).device
     metrics: Metrics = {}
 
     done = 0
-    for crops, draws, identifiers in batches(images, images.test, config, device):
+    for crops, draws, identifiers in batches(images, test, config, device):
         blocks = _Outputs(knobs.linear_blocks if probe and known else 0)
         output = state.teacher(crops, draws, observe=globality.observer(done, blocks))
         globality.see(crops, draws, identifiers, done)
@@ -82,7 +83,7 @@ def evaluate(
             if progress:
                 progress(done, held_out + known)
         labels = images.labels.to(device)
-        metrics |= classified.metrics(labels[images.test], labels[images.train])
+        metrics |= classified.metrics(labels[test], labels[images.train])
     for network in networks:
         network.train()
     return metrics

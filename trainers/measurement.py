@@ -18,7 +18,6 @@ from trainers.globality.descriptions import BY_LAYER
 from trainers.globality.functionals import Grid
 from trainers.globality.instruments import Instruments, Observable, Settings, of_first
 from trainers.globality.rollout import RolloutStatistics, rollout
-from trainers.keys import Stream
 from trainers.measurable import Measurable
 from trainers.vit import Features, Observer
 
@@ -84,12 +83,7 @@ def choose(
         places, part = images.test, "held-out images"
     else:
         places, part = torch.arange(len(images)), "images"
-    identifiers = images.identifiers[places]
-    high, low, _, _ = Stream(0, "measured images").bits(
-        identifiers, torch.zeros_like(identifiers)
-    )  # fmt: skip
-    order = ((high << 31) | (low >> 1)).argsort(stable=True)
-    return places[order[:limit]], f"{len(places)} {part}"
+    return images.shuffled(places)[:limit], f"{len(places)} {part}"
 
 
 def check_layers(layers: Collection[int], depth: int) -> tuple[int, ...]:

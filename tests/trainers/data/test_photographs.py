@@ -130,3 +130,14 @@ def test_a_misspelt_name_is_one_line_with_the_nearest(tmp_path):
     with pytest.raises(DataError, match="did you mean photographs") as caught:
         open_images(DataConfig(source="photograph"), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_first_images_in_shuffled_order_are_of_all_kinds(images):
+    def labels(places):
+        return set(images.labels[places].tolist())
+
+    first = images.shuffled(images.test)[:64]
+    assert len(labels(images.test[:32])) == 1
+    assert len(labels(first)) == len(images.class_names)
+    assert sorted(images.shuffled(images.test).tolist()) == images.test.tolist()
+    assert torch.equal(images.shuffled(images.test.flip(0))[:64], first)
