@@ -202,7 +202,8 @@ def load_study(
         declared = StudyFile.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         problems += _without_union_noise(error)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        # A date, say, or an alias that holds itself.
         problems.append(f"holds a value that JSON does not know: {error}")
     factors = _factors(raw.get("factorial"), ablations, problems)
     cells = _cells(factors)

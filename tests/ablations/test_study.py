@@ -514,3 +514,9 @@ def test_a_wrong_scale_is_one_line(tmp_path, text, scale, line):
         load(tmp_path, text, scale=scale)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seeds", ["&all [*all]", "[2026-11-25]"])
+def test_a_value_that_json_does_not_know_is_one_line(tmp_path, seeds):
+    (line,) = problems(tmp_path, GOOD.replace("seeds: 8", f"seeds: {seeds}"))
+    assert "holds a value that JSON does not know" in line
