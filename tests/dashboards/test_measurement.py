@@ -93,7 +93,8 @@ def test_the_table_is_long_and_named_as_results_are(written, measured):
     assert len(rows) == len(metrics)
     assert {row["model"] for row in rows} == {"<small>"}
     for row in rows:
-        place = "" if row["layer"] is None else f"@{row['layer']}.{row['head']}"
+        place = "" if row["layer"] is None else f"@{row['layer']}"
+        place += "" if row["head"] is None else f".{row['head']}"
         assert metrics[row["metric"] + place] == row["value"]
     tokens = {row["token"] for row in rows if row["metric"].startswith("rollout/patch/")}
     assert tokens == {"patch"}
