@@ -38,7 +38,7 @@ class Arm:
     `confounds` are short plain statements of what differs beside what the change is about; numbers
     of parameters, tokens, crops and FLOPs need none, `dinolab plan` counts them. Raises ConfigError
     for an unknown knob, with the nearest name. Whether a value differs from the base is known only
-    with the base: see ablations/study.py.
+    with the base: see ablations/study.
     """
 
     change: Mapping[str, Any]

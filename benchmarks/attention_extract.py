@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.contest import Advance
-from trainers.allocator import keep_freed_memory
+from trainers.system.allocator import keep_freed_memory
 
 NAME = "AttentionExtract + NumPy"
 

@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 
 from trainers.config import DataConfig, override
+from trainers.config.recipe import recipe
 from trainers.data.image_set import ImageSet, open_images
 from trainers.data.ingest import ingest
 from trainers.data.prefetch import prefetch
 from trainers.data.sources.source import Item
-from trainers.data.storage import locate
-from trainers.loop import train
-from trainers.recipe import recipe
-from trainers.world import World
+from trainers.system.storage import locate
+from trainers.system.world import World
+from trainers.training.loop import train
 
 SIDE, BATCH = 64, 128
 
@@ -83,7 +83,7 @@ class Shown:
     def report(
         self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
     ) -> None:
-        """See trainers.reporter.Reporter."""
+        """See trainers.training.reporter.Reporter."""
         if checkpoint is None:
             show("train", step, self._since, step * BATCH)
 

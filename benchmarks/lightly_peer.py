@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.contest import Advance
 from benchmarks.original import Endless
 from benchmarks.setting import Setting
-from trainers.augment import normalize
+from trainers.data.augment import normalize
 
 NAME = "lightly"
 

@@ -24,17 +24,17 @@ from rich.table import Table
 
 from benchmarks import attention_extract
 from benchmarks.contest import OURS, Advance, Contender, Goal, hold, peak_bytes, resident_peak, show
-from trainers import evaluation
-from trainers.allocator import keep_freed_memory
-from trainers.backbones import open_timm
+from trainers.adapters.timm_models import open_timm
 from trainers.config import TrainConfig
+from trainers.config.recipe import recipe
 from trainers.data.image_set import ImageSet, open_images
+from trainers.evaluation import evaluate as evaluation
 from trainers.globality.statistics import AttentionStatistics
 from trainers.globality.tokens import Tokens, stratified
-from trainers.loop import train
-from trainers.recipe import recipe
-from trainers.state import TrainState
-from trainers.world import World
+from trainers.system.allocator import keep_freed_memory
+from trainers.system.world import World
+from trainers.training.loop import train
+from trainers.training.state import TrainState
 
 MODEL = "vit_small_patch16_224"
 LAYERS = (8, 9, 10, 11)
@@ -208,7 +208,7 @@ class Silent:
     def report(
         self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
     ) -> None:
-        """See trainers.reporter.Reporter."""
+        """See trainers.training.reporter.Reporter."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.contest import Advance
 from benchmarks.setting import Setting
-from trainers.augment import normalize
+from trainers.data.augment import normalize
 
 NAME = "original"
 

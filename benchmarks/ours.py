@@ -7,16 +7,16 @@ import torch
 
 from benchmarks.contest import Advance
 from benchmarks.setting import Setting
-from trainers.allocator import keep_freed_memory
-from trainers.augment import Views, augment, normalize
 from trainers.config import TrainConfig, override
 from trainers.data import image_set
+from trainers.data.augment import Views, augment, normalize
 from trainers.data.image_set import ImageSet, open_images
-from trainers.keys import Stream
-from trainers.sampling import batch as sample_batch
-from trainers.state import TrainState
-from trainers.step import Batch, Update, update
-from trainers.world import World
+from trainers.randomness.sample_order import batch as sample_batch
+from trainers.randomness.streams import Stream
+from trainers.system.allocator import keep_freed_memory
+from trainers.system.world import World
+from trainers.training.state import TrainState
+from trainers.training.step import Batch, Update, update
 
 STEPS = 100_000
 """Steps of a benchmark's schedules: more than any benchmark takes."""

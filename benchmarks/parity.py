@@ -26,10 +26,10 @@ from torch.nn import functional
 from benchmarks import ours
 from benchmarks.original import Original, Training
 from benchmarks.setting import SETTINGS, Setting
-from trainers.augment import normalize
 from trainers.config import TrainConfig, override
-from trainers.state import Network, TrainState
-from trainers.step import schedules, update
+from trainers.data.augment import normalize
+from trainers.training.state import Network, TrainState
+from trainers.training.step import schedules, update
 
 LIMIT = 1e-4
 PARITY = Setting(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from trainers.atomic import replace_json
 from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
+from trainers.system.atomic import replace_json
 
 FILE_NAME = "study.lock.json"
 _PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy", "statsmodels")

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ablations.study import Study, needs_labels
+from ablations.study.loading import Study, needs_labels
 from trainers.config import TrainConfig, flatten, override
 from trainers.data.image_set import ImageSet
 from trainers.errors import StudyError
-from trainers.evaluation import evaluate
-from trainers.forward_draws import ForwardDraws
-from trainers.loop import train
-from trainers.sites import POOLED, feature_site, needs_patches, read_out, sites
-from trainers.state import Network, TrainState
-from trainers.step import is_trained
-from trainers.trial import TrialFolder, trial_key
-from trainers.vit import Features
-from trainers.world import World, make_reproducible
+from trainers.evaluation.evaluate import evaluate
+from trainers.method.sites import POOLED, feature_site, needs_patches, read_out, sites
+from trainers.model.vit import Features
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.runs.trial import TrialFolder, trial_key
+from trainers.system.world import World, make_reproducible
+from trainers.training.loop import train
+from trainers.training.state import Network, TrainState
+from trainers.training.step import is_trained
 
 STARTUP_S = 4.0
 """Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""

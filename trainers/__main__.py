@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from trainers.config import override
+from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.data.image_set import open_images
 from trainers.errors import DinolabError, InputError
-from trainers.recipe import knobs_given, recipe, recipe_names
-from trainers.reporter import Console, Fanout
-from trainers.trial import TrialFolder, run_trial, trial_key
-from trainers.world import World, make_reproducible
+from trainers.runs.reporters import Console, Fanout
+from trainers.runs.trial import TrialFolder, run_trial, trial_key
+from trainers.system.world import World, make_reproducible
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

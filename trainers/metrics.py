@@ -1,8 +1,8 @@
 """Every metric a run reports: its name, and its meaning with unit, range and source."""
 
-from trainers import sites
-from trainers.evals import alignment, collapse, knn, linear_probe, position_probe
-from trainers.globality import descriptions
+from trainers.evaluation import collapse, knn, linear_probe, position_probe
+from trainers.globality import alignment, descriptions
+from trainers.method import sites
 
 PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
 """Metrics of held-out images that take training a probe."""

@@ -12,11 +12,11 @@ import ablations.recipes
 from ablations.library import Known, names_in
 from ablations.spec import Ablation
 from trainers.config import TrainConfig, diff, fingerprint, override
+from trainers.config.recipe import recipe
 from trainers.data.image_set import ImageSet, open_images
-from trainers.loop import train
 from trainers.metrics import EVALUATED
-from trainers.recipe import recipe
-from trainers.world import World
+from trainers.system.world import World
+from trainers.training.loop import train
 
 TINY = override(
     TrainConfig(),

@@ -77,7 +77,7 @@ def test_the_rotary_arms_differ_in_the_origin_alone():
 
 
 def test_untrained_leaves_no_weight_of_any_loss():
-    from trainers.step import is_trained
+    from trainers.training.step import is_trained
 
     found = CATALOGUE["untrained"].load()
     base = checks.base_of(found)

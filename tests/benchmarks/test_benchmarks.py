@@ -8,8 +8,8 @@ import torch
 from benchmarks import end_to_end, parity, step
 from benchmarks.setting import SETTINGS
 from trainers.config import SIZES
-from trainers.state import TrainState
-from trainers.world import World
+from trainers.system.world import World
+from trainers.training.state import TrainState
 
 QUICK = ["--setting", "least", "--rounds", "1", "--steps", "1", "--warmup", "0", "--device", "cpu"]
 

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.config import TrainConfig, flatten, override
 from trainers.data.image_set import open_images
-from trainers.loop import train
-from trainers.world import World
+from trainers.system.world import World
+from trainers.training.loop import train
 
 BASE = override(
     TrainConfig(),
@@ -217,7 +217,9 @@ def test_every_knob_has_an_entry():
 
 
 def test_knobs_shown_elsewhere_are_shown_there():
-    source = (Path(__file__).parent.parent / "trainers" / "test_compute.py").read_text()
+    source = (
+        Path(__file__).parent.parent / "trainers" / "training" / "test_compute.py"
+    ).read_text()
     for knob, test in ELSEWHERE.items():
         assert f"def {test}(" in source, knob
 

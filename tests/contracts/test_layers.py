@@ -13,9 +13,9 @@ FORBIDDEN = {
     "dashboards": {"ray", "typer", "rich"},
     "orchestrator": set(),
 }
-RAY = {"orchestrator/worker.py", "orchestrator/launch.py", "orchestrator/watcher.py"}
-MLFLOW = {"orchestrator/tracking.py"}
-DISTRIBUTED = {"trainers/world.py"}
+RAY = {f"orchestrator/driver/{name}.py" for name in ("launch", "watcher", "worker")}
+MLFLOW = {"orchestrator/tracking/mirror.py"}
+DISTRIBUTED = {"trainers/system/world.py"}
 
 
 def imported(path):

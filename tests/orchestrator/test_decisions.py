@@ -10,12 +10,13 @@ import ray.exceptions
 import torch
 
 import trainers.errors
-from ablations.study import Resources, Study, load_study
+from ablations.study.loading import Resources, Study, load_study
 from orchestrator.lock import write_lock
 from orchestrator.plan import Timing, _cost, make_plan, measure
 from orchestrator.resources import Placement, place
 from orchestrator.retry import decide
 from trainers.config import override
+from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
 from trainers.errors import (
     CheckpointError,
@@ -25,8 +26,7 @@ from trainers.errors import (
     RootError,
     StudyError,
 )
-from trainers.recipe import recipe
-from trainers.trial import TrialFolder
+from trainers.runs.trial import TrialFolder
 
 STUDY = """
 name: small
@@ -122,7 +122,7 @@ def test_identical_arms_share_their_runs(study, images):
 
 
 def test_a_key_follows_configuration_seed_and_data_but_not_the_path(study, images, tmp_path):
-    from trainers.trial import trial_key
+    from trainers.runs.trial import trial_key
 
     base = study.config("baseline", 0)
     key = trial_key(base, images.digest)
@@ -175,10 +175,10 @@ def test_what_else_differs_is_counted_then_declared(images, change, lines):
 def test_flops_of_a_step_are_those_of_a_real_one(images):
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tests.trainers.test_sites import BASE, batch
-    from trainers.state import TrainState
-    from trainers.step import update
-    from trainers.world import World
+    from tests.trainers.method.test_sites import BASE, batch
+    from trainers.system.world import World
+    from trainers.training.state import TrainState
+    from trainers.training.step import update
 
     alone = World(rank=0, size=1, device=torch.device("cpu"))
     for change in ({}, {"loss.cls": 0.0, "loss.dense": 1.0}, {"loss.cls": 0.0, "loss.labels": 1.0}):

@@ -10,8 +10,8 @@ import pytest
 
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
+from trainers.config.recipe import knobs_given, recipe
 from trainers.errors import ConfigError
-from trainers.recipe import knobs_given, recipe
 
 SMALL = [
     "--set", "steps=4", "--set", "model.depth=2", "--set", "evaluation.globality_layers=[1]",

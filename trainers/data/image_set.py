@@ -23,9 +23,9 @@ from trainers.data.ingest import Progress, ingest
 from trainers.data.photographs import CLASS_NAMES, photographs
 from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
-from trainers.data.storage import Location, locate, printable, reason
 from trainers.errors import DataError
-from trainers.keys import Stream
+from trainers.randomness.streams import Stream
+from trainers.system.storage import Location, locate, printable, reason
 
 CACHE = ".data"
 """Folder of a run root in which indexes of image folders lie."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainers.forward_draws import ForwardDraws
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.functionals import Grid
 from trainers.globality.statistics import of_maps
 from trainers.globality.tokens import Tokens, spread_over_rings
-from trainers.keys import Stream
-from trainers.vit import Features
+from trainers.model.vit import Features
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.randomness.streams import Stream
 
 Model = Callable[[Tensor, ForwardDraws | None], Features]
 Replacement = Literal["mean", "other"]

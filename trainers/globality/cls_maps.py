@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trainers.globality.functionals import conditional
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 
 class QueryMaps:

@@ -14,7 +14,7 @@ from trainers.globality.accumulator import Accumulator
 from trainers.globality.functionals import conditional
 from trainers.globality.statistics import BYTES, of_maps
 from trainers.globality.tokens import Tokens
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 
 def rollout(layers: Sequence[tuple[Tensor, Tensor]], asked: Tensor, memory: float) -> Tensor:

@@ -32,7 +32,7 @@ from trainers.globality.functionals import (
     sink_concentration,
 )
 from trainers.globality.tokens import Tokens
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 BYTES = 4
 """of a float32"""

@@ -12,8 +12,8 @@ from PIL import Image
 from trainers.config import DataConfig
 from trainers.data import arrow
 from trainers.data.image_set import ImageSet, open_images
-from trainers.data.storage import locate
 from trainers.errors import DataError
+from trainers.system.storage import locate
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from PIL import Image
 from trainers.config import DataConfig
 from trainers.data import arrow, image_set, ingest
 from trainers.data.image_set import ImageSet, open_images
-from trainers.data.storage import locate
 from trainers.errors import DataError
+from trainers.system.storage import locate
 
 
 def paint(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:

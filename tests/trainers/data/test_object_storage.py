@@ -18,8 +18,8 @@ from trainers.config import DataConfig
 from trainers.data import arrow, image_set, ingest
 from trainers.data.image_set import open_images
 from trainers.data.sources.grammar import open_source
-from trainers.data.storage import locate
 from trainers.errors import DataError
+from trainers.system.storage import locate
 
 # The server prints where it listens; it takes a free port.
 SERVER = """

@@ -15,7 +15,7 @@ from trainers.data.decode import UnreadableImage, decode_square
 from trainers.data.gpu_decode import decode_squares_on
 from trainers.data.image_set import open_images
 from trainers.data.sources.grammar import open_source
-from trainers.data.storage import locate
+from trainers.system.storage import locate
 
 CPU = torch.device("cpu")
 

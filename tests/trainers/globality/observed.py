@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trainers.globality.functionals import Grid
 from trainers.globality.tokens import Tokens
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 
 def layout(

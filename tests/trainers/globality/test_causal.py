@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from tests.trainers.globality.observed import layout
-from trainers.forward_draws import ForwardDraws
 from trainers.globality.causal import (
     PROBES,
     REACH_QUERIES,
@@ -16,8 +15,9 @@ from trainers.globality.causal import (
     measure_causes,
     substitutes,
 )
-from trainers.keys import Stream
-from trainers.vit import Features
+from trainers.model.vit import Features
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.randomness.streams import Stream
 
 torch.set_num_threads(1)
 

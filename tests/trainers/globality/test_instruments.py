@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from trainers.augment import shuffle
 from trainers.config import TrainConfig, override
-from trainers.forward_draws import ForwardDraws, keyed
+from trainers.data.augment import shuffle
 from trainers.globality.descriptions import DESCRIPTIONS
 from trainers.globality.instruments import Instruments, Settings
-from trainers.vit import VisionTransformer, initialise
+from trainers.model.vit import VisionTransformer, initialise
+from trainers.randomness.forward_draws import ForwardDraws, keyed
 
 torch.set_num_threads(1)
 

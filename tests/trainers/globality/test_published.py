@@ -15,12 +15,12 @@ import torch
 from timm.layers import set_fused_attn
 from torch import Tensor, nn
 
-from trainers.backbones import TimmBackbone
+from trainers.adapters.timm_models import TimmBackbone
 from trainers.globality.functionals import conditional, mean_distance
 from trainers.globality.rollout import RolloutStatistics, rollout
 from trainers.globality.statistics import AttentionStatistics
 from trainers.globality.tokens import Tokens
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 torch.set_num_threads(1)
 

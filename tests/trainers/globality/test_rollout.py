@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.trainers.globality.observed import layout, part, random_layer
-from trainers.backbones import open_timm
+from trainers.adapters.timm_models import open_timm
 from trainers.globality.rollout import RolloutStatistics, rollout
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 torch.set_num_threads(1)
 

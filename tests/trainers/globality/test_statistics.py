@@ -18,7 +18,7 @@ from tests.trainers.globality.observed import attending, layout, part, random_la
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.statistics import AttentionStatistics
 from trainers.globality.tokens import Tokens
-from trainers.vit import Layer
+from trainers.model.vit import Layer
 
 torch.set_num_threads(1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from trainers.data.decode import FORMATS, SUFFIXES
 from trainers.data.sources.source import Item, Skipped
-from trainers.data.storage import Location, locate, printable, reason
 from trainers.errors import DataError
+from trainers.system.storage import Location, locate, printable, reason
 
 _SPLITS = {"train", "val", "test"}
 _REQUESTS = 16

@@ -8,8 +8,8 @@ from trainers.data.sources.hugging_face import HuggingFaceSet
 from trainers.data.sources.source import Source
 from trainers.data.sources.tables import SUFFIXES, Tables, split_pattern
 from trainers.data.sources.torchvision_sets import NAMES, TorchvisionSet
-from trainers.data.storage import is_uri, locate
 from trainers.errors import DataError
+from trainers.system.storage import is_uri, locate
 
 ALLOWED = (
     "a folder of images or of parquet or Arrow files, such a file, a pattern such as "

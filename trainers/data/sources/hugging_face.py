@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trainers.data.sources.source import SPLITS, Item, Skipped
-from trainers.data.storage import printable, reason
 from trainers.errors import DataError
+from trainers.system.storage import printable, reason
 
 
 class HuggingFaceSet:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from trainers.data.arrow import MANIFEST
 from trainers.data.sources.source import SPLITS, Item, Skipped
-from trainers.data.storage import Location, is_uri, locate, printable, reason
 from trainers.errors import DataError
+from trainers.system.storage import Location, is_uri, locate, printable, reason
 
 SUFFIXES = (".parquet", ".arrow")
 _LABELS = ("label", "labels", "class", "target", "fine_label", "category")

@@ -17,8 +17,8 @@ from torchvision import datasets
 from trainers.config import nearest
 from trainers.data.png import png
 from trainers.data.sources.source import SPLITS, Item, Skipped
-from trainers.data.storage import printable, reason
 from trainers.errors import DataError
+from trainers.system.storage import printable, reason
 
 DEFAULT_ROOT = Path("~/.cache/dinolab/torchvision")
 

@@ -16,8 +16,8 @@ from trainers.data import arrow, ingest
 from trainers.data.arrow import Manifest
 from trainers.data.image_set import open_images
 from trainers.data.sources.grammar import open_source
-from trainers.data.storage import locate
 from trainers.errors import DataError
+from trainers.system.storage import locate
 
 
 def picture(seed: int) -> bytes:

@@ -20,8 +20,8 @@ from trainers.data.arrow import Manifest
 from trainers.data.decode import decode
 from trainers.data.ingest import ingest
 from trainers.data.sources.grammar import open_source
-from trainers.data.storage import locate
 from trainers.errors import DataError
+from trainers.system.storage import locate
 
 RANDOM = np.random.default_rng(0)
 

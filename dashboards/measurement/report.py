@@ -1,0 +1,329 @@
+"""One measurement of a ViT -> a folder: `metrics.parquet`, `summary.json`, figures, `report.html`.
+
+The folder appears whole or not at all. Nothing here needs Ray, MLflow, pandas or plotly.
+"""
+
+import base64
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup
+
+from dashboards.measurement.figures import figures
+from dashboards.names import split_metric
+from trainers.adapters.measurable import Measurable
+from trainers.errors import InputError
+from trainers.globality.descriptions import TOKENS
+from trainers.globality.measurement import ENOUGH, SHOWN, Measurement, Plan, bias_of_positional_bias
+
+METRICS, SUMMARY, REPORT = "metrics.parquet", "summary.json", "report.html"
+
+KINDS = {
+    "globality": "attention",
+    "norm_weighted": "attention × norm of what is written",
+    "shuffled": "attention, patches of the image shuffled (control)",
+    "mirrored": "attention, with mirror images (control)",
+    "rollout": "rollout",
+    "influence": "influence of patches on the output",
+    "reach": "gradient reach",
+}
+"""Groups of metrics that the table shows."""
+
+MEASURES = {
+    "gyration": "spread of the map; 0 one patch, 1 as wide as uniform attention (M1)",
+    "entropy": "evenness of the map; 0 one patch, 1 uniform (M2)",
+    "coverage": "share of patches that hold 60 % of the map, 1 uniform (M3)",
+    "distance": "distance from the query, 1 uniform; [CLS] stands nowhere (M4)",
+    "distance_patches": "the same, not over uniform's; patches",
+    "nearest_distance": "distance from the place where it is least; at most 1 uniform (M4)",
+    "locality": "nearer to the query than maps that queries share; 0 not, 1 on itself (M5)",
+    "positional_bias": "what is alike in all images; 0 nothing, 1 always the same patch (M7 B)",
+    "content_dependence": "what differs between images; 0 nothing (M7 C)",
+    "self_mass": "attention to the token itself; 0 uniform, 1 all (M6)",
+}
+"""Measures that the table shows, each with what it says."""
+
+TOKEN_MEASURES = {
+    "globality/sink/concentration": "ln of what the most attended token gets over the median (M9)",
+    "globality/sink/value_norm": "norm of that token's value over the median; small: a no-op (M9)",
+    "globality/sink/outlier_share": "patch tokens whose norm is an outlier, share (M9)",
+    "globality/cls/patch_cosine": "cosine of [CLS] and the mean patch behind the layer norm",
+    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch over images, last block (M12)",
+}
+"""Measures of a block as a whole, each with what it says."""
+
+CAPTIONS = {
+    "by_layer": "Attention by block: means over heads (lines) and the range of heads (bands). "
+    "Dotted: on images whose patches are shuffled, where nothing is left but position and the "
+    "content of single patches.",
+    "heads": "Every head. Bottom left: on few patches close together; top left: on few patches far "
+    "apart; top right: everywhere.",
+    "distance": "Mean attention distance of every head by block (after Dosovitskiy et al. 2021, "
+    "figure 11), over that of uniform attention, without attention to the query's own patch. "
+    "Dashed: uniform attention.",
+    "maps": "What {query} looks at: attention of the last blocks (mean over heads), rollout, and "
+    "how much replacing each patch changes its output. The white line holds 60 % of a map. Colours "
+    "go from the least to the largest weight of each map, or over the weight of uniform attention "
+    "where they differ by less: compare shapes, not brightness.",
+    "maps_of_heads": "What {query} looks at in each head of the final block, given that it looks "
+    "at patches; drawn as above.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: a measure of one kind of map by token, None where there is none."""
+
+    kind: str
+    measure: str
+    primary: dict[str, float | None]
+    final: dict[str, float | None]
+
+
+def columns(model: Measurable) -> dict[str, str]:
+    """Tokens of the table and their titles; `difference` is [CLS] minus patches."""
+    found = {"cls": "[CLS]"} if model.has_cls else {}
+    if model.registers:
+        found["register"] = "register"
+    found["patch"] = "patch"
+    if model.has_cls:
+        found["difference"] = "[CLS] − patch"
+    return found
+
+
+def headline(metrics: Mapping[str, float]) -> list[Row]:
+    """The main measures of every kind of map, over the primary layers and of the final block."""
+    tokens = {
+        "cls": "cls",
+        "register": "register",
+        "patch": "patch",
+        "difference": "contrast",
+    }
+    rows = []
+    for group, kind in KINDS.items():
+        for measure in MEASURES:
+            primary, final = (
+                {
+                    title: metrics.get(f"{group}/{token}/{measure}{suffix}")
+                    for title, token in tokens.items()
+                }
+                for suffix in ("", "/final_block")
+            )
+            if any(value is not None for value in (*primary.values(), *final.values())):
+                rows.append(Row(kind=kind, measure=measure, primary=primary, final=final))
+    return rows
+
+
+def honest_notes(model: Measurable, plan: Plan, metrics: Mapping[str, float]) -> list[str]:
+    """What a reader of these numbers must know, a sentence or two each."""
+    notes = []
+    if model.is_random:
+        notes.append(
+            f"RANDOM WEIGHTS ({model.weights}): this network has not been trained. Attention of an "
+            "untrained network is nearly uniform and therefore counts as global; the numbers are a "
+            "baseline, not a finding."
+        )
+    else:
+        notes.append(
+            "Nearly uniform attention counts as global: gyration and entropy near 1 are also what "
+            "an untrained network has. What is learned shows in content dependence and in the "
+            "difference to the same network with random weights."
+        )
+    images, patches = len(plan.places), plan.grid[0] * plan.grid[1]
+    if images < ENOUGH:
+        bias = min(1.0, bias_of_positional_bias(patches, images))
+        notes.append(
+            f"Positional bias and content dependence (M7) are biased on few images: of {images}, B "
+            f"is too large and C too small by up to about {bias:.3f} (maps on single patches; "
+            f"smoother ones less). Take {ENOUGH:,} or more, and compare at equal numbers."
+        )
+    left_out = [
+        f"{KINDS[group]}, {TOKENS[token]}: {metrics[name]:.1%}"
+        for group in KINDS
+        for token in TOKENS
+        if metrics.get(name := f"{group}/{token}/undefined")
+    ]
+    if left_out:
+        notes.append(
+            "Values are left out where a query had no attention on patches or an output depended "
+            f"on nothing: {'; '.join(left_out)}."
+        )
+    if plan.settings.causal_images < 2:
+        notes.append("Influence and gradient reach were not measured (fewer than 2 images).")
+    if plan.size != model.image_size:
+        notes.append(
+            f"Images are {plan.size} pixels a side, the model's own are {model.image_size}: "
+            "learned positions are interpolated, rotary ones made for the new grid."
+        )
+    return [*notes, *model.notes]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError when nothing can be written to `folder`: it is there and not empty."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"--out {folder}: there is a file; give a folder that is new or empty")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--out {folder}: the folder is not empty; give one that is new or empty")
+    above = folder.absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise InputError(f"--out {folder}: {above} is no folder")
+    try:
+        with tempfile.TemporaryDirectory(dir=above):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written: {error.strerror or error}") from error
+
+
+def write_measurement(
+    folder: Path,
+    model: Measurable,
+    plan: Plan,
+    found: Measurement,
+    *,
+    facts: Mapping[str, Any],
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Write everything to `folder`, which appears whole or not at all.
+
+    `facts` go into `summary.json` as they are, and their leaves into the report. `check` is called
+    now and then, and may raise to end the writing. Raises InputError when `folder` is not empty or
+    cannot be written.
+    """
+    check_folder(folder)
+    made = figures(
+        found.metrics,
+        found.maps,
+        model=f"{model.name}, {model.weights}" + (": NOT TRAINED" if model.is_random else ""),
+        primary=plan.primary,
+        grid=plan.grid,
+        patch_size=model.patch_size,
+        check=check,
+    )
+    notes = honest_notes(model, plan, found.metrics)
+    page = _page(model, plan, found, facts, notes, made)
+    summary = {
+        **facts,
+        "notes": notes,
+        "metrics": {
+            name: None if math.isnan(value) else value
+            for name, value in sorted(found.metrics.items())
+            if "@" not in name
+        },
+    }
+    folder = folder.absolute()
+    staged = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        pq.write_table(long_table(model.name, found.metrics), staged / METRICS, compression="zstd")
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (staged / SUMMARY).write_text(text, encoding="utf-8")
+        (staged / REPORT).write_text(page, encoding="utf-8")
+        (staged / "figures").mkdir()
+        for name, content in made.items():
+            (staged / "figures" / f"{name}.png").write_bytes(content)
+        check()
+        staged.chmod(0o755)
+        staged.rename(folder)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        if staged is not None and staged.exists():
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def long_table(model: str, metrics: Mapping[str, float]) -> pa.Table:
+    """Every value as a row: model, metric, layer, head, token, value, named as in results.parquet.
+
+    Rows are in order of metric, layer and head.
+    """
+    parts = [(*split_metric(name), value) for name, value in metrics.items()]
+    parts.sort(key=lambda part: (part[0], part[1] or 0, part[2] or 0))
+    schema = pa.schema(
+        [
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("metric", pa.string(), nullable=False),
+            pa.field("layer", pa.int64()),
+            pa.field("head", pa.int64()),
+            pa.field("token", pa.string()),
+            pa.field("value", pa.float64(), nullable=False),
+        ]
+    )
+    filled = [[model] * len(parts), *(list(column) for column in zip(*parts, strict=True))]
+    arrays = [pa.array(v, type=f.type) for v, f in zip(filled, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
+
+
+def _page(
+    model: Measurable,
+    plan: Plan,
+    found: Measurement,
+    facts: Mapping[str, Any],
+    notes: Sequence[str],
+    made: Mapping[str, bytes],
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    query = found.maps.query
+    return environment.get_template("report.html.jinja").render(
+        model=model,
+        plan=plan,
+        notes=notes,
+        facts=_flat(facts),
+        columns=columns(model),
+        rows=headline(found.metrics),
+        measures=MEASURES,
+        blocks=[
+            (name.split("/", 1)[1], found.metrics.get(name),
+             found.metrics.get(f"{name}/final_block"), text)
+            for name, text in TOKEN_MEASURES.items()
+            if name in found.metrics
+        ],
+        figures=[
+            (
+                name,
+                CAPTIONS[name].format(query=query),
+                Markup(base64.b64encode(content).decode("ascii")),
+            )
+            for name, content in made.items()
+        ],
+        shown=min(SHOWN, len(plan.places)),
+    )  # fmt: skip
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, value in facts.items():
+        title = f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{title}: ")
+        elif isinstance(value, (list, tuple)):
+            found.append((title, ", ".join(map(str, value))))
+        else:
+            found.append((title, str(value)))
+    return found
+
+
+def number(value: float | None) -> str:
+    """A value of the table, or a dash where there is none."""
+    if value is None:
+        return "–"
+    shown = f"{value:.3f}"
+    return "0.000" if shown == "-0.000" else shown.replace("-", "−")

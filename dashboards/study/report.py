@@ -1,0 +1,292 @@
+"""A study's run folder -> `report.html`, one file that opens without a network.
+
+The report judges the runs as they are now and says what is missing; it works from the first moment
+of a study to its end. Text from study files, data and error messages is escaped.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from ablations.verdicts.judge import FEWEST_SEEDS
+from dashboards.figures.forest import (
+    INK,
+    LABEL_COLOURS,
+    arm_styles,
+    collapse_metrics,
+    compared,
+    every_figure,
+)
+from dashboards.tables.reading import VERDICTS, StudyRun, judged, read_study, value_at_end
+from trainers.config import leaves
+from trainers.system import atomic
+
+REPORT = "report.html"
+FIGURES = "figures"
+
+_SHOWN = {"displayModeBar": False, "responsive": True}
+
+
+def write_report(folder: Path) -> Path:
+    """Writes `report.html` into the run folder. Raises InputError if it is not one."""
+    study = read_study(folder)
+    verdicts = judged(study)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": _number,
+        "interval": _interval,
+        "code": _code,
+        "breakable": _breakable,
+        "compared": compared,
+    }
+    figures = every_figure(study, verdicts)
+    page = environment.get_template("report.html.jinja").render(
+        study=study,
+        lock=study.lock,
+        verdicts=verdicts,
+        status=_status_sentence(study),
+        judgement=_judgement(verdicts),
+        unfinished=_unfinished(study),
+        left_out=_left_out(study),
+        stale=_is_stale(folder, verdicts),
+        figures={name: _embedded(name, figure) for name, figure in figures.items()},
+        plotly=Markup(get_plotlyjs()),
+        arms=_arms(study),
+        collapse=_collapse_table(study),
+        endpoints=_endpoints(study),
+        limits=_limits(study),
+        label_colours=LABEL_COLOURS,
+        ink=Markup(", ".join(str(part) for part in bytes.fromhex(INK[1:]))),
+    )
+    return atomic.replace(folder / REPORT, page.encode())
+
+
+def write_figures(folder: Path) -> list[Path]:
+    """Writes every figure as a page of its own into `figures/`; each opens without a network."""
+    study = read_study(folder)
+    return [
+        atomic.replace(
+            folder / FIGURES / f"{name}.html",
+            figure.to_html(include_plotlyjs=True, div_id=name, config=_SHOWN).encode(),
+        )
+        for name, figure in every_figure(study, judged(study)).items()
+    ]
+
+
+def _embedded(name: str, figure: go.Figure) -> Markup:
+    """The figure as HTML that needs plotly.js on the page; plotly escapes its JSON for that."""
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=_SHOWN)
+    )
+
+
+def _status_sentence(study: StudyRun) -> str:
+    """How many runs finished, and how the others ended."""
+    counts = Counter(run.status for run in study.runs.values())
+    sentence = f"{counts['finished']} of {_counted(len(study.runs), 'run')} finished"
+    others = [
+        f"{counts[status]} {status}"
+        for status in ("missing", "failed", "collapsed", "diverged")
+        if counts[status]
+    ]
+    return sentence + (f"; {', '.join(others)}" if others else "") + "."
+
+
+def _judgement(verdicts: Mapping[str, Any]) -> str:
+    """How many hypotheses have which label."""
+    sentences = []
+    for group, one, several in (
+        ("claims", "claim", "claims"),
+        ("hypotheses", "hypothesis", "hypotheses"),
+    ):
+        counts = Counter(entry["verdict"]["label"] for entry in verdicts[group].values())
+        labels = ", ".join(f"{counts[label]} {label}" for label in LABEL_COLOURS if counts[label])
+        number = sum(counts.values())
+        if number:
+            sentences.append(f"{number} {one if number == 1 else several}: {labels}.")
+    return " ".join(sentences) if verdicts["hypotheses"] else "No hypotheses were declared."
+
+
+def _unfinished(study: StudyRun) -> list[dict[str, Any]]:
+    """Runs that did not finish, by arm, status and reason."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for (arm, seed), run in study.runs.items():
+        if run.status != "finished":
+            groups[arm, run.status, run.reason].append(seed)
+    return [
+        {"arm": arm, "status": status, "reason": reason, "seeds": ", ".join(map(str, seeds))}
+        for (arm, status, reason), seeds in groups.items()
+    ]
+
+
+def _left_out(study: StudyRun) -> list[dict[str, Any]]:
+    """Of which arms and queries some values at the end were undefined, and so are in no mean."""
+    groups: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for (arm, seed), run in study.runs.items():
+        for name, value in run.end.items():
+            queries, _, last = name.rpartition("/")
+            if last == "undefined" and "/" in queries and value > 0:
+                groups[arm, queries][seed] = value
+    return [
+        {
+            "arm": arm,
+            "queries": queries,
+            "seeds": ", ".join(map(str, shares)),
+            "share": f"{max(shares.values()):.2%}",
+        }
+        for (arm, queries), shares in groups.items()
+    ]
+
+
+def _is_stale(folder: Path, verdicts: Mapping[str, Any]) -> bool:
+    """Whether `verdicts.json` is there and says something else than the runs say now."""
+    path = folder / VERDICTS
+    if not path.is_file():
+        return False
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return True
+    if not isinstance(written, dict):
+        return True
+    return any(written.get(name) != value for name, value in verdicts.items())
+
+
+def _arms(study: StudyRun) -> list[dict[str, Any]]:
+    """What each arm changes, and what else changes with it."""
+    base = dict(leaves(study.lock["config"]))
+    facts: Mapping[str, Mapping[str, Any]] = study.lock["arms"]
+    first: Mapping[str, Any] = facts.get(study.arms[0], {}) if study.arms else {}
+    styles = arm_styles(study.arms)
+    return [
+        {
+            "name": arm,
+            "colour": styles[arm].colour,
+            "knobs": [
+                {"name": knob, "old": base.get(knob), "new": value}
+                for knob, value in study.lock["resolved"]["arms"][arm].items()
+            ],
+            "confounds": [
+                _compared(facts.get(arm, {}).get(name), first.get(name))
+                for name in ("parameters", "gigaflops_per_image")
+            ],
+        }
+        for arm in study.arms
+    ]
+
+
+def _compared(value: float | None, base: float | None) -> str:
+    """A number and, where it differs, its difference from that of the first arm."""
+    if value is None:
+        return "unknown"
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return shown if not base or value == base else f"{shown} ({value / base - 1:+.2%})"
+
+
+def _collapse_table(study: StudyRun) -> dict[str, Any]:
+    """Collapse diagnostics at the last step: mean over the seeds that have one, and their range."""
+    metrics = collapse_metrics(study)
+    rows = []
+    for arm in study.arms:
+        cells = []
+        for metric in metrics:
+            found = [value_at_end(study.runs[arm, seed], metric) for seed in study.seeds]
+            values = [value for value in found if value is not None]
+            cells.append(
+                {"mean": math.fsum(values) / len(values), "low": min(values), "high": max(values)}
+                if values
+                else None
+            )
+        ended = Counter(study.runs[arm, seed].status for seed in study.seeds)
+        status = ", ".join(f"{count} {name}" for name, count in sorted(ended.items()))
+        rows.append({"arm": arm, "status": status, "cells": cells})
+    return {"metrics": metrics, "rows": rows}
+
+
+def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
+    """Every value that a hypothesis or a gate rests on, by seed and arm."""
+    asked: dict[tuple[str, bool], set[str]] = defaultdict(set)
+    for hypothesis in study.hypotheses.values():
+        for arm in hypothesis.weights:
+            asked[hypothesis.metric_of(arm), hypothesis.minus_start].add(arm)
+    for gate in study.gates.values():
+        asked[gate.metric, gate.minus_start] |= set(gate.arms)
+    tables = []
+    for (metric, minus_start), named in asked.items():
+        arms = [arm for arm in study.arms if arm in named]
+        rows = []
+        for seed in study.seeds:
+            runs = [study.runs[arm, seed] for arm in arms]
+            cells = [
+                {
+                    "value": value_at_end(run, metric, minus_start=minus_start),
+                    "status": "" if run.status == "finished" else run.status,
+                }
+                for run in runs
+            ]
+            rows.append({"seed": seed, "cells": cells})
+        title = metric + (", minus step 0" if minus_start else "")
+        tables.append({"title": title, "arms": arms, "rows": rows})
+    return tables
+
+
+def _limits(study: StudyRun) -> list[str]:
+    """What this study cannot say, whatever its verdicts."""
+    seeds, data, config = len(study.seeds), study.lock.get("dataset", {}), study.lock["config"]
+    few = f" Fewer than {FEWEST_SEEDS} are descriptive only." if seeds < FEWEST_SEEDS else ""
+    sizes = {facts.get("parameters") for facts in study.lock["arms"].values()} - {None}
+    model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
+    return [
+        f"The unit of replication is the training seed, and there are {seeds} for each arm.{few} "
+        "Images, layers and heads lie within a run; more of them would not make the evidence "
+        "broader.",
+        f"One data set ({data.get('source', 'unknown')}, {data.get('images', 'unknown')} images), "
+        f"{model} and {config.get('steps', 'unknown')} steps. Nothing here shows that the same "
+        "holds for other images, larger models or longer training.",
+        "Inconclusive does not mean that there is no effect; only equivalent, or a supported "
+        "“holds”, excludes one as large as the smallest effect of interest.",
+        "p-values are adjusted within a family of hypotheses, not over all of them. Whatever was "
+        "not declared before the first run is exploratory.",
+    ]
+
+
+def _range(sizes: Iterable[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """A number of a few digits, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "–" if ends is None else f"[{_number(ends[0])}, {_number(ends[1])}]"
+
+
+def _code(value: object) -> str:
+    """A knob's value as JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _breakable(name: str) -> Markup:
+    """A long name that may be broken after its slashes and underscores, and nowhere else."""
+    return Markup(escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))

@@ -1,0 +1,141 @@
+"""What runs on the cluster: one trial, in its own process or in a Ray Train worker group."""
+
+import functools
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray import tune
+from ray.train.torch import TorchTrainer
+
+from orchestrator.resources import DRIVER_CPUS, Placement
+from orchestrator.retry import decide
+from trainers.config import DataConfig, TrainConfig
+from trainers.data.image_set import ImageSet, open_images
+from trainers.runs.reporters import Fanout, read_records
+from trainers.runs.trial import TrialFolder, run_trial
+from trainers.system.world import World, make_reproducible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a worker needs to know of a trial; travels by pickle."""
+
+    folder: str
+    config: str
+    """TrainConfig as JSON"""
+    cache: str
+    """where data sets are indexed"""
+
+
+SHOWN = ("loss/total", "knn/cls_top1")
+"""Metrics that travel to the driver for the progress display; all others stay in the folder."""
+
+
+FOLLOWED_EVERY_S = 1.0
+"""How often the records of a worker group are looked at."""
+
+
+class TuneReporter:
+    """Tells Ray Tune, hence the driver, how far the trial is."""
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
+    ) -> None:
+        """See Reporter."""
+        if metrics:
+            shown = {name: metrics[name] for name in SHOWN if name in metrics}
+            tune.report({"step": step, **shown})
+
+
+@functools.lru_cache(maxsize=2)
+def _images(data: DataConfig, cache: str) -> ImageSet:
+    return open_images(data, Path(cache))
+
+
+def _train(assignment: Assignment, world: World, reporter: Any, threads: int) -> None:
+    make_reproducible(threads)
+    config = TrainConfig.model_validate_json(assignment.config)
+    run_trial(
+        TrialFolder(Path(assignment.folder)),
+        config,
+        images=_images(config.data, assignment.cache),
+        world=world,
+        reporter=reporter,
+    )
+
+
+def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
+    """A trial with one worker, in the process that Tune gave it."""
+    assignment: Assignment = parameters["trial"]
+    device = torch.device("cuda" if placement.gpus_per_worker else "cpu")
+    world = World(rank=0, size=1, device=device)
+    try:
+        _train(assignment, world, TuneReporter(), placement.cpus_per_worker)
+    except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)
+        _settle(assignment, error)
+
+
+def run_group(parameters: dict[str, Any], placement: Placement) -> None:
+    """A trial with several workers: a Ray Train worker group under this process."""
+    assignment: Assignment = parameters["trial"]
+    trainer = TorchTrainer(
+        _group_worker,
+        train_loop_config={"trial": assignment, "threads": placement.cpus_per_worker},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker={
+                "CPU": placement.cpus_per_worker - DRIVER_CPUS / placement.workers,
+                **({"GPU": 1} if placement.gpus_per_worker else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"workers-{Path(assignment.folder).name}",
+            storage_path=str(Path(assignment.folder).parent.parent / ".ray"),
+        ),
+    )
+    ended = threading.Event()
+    follower = threading.Thread(
+        target=_follow, args=(TrialFolder(Path(assignment.folder)), ended), daemon=True
+    )
+    follower.start()
+    try:
+        trainer.fit()
+    except Exception as error:  # noqa: BLE001 (as above)
+        _settle(assignment, getattr(error, "worker_failures", {}).get(0, error))
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _follow(folder: TrialFolder, ended: threading.Event) -> None:
+    """Tell Tune what a worker group writes to its folder, until it has ended.
+
+    Ray's own way from a group to Tune, `TuneReportCallback`, blocks for ever when training ends
+    before Tune has fetched its last report, and holds every worker up until it has fetched each.
+    """
+    reporter, last, over = TuneReporter(), -1, False
+    while not over:
+        over = ended.wait(FOLLOWED_EVERY_S)
+        for step, metrics in read_records(folder.metrics) if folder.metrics.exists() else []:
+            if step > last:
+                reporter.report(step, metrics)
+                last = step
+
+
+def _group_worker(parameters: dict[str, Any]) -> None:
+    world = World.joined(ray.train.torch.get_device())
+    _train(parameters["trial"], world, Fanout(), parameters["threads"])
+
+
+def _settle(assignment: Assignment, error: Exception) -> None:
+    """Record the error; raise it again only when the policy says that a retry may help."""
+    TrialFolder(Path(assignment.folder)).fail(f"{type(error).__name__}: {error}")
+    if decide(error) == "retry":
+        raise error

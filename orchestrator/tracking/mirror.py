@@ -1,0 +1,197 @@
+"""MLflow: a mirror of the run folder that people can browse and compare.
+
+One run for the study, below it one for each arm, below that one for each seed. The driver writes
+all of it, from the run folder: an interrupted or unreachable mirror is made whole by the next
+`dinolab run`, and each (metric, step) is logged once.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Before mlflow is imported: a dead server is a clear line within seconds, not retried for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from trainers.config import TrainConfig, flatten
+from trainers.errors import InputError
+from trainers.runs.reporters import read_records
+from trainers.runs.trial import TrialFolder
+
+MirrorError = MlflowException
+"""What a store that does not answer raises."""
+
+_METRICS_A_BATCH = 1000
+_PARAMETERS_A_BATCH = 100
+_MIRRORED = "dinolab.mirrored_step"
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI when it is set, else a SQLite file in the run root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+class MlflowReporter:
+    """A Reporter (trainers/training/reporter.py) that writes into one MLflow run.
+
+    Takes the summaries; values of single layers and heads stay in `results.parquet`.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.run_id = run_id
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
+    ) -> None:
+        """See Reporter."""
+        self.report_all([(step, metrics)])
+
+    def report_all(self, records: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log several steps in as few requests as can be, and the last of them as a tag."""
+        now = int(time.time() * 1000)
+        entities = [
+            Metric(name, value, now, step)
+            for step, metrics in records
+            for name, value in metrics.items()
+            if "@" not in name
+        ]
+        for start in range(0, len(entities), _METRICS_A_BATCH):
+            batch = entities[start : start + _METRICS_A_BATCH]
+            tags = [RunTag(_MIRRORED, str(batch[-1].step))]
+            self.client.log_batch(self.run_id, metrics=batch, tags=tags)
+
+
+class Mirror:
+    """The MLflow runs of one study.
+
+    Raises InputError when the store cannot be reached or opened.
+    """
+
+    def __init__(self, uri: str, study: str, root: Path) -> None:
+        self.uri = uri
+        self.client = MlflowClient(tracking_uri=uri)
+        try:
+            self.experiment = self._experiment(study, root)
+            self.runs = {
+                self._name(run): run
+                for run in self.client.search_runs([self.experiment], max_results=50_000)
+            }
+        except MlflowException as error:
+            raise InputError(
+                f"MLflow store {uri} cannot be used ({_first_line(error)}); start that server, "
+                "or unset MLFLOW_TRACKING_URI to write beside the runs"
+            ) from error
+        self.study = study
+
+    def _experiment(self, study: str, root: Path) -> str:
+        known = self.client.get_experiment_by_name(study)
+        if known is not None:
+            return str(known.experiment_id)
+        artifacts = None
+        if self.uri.startswith("sqlite:"):
+            artifacts = (root.resolve() / "mlflow-artifacts" / study).as_uri()
+        return str(self.client.create_experiment(study, artifact_location=artifacts))
+
+    @staticmethod
+    def _name(run: Run) -> tuple[str, str]:
+        """What a run mirrors: ("", "") the study, (arm, "") an arm, (arm, key) a trial."""
+        tags = run.data.tags
+        return tags.get("dinolab.arm", ""), tags.get("dinolab.key", "")
+
+    def _run(self, arm: str, key: str, title: str, parent: str | None) -> Run:
+        name = (arm, key)
+        if name not in self.runs:
+            tags = {"dinolab.study": self.study, "dinolab.arm": arm, "dinolab.key": key}
+            if parent is not None:
+                tags[MLFLOW_PARENT_RUN_ID] = parent
+            self.runs[name] = self.client.create_run(self.experiment, tags=tags, run_name=title)
+        return self.runs[name]
+
+    def study_run(self) -> Run:
+        """The run at the top."""
+        return self._run("", "", self.study, None)
+
+    def arm_run(self, arm: str) -> Run:
+        """The run of an arm; it holds means and deviations over seeds."""
+        return self._run(arm, "", arm, self.study_run().info.run_id)
+
+    def sync(self, arm: str, seed: int, folder: TrialFolder) -> None:
+        """Log what the trial's folder holds and its run does not, and how the trial ended."""
+        if not folder.config.exists() or not folder.metrics.exists():
+            return
+        name = (arm, folder.path.name)
+        is_new = name not in self.runs
+        run = self._run(*name, f"{arm} · seed {seed}", self.arm_run(arm).info.run_id)
+        run_id = run.info.run_id
+        if is_new:
+            config = TrainConfig.model_validate_json(folder.config.read_text())
+            parameters = [Param(knob, str(value)) for knob, value in flatten(config).items()]
+            for start in range(0, len(parameters), _PARAMETERS_A_BATCH):
+                batch = parameters[start : start + _PARAMETERS_A_BATCH]
+                self.client.log_batch(run_id, params=batch)
+        mirrored = int(run.data.tags.get(_MIRRORED, -1))
+        records = [r for r in read_records(folder.metrics) if r[0] > mirrored]
+        MlflowReporter(self.client, run_id).report_all(records)
+        if records:
+            run.data.tags[_MIRRORED] = str(records[-1][0])
+        result = folder.finished()
+        if result and run.info.status == "RUNNING":
+            self.client.set_tag(run_id, "dinolab.status", result["status"])
+            if result["reason"]:
+                self.client.set_tag(run_id, "dinolab.reason", result["reason"])
+            status = "FAILED" if result["status"] == "diverged" else "FINISHED"
+            self.client.set_terminated(run_id, status)
+            self.runs[name] = self.client.get_run(run_id)
+
+    def finish(
+        self, table: pd.DataFrame, lock: Mapping[str, Any], artifacts: Iterable[Path], whole: bool
+    ) -> None:
+        """Log each arm's mean and deviation over seeds, and the study's report and files."""
+        last = table[table["layer"].isna() & ~table["metric"].str.startswith("time/")]
+        last = last[last["step"] == last.groupby(["arm", "seed"])["step"].transform("max")]
+        for arm, rows in last.groupby("arm"):
+            run_id = self.arm_run(str(arm)).info.run_id
+            over_seeds = rows.groupby("metric")["value"].agg(["mean", "std", "count"])
+            now = int(time.time() * 1000)
+            entities = [
+                Metric(f"{metric}/{name}", float(value), now, 0)
+                for metric, row in over_seeds.iterrows()
+                for name, value in (("mean", row["mean"]), ("sd", row["std"]))
+                if pd.notna(value)
+            ]
+            for start in range(0, len(entities), _METRICS_A_BATCH):
+                self.client.log_batch(run_id, metrics=entities[start : start + _METRICS_A_BATCH])
+            self.client.set_tag(run_id, "dinolab.seeds", str(rows["seed"].nunique()))
+            self.client.set_tag(run_id, "dinolab.change", str(lock["arms"][arm]["change"]))
+            self._terminate(str(arm), whole)
+        run_id = self.study_run().info.run_id
+        self.client.set_tag(run_id, "dinolab.hypotheses_sha256", lock["hypotheses_sha256"])
+        for path in artifacts:
+            self.client.log_artifact(
+                run_id, str(path), path.parent.name if _is_figure(path) else ""
+            )
+        self._terminate("", whole)
+
+    def _terminate(self, arm: str, whole: bool) -> None:
+        run_id = self.runs[arm, ""].info.run_id
+        self.client.set_terminated(run_id, "FINISHED" if whole else "FAILED")
+
+
+def _is_figure(path: Path) -> bool:
+    return path.parent.name == "figures"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]

@@ -1,0 +1,159 @@
+"""Figures hold what they say, and look the same for the same arm."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from dashboards.figures.forest import (
+    PALETTE,
+    _spread,
+    arm_styles,
+    collapse_panel,
+    every_figure,
+    globality_by_layer,
+    learning_curves,
+    metric_title,
+    paired_seeds,
+    verdict_intervals,
+)
+from dashboards.tables.reading import StudyRun, judged, read_study
+
+MakeStudy = Callable[..., Path]
+
+
+@pytest.fixture
+def study(make_study: MakeStudy) -> StudyRun:
+    return read_study(make_study({("loss_on_patches", 1): "collapsed"}))
+
+
+@pytest.fixture
+def verdicts(study: StudyRun) -> Mapping[str, Any]:
+    return judged(study)
+
+
+def trace(figure: go.Figure, name: str) -> Any:
+    [found] = [trace for trace in figure.data if trace.name == name]
+    return found
+
+
+def texts(figure: go.Figure) -> list[str]:
+    return [annotation.text for annotation in figure.layout.annotations]
+
+
+def test_figures_have_as_many_traces_as_stated(
+    study: StudyRun, verdicts: Mapping[str, Any]
+) -> None:
+    arms, hypotheses, collapse = 3, 3, 3
+    assert len(verdict_intervals(verdicts).data) == 4 * hypotheses
+    assert len(paired_seeds(study, verdicts).data) == 3 * hypotheses
+    assert len(learning_curves(study).data) == 2 * (2 * arms + 1)
+    assert len(globality_by_layer(study).data) == 4 * arms
+    assert len(collapse_panel(study).data) == collapse * (2 * arms + 1)
+
+
+def test_forest_counts_in_smallest_effects(verdicts: Mapping[str, Any]) -> None:
+    figure = verdict_intervals(verdicts)
+    name = "cls_needs_no_position"
+    verdict = verdicts["hypotheses"][name]["verdict"]
+    assert trace(figure, f"{name}: mean").x == (verdict["mean"] / 0.02,)
+    assert trace(figure, f"{name}: interval").x == tuple(x / 0.02 for x in verdict["interval"])
+    assert len(trace(figure, f"{name}: seeds").x) == 6
+    assert f"<b>{verdict['label']}</b>" in texts(figure)
+
+
+def test_forest_says_when_its_axis_is_compressed(verdicts: Mapping[str, Any]) -> None:
+    assert "compressed" not in verdict_intervals(verdicts).layout.xaxis.title.text
+    entry = verdicts["hypotheses"]["loss_on_cls_makes_it_useful"]
+    entry["hypothesis"]["smallest_effect"] = 0.001
+    figure = verdict_intervals(verdicts)
+    assert "compressed" in figure.layout.xaxis.title.text
+    assert {"−1", "0", "1", "100"} <= set(figure.layout.xaxis.ticktext)
+
+
+def test_seed_of_a_collapsed_run_is_a_cross(study: StudyRun, verdicts: Mapping[str, Any]) -> None:
+    points = trace(paired_seeds(study, verdicts), "loss_on_cls_makes_it_useful: loss_on_patches")
+    assert points.marker.symbol.count("x") == 1
+    assert points.marker.symbol.index("x") == 1
+
+
+def test_thick_curve_is_the_mean_of_finished_seeds(study: StudyRun) -> None:
+    figure = learning_curves(study)
+    mean = next(t for t in figure.data if t.name == "loss_on_patches: mean")
+    finished = [study.runs["loss_on_patches", seed].end["knn/cls_top1"] for seed in (0, 2, 3, 4, 5)]
+    assert mean.x == (0, 300, 600)
+    assert mean.y[-1] == pytest.approx(sum(finished) / 5)
+
+
+def test_globality_is_a_mean_over_heads_and_seeds(study: StudyRun) -> None:
+    line = trace(globality_by_layer(study), "baseline: patch, end")
+    values = [
+        study.runs["baseline", seed].end[f"globality/patch/gyration@3.{head}"]
+        for seed in range(6)
+        for head in range(3)
+    ]
+    assert line.x == (1, 2, 3)
+    assert line.y[2] == pytest.approx(sum(values) / 18)
+
+
+def test_an_arm_has_one_colour_everywhere(study: StudyRun, verdicts: Mapping[str, Any]) -> None:
+    colour = arm_styles(study.arms)["loss_on_patches"].colour
+    assert trace(globality_by_layer(study), "loss_on_patches: [CLS], end").line.color == colour
+    pairs = paired_seeds(study, verdicts)
+    assert trace(pairs, "loss_on_cls_makes_it_local: loss_on_patches").marker.color == colour
+    means = [t for t in learning_curves(study).data if t.name == "loss_on_patches: mean"]
+    assert {t.line.color for t in means} == {colour}
+
+
+def test_arms_beyond_the_palette_still_differ() -> None:
+    styles = arm_styles([f"arm_{number}" for number in range(3 * len(PALETTE))])
+    assert len(set(styles.values())) == 3 * len(PALETTE) + 1
+
+
+def test_every_axis_that_shows_has_a_title(study: StudyRun, verdicts: Mapping[str, Any]) -> None:
+    for name in ("verdict_intervals", "learning_curves", "collapse_panel"):
+        figure = every_figure(study, verdicts)[name]
+        *_, last = figure.select_xaxes()
+        assert last.title.text
+        assert all(axis.title.text for axis in figure.select_yaxes() if axis.visible is not False)
+    assert metric_title("knn/cls_top1") == "knn/cls_top1 (share)"
+    assert metric_title("globality/cls/gyration", minus_start=True).endswith("minus step 0")
+
+
+def test_names_are_escaped_for_plotly(make_study: MakeStudy) -> None:
+    hypothesis = {
+        "metric": "knn/cls_top1",
+        "contrast": ["loss_on_patches", "baseline"],
+        "direction": "falls",
+        "smallest_effect": 0.05,
+    }
+    study = read_study(make_study(hypotheses={"<a href='x'>": hypothesis}))
+    for figure in every_figure(study, judged(study)).values():
+        assert not any("<a" in text for text in texts(figure))
+
+
+def test_labels_keep_their_distance_and_stay_inside() -> None:
+    moved = _spread({"a": 0.0, "b": 0.01, "c": 0.02, "d": 0.9}, 0.1, low=0.0, high=1.0)
+    heights = sorted(moved.values())
+    assert all(b - a >= 0.1 - 1e-12 for a, b in itertools.pairwise(heights))
+    assert heights[0] >= 0
+    assert moved["d"] == 0.9
+
+
+def test_figures_without_any_value_say_so(make_study: MakeStudy) -> None:
+    study = read_study(make_study(otherwise="missing"))
+    figures = every_figure(study, judged(study))
+    assert "no finished pair" in texts(figures["verdict_intervals"])
+    assert "no pair of values" in texts(figures["paired_seeds"])
+    assert "knn/cls_top1 was not measured yet" in texts(figures["learning_curves"])
+    assert "Globality by layer was not measured yet." in texts(figures["globality_by_layer"])
+    assert "Collapse diagnostics were not measured yet." in texts(figures["collapse_panel"])
+
+
+def test_figures_without_hypotheses_say_so(make_study: MakeStudy) -> None:
+    study = read_study(make_study(hypotheses={}))
+    figures = every_figure(study, judged(study))
+    assert texts(figures["verdict_intervals"]) == ["No hypotheses were declared."]

@@ -1,0 +1,269 @@
+"""The report is one page that needs nothing else, and tells what is missing."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dashboards.study.report import write_figures, write_report
+from dashboards.tables.reading import write_verdicts
+from tests.dashboards.conftest import trial_key
+
+MakeStudy = Callable[..., Path]
+
+FIGURES = (
+    "verdict_intervals",
+    "paired_seeds",
+    "learning_curves",
+    "globality_by_layer",
+    "collapse_panel",
+)
+SECTIONS = [
+    "Verdicts",
+    "Differences and their intervals",
+    "Seed by seed",
+    "Gates",
+    "Learning curves",
+    "Globality by layer",
+    "Collapse panel",
+    "Arms",
+    "Values by seed",
+    "Data set",
+    "What this cannot say",
+    "Provenance",
+]
+VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Text, addresses, scripts, styles, headings and plots of a page whose tags match."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.addresses: list[str] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.headings: list[str] = []
+        self.drawn: set[str] = set()
+        self.words: list[str] = []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.addresses += [
+            values[name] or "" for name in ("src", "href", "srcset", "data") if name in values
+        ]
+        if tag == "script":
+            self.scripts.append("")
+        if tag == "svg" and "main-svg" in (values.get("class") or ""):
+            self.drawn |= {str(outer["id"]) for _, outer in self.open if outer.get("id")}
+        if tag in ("td", "th", "dt", "dd"):
+            self.words.append(" ")
+        if tag not in VOID:
+            self.open.append((tag, values))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        inside = self.open[-1][0] if self.open else ""
+        if inside == "script":
+            self.scripts[-1] += data
+        elif inside == "style":
+            self.styles.append(data)
+        else:
+            self.words.append(data)
+        if inside == "h2":
+            self.headings.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def page(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_report_has_its_sections_in_order(make_study: MakeStudy) -> None:
+    report = page(make_study())
+    assert report.headings == SECTIONS
+    assert not report.open
+    assert "18 of 18 runs finished." in report.text
+
+
+def test_report_fetches_nothing(make_study: MakeStudy) -> None:
+    report = page(make_study())
+    assert report.addresses == ["data:,"]
+    assert not any("url(" in style or "@import" in style for style in report.styles)
+
+
+def test_report_holds_plotly_once(make_study: MakeStudy) -> None:
+    report = page(make_study())
+    large = [script for script in report.scripts if len(script) > 1_000_000]
+    assert len(large) == 1
+    calls = [script for script in report.scripts if "Plotly.newPlot" in script]
+    assert len([script for script in calls if script not in large]) == len(FIGURES)
+
+
+def test_report_names_what_did_not_finish(make_study: MakeStudy) -> None:
+    report = page(
+        make_study(
+            {
+                ("baseline", 3): "missing",
+                ("cls_position_none", 4): "failed",
+                ("loss_on_patches", 1): "collapsed",
+                ("loss_on_patches", 2): "diverged",
+            }
+        )
+    )
+    assert "14 of 18 runs finished; 1 missing, 1 failed, 1 collapsed, 1 diverged." in report.text
+    for row in (
+        "baseline 3 missing not started",
+        "cls_position_none 4 failed worker lost: <out of memory>",
+        "loss_on_patches 1 collapsed target entropy 0.01 is below 0.05",
+        "loss_on_patches 2 diverged loss is not a number",
+    ):
+        assert row in report.text
+    assert "missed: no value at seed 3" in report.text
+
+
+def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
+    folder = make_study()
+    assert "in no mean" not in write_report(folder).read_text()
+    for seed, share in ((1, 0.125), (3, 0.0625), (4, 0.0)):
+        records = folder / "trials" / trial_key("loss_on_patches", seed) / "metrics.jsonl"
+        lines = records.read_text().splitlines()
+        last = json.loads(lines[-1])
+        last["metrics"] |= {"globality/patch/undefined": share}
+        records.write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
+    text = write_report(folder).read_text()
+    table = text[text.index("in no mean") :]
+    table = table[: table.index("</table>")]
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table.replace("<wbr>", ""))
+    assert cells[-4:] == ["loss_on_patches", "1, 3", "globality/patch", "12.50%"]
+
+
+def test_an_arm_that_collapsed_everywhere_is_reported(make_study: MakeStudy) -> None:
+    report = page(make_study({("loss_on_patches", seed): "collapsed" for seed in range(6)}))
+    assert "12 of 18 runs finished; 6 collapsed." in report.text
+    assert "loss_on_patches 0, 1, 2, 3, 4, 5 collapsed" in report.text
+    assert "loss_on_patches 6 collapsed" in report.text
+
+
+def test_report_without_any_finished_run(make_study: MakeStudy) -> None:
+    report = page(make_study(otherwise="missing"))
+    assert "0 of 18 runs finished; 18 missing." in report.text
+    assert "3 hypotheses: 3 failed." in report.text
+    assert report.headings == SECTIONS
+
+
+def test_report_with_half_written_runs(make_study: MakeStudy) -> None:
+    report = page(make_study(otherwise="running"))
+    assert "not finished, last record at step 240" in report.text
+
+
+def test_report_without_hypotheses(make_study: MakeStudy) -> None:
+    assert "No hypotheses were declared." in page(make_study(hypotheses={})).text
+
+
+def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
+    attack = "</script><script>alert(1)</script>"
+    hypothesis = {
+        "claim": attack,
+        "rationale": attack,
+        "metric": "knn/cls_top1",
+        "contrast": ["loss_on_patches", "baseline"],
+        "direction": "falls",
+        "smallest_effect": 0.05,
+    }
+    folder = make_study(hypotheses={f"h{attack}": hypothesis})
+    report = page(folder)
+    assert not any(script.strip() == "alert(1)" for script in report.scripts)
+    assert report.text.count(attack) == 3
+    assert len(report.scripts) == 1 + len(FIGURES)
+    assert "broken & <odd>.png" in report.text
+
+
+def test_report_shows_what_differs_between_arms(make_study: MakeStudy) -> None:
+    text = page(make_study()).text
+    assert 'model.cls_position: "learned" → "none"' in text
+    assert "90,952 (-0.05%)" in text
+    assert "loss.cls: 1.0 → 0.0" in text
+
+
+def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
+    text = page(make_study()).text
+    assert "supported cls_needs_no_position" in text
+    assert "is inside ±0.02" in text
+    for part in ("ab" * 32, "cd" * 32, "0123456789abcdef", "torch 2.11.0", "2025-11-23"):
+        assert part in text
+
+
+def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:
+    folder = make_study()
+    path = write_verdicts(folder)
+    assert "was written from other runs" not in page(folder).text
+    written = json.loads(path.read_text())
+    written["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] = "refuted"
+    path.write_text(json.dumps(written))
+    assert "was written from other runs" in page(folder).text
+
+
+def test_report_is_the_same_each_time(make_study: MakeStudy) -> None:
+    folder = make_study()
+    assert write_report(folder).read_bytes() == write_report(folder).read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+def test_figures_are_pages_of_their_own(make_study: MakeStudy) -> None:
+    folder = make_study()
+    paths = write_figures(folder)
+    assert [path.stem for path in paths] == list(FIGURES)
+    for path in paths:
+        assert path.parent == folder / "figures"
+        figure = Page(path.read_text(encoding="utf-8"))
+        assert figure.addresses == []
+        assert sum(len(script) > 1_000_000 for script in figure.scripts) == 1
+
+
+def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not on the PATH")
+    report = write_report(make_study({("loss_on_patches", 1): "collapsed"}))
+    shown = subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'browser'}",
+            "--virtual-time-budget=8000",
+            "--dump-dom",
+            report.as_uri(),
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    assert Page(shown.stdout).drawn >= set(FIGURES)

@@ -1,0 +1,274 @@
+"""A run folder is read as it is: values, names, and what is missing."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from dashboards.names import split_metric
+from dashboards.tables.reading import (
+    COLUMNS,
+    judge_study,
+    long_table,
+    read_lock,
+    read_study,
+    study_runs,
+    write_results,
+    write_verdicts,
+)
+from trainers.errors import InputError
+
+MakeStudy = Callable[..., Path]
+
+ENDINGS = {
+    ("baseline", 3): "missing",
+    ("cls_position_none", 4): "failed",
+    ("cls_position_none", 5): "running",
+    ("loss_on_patches", 1): "collapsed",
+    ("loss_on_patches", 2): "diverged",
+}
+
+
+def change_lock(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "study.lock.json"
+    lock = json.loads(path.read_text())
+    change(lock)
+    path.write_text(json.dumps(lock))
+
+
+def test_table_has_exactly_the_nine_columns(make_study: MakeStudy) -> None:
+    study = read_study(make_study())
+    assert tuple(study.table.columns) == COLUMNS
+    kinds = {name: str(kind) for name, kind in study.table.dtypes.items()}
+    assert kinds["layer"] == kinds["head"] == "Int64"
+    assert kinds["seed"] == kinds["step"] == "int64"
+    assert kinds["value"] == "float64"
+
+
+@pytest.mark.parametrize(
+    ("key", "parts"),
+    [
+        ("globality/cls/gyration@2.1", ("globality/cls/gyration", 2, 1, "cls")),
+        ("globality/patch/gyration@11", ("globality/patch/gyration", 11, None, "patch")),
+        ("globality/patch/gyration", ("globality/patch/gyration", None, None, "patch")),
+        ("globality/contrast/gyration", ("globality/contrast/gyration", None, None, None)),
+        ("knn/cls_top1", ("knn/cls_top1", None, None, None)),
+        ("loss/cls", ("loss/cls", None, None, None)),
+    ],
+)
+def test_name_of_a_detail_is_split(key: str, parts: tuple[object, ...]) -> None:
+    assert split_metric(key) == parts
+
+
+def test_name_with_a_bad_detail_is_refused() -> None:
+    with pytest.raises(InputError, match=r"name@layer\.head"):
+        split_metric("globality/cls/gyration@last")
+
+
+def test_details_keep_their_values(make_study: MakeStudy) -> None:
+    folder = make_study()
+    table = read_study(folder).table
+    row = table[
+        (table["arm"] == "baseline")
+        & (table["seed"] == 2)
+        & (table["step"] == 600)
+        & (table["metric"] == "globality/cls/gyration")
+        & (table["layer"] == 2)
+        & (table["head"] == 1)
+    ]
+    lock = read_lock(folder)
+    [key] = [t["key"] for t in lock["trials"] if (t["arm"], t["seed"]) == ("baseline", 2)]
+    lines = (folder / "trials" / key / "metrics.jsonl").read_text().splitlines()
+    expected = json.loads(lines[-1])["metrics"]["globality/cls/gyration@2.1"]
+    assert row["value"].tolist() == [expected]
+    assert row["token"].tolist() == ["cls"]
+
+
+def test_absent_details_are_empty(make_study: MakeStudy) -> None:
+    table = read_study(make_study()).table
+    rows = table[table["metric"] == "knn/cls_top1"]
+    assert not rows.empty
+    assert rows[["layer", "head", "token"]].isna().all(axis=None)
+
+
+def test_rows_are_in_order_of_arm_seed_step_and_name(make_study: MakeStudy) -> None:
+    study = read_study(make_study())
+    table = study.table.assign(arm=study.table["arm"].map(study.arms.index))
+    for name in ("layer", "head"):
+        table[name] = table[name].fillna(-1)
+    keys = ["arm", "seed", "step", "metric", "layer", "head"]
+    pd.testing.assert_frame_equal(
+        table.sort_values(keys, kind="stable").reset_index(drop=True), table
+    )
+
+
+def test_results_do_not_depend_on_when_they_are_written(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    folder = make_study(root=tmp_path / "one")
+    first = write_results(read_study(folder)).read_bytes()
+    second = write_results(read_study(folder)).read_bytes()
+    other = make_study(root=tmp_path / "two", reverse=True)
+    assert first == second
+    assert write_results(read_study(other)).read_bytes() == first
+    assert not list(folder.glob(".*"))
+
+
+def test_results_come_back_without_pandas_metadata(make_study: MakeStudy) -> None:
+    study = read_study(make_study(ENDINGS))
+    table = pq.read_table(write_results(study))
+    assert tuple(table.column_names) == COLUMNS
+    assert b"pandas" not in (table.schema.metadata or {})
+    assert table["value"].to_pylist() == study.table["value"].tolist()
+    layers = [None if layer is pd.NA else layer for layer in study.table["layer"]]
+    assert table["layer"].to_pylist() == layers
+    assert set(table["token"].to_pylist()) == {None, "cls", "patch"}
+
+
+def test_a_value_that_is_no_number_stays_one(make_study: MakeStudy) -> None:
+    folder = make_study()
+    [path, *_] = sorted(folder.glob("trials/*/metrics.jsonl"))
+    with path.open("a") as file:
+        file.write('{"step": 600, "metrics": {"loss/odd": NaN}}\n')
+    table = pq.read_table(write_results(read_study(folder))).to_pydict()
+    [value] = [
+        value
+        for metric, value in zip(table["metric"], table["value"], strict=True)
+        if metric == "loss/odd"
+    ]
+    assert math.isnan(value)
+
+
+def test_runs_say_how_they_ended(make_study: MakeStudy) -> None:
+    folder = make_study(ENDINGS)
+    runs = study_runs(read_lock(folder), folder)
+    assert len(runs) == 18
+    assert {place: runs[place].status for place in ENDINGS} == {
+        ("baseline", 3): "missing",
+        ("cls_position_none", 4): "failed",
+        ("cls_position_none", 5): "missing",
+        ("loss_on_patches", 1): "collapsed",
+        ("loss_on_patches", 2): "diverged",
+    }
+    assert runs["baseline", 3].reason == "not started"
+    assert runs["cls_position_none", 4].reason == "worker lost: <out of memory>"
+    assert runs["cls_position_none", 5].reason == "not finished, last record at step 240"
+    assert {run.status for place, run in runs.items() if place not in ENDINGS} == {"finished"}
+
+
+def test_runs_have_values_of_step_0_and_the_last_step(make_study: MakeStudy) -> None:
+    folder = make_study(ENDINGS)
+    run = study_runs(read_lock(folder), folder)["baseline", 0]
+    table = long_table(read_lock(folder), folder)
+    mine = table[(table["arm"] == "baseline") & (table["seed"] == 0)]
+    top = mine[mine["metric"] == "knn/cls_top1"].set_index("step")["value"]
+    assert run.start["knn/cls_top1"] == top[0]
+    assert run.end["knn/cls_top1"] == top[600]
+    assert "globality/cls/gyration@2.1" in run.end
+
+
+def test_a_run_that_stopped_early_has_no_last_values(make_study: MakeStudy) -> None:
+    folder = make_study(ENDINGS)
+    runs = study_runs(read_lock(folder), folder)
+    assert not runs["loss_on_patches", 2].end
+    assert runs["loss_on_patches", 1].end
+
+
+def test_a_step_recorded_again_counts_once(make_study: MakeStudy) -> None:
+    folder = make_study()
+    before = read_study(folder).table
+    for path in folder.glob("trials/*/metrics.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:10] + lines[5:]))
+    pd.testing.assert_frame_equal(read_study(folder).table, before)
+
+
+def test_arms_that_share_a_trial_share_its_values(make_study: MakeStudy) -> None:
+    folder = make_study()
+
+    def share(lock: dict[str, Any]) -> None:
+        keys = {t["seed"]: t["key"] for t in lock["trials"] if t["arm"] == "baseline"}
+        for trial in lock["trials"]:
+            if trial["arm"] == "cls_position_none":
+                trial["key"] = keys[trial["seed"]]
+
+    change_lock(folder, share)
+    study = read_study(folder)
+    assert study.runs["baseline", 1] == study.runs["cls_position_none", 1]
+    counts = study.table["arm"].value_counts()
+    assert counts["baseline"] == counts["cls_position_none"]
+
+
+def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
+    folder = make_study()
+    written = json.loads(write_verdicts(folder).read_text())
+    assert written == judge_study(folder)
+    assert written["study"] == "why_cls_is_global"
+    assert list(written["hypotheses"]) == list(read_lock(folder)["resolved"]["hypotheses"])
+    verdict = written["hypotheses"]["cls_needs_no_position"]["verdict"]
+    assert verdict["label"] == "supported"
+    assert verdict["n"] == 6
+
+
+def test_gates_agree_with_the_verdicts(make_study: MakeStudy) -> None:
+    folder = make_study()
+    gate = judge_study(folder)["gates"]["learned"]["arms"]["baseline"]
+    assert gate["passed"]
+    assert gate["mean"] == pytest.approx(0.39, abs=0.02)
+    change_lock(folder, lambda lock: lock["resolved"]["gates"]["learned"].update(at_least=0.9))
+    judged = judge_study(folder)
+    assert not judged["gates"]["learned"]["arms"]["baseline"]["passed"]
+    assert judged["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] == "failed"
+
+
+def test_a_folder_without_a_lock_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a run folder"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lock: lock.pop("trials"), "'trials' is missing"),
+        (lambda lock: lock["resolved"].pop("seeds"), "'resolved.seeds' is missing"),
+        (lambda lock: lock["trials"].pop(), "no trial for arm 'loss_on_patches', seed 5"),
+        (lambda lock: lock["trials"][0].update(key="../../other"), "not a trial key"),
+        (lambda lock: lock["resolved"]["gates"]["learned"].update(arms=["gone"]), "arm 'gone'"),
+        (
+            lambda lock: lock["resolved"]["hypotheses"]["cls_needs_no_position"].pop("metric"),
+            "metric",
+        ),
+    ],
+)
+def test_a_corrupt_lock_is_refused_in_one_line(
+    make_study: MakeStudy, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    folder = make_study()
+    change_lock(folder, change)
+    with pytest.raises(InputError, match="corrupt") as caught:
+        read_study(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("study.lock.json", "{"),
+        ("study.lock.json", "[]"),
+        ("result.json", '{"status": "won"}'),
+        ("metrics.jsonl", 'no\n{"step": 0, "metrics": {}}\n'),
+    ],
+)
+def test_a_corrupt_file_is_named(make_study: MakeStudy, name: str, text: str) -> None:
+    folder = make_study()
+    path = next(folder.rglob(name))
+    path.write_text(text)
+    with pytest.raises(InputError, match="is corrupt") as caught:
+        read_study(folder)
+    assert str(path) in str(caught.value)

@@ -1,0 +1,340 @@
+"""The command line: help that is enough, one line for bad input."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.study.loading import StudyFile
+from orchestrator.cli import studies as cli
+
+COMMANDS = [
+    "run",
+    "plan",
+    "report",
+    "list",
+    "new",
+    "train",
+    "eval",
+    "ui",
+    "schema",
+    "ingest",
+    "measure",
+]
+EXAMPLE = Path(__file__).parent.parent.parent.parent / "examples" / "my_ablation"
+
+
+@pytest.fixture
+def dinolab(monkeypatch, capsys):
+    """Runs `dinolab` in this process: exit code, output and errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dinolab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(dinolab, command):
+    code, out, _ = dinolab(command, "--help")
+    assert code == 0
+    assert f"Usage: dinolab {command}" in out
+    assert len(out) > 200
+
+
+def test_help_names_every_command_and_the_exit_codes(dinolab):
+    code, out, _ = dinolab("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+    assert "130 interrupted" in out
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("ablations", ["cls_position_tied", "loss_on_patches"]),
+        ("recipes", ["digits_tiny"]),
+        ("datasets", ["digits", "1,797"]),
+        ("metrics", ["globality/cls/gyration", "knn/patch_top1", "collapse/target_entropy"]),
+        ("studies", ["demo.yaml"]),
+        ("knobs", ["model.cls_position", "optimizer.learning_rate"]),
+    ],
+)
+def test_lists_name_what_there_is(dinolab, what, names):
+    code, out, _ = dinolab("list", what)
+    assert code == 0
+    assert all(name in out for name in names)
+
+
+def test_the_schema_is_printed_for_editors(dinolab):
+    code, out, _ = dinolab("schema")
+    assert code == 0
+    assert json.loads(out) == StudyFile.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["list", "things"], "list things: no such list (allowed: ablations, recipes"),
+        (["train", "digit_tiny"], "did you mean digits_tiny?"),
+        (["train", "digits_tiny", "--set", "steps"], "must be KNOB=VALUE"),
+        (["train", "digits_tiny", "--set", "step=4"], "step: no such knob; did you mean steps?"),
+        (["report", "nowhere"], "nowhere"),
+        (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
+        (["eval", "."], "holds no state.safetensors"),
+        (["new", "ablation", "My-Own"], "new ablation My-Own: a name is lower-case letters"),
+        (["new", "ablation", "sinkhorn"], "new ablation sinkhorn: the catalogue has one"),
+        (["new", "recipe", "mine"], "new recipe: no such thing (allowed: ablation)"),
+        (["list", "ablations", "--ablations", "nowhere"], "--ablations nowhere is no .py file"),
+        (["list", "knobs", "--ablations", "."], "--ablations belongs to `list ablations` alone"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(dinolab, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = dinolab(*arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [("nowhere", "No such file"), ("file.txt", "Not a directory"), ("empty", "empty")],
+)
+def test_data_that_cannot_be_used_is_one_line(dinolab, mini, tmp_path, data, line):
+    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    code, _, err = dinolab("run", mini, "--root", tmp_path / "runs", "--data", tmp_path / data)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "runs" / "mini").exists()
+
+
+def test_a_root_that_cannot_be_written_is_one_line(dinolab, mini, tmp_path):
+    # Not a question of permissions, which do not bind everyone: a file stands in the way.
+    (tmp_path / "runs").write_text("x")
+    code, _, err = dinolab("run", mini, "--root", tmp_path / "runs")
+    assert code == 2
+    assert "cannot be written" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_workers_must_divide_the_batch(dinolab, mini, tmp_path):
+    code, _, err = dinolab("run", mini, "--root", tmp_path / "runs", "--workers", 3)
+    assert code == 2
+    assert "batch_size 16 does not divide by 3 workers" in err
+
+
+def test_a_plan_shows_everything_and_trains_nothing(dinolab, mini, tmp_path):
+    code, out, _ = dinolab("plan", mini, "--root", tmp_path / "runs")
+    assert code == 0
+    for part in ("model.cls_position: learned → none", "loss.cls: 1.0 → 0.0", "parameters",
+                 "6 runs, 0 finished, 6 to train: about", "none_is_equivalent"):  # fmt: skip
+        assert part in out
+    assert not (tmp_path / "runs" / "mini").exists()
+
+
+def test_a_plan_says_what_else_differs_and_what_the_seeds_can_decide(dinolab, mini, tmp_path):
+    text = mini.read_text().replace("seeds: 2", "seeds: 8")
+    (tmp_path / "eight.yaml").write_text(text.replace("name: mini", "name: eight"))
+    code, out, _ = dinolab("plan", tmp_path / "eight.yaml", "--root", tmp_path / "runs")
+    assert code == 0
+    for part in ("-48 parameters", "[CLS] starts less far from 0", "loss on: 1 cls → 1 patches",
+                 "training FLOPs a step: ×", "GFLOPs a step",
+                 "power: 8 seeds show that equal arms differ by less than 0.05"):  # fmt: skip
+        assert part in out
+
+
+def test_the_example_of_an_own_ablation_is_planned_as_its_readme_says(
+    dinolab, tmp_path, monkeypatch
+):
+    line = next(
+        line
+        for line in (EXAMPLE / "README.md").read_text().splitlines()
+        if line.startswith("dinolab plan")
+    )
+    monkeypatch.chdir(EXAMPLE.parent.parent)
+    code, out, err = dinolab(*line.split()[1:], "--root", tmp_path / "runs")
+    assert code == 0, err
+    for part in ("model.cls_tied_patch: [0, 0] → [3, 3]", "cls_position_tied",
+                 "the position of that patch is trained", "24 runs, 0 finished"):  # fmt: skip
+        assert part in out
+
+
+def test_own_ablations_are_listed_with_where_they_come_from(dinolab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, _ = dinolab("new", "ablation", "mine", "--out", "own")
+    assert code == 0
+    code, out, err = dinolab("list", "ablations", "--ablations", "own")
+    assert code == 0, err
+    assert "own/mine.py" in out
+    assert "catalogue" in out
+
+
+def test_a_new_ablation_says_how_to_use_it_and_is_not_written_twice(dinolab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = dinolab("new", "ablation", "mine")
+    assert code == 0
+    assert "mine.py: change it, then name mine in a study and give --ablations mine.py" in out
+    before = (tmp_path / "mine.py").read_text()
+    code, out, err = dinolab("new", "ablation", "mine")
+    assert code == 2
+    assert "mine.py is there already" in err
+    assert (tmp_path / "mine.py").read_text() == before
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "report"])
+def test_a_broken_file_of_ablations_is_one_line(dinolab, tmp_path, command):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_the_kind")
+    study = tmp_path / "study.yaml"
+    study.write_text("name: a\nrecipe: digits_tiny\nseeds: 6\narms: [broken]\n")
+    code, out, err = dinolab(command, study, "--root", tmp_path / "runs", "--ablations", broken)
+    assert code == 2
+    assert f"{broken} cannot be imported: ModuleNotFoundError" in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
+    root = tmp_path / "runs"
+    arguments = ["train", "digits_tiny", "--root", root, "--set", "steps=4",
+                 "--set", "evaluation.every=4", "--set", "log_every=2"]  # fmt: skip
+    code, out, err = dinolab(*arguments)
+    assert code == 0, err
+    assert "step 4/4  loss/total" in out
+    (result,) = root.glob("train/trials/*/result.json")
+    before = result.stat().st_mtime_ns
+    code, out, _ = dinolab(*arguments)
+    assert code == 0
+    assert "finished already: nothing to train" in out
+    assert result.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a run that was saved at step 0."""
+    from trainers.config import TrainConfig
+    from trainers.system.world import World
+    from trainers.training import checkpoint
+    from trainers.training.state import TrainState
+
+    config = TrainConfig()
+    folder, alone = tmp_path / "trial", World.alone()
+    checkpoint.save(TrainState.fresh(config, alone), config, folder / "checkpoint", alone)
+    (folder / "config.json").write_text(config.model_dump_json())
+    return folder
+
+
+def test_a_checkpoint_is_measured_and_explained(dinolab, saved, tmp_path):
+    from trainers.metrics import EVALUATED
+
+    arguments = ["--set", "evaluation.knn_neighbours=5", "--root", tmp_path / "runs"]
+    code, out, err = dinolab("eval", saved, *arguments, "--json", tmp_path / "metrics.json")
+    assert code == 0, err
+    assert "step 0 of 600, digits: 1797 images, 359 held out, on " in out
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert {name for name in EVALUATED if "register" not in name} <= set(written["metrics"])
+    assert "globality/cls/gyration@1.1" in written["metrics"]
+    assert written["evaluation"]["knn_neighbours"] == 5
+    for name in ("linear_probe/cls_top1", "position_probe/r2", "knn/cls_top1"):
+        (line,) = (line for line in out.splitlines() if name in line)
+        assert f"{written['metrics'][name]:.4f}" in line
+    assert "share of the variance of row and column" in out
+
+
+def test_a_checkpoint_is_measured_on_other_images(dinolab, saved, tmp_path):
+    from PIL import Image
+
+    for number in range(8):
+        place = tmp_path / "images" / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 14), (30 * number, 9, 99)).save(place / f"{number}.png")
+    code, out, err = dinolab("eval", saved, "--data", tmp_path / "images", "--root", tmp_path / "r")
+    assert code == 0, err
+    assert "8 images, 2 held out" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--set", "evaluation.knn=3"], "evaluation.knn: no such knob"),
+        (["--set", "model.depth=3"], "model.depth: a trained network can only be measured"),
+        (["--set", "evaluation.knn_neighbours=0"], "evaluation.knn_neighbours"),
+        (["--json", "nowhere/metrics.json"], "--json nowhere/metrics.json: there is no folder"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_measurement_that_cannot_be_made_is_one_line(
+    dinolab, saved, tmp_path, monkeypatch, arguments, line
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = dinolab("eval", saved, *arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("what", ["config", "other", "torn"])
+def test_a_run_folder_that_is_broken_is_one_line(dinolab, saved, what):
+    config = saved / "config.json"
+    lines = {"config": "no config.json", "other": "another configuration", "torn": "cannot be read"}
+    if what == "config":
+        config.unlink()
+    elif what == "other":
+        config.write_text(config.read_text().replace('"seed":0', '"seed":1'))
+    else:
+        (saved / "checkpoint" / "state.safetensors").write_bytes(b"torn")
+    code, _, err = dinolab("eval", saved)
+    assert code == 2
+    assert lines[what] in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "mini"
+    shutil.copytree(finished[0] / "mini", folder)
+    for name in ("report.html", "results.parquet", "verdicts.json"):
+        (folder / name).unlink()
+    code, out, _ = dinolab("report", folder)
+    assert code == 0
+    assert "INCONCLUSIVE" in out
+    for name in ("report.html", "results.parquet", "verdicts.json"):
+        assert (folder / name).exists()
+    again = (folder / "results.parquet").read_bytes()
+    assert again == (finished[0] / "mini" / "results.parquet").read_bytes()
+
+
+def test_the_ui_needs_a_store(dinolab, tmp_path):
+    code, _, err = dinolab("ui", "--root", tmp_path)
+    assert code == 2
+    assert "has no MLflow store yet" in err
+
+
+def test_a_ray_job_writes_below_home_and_not_into_its_temporary_copy(monkeypatch, tmp_path, capsys):
+    from pathlib import Path
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    console = cli._console()
+    assert cli._root(Path("runs"), console) == tmp_path / "runs"
+    assert f"run root {tmp_path / 'runs'}" in capsys.readouterr().out
+    assert cli._root(Path("/shared"), console) == Path("/shared")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    monkeypatch.chdir(tmp_path)
+    assert cli._root(Path("here"), console) == tmp_path / "here"

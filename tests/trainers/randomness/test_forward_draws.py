@@ -1,0 +1,80 @@
+"""Chance in a forward pass: keyed by image, epoch and view, and distributed as stated."""
+
+import scipy.stats
+import torch
+
+from trainers.config import LossConfig, ModelConfig
+from trainers.randomness.forward_draws import ForwardDraws, drop_path, keyed, masks, wandering_cls
+
+MANY = torch.arange(4000)
+FIRST = torch.zeros_like(MANY)
+
+
+def source(purpose="test", identifiers=MANY, epochs=FIRST, views=range(1), seed=0):
+    return keyed(seed, purpose, identifiers, epochs, views)
+
+
+def test_draws_belong_to_an_image_an_epoch_a_view_a_purpose_and_a_seed():
+    images = torch.tensor([5, 9])
+    both = source(identifiers=images, epochs=torch.tensor([0, 1]), views=range(2)).uniform(3)
+    alone = source(identifiers=images[1:], epochs=torch.tensor([1]), views=range(2)).uniform(3)
+    assert torch.equal(both.unflatten(0, (2, 2))[:, 1], alone)
+    later = source(identifiers=images[1:], epochs=torch.tensor([1]), views=range(1, 2)).uniform(3)
+    assert torch.equal(alone[1:], later)
+    changed = [
+        source("other", images[:1]).uniform(3),
+        source("test", images[:1], seed=1).uniform(3),
+        source("test", images[:1], torch.tensor([1])).uniform(3),
+        source("test", images[:1]).uniform(3),
+        source("test", images[1:]).uniform(3),
+    ]
+    assert len({tuple(one.flatten().tolist()) for one in changed}) == len(changed)
+
+
+def test_drop_path_rises_linearly_with_depth_and_keeps_the_mean():
+    model = ModelConfig(depth=5, drop_path=0.4)
+    keep = drop_path(source(), model)
+    assert keep.shape == (4000, 5, 2)
+    for block in range(5):
+        chance = 0.4 * block / 4
+        values = keep[:, block].flatten()
+        kept = values[values != 0]
+        torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - chance)))
+        dropped = int((values == 0).sum())
+        if chance:
+            assert scipy.stats.binomtest(dropped, 8000, chance).pvalue > 1e-3
+        else:
+            assert dropped == 0
+    assert drop_path(source(), ModelConfig()) is None
+
+
+def test_masks_hide_a_uniform_share_of_uniform_patches_in_some_rows():
+    loss = LossConfig(mask_share=(0.2, 0.6), mask_probability=0.5)
+    hidden = masks(source(), loss, (5, 8))
+    counts = hidden.sum(1)
+    some = counts > 0
+    assert scipy.stats.binomtest(int(some.sum()), 4000, 0.5).pvalue > 1e-3
+    assert counts[some].min() >= 8
+    assert counts[some].max() <= 24
+    # Of 16 whole steps of the share, the two at the ends are half as likely.
+    expected = torch.full((17,), 1 / 16)
+    expected[[0, -1]] /= 2
+    found = counts[some].sub(8).bincount(minlength=17)
+    assert scipy.stats.chisquare(found, expected * some.sum()).pvalue > 1e-3
+    places = hidden.sum(0)
+    assert scipy.stats.chisquare(places).pvalue > 1e-3
+
+
+def test_a_wandering_cls_visits_every_patch_alike():
+    visited = wandering_cls(source(), ModelConfig(cls_position="random"), (4, 4))
+    assert scipy.stats.chisquare(visited.bincount(minlength=16)).pvalue > 1e-3
+    assert wandering_cls(source(), ModelConfig(), (4, 4)) is None
+    assert wandering_cls(source(), ModelConfig(cls=False, cls_position="random"), (4, 4)) is None
+
+
+def test_some_rows_of_draws_are_those_rows():
+    draws = ForwardDraws(keep=torch.rand(4, 2, 2), cls_patch=torch.arange(4))
+    some = draws.rows(torch.tensor([2, 0]))
+    assert torch.equal(some.keep, draws.keep[[2, 0]])
+    assert some.cls_patch.tolist() == [2, 0]
+    assert some.mask is None

@@ -1,0 +1,162 @@
+"""How the mathematics is computed changes its cost, not what it says."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.trainers.training.workers import Job, records_and_held, run_group
+from trainers.config import override
+from trainers.system.world import World
+from trainers.training import checkpoint
+from trainers.training.loop import train
+from trainers.training.state import TrainState
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+EVERYTHING = {
+    "loss.patches": 0.5, "loss.dense": 0.3, "loss.masked": 0.4, "loss.fixed_patch": 0.2,
+    "loss.register_token": 0.3, "model.registers": 2, "model.drop_path": 0.2,
+    "model.cls_position": "random", "loss.labels": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def losses(images, recorder, tmp_path):
+    """The records of each step of a run alone."""
+
+    def of(config, name="run", resume_from=None):
+        one = recorder()
+        train(
+            config,
+            images=images,
+            world=ALONE,
+            reporter=one,
+            checkpoints=tmp_path / name,
+            resume_from=resume_from,
+        )
+        return of_steps(one.records)
+
+    return of
+
+
+def of_steps(records):
+    return [metrics for _, metrics in records if "loss/total" in metrics]
+
+
+def same_to_rounding(ours, theirs, relative=2e-5):
+    assert len(ours) == len(theirs) > 0
+    for one, two in zip(ours, theirs, strict=True):
+        assert one["data/chain"] == two["data/chain"]
+        for name in one:
+            if name.startswith("loss/") and not name.endswith("_kl"):
+                assert two[name] == pytest.approx(one[name], rel=relative, abs=1e-6), name
+
+
+@pytest.mark.parametrize("change", [{}, EVERYTHING, {"targets.kind": "sinkhorn", **EVERYTHING}])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, losses, change, parts):
+    config = override(tiny, change)
+    whole = losses(config)
+    same_to_rounding(whole, losses(override(config, {"compute.accumulate": parts}), "parts"))
+
+
+def test_accumulation_moves_center_and_teacher_once_a_step(tiny, losses, tmp_path):
+    losses(tiny, "whole")
+    losses(override(tiny, {"compute.accumulate": 4}), "parts")
+    saved = [
+        safetensors.torch.load_file(tmp_path / name / checkpoint.FILE_NAME)
+        for name in ("whole", "parts")
+    ]
+    for name, tensor in saved[0].items():
+        torch.testing.assert_close(saved[1][name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_activation_checkpointing_gives_the_same_bits(tiny, losses):
+    config = override(tiny, EVERYTHING)
+    changed = override(config, {"compute.activation_checkpointing": True})
+    for one, two in zip(losses(config), losses(changed, "again"), strict=True):
+        assert {**one, "time/step_s": 0} == {**two, "time/step_s": 0}
+
+
+def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(tiny, losses, tmp_path):
+    config = override(tiny, {"compute.precision": "bf16", "targets.temperature": 0.1,
+                             "targets.temperature_start": 0.1})  # fmt: skip
+    exact = losses(override(config, {"compute.precision": "fp32"}))
+    rough = losses(config, "bf16")
+    assert [one["data/chain"] for one in exact] == [one["data/chain"] for one in rough]
+    # Before any update: later steps drift apart.
+    assert rough[0]["loss/total"] != exact[0]["loss/total"]
+    assert rough[0]["loss/total"] == pytest.approx(exact[0]["loss/total"], rel=1e-2)
+    saved = safetensors.torch.load_file(tmp_path / "bf16" / checkpoint.FILE_NAME)
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_blocks_are_compiled(tiny, losses):
+    changes = {"steps": 1, "model.depth": 1, "augment.local_crops": 0, "compute.compile": True}
+    config = override(tiny, changes)
+    torch._dynamo.utils.counters.clear()
+    compiled = losses(config, "compiled")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    same_to_rounding(losses(override(config, {"compute.compile": False})), compiled, relative=1e-4)
+
+
+def test_more_workers_see_the_same_data_and_lose_only_rounding(tiny, losses, tmp_path):
+    whole_batch = {"head.batch_norm": True, "loss.koleo": 0.1}
+    changes = [whole_batch, EVERYTHING, {"targets.kind": "sinkhorn"}]
+    configs = [override(tiny, change) for change in changes]
+    together = run_group(
+        4, *(Job(config, tmp_path / str(number)) for number, config in enumerate(configs))
+    )
+    for number, (config, records) in enumerate(zip(configs, together, strict=True)):
+        same_to_rounding(losses(config, f"alone{number}"), of_steps(records))
+
+
+def test_sharded_workers_hold_a_part_each(tiny, losses, tmp_path):
+    config = override(tiny, {"compute.sharded": True, **EVERYTHING})
+    alone = losses(config)
+    (together, held) = run_group(2, Job(config, tmp_path / "sharded"), task=records_and_held)[0]
+    same_to_rounding(alone, of_steps(together))
+    whole = sum(p.numel() for p in TrainState.fresh(config, ALONE, 10).student.parameters())
+    assert 0.4 * whole < held < 0.6 * whole
+    one = safetensors.torch.load_file(tmp_path / "run" / checkpoint.FILE_NAME)
+    two = safetensors.torch.load_file(tmp_path / "sharded" / checkpoint.FILE_NAME)
+    assert {name: t.shape for name, t in one.items()} == {name: t.shape for name, t in two.items()}
+
+
+class StopAt(Exception):  # noqa: N818
+    pass
+
+
+def test_a_run_goes_on_with_another_number_of_workers(tiny, losses, images, recorder, tmp_path):
+    class Killed(recorder):
+        def report(self, step, metrics, *, checkpoint=None):
+            super().report(step, metrics, checkpoint=checkpoint)
+            if checkpoint:
+                raise StopAt
+
+    whole, jobs = [], []
+    for sharded in (False, True):
+        config = override(tiny, {"checkpoint_every": 3, "compute.sharded": sharded})
+        whole.append(losses(config, f"whole{sharded}"))
+        cut = tmp_path / f"cut{sharded}"
+        with pytest.raises(StopAt):
+            train(
+                config,
+                images=images,
+                world=ALONE,
+                reporter=Killed(),
+                checkpoints=cut,
+                resume_from=None,
+            )
+        saved = cut / checkpoint.FILE_NAME
+        assert checkpoint.saved_step(saved) == 3
+        jobs.append(Job(config, tmp_path / f"rest{sharded}", saved))
+    for expected, rest in zip(whole, run_group(2, *jobs), strict=True):
+        same_to_rounding(expected[3:], of_steps(rest))
+
+
+def test_a_fresh_state_is_the_same_for_every_world(tiny):
+    first = TrainState.fresh(tiny, ALONE)
+    second = TrainState.fresh(tiny, ALONE)
+    for one, two in zip(first.student.parameters(), second.student.parameters(), strict=True):
+        assert torch.equal(one, two)

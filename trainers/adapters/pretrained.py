@@ -1,0 +1,256 @@
+"""Published ViT weights by name: the official DINO names and timm's into ours, and back to timm.
+
+======================================  ==============================================
+theirs (official DINO and timm)         ours (trainers/model)
+======================================  ==============================================
+``cls_token``                           ``cls``
+``reg_token`` (``register_tokens``)     ``registers``
+``pos_embed``, slot of [CLS]            ``cls_position``; no such slot: no position
+``pos_embed``, slots of registers       added into ``registers``
+``pos_embed``, slots of patches         ``position``
+``mask_token`` [1, D]                   ``mask`` [1, 1, D]
+``patch_embed.proj.*``                  ``embedding.*``
+``blocks.N.norm1.*``, ``norm2.*``       the same
+``blocks.N.attn.qkv.*``                 ``blocks.N.attention.qkv.*``
+``blocks.N.attn.proj.*``                ``blocks.N.attention.projection.*``
+``blocks.N.mlp.fc1.*``                  ``blocks.N.expand.*``
+``blocks.N.mlp.fc2.*``                  ``blocks.N.contract.*``
+``norm.*``                              the same
+``head.*``                              set aside, by name: a classifier, or DINO's head
+======================================  ==============================================
+
+Wrappers in front of a name, ``module.`` and ``backbone.``, are taken off. Anything else that is
+left over on either side is an error. The official code and timm compute the same function as ours
+at the checkpoint's own image size. At others all three interpolate positions bicubically, but the
+official code from a grid 0.1 patches too large, and timm with another kernel (antialiased).
+"""
+
+import argparse
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainers.config import ModelConfig
+from trainers.errors import CheckpointError, ConfigError
+from trainers.model.positions import Grid, interpolation, patch_coordinates, sine_cosine
+from trainers.model.vit import VisionTransformer
+
+HEAD_FEATURES = 64
+"""Features of a head in every published ViT; shapes do not tell."""
+
+_BLOCKS = {
+    "norm1": "norm1",
+    "attn.qkv": "attention.qkv",
+    "attn.proj": "attention.projection",
+    "norm2": "norm2",
+    "mlp.fc1": "expand",
+    "mlp.fc2": "contract",
+}
+_WRAPPER = re.compile(r"^(module\.|backbone\.)+")
+_BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A backbone with published weights."""
+
+    backbone: VisionTransformer
+    image_size: int
+    """side of the images whose grid the positions belong to, pixels"""
+    set_aside: tuple[str, ...]
+    """names of the projection head or classifier in the source, which a backbone has no use for"""
+
+
+def read_weights(
+    path: Path, network: Literal["teacher", "student"] = "teacher"
+) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, `.pth` or `.pt` file by their names in it.
+
+    Of a training checkpoint with several networks, those of `network`. Pickles are read without
+    running code from them. Raises CheckpointError when the file cannot be read so, or holds no
+    tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a torn pickle raises anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"weights {path} cannot be read: {reason}") from error
+    for wrapper in (network, "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    found = dict(content) if isinstance(content, Mapping) else {}
+    if not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise CheckpointError(
+            f"weights {path} hold no named tensors of a network, alone or under "
+            f"`{network}`, `state_dict` or `model`"
+        )
+    return found
+
+
+def load_backbone(
+    weights: Mapping[str, Tensor], *, image_size: int | None = None, heads: int | None = None
+) -> Pretrained:
+    """A backbone of the shape of `weights` (official DINO or timm names) with their values.
+
+    `image_size` in pixels, by default the one the weights were trained at; for another, learned
+    positions are interpolated. `heads` is by default the width over 64. Raises CheckpointError,
+    one line, when any name is left over or missing, or when shapes do not fit together; ConfigError
+    when `heads` does not divide the width.
+    """
+    theirs = {_WRAPPER.sub("", name): tensor.float() for name, tensor in weights.items()}
+    if len(theirs) < len(weights):
+        raise CheckpointError("weights hold several networks: give those of one of them")
+    set_aside = tuple(sorted(name for name in theirs if name.startswith("head.")))
+    for name in set_aside:
+        del theirs[name]
+    if "register_tokens" in theirs:
+        theirs["reg_token"] = theirs.pop("register_tokens")
+    for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
+        if needed not in theirs:
+            raise CheckpointError(f"weights are not those of a ViT: there is no {needed}")
+
+    width, _, patch_size, _ = theirs["patch_embed.proj.weight"].shape
+    registers = theirs["reg_token"].shape[1] if "reg_token" in theirs else 0
+    slots, grid = _slots("cls_token" in theirs, registers, theirs.get("pos_embed"))
+    if image_size is None:
+        if grid is None:
+            raise CheckpointError("weights without pos_embed do not tell the image size: give it")
+        image_size = grid[0] * patch_size
+    if heads is None and width % HEAD_FEATURES:
+        raise ConfigError(
+            f"width {width} is no multiple of {HEAD_FEATURES}: say how many heads there are"
+        )
+    depth = 1 + max(int(found[1]) for name in theirs if (found := _BLOCK.match(name)))
+    config = ModelConfig(
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        heads=heads or width // HEAD_FEATURES,
+        mlp_ratio=theirs["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        patch_position="none" if grid is None else "learned",
+        cls="cls_token" in theirs,
+        cls_position="learned" if slots and "cls_token" in theirs else "none",
+        registers=registers,
+    )
+    backbone = VisionTransformer(config, image_size, masks="mask_token" in theirs)
+    ours = _ours(theirs, slots, grid, backbone.grid)
+    try:
+        backbone.load_state_dict(ours)
+    except RuntimeError as error:
+        reasons = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+        missing = sorted(_theirs(name) for name in set(backbone.state_dict()) - set(ours))
+        left = sorted(set(ours) - set(backbone.state_dict()))
+        problems = [f"missing {', '.join(missing)}"] if missing else []
+        problems += [f"left over {', '.join(left)}"] if left else []
+        raise CheckpointError(
+            "weights do not fit this ViT: " + ("; ".join(problems or reasons))
+        ) from error
+    return Pretrained(backbone=backbone, image_size=image_size, set_aside=set_aside)
+
+
+def to_timm(backbone: VisionTransformer, *, no_embed_class: bool = False) -> dict[str, Tensor]:
+    """The state of a timm `VisionTransformer` without classifier that computes the same function.
+
+    For a timm model of the same shape and image size, `reg_tokens` as many as our registers and
+    `no_embed_class` as given (timm's DINO models: False). What [CLS] carries as its position goes
+    into `pos_embed`, or with `no_embed_class` into `cls_token`; the mask token of masked training
+    is left out. Raises ConfigError for rotary positions and a random [CLS] position, which these
+    models do not have.
+    """
+    config, grid = backbone.config, backbone.grid
+    if config.patch_position == "rotary" or config.cls_position in ("rotary", "random"):
+        raise ConfigError(
+            "timm's ViT has no rotary positions and no random [CLS] position, got patch_position "
+            f"{config.patch_position} and cls_position {config.cls_position}"
+        )
+    ours = {name: tensor.detach().clone() for name, tensor in backbone.state_dict().items()}
+    ours.pop("mask", None)
+    nowhere = torch.zeros(1, 1, config.width, device=backbone.embedding.weight.device)
+    position = ours.pop("position", nowhere.expand(-1, grid[0] * grid[1], -1))
+    if config.patch_position == "sincos":
+        places = patch_coordinates(grid, nowhere.device)
+        position = sine_cosine(places, grid, config.width)[None]
+    cls_position = ours.pop("cls_position", nowhere)
+    if config.cls and config.cls_position == "tied":
+        row, column = config.cls_tied_patch
+        cls_position = position[:, None, row * grid[1] + column]
+    elif config.cls and config.cls_position == "sincos":
+        here = torch.tensor(config.cls_coordinate, device=nowhere.device)
+        cls_position = sine_cosine(here, grid, config.width)[None, None]
+    if config.cls and no_embed_class:
+        ours["cls"] = ours["cls"] + cls_position
+    elif not no_embed_class:
+        first = [cls_position] if config.cls else []
+        position = torch.cat([*first, *[nowhere] * config.registers, position], dim=1)
+    return {_theirs(name): tensor for name, tensor in ours.items()} | {"pos_embed": position}
+
+
+def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int, Grid | None]:
+    """How many of the positions belong to [CLS] and registers, and the grid of the others."""
+    if pos_embed is None:
+        return 0, None
+    count, first = pos_embed.shape[1], has_cls + registers
+    fitting = [slots for slots in {0, first} if math.isqrt(count - slots) ** 2 == count - slots]
+    if len(fitting) != 1:
+        raise CheckpointError(
+            f"pos_embed with {count} positions must be a square grid of patches, with or without "
+            f"{first} for [CLS] and registers"
+        )
+    side = math.isqrt(count - fitting[0])
+    return fitting[0], (side, side)
+
+
+def _ours(
+    theirs: Mapping[str, Tensor], slots: int, grid: Grid | None, wanted: Grid
+) -> dict[str, Tensor]:
+    """Every tensor under our name; what has none keeps its own."""
+    ours: dict[str, Tensor] = {}
+    names = {"cls_token": "cls", "reg_token": "registers"}
+    for name, tensor in theirs.items():
+        block = _BLOCK.match(name)
+        if name == "mask_token":
+            ours["mask"] = tensor.view(1, 1, -1)
+        elif block and block[2] in _BLOCKS:
+            ours[f"blocks.{block[1]}.{_BLOCKS[block[2]]}.{block[3]}"] = tensor
+        elif name.startswith("patch_embed.proj."):
+            ours[name.replace("patch_embed.proj", "embedding")] = tensor
+        elif name != "pos_embed":
+            ours[names.get(name, name)] = tensor
+    if grid is not None:
+        first, patches = theirs["pos_embed"].split([slots, grid[0] * grid[1]], dim=1)
+        if slots and "cls" in ours:
+            ours["cls_position"], first = first[:, :1], first[:, 1:]
+        if slots and "registers" in ours:
+            ours["registers"] = ours["registers"] + first
+        if wanted != grid:
+            patches = interpolation(grid, wanted, 0.0, patches.device) @ patches
+        ours["position"] = patches
+    return ours
+
+
+def _theirs(name: str) -> str:
+    """The timm name of one of our tensors; positions together are `pos_embed`."""
+    tokens = {
+        "cls": "cls_token",
+        "registers": "reg_token",
+        "position": "pos_embed",
+        "cls_position": "pos_embed",
+        "mask": "mask_token",
+    }
+    if name in tokens:
+        return tokens[name]
+    for theirs, ours in _BLOCKS.items():
+        name = re.sub(rf"^(blocks\.\d+)\.{re.escape(ours)}\.", rf"\1.{theirs}.", name)
+    return re.sub(r"^embedding\.", "patch_embed.proj.", name)

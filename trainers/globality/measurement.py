@@ -1,0 +1,222 @@
+"""One measurement of a ViT on a set of images: every number, and maps of a few images to show."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.adapters.measurable import Measurable
+from trainers.data.augment import evaluation_crops
+from trainers.data.image_set import ImageSet
+from trainers.errors import InputError
+from trainers.globality.alignment import Alignment
+from trainers.globality.causal import LEAST_RELIANCE, influence, substitutes
+from trainers.globality.cls_maps import QueryMaps
+from trainers.globality.descriptions import BY_LAYER
+from trainers.globality.functionals import Grid
+from trainers.globality.instruments import Instruments, Observable, Settings, of_first
+from trainers.globality.rollout import RolloutStatistics, rollout
+from trainers.model.vit import Features, Observer
+from trainers.randomness.forward_draws import ForwardDraws, joined
+
+SHOWN = 8
+"""Images whose maps are kept, at most."""
+
+ENOUGH = 2000
+"""Images from which the bias of positional bias is small (METRICS M7)."""
+
+Progress = Callable[[int, int], None]
+"""called with passes of single images done and all; may raise to end the measurement"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which images are measured, how large, and how."""
+
+    places: Tensor
+    """int64 [M], in the order in which they are taken"""
+    part: str
+    """what part of the data set they are, in words"""
+    size: int
+    grid: Grid
+    primary: tuple[int, ...]
+    """primary layer set, blocks counted from 1"""
+    batch_size: int
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """What one query looks at in a few images; maps are float32 and sum to 1."""
+
+    query: str
+    pixels: Tensor
+    """uint8 [n, 3, S, S]"""
+    attention: list[Tensor]
+    """of each layer [n, H, N]"""
+    rollout: Tensor
+    """[n, N]"""
+    influence: Tensor | None
+    """[n, N], if it was measured"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What came out."""
+
+    metrics: dict[str, float]
+    """by name, single layers and heads as `name@LAYER.HEAD`"""
+    maps: Maps
+
+
+def choose(
+    images: ImageSet, limit: int, *, trained_on_them: bool = False
+) -> tuple[Tensor, str]:  # fmt: skip
+    """The places of up to `limit` images in an order keyed by their names, and what they are.
+
+    Held-out images where the data set declares some or the network was trained on the others,
+    otherwise all. The same images for every network.
+    """
+    if images.declared or trained_on_them:
+        places, part = images.test, "held-out images"
+    else:
+        places, part = torch.arange(len(images)), "images"
+    return images.shuffled(places)[:limit], f"{len(places)} {part}"
+
+
+def check_layers(layers: Collection[int], depth: int) -> tuple[int, ...]:
+    """`layers` as a primary layer set. Raises InputError when they are not blocks of the model."""
+    wrong = sorted(layer for layer in layers if not 1 <= layer <= depth)
+    if wrong or not layers:
+        shown = ", ".join(map(str, wrong)) or "none"
+        raise InputError(f"layers must be blocks 1 to {depth} of this model: {shown}")
+    return tuple(sorted(set(layers)))
+
+
+def bias_of_positional_bias(patches: int, images: int) -> float:
+    """About how much too large M7 B (and too small C) may be, of maps with all mass on one patch.
+
+    ``(N - 1) / (2 M ln N)``, the bias of the entropy of M draws from N; smoother maps have less.
+    """
+    return (patches - 1) / (2 * images * math.log(patches)) if patches > 1 else math.nan
+
+
+def measure(
+    model: Measurable,
+    images: ImageSet,
+    plan: Plan,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
+) -> Measurement:
+    """Everything, with `model` moved to `device`. In float32 whatever the device."""
+    network = model.network.to(device).eval()
+    causal = min(plan.settings.causal_images, len(plan.places))
+    shown = min(SHOWN, len(plan.places))
+    counted = _Counted(network, progress, _passes(model, plan, causal, shown))
+    instruments = Instruments(
+        counted,
+        plan.grid,
+        has_cls=model.has_cls,
+        registers=model.registers,
+        fixed_patch=model.fixed_patch(plan.grid),
+        settings=plan.settings,
+        device=device,
+    )
+    alike = Alignment(instruments.tokens)
+    watching = of_first(None, instruments.observer(), alike)
+    first: list[tuple[Tensor, Tensor, ForwardDraws]] = []
+    with torch.no_grad():
+        for batch in plan.places.split(plan.batch_size):
+            pixels = evaluation_crops(
+                images.pixels(batch, device), images.aspect(batch).to(device), plan.size
+            )
+            crops = _standardised(pixels, model)
+            identifiers = images.identifiers[batch].to(device)
+            draws = model.draws(identifiers, plan.grid)
+            counted(crops, draws, observe=watching)
+            instruments.see(crops, draws, identifiers)
+            if sum(len(kept) for kept, _, _ in first) < shown:
+                first.append((pixels, crops, draws))
+        total = instruments.total()
+        pixels, crops = (torch.cat([part[i] for part in first])[:shown] for i in (0, 1))  # type: ignore[misc]
+        draws = joined([part[2] for part in first]).rows(torch.arange(shown, device=device))
+        maps = _maps(counted, instruments, pixels, crops, draws, causal)
+    metrics = total.metrics(plan.primary, by_head=BY_LAYER)
+    return Measurement(metrics=metrics | alike.metrics(), maps=maps)
+
+
+def _passes(model: Measurable, plan: Plan, causal: int, shown: int) -> int:
+    """Passes of single images through the network, as `_Counted` counts them."""
+    patches = plan.grid[0] * plan.grid[1]
+    kinds = model.has_cls + (model.registers > 0) + (model.fixed_patch(plan.grid) is not None) + 1
+    total = 3 * len(plan.places) + shown
+    if causal > 1:
+        total += causal * (kinds + 1 + patches)
+        total += min(causal, shown) * (1 + patches)
+    return total
+
+
+class _Counted:
+    """A network that says how many images have gone through it."""
+
+    def __init__(self, network: Observable, progress: Progress, total: int) -> None:
+        self.network, self.progress = network, progress
+        self.done, self.total = 0, total
+
+    def __call__(
+        self, images: Tensor, draws: ForwardDraws | None = None, *, observe: Observer | None = None
+    ) -> Features:
+        features = self.network(images, draws, observe=observe)
+        self.done += len(images)
+        self.progress(self.done, self.total)
+        return features
+
+
+def _maps(
+    network: Observable,
+    instruments: Instruments,
+    pixels: Tensor,
+    crops: Tensor,
+    draws: ForwardDraws,
+    causal: int,
+) -> Maps:
+    """Of [CLS], or without one of the first register, or without any of the central patch."""
+    tokens, settings = instruments.tokens, instruments.settings
+    query, name = 0, "[CLS]" if tokens.has_cls else "the first register"
+    if not tokens.first:
+        query, name = tokens.grid[0] // 2 * tokens.grid[1] + tokens.grid[1] // 2, "the middle patch"
+    asked = torch.tensor([query], device=crops.device)
+    attention = QueryMaps(query, tokens.first)
+    keeper = RolloutStatistics(tokens, memory=settings.memory)
+    network(crops, draws, observe=of_first(None, attention, keeper))
+    rolled = rollout(keeper.kept, asked, settings.memory)[:, 0, tokens.first :]
+    if not tokens.first:
+        # As in what is measured, the query itself does not count.
+        rolled[:, query] = 0
+    keeper.kept = []
+    moved = None
+    few = min(causal, len(crops))
+    if few > 1:
+        some = draws.rows(torch.arange(few, device=crops.device))
+        instead = substitutes(crops[:few], settings.replacement)
+        moved = influence(network, crops[:few], some, asked, tokens.grid, instead)[:, 0]
+        if not tokens.first:
+            moved[:, query] = 0
+        reliance = moved.sum(-1, keepdim=True)
+        moved = (moved / torch.where(reliance < LEAST_RELIANCE, torch.nan, reliance)).cpu()
+    return Maps(
+        query=name,
+        pixels=pixels.cpu(),
+        attention=attention.kept,
+        rollout=(rolled / rolled.sum(-1, keepdim=True)).cpu(),
+        influence=moved,
+    )
+
+
+def _standardised(pixels: Tensor, model: Measurable) -> Tensor:
+    """uint8 pixels as float32, as the model wants them."""
+    mean = torch.tensor(model.mean, device=pixels.device)[:, None, None]
+    deviation = torch.tensor(model.deviation, device=pixels.device)[:, None, None]
+    return pixels.to(torch.float32).mul_(1 / (255 * deviation)).sub_(mean / deviation)

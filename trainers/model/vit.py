@@ -1,0 +1,344 @@
+"""The vision transformer (Dosovitskiy et al. 2021), returning what the instruments need as values.
+
+Shapes: B images, T = P + N tokens (P first ones: [CLS] if there is one, then R registers; then N
+patches row by row), D features, H heads, K features of a head.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from trainers.config import ModelConfig
+from trainers.model.positions import (
+    Grid,
+    interpolation,
+    patch_coordinates,
+    rotary_angles,
+    rotate,
+    sine_cosine,
+)
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.randomness.streams import Stream
+
+SHORT = 64
+"""Tokens up to which attention is computed without the fused kernel on a CPU."""
+
+Rotation = tuple[Tensor, Tensor]
+Heads = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What happened in one block, for instruments: handed over as soon as the block is done."""
+
+    number: int
+    """counted from 1"""
+    queries: Tensor
+    """[B, H, T, K]; attention is softmax(q kᵀ / √K)"""
+    keys: Tensor
+    """[B, H, T, K]"""
+    values: Tensor
+    """[B, H, T, K]"""
+    projection: Tensor
+    """[H, K, D], what each head's mixed values are multiplied with"""
+    normalised: Tensor
+    """[B, T, D], the tokens that attention saw, behind its layer norm"""
+    tokens: Tensor
+    """[B, T, D], output of the block, before the last norm"""
+
+
+Observer = Callable[[Layer], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Normalised output tokens of a batch."""
+
+    tokens: Tensor
+    """[B, T, D], or [B, P, D] when only the first ones were asked for"""
+    grid: Grid
+    """rows and columns of patches; their product is N"""
+    has_cls: bool
+    registers_count: int
+
+    @property
+    def first(self) -> int:
+        """P, the number of tokens that are not patches."""
+        return self.has_cls + self.registers_count
+
+    @property
+    def cls(self) -> Tensor:
+        """[B, D]"""
+        assert self.has_cls, "there is no [CLS]"
+        return self.tokens[:, 0]
+
+    @property
+    def registers(self) -> Tensor:
+        """[B, R, D]"""
+        return self.tokens[:, int(self.has_cls) : self.first]
+
+    @property
+    def patches(self) -> Tensor:
+        """[B, N, D]"""
+        assert self.tokens.shape[1] > self.first, "patches were not asked for"
+        return self.tokens[:, self.first :]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.projection = nn.Linear(config.width, config.width)
+
+    def forward(
+        self, tokens_BTD: Tensor, rotation: Rotation | None, wanted: int
+    ) -> tuple[Tensor, Heads]:
+        """Mixed tokens [B, wanted, D] of the first ones, and queries, keys and values of the heads.
+
+        With fewer than all wanted, nothing is computed for the queries of the others.
+        """
+        images, tokens, width = tokens_BTD.shape
+        if wanted == tokens:
+            qkv = self._by_head(self.qkv(tokens_BTD), 3)
+            queries, keys, values = qkv.unbind(2)
+        else:
+            weight_q, weight_kv = self.qkv.weight.split([width, 2 * width])
+            bias_q, bias_kv = self.qkv.bias.split([width, 2 * width])
+            some = tokens_BTD[:, :wanted]
+            queries = self._by_head(functional.linear(some, weight_q, bias_q), 1)[:, :, 0]
+            pair = self._by_head(functional.linear(tokens_BTD, weight_kv, bias_kv), 2)
+            keys, values = pair.unbind(2)
+        if rotation is not None:
+            cosine, sine = rotation
+            queries = rotate(queries, cosine[:wanted], sine[:wanted])
+            keys = rotate(keys, cosine, sine)
+        mixed = attend(queries, keys, values)
+        mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
+        return self.projection(mixed_BTD), (queries, keys, values)
+
+    def _by_head(self, projected: Tensor, parts: int) -> Tensor:
+        """[B, T, parts · D] as [B, H, parts, T, K]."""
+        images, tokens, _ = projected.shape
+        return projected.view(images, tokens, parts, self.heads, -1).transpose(1, 3)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K]."""
+    # On CPUs the fused kernel is slower than plain products until their scores leave the cache.
+    if queries.device.type == "cpu" and keys.shape[2] <= SHORT:
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+        return scores.softmax(dim=-1) @ values
+    return functional.scaled_dot_product_attention(queries, keys, values)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each added to its input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = int(config.width * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.expand = nn.Linear(config.width, hidden)
+        self.contract = nn.Linear(hidden, config.width)
+
+    def forward(
+        self,
+        tokens_BTD: Tensor,
+        rotation: Rotation | None,
+        keep: Tensor | None,
+        wanted: int,
+        number: int = 1,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """The first `wanted` tokens after the block, which is the `number`-th.
+
+        `keep` [B, 2] are the factors of the two branches of each image.
+        """
+        normalised = self.norm1(tokens_BTD)
+        mixed, heads = self.attention(normalised, rotation, wanted)
+        if keep is not None:
+            mixed = mixed * keep[:, 0, None, None]
+        tokens_BTD = tokens_BTD[:, :wanted] + mixed
+        hidden = self.contract(functional.gelu(self.expand(self.norm2(tokens_BTD))))
+        if keep is not None:
+            hidden = hidden * keep[:, 1, None, None]
+        tokens_BTD = tokens_BTD + hidden
+        if observe is not None:
+            queries, keys, values = heads
+            projection = self.attention.projection.weight.T.unflatten(0, (-1, keys.shape[-1]))
+            observe(
+                Layer(
+                    number=number,
+                    queries=queries,
+                    keys=keys,
+                    values=values,
+                    projection=projection,
+                    normalised=normalised,
+                    tokens=tokens_BTD,
+                )
+            )
+        return tokens_BTD
+
+
+class VisionTransformer(nn.Module):
+    """A ViT with a choice of what position patches and [CLS] carry.
+
+    Learned positions belong to a grid of `image_size` // patch_size patches a side; other image
+    sizes interpolate them (bicubic, as DINO does). A tied [CLS] carries the position of one patch
+    of the full grid, whatever the size of the image. With `masks` there is a token that stands for
+    a hidden patch.
+    """
+
+    def __init__(self, config: ModelConfig, image_size: int, *, masks: bool = False) -> None:
+        super().__init__()
+        side = image_size // config.patch_size
+        self.config = config
+        self.grid = (side, side)
+        self.checkpointing = False
+        self.embedding = nn.Conv2d(3, config.width, config.patch_size, config.patch_size)
+        if config.cls:
+            self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
+            if config.cls_position == "learned":
+                self.cls_position = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.registers:
+            self.registers = nn.Parameter(torch.zeros(1, config.registers, config.width))
+        if config.patch_position == "learned":
+            self.position = nn.Parameter(torch.zeros(1, side * side, config.width))
+        if masks:
+            self.mask = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+
+    def forward(
+        self,
+        images: Tensor,
+        draws: ForwardDraws | None = None,
+        *,
+        only_first: bool = False,
+        observe: Observer | None = None,
+    ) -> Features:
+        """Features of images [B, 3, S, S]; S a multiple of the patch size.
+
+        `only_first` leaves out what the last block computes for patches alone. `observe` is handed
+        each layer in turn; what it does not keep is not kept.
+        """
+        draws = draws or ForwardDraws()
+        tokens_BTD, grid = self._embed(images, draws)
+        first = self.config.cls + self.config.registers
+        rotation = self._rotation(grid)
+        last = len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            wanted = first if only_first and number == last else tokens_BTD.shape[1]
+            keep = None if draws.keep is None else draws.keep[:, number]
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens_BTD = checkpoint(
+                    block, tokens_BTD, rotation, keep, wanted,
+                    use_reentrant=False, preserve_rng_state=False,
+                )  # fmt: skip
+            else:
+                tokens_BTD = block(tokens_BTD, rotation, keep, wanted, number + 1, observe)
+        return Features(
+            tokens=self.norm(tokens_BTD),
+            grid=grid,
+            has_cls=self.config.cls,
+            registers_count=self.config.registers,
+        )
+
+    def _embed(self, images: Tensor, draws: ForwardDraws) -> tuple[Tensor, Grid]:
+        """Tokens [B, T, D] before the first block, and the grid of patches."""
+        patches_BDhw = self.embedding(images)
+        grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
+        patches_BND = patches_BDhw.flatten(2).transpose(1, 2)
+        if draws.mask is not None:
+            patches_BND = torch.where(
+                draws.mask[:, :, None], self.mask.to(patches_BND.dtype), patches_BND
+            )
+        position = self._positions(grid)
+        if position is not None:
+            patches_BND = patches_BND + position
+        parts = [patches_BND]
+        if self.config.registers:
+            parts.insert(0, self.registers.expand(len(images), -1, -1))
+        if self.config.cls:
+            parts.insert(0, self._positioned_cls(draws.cls_patch).expand(len(images), -1, -1))
+        return (torch.cat(parts, dim=1) if len(parts) > 1 else patches_BND), grid
+
+    def _positions(self, grid: Grid) -> Tensor | None:
+        """What is added to the patches of a grid, [1, N, D]."""
+        if self.config.patch_position == "sincos":
+            return self._sine_cosine(patch_coordinates(grid, self.embedding.weight.device))[None]
+        if self.config.patch_position != "learned":
+            return None
+        if grid == self.grid:
+            return self.position
+        offset = self.config.interpolation_offset
+        return interpolation(self.grid, grid, offset, self.position.device) @ self.position
+
+    def _sine_cosine(self, coordinates: Tensor) -> Tensor:
+        return sine_cosine(coordinates, self.grid, self.config.width)
+
+    def _positioned_cls(self, wandering: Tensor | None) -> Tensor:
+        """[CLS] with its position, [1 or B, 1, D]."""
+        kind = self.config.cls_position
+        if kind == "learned":
+            return self.cls + self.cls_position
+        if kind == "sincos":
+            here = torch.tensor(self.config.cls_coordinate, device=self.cls.device)
+            return self.cls + self._sine_cosine(here)
+        if kind in ("tied", "random"):
+            table = self._positions(self.grid)
+            assert table is not None
+            if kind == "random":
+                assert wandering is not None, "a random [CLS] position needs draws"
+                return self.cls + table[0, wandering, None]
+            row, column = self.config.cls_tied_patch
+            return self.cls + table[:, None, row * self.grid[1] + column]
+        return self.cls
+
+    def _rotation(self, grid: Grid) -> Rotation | None:
+        """Cosine and sine [T, K] of the rotation of each token; registers are not turned."""
+        config = self.config
+        if config.patch_position != "rotary":
+            return None
+        device = self.embedding.weight.device
+        origin = 0.0 if config.rotary_origin == "centre" else -1.0
+        here = torch.zeros(config.cls + config.registers, 2, device=device)
+        if config.cls and config.cls_position == "rotary":
+            here[0] = torch.tensor(config.cls_coordinate, device=device) - origin
+        coordinates = torch.cat([here, patch_coordinates(grid, device) - origin])
+        angles = rotary_angles(coordinates, config.width // config.heads, config.rotary_base)
+        return angles.cos(), angles.sin()
+
+
+def initialise(module: nn.Module, seed: int, deviation: float) -> None:
+    """Set every parameter from a stream keyed by its own name.
+
+    Two modules share the values of every parameter that both have under one name and shape.
+    Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions:
+    uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps. Biases 0; norm scales and the
+    norms of prototypes 1.
+    """
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            stream = Stream(seed, f"initialisation/{name}")
+            if name.endswith("prototype_norms"):
+                parameter.fill_(1.0)
+            elif parameter.ndim == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif parameter.ndim == 4:
+                places = torch.arange(parameter.numel())
+                bound = 1 / math.sqrt(parameter[0].numel())
+                uniform = stream.uniform(torch.zeros((), dtype=torch.int64), places)
+                parameter.copy_(((2 * uniform - 1) * bound).view_as(parameter))
+            else:
+                parameter.copy_(stream.normal(parameter.shape, deviation))

@@ -1,0 +1,109 @@
+"""The random parts of a forward pass: drop path, masks, where a wandering [CLS] stands.
+
+Each is keyed by (image, epoch, view), like the crops. The model takes the draws as values and has
+no randomness of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.config import LossConfig, ModelConfig
+from trainers.model.positions import Grid
+from trainers.randomness.streams import Stream
+
+_SLOTS_A_VIEW = 2**20
+_VIEWS_AN_EPOCH = 2**8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardDraws:
+    """What chance decided for each of B rows of images; None where nothing is left to chance."""
+
+    keep: Tensor | None = None
+    """[B, depth, 2]: factor of each block's attention and MLP, 0 or one over the share kept"""
+    mask: Tensor | None = None
+    """bool [B, N]: patches hidden from the student"""
+    cls_patch: Tensor | None = None
+    """int64 [B]: the patch of the full grid whose position [CLS] carries"""
+
+    def rows(self, chosen: Tensor) -> "ForwardDraws":
+        """The draws of some rows."""
+        keep, mask, patch = (
+            None if draws is None else draws[chosen]
+            for draws in (self.keep, self.mask, self.cls_patch)
+        )
+        return ForwardDraws(keep=keep, mask=mask, cls_patch=patch)
+
+
+def joined(parts: Sequence[ForwardDraws]) -> ForwardDraws:
+    """The draws of the rows of all parts, one part after the other."""
+
+    def of(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else torch.cat(values)
+
+    return ForwardDraws(keep=of("keep"), mask=of("mask"), cls_patch=of("cls_patch"))
+
+
+def keyed(seed: int, purpose: str, identifiers: Tensor, epochs: Tensor, views: range) -> "Keyed":
+    """The source of the draws of one purpose for the rows of `views`, one view after the other.
+
+    `identifiers` and `epochs`, int64 [b], name the images; there are V · b rows.
+    """
+    view = torch.tensor(list(views), device=identifiers.device)[:, None]
+    minor = (epochs * _VIEWS_AN_EPOCH + view) * _SLOTS_A_VIEW
+    major = identifiers.expand(len(views), -1)
+    return Keyed(Stream(seed, purpose), major.reshape(-1), minor.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """Counters of the rows in one stream."""
+
+    stream: Stream
+    major: Tensor
+    minor: Tensor
+
+    def uniform(self, slots: int) -> Tensor:
+        """Uniform numbers in [0, 1), [B, slots]."""
+        assert slots <= _SLOTS_A_VIEW
+        places = torch.arange(slots, device=self.minor.device)
+        return self.stream.uniform(self.major[:, None], self.minor[:, None] + places)
+
+
+def drop_path(source: Keyed, model: ModelConfig) -> Tensor | None:
+    """Factors [B, depth, 2]: 0 with a probability that rises linearly with depth, else 1 / (1 - p).
+
+    Huang et al. 2016, eq. 4, scaled as in DINO so that the mean stays the same.
+    """
+    if not model.drop_path:
+        return None
+    chance = torch.linspace(0, model.drop_path, model.depth, device=source.minor.device)
+    uniform = source.uniform(2 * model.depth).unflatten(1, (model.depth, 2))
+    return (uniform >= chance[:, None]) / (1 - chance[:, None])
+
+
+def masks(source: Keyed, loss: LossConfig, grid: Grid) -> Tensor:
+    """Masked patches, bool [B, N] (Zhou et al. 2022): none in some rows, a random share in others.
+
+    A row is masked with `mask_probability`; then the share is uniform in `mask_share`, rounded to
+    patches, and the patches are a uniform choice.
+    """
+    patches = grid[0] * grid[1]
+    decides, share = source.uniform(2).unbind(1)
+    low, high = loss.mask_share
+    counts = ((low + share * (high - low)) * patches).round()
+    counts = counts * (decides < loss.mask_probability)
+    order = Keyed(source.stream, source.major, source.minor + 2).uniform(patches)
+    ranks = order.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    return ranks < counts[:, None]
+
+
+def wandering_cls(source: Keyed, model: ModelConfig, grid: Grid) -> Tensor | None:
+    """A uniform patch of the full grid for each row, int64 [B], where [CLS] takes a random one."""
+    if not (model.cls and model.cls_position == "random"):
+        return None
+    return (source.uniform(1)[:, 0] * (grid[0] * grid[1])).to(torch.int64)

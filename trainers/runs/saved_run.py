@@ -1,0 +1,123 @@
+"""A run that is on disk, measured again: other evaluation knobs, or other images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from pydantic import ValidationError
+
+from trainers.config import TrainConfig, explain, fingerprint, override
+from trainers.data.image_set import ImageSet
+from trainers.errors import CheckpointError, ConfigError, InputError
+from trainers.evaluation.evaluate import Metrics, Progress, evaluate
+from trainers.system.world import World
+from trainers.training import checkpoint
+from trainers.training.state import TrainState
+
+CONFIG_NAME = "config.json"
+CHANGEABLE = "evaluation."
+"""What the knobs begin with that may differ from those a checkpoint was trained with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """A checkpoint, and how it was trained and is to be measured."""
+
+    checkpoint: Path
+    step: int
+    """updates done when it was saved"""
+    trained: TrainConfig
+    measured: TrainConfig
+    """the same but for the evaluation and the source of images"""
+
+
+def find_run(
+    path: Path, *, data: str | None = None, change: Mapping[str, Any] | None = None
+) -> SavedRun:
+    """The run at `path`: a checkpoint file, the folder it lies in, or the folder of the run.
+
+    The configuration is read from the `config.json` beside the checkpoint or one folder above.
+    `data` replaces the source of images, `change` knobs of the evaluation. Raises InputError, one
+    line, when there is no checkpoint or configuration, when they cannot be read or do not belong
+    together; ConfigError for a knob that does not exist, does not fit or is not the evaluation's.
+    """
+    saved = _checkpoint_at(path)
+    trained = _configuration_of(saved)
+    try:
+        belongs = checkpoint.saved_fingerprint(saved) == fingerprint(trained)
+        step = checkpoint.saved_step(saved)
+    except CheckpointError as error:
+        raise InputError(f"checkpoint {saved} cannot be read: {error.__cause__}") from error
+    if not belongs:
+        raise InputError(
+            f"checkpoint {saved} was saved under another configuration than the {CONFIG_NAME} "
+            "near it, or by another version of dinolab"
+        )
+    for name in change or {}:
+        if not name.startswith(CHANGEABLE):
+            raise ConfigError(
+                f"{name}: a trained network can only be measured otherwise; "
+                f"knobs of {CHANGEABLE}* may change"
+            )
+    source = {} if data is None else {"data.source": data}
+    measured = override(trained, {**(change or {}), **source})
+    return SavedRun(checkpoint=saved, step=step, trained=trained, measured=measured)
+
+
+def evaluate_run(
+    run: SavedRun, images: ImageSet, device: torch.device, progress: Progress | None = None
+) -> Metrics:
+    """Every metric of the run on held-out images, by name; probes too, whatever the step.
+
+    `images` are those of `run.measured.data`; `progress` is called with images done and all.
+    Raises CheckpointError when the tensors in the file are damaged.
+    """
+    state = load_run(run, device)
+    return evaluate(state, images, run.measured, progress=progress, thorough=True)
+
+
+def load_run(run: SavedRun, device: torch.device) -> TrainState:
+    """The networks of the run, on `device`. Raises CheckpointError when the file is damaged."""
+    try:
+        alone = World(rank=0, size=1, device=device)
+        return checkpoint.load(run.checkpoint, run.trained, alone, _classes_in(run.checkpoint))
+    except (KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"checkpoint {run.checkpoint} is damaged: {reason}") from error
+
+
+def _checkpoint_at(path: Path) -> Path:
+    if path.is_file():
+        return path
+    places = (path / checkpoint.FILE_NAME, path / "checkpoint" / checkpoint.FILE_NAME)
+    for place in places:
+        if place.is_file():
+            return place
+    if not path.exists():
+        raise InputError(f"{path} is not there: give a checkpoint, or the folder of a run")
+    raise InputError(f"{path} holds no {places[0].name}, nor does {places[1].parent}")
+
+
+def _configuration_of(saved: Path) -> TrainConfig:
+    folders = (saved.absolute().parent, saved.absolute().parent.parent)
+    for place in (folder / CONFIG_NAME for folder in folders):
+        if place.is_file():
+            try:
+                return TrainConfig.model_validate_json(place.read_bytes())
+            except ValidationError as error:
+                raise InputError(f"{place}: {'; '.join(explain(error))}") from error
+    raise InputError(
+        f"no {CONFIG_NAME} in {folders[0]} or {folders[1]}: a checkpoint needs its own"
+    )
+
+
+def _classes_in(saved: Path) -> int:
+    """How many classes the saved classifier tells apart; 0 without one."""
+    with safetensors.safe_open(saved, framework="pt") as opened:
+        if "student.classifier.weight" not in opened.keys():  # noqa: SIM118
+            return 0
+        classes: int = opened.get_slice("student.classifier.weight").get_shape()[0]
+    return classes

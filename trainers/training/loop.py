@@ -1,0 +1,191 @@
+"""DINO training from top to bottom (Caron et al. 2021, algorithm 1)."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from trainers.config import TrainConfig
+from trainers.data.augment import augment
+from trainers.data.image_set import ImageSet
+from trainers.data.prefetch import prefetch
+from trainers.errors import ConfigError
+from trainers.evaluation.collapse import collapsed
+from trainers.evaluation.evaluate import evaluate
+from trainers.randomness.sample_order import batch as sample_batch
+from trainers.randomness.streams import Stream
+from trainers.runs.reporters import Reporter
+from trainers.system.world import World
+from trainers.training import checkpoint
+from trainers.training.state import TrainState
+from trainers.training.step import Batch, update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a run ended."""
+
+    status: Literal["finished", "collapsed", "diverged"]
+    reason: str
+    """in words, when the status is not `finished`"""
+    step: int
+    """updates done"""
+    chain: str
+    """hash chain of every crop seen, hexadecimal"""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    images: ImageSet,
+    world: World,
+    reporter: Reporter,
+    checkpoints: Path,
+    resume_from: Path | None,
+) -> Result:
+    """Train as `config` says, reporting to `reporter` and saving state into `checkpoints`.
+
+    Every worker of `world` calls this alike; the first one evaluates and saves. Evaluations come
+    at step 0, at the configured cadence and at the last step. With `resume_from`, a checkpoint of
+    the same configuration, the run goes on as if it had never stopped, bit for bit on the same
+    device type and world size. A loss or gradient that is not finite ends
+    the run as `diverged`, before the update.
+    """
+    classes = _classes(config, images)
+    if resume_from is None:
+        state = TrainState.fresh(config, world, classes)
+        reporter.report(0, _evaluate(state, images, config, world, classes))
+    else:
+        state = checkpoint.load(resume_from, config, world, classes)
+    stream = Stream(config.seed, "augmentation")
+    evaluation: dict[str, float] = {}
+    clock = _Clock(state.step)
+    resumed_at_the_end = state.step == config.steps
+
+    def read(step: int) -> _Read:
+        places, epochs = sample_batch(config.seed, step, config.batch_size, len(images.train))
+        places = images.train[places]
+        mine = world.share(places)
+        return _Read(
+            pixels=images.pixels(mine, world.device),
+            mine=mine,
+            epochs=world.share(epochs).to(world.device),
+            identifiers=images.identifiers[places],
+        )
+
+    for seen in prefetch(read, range(state.step, config.steps), _ahead(world)):
+        mine, identifiers = seen.mine, images.identifiers[seen.mine].to(world.device)
+        views = augment(
+            seen.pixels,
+            images.aspect(mine).to(world.device),
+            identifiers,
+            seen.epochs,
+            config.augment,
+            stream,
+            config.model.patch_size,
+        )
+        state.extend_chain(seen.identifiers, world.gather(views.digest))
+        batch = Batch(
+            views=views,
+            identifiers=identifiers,
+            epochs=seen.epochs,
+            labels=None if images.labels is None else images.labels[mine].to(world.device),
+        )
+        done = update(state, batch, config, world)
+        if done.failure:
+            return _diverged(state, done.failure, checkpoints)
+
+        is_last = state.step == config.steps
+        logs = is_last or state.step % config.log_every == 0
+        evaluates = is_last or state.step % config.evaluation.every == 0
+        metrics: dict[str, float] = {}
+        if logs:
+            metrics = {
+                name: world.sum(part).item() / world.size for name, part in done.parts.items()
+            }
+            metrics |= {
+                "loss/total": done.loss,
+                "optimizer/gradient_norm": done.gradient_norm,
+                "optimizer/learning_rate": done.learning_rate,
+                "data/chain": state.chain_number,
+                "time/step_s": clock.seconds_a_step(state.step),
+            }
+        if evaluates:
+            evaluation = _evaluate(state, images, config, world, classes)
+            metrics |= evaluation
+        if logs or evaluates:
+            reporter.report(state.step, metrics)
+            clock = _Clock(state.step)
+        if is_last or state.step % config.checkpoint_every == 0:
+            saved = checkpoint.save(state, config, checkpoints, world)
+            reporter.report(state.step, {}, checkpoint=saved)
+
+    if resumed_at_the_end:
+        evaluation = _evaluate(state, images, config, world, classes)
+    reason = collapsed(evaluation) if world.is_first else ""
+    return Result(
+        status="collapsed" if reason else "finished",
+        reason=f"at step {state.step}: {reason}" if reason else "",
+        step=state.step,
+        chain=state.chain.hex(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What was read from the data set for a step."""
+
+    pixels: Tensor
+    """uint8 [b, 3, S, S], whole images of this worker, on its device"""
+    mine: Tensor
+    """int64 [b], their places in the data set"""
+    epochs: Tensor
+    """int64 [b]"""
+    identifiers: Tensor
+    """int64 [B], of the images of all workers"""
+
+
+def _ahead(world: World) -> int:
+    """Steps read beforehand: a CPU that trains has no time to read at the same time."""
+    return 2 if world.device.type == "cuda" else 0
+
+
+def _evaluate(
+    state: TrainState, images: ImageSet, config: TrainConfig, world: World, classes: int
+) -> dict[str, float]:
+    """Metrics on the first worker, nothing on the others."""
+    whole = state.unsharded(config, world, classes)
+    if not world.is_first:
+        return {}
+    return evaluate(whole, images, config)
+
+
+def _classes(config: TrainConfig, images: ImageSet) -> int:
+    """How many classes a supervised loss tells apart."""
+    if config.loss.labels and images.labels is None:
+        raise ConfigError(
+            f"loss.labels is {config.loss.labels}, but {config.data.source!r} has no labels; "
+            "give labelled images, or set loss.labels 0"
+        )
+    return len(images.class_names)
+
+
+def _diverged(state: TrainState, what: str, checkpoints: Path) -> Result:
+    saved = checkpoints / checkpoint.FILE_NAME
+    last_good = f"step {checkpoint.saved_step(saved)}" if saved.exists() else "none"
+    return Result(
+        status="diverged",
+        reason=f"{what} at step {state.step + 1}; last good checkpoint: {last_good}",
+        step=state.step,
+        chain=state.chain.hex(),
+    )
+
+
+class _Clock:
+    def __init__(self, step: int) -> None:
+        self.started, self.step = time.monotonic(), step
+
+    def seconds_a_step(self, step: int) -> float:
+        return (time.monotonic() - self.started) / (step - self.step)

@@ -1,0 +1,117 @@
+"""All mutable state of a run: what a checkpoint saves and loads, and nothing else."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainers.config import TrainConfig, override
+from trainers.method.optimizer import make_optimizer
+from trainers.method.sites import sites
+from trainers.model.head import ProjectionHead
+from trainers.model.vit import Features, Observer, VisionTransformer, initialise
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.system.world import World
+
+
+class Network(nn.Module):
+    """A backbone, its projection head, and a linear classifier when labels are learned."""
+
+    def __init__(self, config: TrainConfig, classes: int = 0) -> None:
+        super().__init__()
+        self.backbone = VisionTransformer(
+            config.model, config.augment.global_size, masks=config.loss.masked > 0
+        )
+        self.head = ProjectionHead(config.model.width, config.head)
+        if config.loss.labels:
+            assert classes >= 2, "labels need two classes or more"
+            self.classifier = nn.Linear(config.model.width, classes)
+
+    def forward(
+        self,
+        images: Tensor,
+        draws: ForwardDraws | None = None,
+        *,
+        only_first: bool = False,
+        observe: Observer | None = None,
+    ) -> Features:
+        """Features of images [B, 3, S, S]; the head is applied to a read-out of them."""
+        features: Features = self.backbone(images, draws, only_first=only_first, observe=observe)
+        return features
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """One run after `step` updates."""
+
+    step: int
+    student: Network
+    teacher: Network
+    optimizer: torch.optim.AdamW
+    centers: dict[str, Tensor]
+    """of each site of the loss, the center [K] of the teacher's outputs"""
+    chain: bytes
+    """hash chain, 16 bytes, of all crops seen so far"""
+
+    @classmethod
+    def fresh(cls, config: TrainConfig, world: World, classes: int = 0) -> "TrainState":
+        """The state at step 0; the teacher starts as a copy of the student.
+
+        `classes` of the data count only where labels are learned.
+        """
+        device = world.device
+        student = Network(config, classes).to(device)
+        teacher = Network(config, classes).to(device)
+        initialise(student, config.seed, config.model.initial_deviation)
+        teacher.load_state_dict(student.state_dict())
+        teacher.requires_grad_(False)
+        student.backbone.checkpointing = config.compute.activation_checkpointing
+        for network in (student, teacher):
+            if config.compute.compile:
+                for block in network.backbone.blocks:
+                    block.compile(dynamic=False)
+            if config.compute.sharded:
+                # Not the network around them: its parts are called one by one.
+                world.shard([*network.backbone.blocks, *network.children()])
+        return cls(
+            step=0,
+            student=student,
+            teacher=teacher,
+            optimizer=make_optimizer(student, config.optimizer),
+            centers={
+                site: torch.zeros(config.head.prototypes, device=device)
+                for site in sites(config.loss)
+            },
+            chain=bytes(16),
+        )
+
+    def whole_networks(self, world: World) -> dict[str, dict[str, Tensor]]:
+        """Whole parameters and buffers by network and name; every worker must ask."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return {
+            role: {name: world.whole(tensor) for name, tensor in network.state_dict().items()}
+            for role, network in networks.items()
+        }
+
+    def unsharded(self, config: TrainConfig, world: World, classes: int) -> "TrainState":
+        """This state with networks that one worker can use alone; every worker must ask."""
+        if not config.compute.sharded or world.size == 1:
+            return self
+        whole = self.whole_networks(world)
+        plain = override(config, {"compute.sharded": False})
+        copy = TrainState.fresh(plain, world, classes)
+        copy.student.load_state_dict(whole["student"])
+        copy.teacher.load_state_dict(whole["teacher"])
+        copy.step, copy.centers, copy.chain = self.step, self.centers, self.chain
+        return copy
+
+    def extend_chain(self, identifiers: Tensor, digests: Tensor) -> None:
+        """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B]."""
+        seen = torch.stack([identifiers, digests]).cpu().numpy().tobytes()
+        self.chain = hashlib.blake2b(self.chain + seen, digest_size=16).digest()
+
+    @property
+    def chain_number(self) -> float:
+        """The first 48 bits of the hash chain, as a number that a float holds exactly."""
+        return float(int.from_bytes(self.chain[:6], "big"))
