@@ -1,5 +1,5 @@
 """`python -m orchestrator` is the same as `dinolab`."""
 
-from orchestrator.cli.studies import main
+from orchestrator.cli.entry import main
 
 main()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ablations.study.loading import Resources
+from ablations.study.schema import Resources
 from trainers.errors import InputError
 
 DRIVER_CPUS = 0.01

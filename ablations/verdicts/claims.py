@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.spec import Claim, Hypothesis
-from ablations.verdicts.judge import Label
+from ablations.verdicts.rule import Label
 
 
 @dataclass(frozen=True, kw_only=True)

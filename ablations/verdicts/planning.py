@@ -1,30 +1,15 @@
 """How even the seeds must be for a planned study to decide: said before anything runs."""
 
-import math
-
-import numpy as np
-import scipy.stats
 from scipy.optimize import brentq
 from statsmodels.stats.power import TTestPower
 
 from ablations.spec import Hypothesis
-from ablations.verdicts.judge import FEWEST_SEEDS, PLANNED_POWER
+from ablations.statistics.equivalence import tost_power
+from ablations.verdicts.reasons import PLANNED_POWER
+from ablations.verdicts.rule import FEWEST_SEEDS
 
 TRUE_EFFECT = 2
 """True effect that power is stated for, in smallest effects of interest (METRICS C.6: 1.5 to 2)."""
-
-_QUANTILES = 4000
-
-
-def tost_power(margin: float, seeds: int, alpha: float) -> float:
-    """Chance that TOST at `alpha` shows equivalence of two equal arms (Schuirmann 1987).
-
-    `margin` in standard deviations of the paired differences, which are normal.
-    """
-    spread = scipy.stats.chi(seeds - 1).ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    reach = scipy.stats.t(seeds - 1).ppf(1 - alpha) * spread / math.sqrt(seeds - 1)
-    inside = 2 * scipy.stats.norm.cdf(math.sqrt(seeds) * margin - reach) - 1
-    return float(np.maximum(inside, 0).mean())
 
 
 def largest_deviation(hypothesis: Hypothesis, seeds: int) -> float | None:

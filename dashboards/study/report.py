@@ -16,16 +16,13 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ablations.verdicts.judge import FEWEST_SEEDS
-from dashboards.figures.forest import (
-    INK,
-    LABEL_COLOURS,
-    arm_styles,
-    collapse_metrics,
-    compared,
-    every_figure,
-)
-from dashboards.tables.reading import VERDICTS, StudyRun, judged, read_study, value_at_end
+from ablations.verdicts.rule import FEWEST_SEEDS
+from dashboards.figures.compared import compared
+from dashboards.figures.curves import collapse_metrics
+from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
+from dashboards.study.figures import every_figure
+from dashboards.tables.derived import VERDICTS, judged
+from dashboards.tables.reading import StudyRun, read_study, value_at_end
 from trainers.config import leaves
 from trainers.system import atomic
 

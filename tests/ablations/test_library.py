@@ -7,7 +7,8 @@ import pytest
 
 from ablations.library import ENTRY_POINTS, library
 from ablations.spec import Ablation, Arm
-from ablations.study.loading import ablation, load_study
+from ablations.study.arms import ablation
+from ablations.study.loading import load_study
 from ablations.template import write_ablation
 from tests.ablations import checks
 from trainers.config import TrainConfig, override

@@ -13,8 +13,8 @@ FORBIDDEN = {
     "dashboards": {"ray", "typer", "rich"},
     "orchestrator": set(),
 }
-RAY = {f"orchestrator/driver/{name}.py" for name in ("launch", "watcher", "worker")}
-MLFLOW = {"orchestrator/tracking/mirror.py"}
+RAY = "orchestrator/driver/"
+MLFLOW = "orchestrator/tracking/"
 DISTRIBUTED = {"trainers/system/world.py"}
 
 
@@ -37,8 +37,8 @@ def test_a_layer_imports_only_itself_and_what_is_to_its_left(path):
     for module in imported(path):
         top = module.split(".")[0]
         assert top not in to_the_right | FORBIDDEN[layer], f"{name} imports {module}"
-        assert top != "ray" or name in RAY, f"{name} imports {module}"
-        assert top != "mlflow" or name in MLFLOW, f"{name} imports {module}"
+        assert top != "ray" or name.startswith(RAY), f"{name} imports {module}"
+        assert top != "mlflow" or name.startswith(MLFLOW), f"{name} imports {module}"
         assert not module.startswith("torch.distributed") or name in DISTRIBUTED
 
 

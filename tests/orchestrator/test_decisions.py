@@ -10,9 +10,12 @@ import ray.exceptions
 import torch
 
 import trainers.errors
-from ablations.study.loading import Resources, Study, load_study
+from ablations.study.loading import load_study
+from ablations.study.schema import Resources
+from ablations.study.study import Study
+from orchestrator.cost import Timing, cost_of, measure
 from orchestrator.lock import write_lock
-from orchestrator.plan import Timing, _cost, make_plan, measure
+from orchestrator.plan import make_plan
 from orchestrator.resources import Placement, place
 from orchestrator.retry import decide
 from trainers.config import override
@@ -186,7 +189,7 @@ def test_flops_of_a_step_are_those_of_a_real_one(images):
         state = TrainState.fresh(config, alone, classes=10)
         with FlopCounterMode(display=False) as counter:
             update(state, batch(), config, alone)
-        estimate = _cost(config, 10)["gigaflops_per_step"] * 1e9
+        estimate = cost_of(config, 10)["gigaflops_per_step"] * 1e9
         # The first layer has no gradient of its input; matching patches is not counted.
         assert estimate == pytest.approx(counter.get_total_flops(), rel=0.08)
 
@@ -194,7 +197,7 @@ def test_flops_of_a_step_are_those_of_a_real_one(images):
 def test_attention_of_long_sequences_is_counted():
     # One layer's scores and mixing: 2 · 2 · tokens² · width.
     short, long = (
-        _cost(override(recipe("dino_vit_tiny_16"), {"model.depth": depth,
+        cost_of(override(recipe("dino_vit_tiny_16"), {"model.depth": depth,
               "evaluation.globality_layers": [1]}), 2)["gigaflops_per_image"]
         for depth in (1, 2)
     )  # fmt: skip

@@ -1,37 +1,15 @@
 """Every knob of a run, as frozen pydantic models, made by a recipe and changed by `override`."""
 
-from trainers.config.train import (
-    DINO,
-    OURS,
-    SIZES,
-    VIT,
-    AugmentConfig,
-    ComputeConfig,
-    Coordinate,
-    DataConfig,
-    EvaluationConfig,
-    HeadConfig,
-    Interval,
-    Knob,
-    Knobs,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Place,
-    Share,
-    TargetsConfig,
-    TeacherConfig,
-    TrainConfig,
-    diff,
-    explain,
-    fingerprint,
-    flatten,
-    knob,
-    knobs,
-    leaves,
-    nearest,
-    override,
-)
+from trainers.config.change import diff, fingerprint, flatten, leaves, override
+from trainers.config.compute import ComputeConfig
+from trainers.config.data import AugmentConfig, DataConfig
+from trainers.config.evaluation import EvaluationConfig
+from trainers.config.explain import explain, nearest
+from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Place, Share, knob
+from trainers.config.listing import Knob, knobs
+from trainers.config.method import LossConfig, OptimizerConfig, TargetsConfig, TeacherConfig
+from trainers.config.model import SIZES, HeadConfig, ModelConfig
+from trainers.config.train import TrainConfig
 
 __all__ = [
     "DINO",

@@ -1,4 +1,4 @@
-"""Where a run's numbers go. The loop knows this protocol and none of those who implement it."""
+"""Where a run's numbers go: a file, a terminal, several at once."""
 
 import json
 import math
@@ -6,16 +6,9 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
-
-class Reporter(Protocol):
-    """Receives the metrics of a step, and checkpoints once they are whole."""
-
-    def report(
-        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
-    ) -> None:
-        """Take the metrics of `step`; called by every worker, equally often, in step order."""
+from trainers.training.reporter import Reporter
 
 
 class Fanout:

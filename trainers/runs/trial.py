@@ -14,11 +14,12 @@ import trainers
 from trainers.config import TrainConfig
 from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError
-from trainers.runs.reporters import Fanout, JsonLines, Reporter
+from trainers.runs.reporters import Fanout, JsonLines
 from trainers.system.atomic import replace_json
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.loop import train
+from trainers.training.reporter import Reporter
 
 
 @functools.cache

@@ -16,9 +16,9 @@ from trainers.evaluation.collapse import collapsed
 from trainers.evaluation.evaluate import evaluate
 from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
-from trainers.runs.reporters import Reporter
 from trainers.system.world import World
 from trainers.training import checkpoint
+from trainers.training.reporter import Reporter
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, update
 

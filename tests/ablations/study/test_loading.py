@@ -9,7 +9,10 @@ import yaml
 
 import ablations.studies
 from ablations.spec import Arm, Falls, Holds
-from ablations.study.loading import StudyFile, lint, load_study, needs_labels
+from ablations.study.checks import needs_labels
+from ablations.study.lint import lint
+from ablations.study.loading import load_study
+from ablations.study.schema import StudyFile
 from trainers.config import diff
 from trainers.errors import ConfigError, StudyError
 

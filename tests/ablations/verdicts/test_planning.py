@@ -5,7 +5,8 @@ import pytest
 import scipy.stats
 
 from ablations.spec import Hypothesis
-from ablations.verdicts.planning import largest_deviation, power_text, tost_power
+from ablations.statistics.equivalence import tost_power
+from ablations.verdicts.planning import largest_deviation, power_text
 
 
 def hypothesis(**changes):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ablations.spec import Hypothesis
-from dashboards.tables.reading import judge_study
+from dashboards.tables.derived import judge_study
 from tests.trainers.globality.observed import attending, layout
 from trainers.globality.statistics import AttentionStatistics
 

@@ -12,7 +12,11 @@ import pytest
 import scipy.stats
 
 from ablations.spec import Gate, Hypothesis
-from ablations.verdicts.judge import Run, decide, inversion_interval, judge, seeds_for, signflip_p
+from ablations.statistics.sample_size import seeds_for
+from ablations.statistics.sign_flip import inversion_interval, signflip_p
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.judge import judge
+from ablations.verdicts.rule import decide
 
 DRAWS = 20_000
 

@@ -8,19 +8,14 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from dashboards.figures.forest import (
-    PALETTE,
-    _spread,
-    arm_styles,
-    collapse_panel,
-    every_figure,
-    globality_by_layer,
-    learning_curves,
-    metric_title,
-    paired_seeds,
-    verdict_intervals,
-)
-from dashboards.tables.reading import StudyRun, judged, read_study
+from dashboards.figures.curves import _spread, collapse_panel, learning_curves
+from dashboards.figures.forest import verdict_intervals
+from dashboards.figures.layers import globality_by_layer
+from dashboards.figures.seeds import paired_seeds
+from dashboards.figures.style import PALETTE, arm_styles, metric_title
+from dashboards.study.figures import every_figure
+from dashboards.tables.derived import judged
+from dashboards.tables.reading import StudyRun, read_study
 
 MakeStudy = Callable[..., Path]
 

@@ -7,18 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from dashboards.figures.maps import MASS, _holding
 from dashboards.measurement import report as measurement
-from dashboards.measurement.figures import MASS, _holding
 from dashboards.measurement.report import (
     CAPTIONS,
     bias_of_positional_bias,
     check_folder,
-    headline,
-    honest_notes,
     long_table,
-    number,
     write_measurement,
 )
+from dashboards.measurement.table import headline, honest_notes, number
 from trainers.adapters.measurable import IMAGENET, Measurable
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import open_images

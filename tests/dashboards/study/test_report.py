@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dashboards.study.report import write_figures, write_report
-from dashboards.tables.reading import write_verdicts
+from dashboards.tables.derived import write_verdicts
 from tests.dashboards.conftest import trial_key
 
 MakeStudy = Callable[..., Path]

@@ -11,16 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dashboards.names import split_metric
-from dashboards.tables.reading import (
-    COLUMNS,
-    judge_study,
-    long_table,
-    read_lock,
-    read_study,
-    study_runs,
-    write_results,
-    write_verdicts,
-)
+from dashboards.tables.derived import judge_study, write_results, write_verdicts
+from dashboards.tables.long import COLUMNS, long_table
+from dashboards.tables.reading import read_lock, read_study, study_runs
 from trainers.errors import InputError
 
 MakeStudy = Callable[..., Path]

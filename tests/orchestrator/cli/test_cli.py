@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ablations.study.loading import StudyFile
-from orchestrator.cli import studies as cli
+from ablations.study.schema import StudyFile
+from orchestrator.cli import entry as cli
 
 COMMANDS = [
     "run",

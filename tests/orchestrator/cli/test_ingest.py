@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from orchestrator.cli import studies as cli
+from orchestrator.cli import entry as cli
 from tests.orchestrator.conftest import environment
 from trainers.config import DataConfig
 from trainers.data.image_set import open_images
@@ -40,7 +40,7 @@ def counted(encoded):
         os.kill(os.getpid(), signal.{signal})
     return decode(encoded)
 ingest.decode = counted
-from orchestrator.cli.studies import main
+from orchestrator.cli.entry import main
 main()
 """
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from orchestrator.cli import studies as cli
+from orchestrator.cli import entry as cli
 from tests.orchestrator.conftest import environment
 
 timm = pytest.importorskip("timm")
@@ -177,7 +177,7 @@ def test_neither_ray_nor_mlflow_nor_pandas_nor_plotly_is_needed(tmp_path):
         "def find_spec(name, path=None, target=None):\n"
         "    return None if name.partition('.')[0] in absent else find(name, path, target)\n"
         "PathFinder.find_spec = find_spec\n"
-        "from orchestrator.cli.studies import main\n"
+        "from orchestrator.cli.entry import main\n"
         "main()\n"
     )
     arguments = ("measure", "vit_tiny_patch16_224", "--size", "32", "--out", tmp_path / "out")
@@ -194,7 +194,7 @@ def test_neither_ray_nor_mlflow_nor_pandas_nor_plotly_is_needed(tmp_path):
 
 def test_without_timm_a_name_says_what_to_install(tmp_path):
     code = (
-        "import sys; sys.modules['timm'] = None\nfrom orchestrator.cli.studies import main\nmain()"
+        "import sys; sys.modules['timm'] = None\nfrom orchestrator.cli.entry import main\nmain()"
     )  # fmt: skip
     arguments = ("measure", "vit_tiny_patch16_224", "--out", str(tmp_path / "out"), *QUICK)
     done = subprocess.run(

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from dashboards.tables.reading import read_study
-from orchestrator.driver.launch import _Mirrored
+from orchestrator.driver.mirrored import Mirrored
 from orchestrator.plan import Trial
 from orchestrator.tracking.mirror import Mirror
 from tests.orchestrator.conftest import environment
@@ -117,7 +117,7 @@ def test_a_server_that_goes_away_stops_nothing_and_is_made_whole_later(
         return Trial(key=locked["key"], arms=(locked["arm"],), seed=locked["seed"], config=config)
 
     with server(tmp_path) as uri:
-        mirrored = _Mirrored(Mirror(uri, "mini", root), Console(file=said, width=1000))
+        mirrored = Mirrored(Mirror(uri, "mini", root), Console(file=said, width=1000))
         mirrored.sync(trial(first), folder)
         assert said.getvalue() == ""
     for _ in range(2):

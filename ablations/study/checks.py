@@ -1,0 +1,99 @@
+"""What hypotheses, gates and claims of a study file name must be there."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablations.study.factorial import factor_of
+from ablations.study.schema import Change
+from ablations.study.study import Study
+from trainers.config import nearest
+from trainers.metrics import EVALUATED, METRICS
+
+LABELLED = ("knn/", "gap/", "linear_probe/")
+"""How the names of metrics begin that exist only on a data set with labels."""
+
+
+def check_claims(raw: Mapping[str, Any]) -> list[str]:
+    claims, hypotheses = raw.get("claims"), raw.get("hypotheses")
+    known = list(hypotheses) if isinstance(hypotheses, dict) else []
+    return [
+        f"claim {claim}: no hypothesis {name!r}{nearest(name, known)}"
+        for claim, body in (claims.items() if isinstance(claims, dict) else ())
+        if isinstance(body, dict) and isinstance(body.get("hypotheses"), list)
+        for name in body["hypotheses"]
+        if isinstance(name, str) and name not in known
+    ]
+
+
+def check_expectations(
+    raw: Mapping[str, Any],
+    arms: Mapping[str, Change],
+    cells: Mapping[str, tuple[str, ...]],
+) -> list[str]:
+    """Problems of hypotheses and gates with arms and metrics that are not there."""
+    problems = []
+    for kind, singular in (("hypotheses", "hypothesis"), ("gates", "gate")):
+        declared = raw.get(kind)
+        for name, body in declared.items() if isinstance(declared, dict) else []:
+            if not isinstance(body, dict):
+                continue
+            mentioned = body.get("contrast" if kind == "hypotheses" else "arms")
+            names = mentioned if isinstance(mentioned, (list, dict)) else []
+            # What is no text has a line already.
+            names = [one for one in names if isinstance(one, str)]
+            if body.get("over") == "cells":
+                lines = _check_levels(mentioned, names, cells)
+            else:
+                lines = [
+                    f"no arm {arm!r} in this study{nearest(arm, list(arms))} "
+                    f"(allowed: {', '.join(arms)})"
+                    for arm in names
+                    if arm not in arms
+                ]
+            lines += _check_metrics(body)
+            problems += [f"{singular} {name}: {line}" for line in lines]
+    return problems
+
+
+def _check_levels(
+    contrast: object, names: Sequence[str], cells: Mapping[str, tuple[str, ...]]
+) -> list[str]:
+    """Problems of a contrast over cells, as the file states it: two levels of one factor."""
+    if isinstance(contrast, dict):
+        # In a Hypothesis it may be one: what over_cells makes of the two levels.
+        return [
+            "over: cells needs a contrast [level, level it is compared with], got a mapping; leave "
+            "over out to weigh single arms"
+        ]
+    if len(names) == 2 and factor_of(names[0], names[1], cells) is None:
+        return [f"no factor of the factorial has the levels {' and '.join(names)}"]
+    return []
+
+
+def _check_metrics(body: Mapping[str, Any]) -> list[str]:
+    """Problems of a hypothesis or gate with metrics that are not there, or not at step 0."""
+    lines = []
+    for metric in (body.get("metric"), body.get("metric_against") or None):
+        if not isinstance(metric, str):
+            continue
+        if metric not in METRICS:
+            lines.append(
+                f"no metric {metric!r}{nearest(metric, list(METRICS))} (see `dinolab list metrics`)"
+            )
+        elif body.get("minus_start") and metric not in EVALUATED:
+            lines.append(f"{metric} is not measured at step 0; leave minus_start out")
+    return lines
+
+
+def needs_labels(study: Study) -> list[str]:
+    """Hypotheses and gates that use a metric which exists only on a data set with labels."""
+    used = [
+        *(
+            (name, {one.metric_of(arm) for arm in one.weights})
+            for name, one in study.hypotheses.items()
+        ),
+        *((name, {gate.metric}) for name, gate in study.gates.items()),
+    ]
+    return [
+        name for name, metrics in used if any(metric.startswith(LABELLED) for metric in metrics)
+    ]

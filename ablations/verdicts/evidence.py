@@ -1,0 +1,120 @@
+"""What the runs give a hypothesis: pairs of seeds, and why some are not there."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ablations.spec import Gate, Hypothesis
+from ablations.verdicts.reasons import seed_list
+
+Status = Literal["finished", "collapsed", "diverged", "failed", "missing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How the run of one arm at one seed ended, and its metrics at step 0 and at the last step."""
+
+    status: Status
+    reason: str = ""
+    start: Mapping[str, float]
+    end: Mapping[str, float]
+
+
+class Pair(NamedTuple):
+    """Both sides of a contrast at one seed, in the metric's units; None: no finite number.
+
+    A side is the weighted sum of its arms; one without arms is 0.
+    """
+
+    seed: int
+    arm: float | None
+    against: float | None
+    difference: float | None
+
+
+def value_of(run: Run, metric: str, minus_start: bool) -> float | None:
+    """The metric at the last step, less that at step 0 if asked; None if not a finite number."""
+    value = run.end.get(metric, math.nan)
+    if minus_start:
+        value = value - run.start.get(metric, math.nan)
+    return float(value) if math.isfinite(value) else None
+
+
+def run_of(runs: Mapping[tuple[str, int], Run], arm: str, seed: int) -> Run:
+    return runs.get((arm, seed), Run(status="missing", start={}, end={}))
+
+
+def pairs_of(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> tuple[Pair, ...]:
+    pairs = []
+    for seed in seeds:
+        sides = [_side(hypothesis, runs, seed, sign) for sign in (1, -1)]
+        arm, against = sides
+        difference = math.nan if arm is None or against is None else arm - against
+        pairs.append(Pair(seed, arm, against, difference if math.isfinite(difference) else None))
+    return tuple(pairs)
+
+
+def _side(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seed: int, sign: int
+) -> float | None:
+    """Weighted sum of the arms whose weight has that sign; None if one has no finite value."""
+    terms = []
+    for arm, weight in hypothesis.weights.items():
+        if weight * sign > 0:
+            value = _arm_value(hypothesis, runs, arm, seed)
+            if value is None:
+                return None
+            terms.append(abs(weight) * value)
+    return math.fsum(terms)
+
+
+def _arm_value(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], arm: str, seed: int
+) -> float | None:
+    return value_of(run_of(runs, arm, seed), hypothesis.metric_of(arm), hypothesis.minus_start)
+
+
+def problems_of(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], pairs: Sequence[Pair]
+) -> list[str]:
+    """Why the pairs are not all there, one line for each arm and cause; empty if they are."""
+    where: dict[str, list[int]] = defaultdict(list)
+    for arm in hypothesis.weights:
+        for pair in pairs:
+            run = run_of(runs, arm, pair.seed)
+            if run.status != "finished":
+                cause = f" ({' '.join(run.reason.split())})" if run.reason else ""
+                where[f"{arm}: {run.status}{cause}"].append(pair.seed)
+            elif _arm_value(hypothesis, runs, arm, pair.seed) is None:
+                steps = "step 0 or the last step" if hypothesis.minus_start else "the last step"
+                metric = hypothesis.metric_of(arm)
+                where[f"{arm}: no finite {metric} at {steps}"].append(pair.seed)
+    for pair in pairs:
+        if pair.difference is None and pair.arm is not None and pair.against is not None:
+            where[f"{hypothesis.metric}: no finite difference"].append(pair.seed)
+    return [f"{text}, {seed_list(seeds)}" for text, seeds in where.items()]
+
+
+def missed_gates(
+    gates: Mapping[str, Gate], runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> dict[str, list[str]]:
+    """For each arm that misses a gate, one line for each gate it misses."""
+    missed: dict[str, list[str]] = defaultdict(list)
+    for name, gate in gates.items():
+        metric = f"{gate.metric} minus step 0" if gate.minus_start else gate.metric
+        for arm in dict.fromkeys(gate.arms):
+            values = {
+                s: value_of(run_of(runs, arm, s), gate.metric, gate.minus_start) for s in seeds
+            }
+            numbers = [value for value in values.values() if value is not None]
+            absent = [seed for seed, value in values.items() if value is None]
+            start = f"gate {name}: {arm} has"
+            if absent:
+                missed[arm].append(f"{start} no finite {metric}, {seed_list(absent)}")
+            elif numbers and (mean := math.fsum(numbers) / len(numbers)) < gate.at_least:
+                missed[arm].append(f"{start} mean {metric} {mean:.4g}, below {gate.at_least:g}")
+    return missed

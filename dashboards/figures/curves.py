@@ -1,0 +1,196 @@
+"""Metrics over steps: learning curves and the collapse panel."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dashboards.figures.compared import is_finished
+from dashboards.figures.style import (
+    arm_styles,
+    axes_of,
+    dress,
+    empty_figure,
+    metric_title,
+    room_for,
+    write_in_panel,
+    write_text,
+)
+from dashboards.tables.reading import StudyRun
+
+
+def learning_curves(study: StudyRun) -> go.Figure:
+    """k-NN accuracy of [CLS] and training loss over steps, by arm.
+
+    For each of the two panels: two traces for each arm (every seed thin; thick the mean over its
+    finished seeds or, before one has finished, over all as far as all of them go), and one of
+    crosses where runs stand or ended that did not finish.
+    """
+    panels = {
+        "knn/cls_top1": "k-NN accuracy of [CLS]<br>(share of held-out images)",
+        "loss/total": "training loss (nats)",
+    }
+    height = max(300, 60 + 22 * len(study.arms))
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    for row, (metric, title) in enumerate(panels.items(), start=1):
+        _curves(figure, study, metric, row=row, column=1, height=height, number=row - 1)
+        figure.update_yaxes(title=title, row=row, col=1)
+    figure.update_xaxes(title="step", row=2, col=1)
+    dress(figure, height=80 + 2 * height, left=20, right=room_for(study.arms), top=20)
+    return figure
+
+
+def collapse_panel(study: StudyRun) -> go.Figure:
+    """Every collapse diagnostic over steps, one panel each, traces as in learning_curves."""
+    metrics = collapse_metrics(study)
+    if not metrics:
+        return empty_figure("Collapse diagnostics were not measured yet.")
+    height = max(220, 40 + 20 * len(study.arms))
+    figure = make_subplots(
+        rows=len(metrics),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.16 / len(metrics),
+        subplot_titles=[html.escape(metric) for metric in metrics],
+    )
+    for number, metric in enumerate(metrics):
+        _curves(figure, study, metric, row=number + 1, column=1, height=height, number=number)
+        figure.update_yaxes(title=metric_title(metric.partition("/")[2]), row=number + 1, col=1)
+    figure.update_xaxes(title="step", row=len(metrics), col=1)
+    dress(figure, height=90 + height * len(metrics), left=20, right=room_for(study.arms), top=40)
+    return figure
+
+
+def collapse_metrics(study: StudyRun) -> list[str]:
+    """Names of the recorded collapse diagnostics, sorted."""
+    names = study.table.loc[study.table["layer"].isna(), "metric"].unique()
+    return sorted(str(name) for name in names if str(name).startswith("collapse/"))
+
+
+def _curves(
+    figure: go.Figure,
+    study: StudyRun,
+    metric: str,
+    *,
+    row: int,
+    column: int,
+    height: int,
+    number: int,
+) -> None:
+    """Draws `metric` over steps by arm into one panel, with the arms' names at its right edge."""
+    table = study.table[(study.table["metric"] == metric) & study.table["layer"].isna()]
+    styles = arm_styles(study.arms)
+    names: dict[str, float] = {}
+    ended: list[tuple[int, float, str, str]] = []
+    inner: list[float] = []
+    for arm in study.arms:
+        own = table[table["arm"] == arm].set_index("step")
+        by_seed = {
+            seed: line
+            for seed in study.seeds
+            if not (line := own.loc[own["seed"] == seed, "value"]).empty
+        }
+        thin_x: list[int | None] = []
+        thin_y: list[float | None] = []
+        for seed, line in by_seed.items():
+            thin_x += [*line.index.tolist(), None]
+            thin_y += [*line.tolist(), None]
+            finite = line[line.abs() < math.inf]
+            if is_finished(study, arm, seed):
+                inner += finite.tolist()
+            elif not finite.empty:
+                text = f"{html.escape(arm)}, seed {seed}: {study.runs[arm, seed].status}"
+                ended.append((finite.index[-1], finite.iloc[-1], text, styles[arm].colour))
+        finished = {s: line for s, line in by_seed.items() if is_finished(study, arm, s)}
+        meant = finished or by_seed
+        mean = pd.DataFrame(meant).dropna().mean(axis=1) if meant else pd.Series(dtype=float)
+        if not mean.empty and math.isfinite(mean.iloc[-1]):
+            names[arm] = float(mean.iloc[-1])
+        style = styles[arm]
+        figure.add_scatter(
+            name=f"{arm}: seeds",
+            x=thin_x,
+            y=thin_y,
+            mode="lines",
+            opacity=0.35,
+            line={"color": style.colour, "width": 1},
+            hoverinfo="skip",
+            row=row,
+            col=column,
+        )
+        figure.add_scatter(
+            name=f"{arm}: mean",
+            x=mean.index.tolist(),
+            y=mean.tolist(),
+            mode="lines+markers" if len(mean) <= 12 else "lines",
+            line={"color": style.colour, "width": 2.5},
+            marker={"symbol": style.symbol, "size": 8},
+            hovertemplate=f"{html.escape(arm)}, step %{{x}}: %{{y:.4g}}"
+            f"<extra>mean of {len(meant)} seeds</extra>",
+            row=row,
+            col=column,
+        )
+    figure.add_scatter(
+        name="ended without finishing",
+        x=[x for x, _, _, _ in ended],
+        y=[y for _, y, _, _ in ended],
+        mode="markers",
+        marker={"symbol": "x", "size": 9, "color": [colour for _, _, _, colour in ended]},
+        customdata=[[text] for _, _, text, _ in ended],
+        hovertemplate="%{customdata[0]}<extra></extra>",
+        row=row,
+        col=column,
+    )
+    steps = max([int(study.lock["config"].get("steps", 1)), *table["step"]])
+    figure.update_xaxes(range=[-0.03 * steps, 1.03 * steps], row=row, col=column)
+    values = inner or [value for value in table["value"] if math.isfinite(value)]
+    if not values:
+        write_in_panel(figure, f"{html.escape(metric)} was not measured yet", number)
+        return
+    low, high = min(values), max(values)
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    figure.update_yaxes(range=[low - pad, high + pad], row=row, col=column)
+    names = {arm: min(max(y, low - pad), high + pad) for arm, y in names.items()}
+    axes = axes_of(number)
+    gap = 18 * (high - low + 2 * pad) / height
+    for arm, y in _spread(names, gap, low=low - pad, high=high + pad).items():
+        write_text(
+            figure,
+            html.escape(arm),
+            x=1.01,
+            y=y,
+            xanchor="left",
+            colour=styles[arm].colour,
+            size=12,
+            xref=f"{axes['xref']} domain",
+            yref=axes["yref"],
+        )
+
+
+def _spread(
+    places: Mapping[str, float], gap: float, *, low: float, high: float
+) -> dict[str, float]:
+    """`places` moved as little as it takes (least squares) for no two to be closer than `gap`.
+
+    Then moved into [low, high], as far as there is room: plotly does not show text outside a panel.
+    """
+    order = sorted(places, key=lambda name: (places[name], name))
+    blocks: list[list[float]] = []
+    for number, name in enumerate(order):
+        blocks.append([places[name] - number * gap])
+        while len(blocks) > 1 and _mean(blocks[-2]) > _mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    apart = [_mean(block) for block in blocks for _ in block]
+    moved: dict[str, float] = {}
+    for number, name in enumerate(order):
+        moved[name] = max(apart[number], low) + number * gap
+    for number, name in enumerate(reversed(order)):
+        moved[name] = max(low, min(moved[name], high - number * gap))
+    return moved
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

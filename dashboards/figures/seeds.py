@@ -1,0 +1,92 @@
+"""Both sides of every hypothesis, seed by seed."""
+
+import html
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dashboards.figures.compared import how_ended, sides_of
+from dashboards.figures.style import (
+    MUTED,
+    ArmStyle,
+    arm_styles,
+    dress,
+    empty_figure,
+    metric_title,
+    wrapped,
+    write_in_panel,
+)
+from dashboards.tables.reading import StudyRun
+
+
+def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
+    """One panel per hypothesis: a line for each seed, from the arm compared with to the arm.
+
+    Three traces for each hypothesis: lines, the values of each of the two arms. Values of runs that
+    did not finish are crosses.
+    """
+    entries = list(verdicts["hypotheses"].items())
+    if not entries:
+        return empty_figure("No hypotheses were declared.")
+    styles = arm_styles(study.arms)
+    columns = min(3, len(entries))
+    rows = math.ceil(len(entries) / columns)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[wrapped(name, 34) for name, _ in entries],
+        horizontal_spacing=0.13 if columns > 1 else 0,
+        vertical_spacing=0.3 / rows,
+    )
+    for number, (name, entry) in enumerate(entries):
+        panel = {"row": number // columns + 1, "col": number % columns + 1}
+        hypothesis = entry["hypothesis"]
+        arm, against = sides_of(hypothesis)
+        pairs = [pair for pair in entry["verdict"]["pairs"] if pair["difference"] is not None]
+        figure.add_scatter(
+            name=f"{name}: pairs",
+            x=[x for _ in pairs for x in (0, 1, None)],
+            y=[y for pair in pairs for y in (pair["against"], pair["arm"], None)],
+            mode="lines",
+            line={"color": MUTED, "width": 1.2},
+            hoverinfo="skip",
+            **panel,
+        )
+        for x, who, key in ((0, against, "against"), (1, arm, "arm")):
+            shown = [pair for pair in entry["verdict"]["pairs"] if pair[key] is not None]
+            ended = [how_ended(study, who, pair["seed"]) for pair in shown]
+            style = styles.get(who, ArmStyle(MUTED, "circle"))
+            figure.add_scatter(
+                name=f"{name}: {who}",
+                x=[x] * len(shown),
+                y=[pair[key] for pair in shown],
+                mode="markers",
+                marker={
+                    "color": style.colour,
+                    "size": 9,
+                    "symbol": [style.symbol if status == "finished" else "x" for status in ended],
+                },
+                customdata=[
+                    [pair["seed"], status] for pair, status in zip(shown, ended, strict=True)
+                ],
+                hovertemplate=f"{html.escape(who)}, seed %{{customdata[0]}}, %{{customdata[1]}}: "
+                "%{y:.4g}<extra></extra>",
+                **panel,
+            )
+        figure.update_xaxes(
+            tickvals=[0, 1],
+            ticktext=[wrapped(against, 18), wrapped(arm, 18)],
+            range=[-0.35, 1.35],
+            showgrid=False,
+            **panel,
+        )
+        figure.update_yaxes(
+            title=metric_title(hypothesis["metric"], minus_start=hypothesis["minus_start"]), **panel
+        )
+        if not pairs:
+            write_in_panel(figure, "no pair of values", number)
+    dress(figure, height=60 + 330 * rows, left=20, right=20, top=50)
+    return figure

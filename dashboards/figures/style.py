@@ -1,0 +1,156 @@
+"""What all figures of a study share: colours, markers, words, panels.
+
+An arm has the same colour in every figure, from a palette that colour-blind readers can tell apart
+(Okabe and Ito 2008), and the same marker, for those who print in grey. Backgrounds are transparent
+and text is INK, so that a page can recolour it for a dark screen. Text that comes from a study file
+is escaped: plotly reads a subset of HTML.
+"""
+
+import html
+import math
+import textwrap
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from ablations.spec import BASELINE
+
+INK = "#222222"
+
+GRID = "rgba(128, 128, 128, 0.25)"
+
+MUTED = "rgba(128, 128, 128, 0.9)"
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+BASELINE_COLOUR = "#7f7f7f"
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon")
+
+LABEL_COLOURS = {
+    "supported": "#009e73",
+    "refuted": "#d55e00",
+    "equivalent": "#0072b2",
+    "inconclusive": "#7f7f7f",
+    "failed": "#cc79a7",
+}
+
+UNITS = {"_s": "seconds", "_mib": "MiB", "_top1": "share"}
+"""Units by the last letters of a metric's name."""
+
+
+class ArmStyle(NamedTuple):
+    """How an arm looks in every figure."""
+
+    colour: str
+    symbol: str
+
+
+def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
+    """A colour and a marker for each arm: grey for the baseline, the palette for the others."""
+    styles = {}
+    others = [arm for arm in arms if arm != BASELINE]
+    for number, arm in enumerate(others):
+        turn, place = divmod(number, len(PALETTE))
+        styles[arm] = ArmStyle(PALETTE[place], SYMBOLS[(place + turn) % len(SYMBOLS)])
+    return {BASELINE: ArmStyle(BASELINE_COLOUR, "circle")} | styles
+
+
+def metric_title(metric: str, *, minus_start: bool = False) -> str:
+    """Axis title of a metric with its unit where it is known, in at most two lines."""
+    unit = next((unit for end, unit in UNITS.items() if metric.endswith(end)), "")
+    if metric.startswith("loss/"):
+        unit = "nats"
+    if metric.endswith("/gyration"):
+        unit = "uniform = 1"
+    title = html.escape(metric) + (f" ({unit})" if unit else "")
+    return title + ("<br>minus step 0" if minus_start else "")
+
+
+def whole_ticks(last: int) -> list[int]:
+    """At most about ten layers, counted from 1."""
+    return list(range(1, last + 1, math.ceil(last / 10)))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Escaped text in lines of at most `width` letters; also breaks after underscores."""
+    spaced = text.replace("_", "_ ")
+    lines = [line.replace("_ ", "_") for line in textwrap.wrap(spaced, width)]
+    return "<br>".join(html.escape(line) for line in lines)
+
+
+def axes_of(number: int) -> dict[str, Any]:
+    """Plotly's names for the axes of panel `number`, counted from 0 in rows."""
+    suffix = "" if number == 0 else str(number + 1)
+    return {"xref": f"x{suffix}", "yref": f"y{suffix}"}
+
+
+def room_for(names: Iterable[str]) -> int:
+    """Pixels that the longest name needs at the right edge."""
+    return 24 + 7 * max(map(len, names), default=0)
+
+
+def write_text(
+    figure: go.Figure, text: str, *, colour: str = INK, size: int = 13, **place: Any
+) -> None:
+    """Adds text without an arrow; `place` is that of a plotly annotation."""
+    figure.add_annotation(
+        text=text,
+        showarrow=False,
+        font={"color": colour, "size": size},
+        yanchor=place.pop("yanchor", "middle"),
+        **place,
+    )
+
+
+def write_in_panel(figure: go.Figure, text: str, number: int) -> None:
+    """Says why a panel is empty, without the numbers plotly makes up for an axis of its own."""
+    place: dict[str, Any] = {key: f"{axis} domain" for key, axis in axes_of(number).items()}
+    write_text(figure, text, x=0.5, y=0.5, xanchor="center", **place)
+    axis = figure.layout[axes_of(number)["yref"].replace("y", "yaxis")]
+    if axis.range is None:
+        axis.update(showticklabels=False, showgrid=False)
+
+
+def empty_figure(text: str) -> go.Figure:
+    """A figure that says why it is empty."""
+    figure = go.Figure()
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    write_text(figure, text, x=0.5, y=0.5, xref="paper", yref="paper", xanchor="center")
+    dress(figure, height=140, left=20, right=20, top=20)
+    return figure
+
+
+def dress(figure: go.Figure, *, height: int, left: int, right: int, top: int) -> None:
+    """What all figures share: size, font, transparent ground, quiet grid, no legend."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": left, "r": right, "t": top, "b": 50},
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
+        font={"family": FONT, "size": 13, "color": INK},
+        showlegend=False,
+        hovermode="closest",
+    )
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(
+            gridcolor=GRID,
+            linecolor=MUTED,
+            automargin=True,
+            zeroline=False,
+            title_standoff=10,
+            title_font_size=13,
+            tickfont_size=12,
+        )
+    figure.update_annotations(font_family=FONT)
+    figure.for_each_annotation(_shrink)
+
+
+def _shrink(annotation: go.layout.Annotation) -> None:
+    """Titles of panels in the size of other text; plotly makes them larger."""
+    annotation.font.size = min(annotation.font.size, 14)

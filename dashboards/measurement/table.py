@@ -1,0 +1,138 @@
+"""The main numbers of one measured ViT, what each means, and what to keep in mind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainers.adapters.measurable import Measurable
+from trainers.globality.descriptions import TOKENS
+from trainers.globality.measurement import ENOUGH, Plan, bias_of_positional_bias
+
+KINDS = {
+    "globality": "attention",
+    "norm_weighted": "attention × norm of what is written",
+    "shuffled": "attention, patches of the image shuffled (control)",
+    "mirrored": "attention, with mirror images (control)",
+    "rollout": "rollout",
+    "influence": "influence of patches on the output",
+    "reach": "gradient reach",
+}
+"""Groups of metrics that the table shows."""
+
+MEASURES = {
+    "gyration": "spread of the map; 0 one patch, 1 as wide as uniform attention (M1)",
+    "entropy": "evenness of the map; 0 one patch, 1 uniform (M2)",
+    "coverage": "share of patches that hold 60 % of the map, 1 uniform (M3)",
+    "distance": "distance from the query, 1 uniform; [CLS] stands nowhere (M4)",
+    "distance_patches": "the same, not over uniform's; patches",
+    "nearest_distance": "distance from the place where it is least; at most 1 uniform (M4)",
+    "locality": "nearer to the query than maps that queries share; 0 not, 1 on itself (M5)",
+    "positional_bias": "what is alike in all images; 0 nothing, 1 always the same patch (M7 B)",
+    "content_dependence": "what differs between images; 0 nothing (M7 C)",
+    "self_mass": "attention to the token itself; 0 uniform, 1 all (M6)",
+}
+"""Measures that the table shows, each with what it says."""
+
+TOKEN_MEASURES = {
+    "globality/sink/concentration": "ln of what the most attended token gets over the median (M9)",
+    "globality/sink/value_norm": "norm of that token's value over the median; small: a no-op (M9)",
+    "globality/sink/outlier_share": "patch tokens whose norm is an outlier, share (M9)",
+    "globality/cls/patch_cosine": "cosine of [CLS] and the mean patch behind the layer norm",
+    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch over images, last block (M12)",
+}
+"""Measures of a block as a whole, each with what it says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: a measure of one kind of map by token, None where there is none."""
+
+    kind: str
+    measure: str
+    primary: dict[str, float | None]
+    final: dict[str, float | None]
+
+
+def columns(model: Measurable) -> dict[str, str]:
+    """Tokens of the table and their titles; `difference` is [CLS] minus patches."""
+    found = {"cls": "[CLS]"} if model.has_cls else {}
+    if model.registers:
+        found["register"] = "register"
+    found["patch"] = "patch"
+    if model.has_cls:
+        found["difference"] = "[CLS] − patch"
+    return found
+
+
+def headline(metrics: Mapping[str, float]) -> list[Row]:
+    """The main measures of every kind of map, over the primary layers and of the final block."""
+    tokens = {
+        "cls": "cls",
+        "register": "register",
+        "patch": "patch",
+        "difference": "contrast",
+    }
+    rows = []
+    for group, kind in KINDS.items():
+        for measure in MEASURES:
+            primary, final = (
+                {
+                    title: metrics.get(f"{group}/{token}/{measure}{suffix}")
+                    for title, token in tokens.items()
+                }
+                for suffix in ("", "/final_block")
+            )
+            if any(value is not None for value in (*primary.values(), *final.values())):
+                rows.append(Row(kind=kind, measure=measure, primary=primary, final=final))
+    return rows
+
+
+def honest_notes(model: Measurable, plan: Plan, metrics: Mapping[str, float]) -> list[str]:
+    """What a reader of these numbers must know, a sentence or two each."""
+    notes = []
+    if model.is_random:
+        notes.append(
+            f"RANDOM WEIGHTS ({model.weights}): this network has not been trained. Attention of an "
+            "untrained network is nearly uniform and therefore counts as global; the numbers are a "
+            "baseline, not a finding."
+        )
+    else:
+        notes.append(
+            "Nearly uniform attention counts as global: gyration and entropy near 1 are also what "
+            "an untrained network has. What is learned shows in content dependence and in the "
+            "difference to the same network with random weights."
+        )
+    images, patches = len(plan.places), plan.grid[0] * plan.grid[1]
+    if images < ENOUGH:
+        bias = min(1.0, bias_of_positional_bias(patches, images))
+        notes.append(
+            f"Positional bias and content dependence (M7) are biased on few images: of {images}, B "
+            f"is too large and C too small by up to about {bias:.3f} (maps on single patches; "
+            f"smoother ones less). Take {ENOUGH:,} or more, and compare at equal numbers."
+        )
+    left_out = [
+        f"{KINDS[group]}, {TOKENS[token]}: {metrics[name]:.1%}"
+        for group in KINDS
+        for token in TOKENS
+        if metrics.get(name := f"{group}/{token}/undefined")
+    ]
+    if left_out:
+        notes.append(
+            "Values are left out where a query had no attention on patches or an output depended "
+            f"on nothing: {'; '.join(left_out)}."
+        )
+    if plan.settings.causal_images < 2:
+        notes.append("Influence and gradient reach were not measured (fewer than 2 images).")
+    if plan.size != model.image_size:
+        notes.append(
+            f"Images are {plan.size} pixels a side, the model's own are {model.image_size}: "
+            "learned positions are interpolated, rotary ones made for the new grid."
+        )
+    return [*notes, *model.notes]
+
+
+def number(value: float | None) -> str:
+    """A value of the table, or a dash where there is none."""
+    if value is None:
+        return "–"
+    shown = f"{value:.3f}"
+    return "0.000" if shown == "-0.000" else shown.replace("-", "−")

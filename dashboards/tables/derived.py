@@ -1,0 +1,111 @@
+"""`results.parquet` and `verdicts.json`, derived from the run folder.
+
+Both are written whole, and their bytes depend on what the trials measured and on nothing else: not
+on the clock, and not on the order in which trials finished.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ablations.spec import Gate
+from ablations.verdicts.claims import judge_claims
+from ablations.verdicts.judge import judge
+from dashboards.tables.reading import StudyRun, read_study, value_at_end
+from trainers.system import atomic
+
+RESULTS = "results.parquet"
+
+VERDICTS = "verdicts.json"
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("study", pa.string(), nullable=False),
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("layer", pa.int64()),
+        pa.field("head", pa.int64()),
+        pa.field("token", pa.string()),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+
+
+def write_results(study: StudyRun) -> Path:
+    """Writes `results.parquet` from the table of `study`: same values, same bytes."""
+    columns = []
+    for field in _SCHEMA:
+        values = study.table[field.name].astype(object)
+        present = [None if value is pd.NA else value for value in values]
+        columns.append(pa.array(present, type=field.type, from_pandas=False))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=_SCHEMA), buffer, compression="zstd")
+    return atomic.replace(study.folder / RESULTS, buffer.getvalue().to_pybytes())
+
+
+def judge_study(folder: Path) -> dict[str, Any]:
+    """The verdicts on every locked hypothesis, as `verdicts.json` holds them."""
+    return judged(read_study(folder))
+
+
+def judged(study: StudyRun) -> dict[str, Any]:
+    """The same for a study that was read before: JSON types, numbers that do not exist are None.
+
+    Keys: study, hypotheses_sha256, claims ({id: {claim, verdict}}), hypotheses ({id: {hypothesis,
+    verdict}}) and gates ({id: {gate, arms: {arm: {mean, seeds_without, passed}}}}).
+    """
+    hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
+    verdicts = judge(hypotheses, gates, study.runs, study.seeds)
+    of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
+    content = {
+        "study": study.name,
+        "hypotheses_sha256": study.lock["hypotheses_sha256"],
+        "claims": {
+            name: {"claim": claim.model_dump(mode="json"), "verdict": of_claims[name].to_json()}
+            for name, claim in claims.items()
+        },
+        "hypotheses": {
+            name: {
+                "hypothesis": hypothesis.model_dump(mode="json"),
+                "verdict": verdicts[name].to_json(),
+            }
+            for name, hypothesis in hypotheses.items()
+        },
+        "gates": {
+            name: {
+                "gate": gate.model_dump(mode="json"),
+                "arms": {arm: _measured(study, gate, arm) for arm in gate.arms},
+            }
+            for name, gate in gates.items()
+        },
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
+    return plain
+
+
+def write_verdicts(folder: Path) -> Path:
+    """Judges the study in `folder` and writes `verdicts.json`."""
+    return atomic.replace_json(folder / VERDICTS, judge_study(folder))
+
+
+def _measured(study: StudyRun, gate: Gate, arm: str) -> dict[str, Any]:
+    """Mean over seeds of what a gate asks of `arm`, seeds that lack it, and whether it passed."""
+    values = {
+        seed: value_at_end(study.runs[arm, seed], gate.metric, minus_start=gate.minus_start)
+        for seed in study.seeds
+    }
+    numbers = [value for value in values.values() if value is not None]
+    mean = math.fsum(numbers) / len(numbers) if numbers else None
+    without = [seed for seed, value in values.items() if value is None]
+    return {
+        "mean": mean,
+        "seeds_without": without,
+        "passed": mean is not None and not without and mean >= gate.at_least,
+    }

@@ -1,0 +1,90 @@
+"""The command ingest: images from anywhere into one data set."""
+
+from typing import Annotated
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress
+
+from orchestrator import interrupt
+from orchestrator.cli.exit_codes import INTERRUPTED
+from orchestrator.cli.options import QuietOption
+from orchestrator.cli.rendering import make_console, show_rows
+
+
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of images (sub-folders are labels; train/ val/ test/ above them are "
+            "splits), a parquet or Arrow file with image bytes, a folder or a 'pattern*' of such "
+            "files, torchvision:NAME[:FOLDER], hf:NAME[:CONFIG]; local, or s3://, gs://.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the data set: a path, s3:// or gs://.",
+            show_default=False,
+        ),
+    ],
+    quiet: QuietOption = False,
+) -> None:
+    """Turn images from anywhere into one indexed data set in DIR, and print its digest.
+
+    Use it as `--data DIR`, or as `dataset:` in a study. Broken images are left out and listed with
+    reasons in DIR/skipped.parquet, images of equal bytes in DIR/duplicates.parquet. After an
+    interruption the same command goes on where it stopped.
+    """
+    from trainers.data import arrow
+    from trainers.data import ingest as ingesting
+    from trainers.data.sources.grammar import open_source
+    from trainers.system.storage import locate, printable
+
+    console = make_console()
+    home = locate(out)
+    opened = open_source(source)
+    console.print(f"{printable(opened.name)}: {len(opened)} items", markup=False, highlight=False)
+    finished = 0
+    with Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("ingesting", total=len(opened))
+
+        def show(done: int, total: int) -> None:
+            nonlocal finished
+            finished = done
+            interrupt.check()
+            progress.update(task, completed=done, total=total)
+
+        try:
+            manifest = ingesting.ingest(opened, home, show)
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(
+                f"interrupted at {finished} of {len(opened)} items: the same command goes on "
+                f"from the last whole part in {home.shown}",
+                markup=False,
+                highlight=False,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    if not finished and len(opened):
+        console.print(f"{home.shown} is finished already", markup=False, highlight=False)
+    splits = ", ".join(f"{name or 'no split'} {n}" for name, n in manifest.splits.items())
+    console.print(
+        f"{manifest.images} images ({splits}), {len(manifest.classes)} labels, "
+        f"{manifest.skipped} skipped, {manifest.duplicates} duplicates",
+        markup=False,
+        highlight=False,
+    )
+    for name, title in (
+        (arrow.SKIPPED, "Skipped: cannot be decoded"),
+        (arrow.DUPLICATES, "Duplicates: equal bytes (all are kept)"),
+    ):
+        show_rows(home / name, title, console)
+    print(manifest.digest)

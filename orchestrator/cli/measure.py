@@ -1,0 +1,161 @@
+"""The command measure: how globally any ViT attends."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress
+
+from orchestrator import interrupt
+from orchestrator.cli.exit_codes import INTERRUPTED
+from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root
+from orchestrator.cli.rendering import make_console, open_with_progress
+
+
+def measure(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint or run folder of dinolab; a file of weights under timm or official "
+            "DINO names; a Hugging Face folder (vit, deit, dinov2, dinov2_with_registers); or the "
+            "name of a timm ViT (vit_tiny_patch16_224).",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for report.html, figures, metrics.parquet and summary.json: new or empty.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="`digits`, `photographs`, a folder of images, or what `dinolab ingest` made; a "
+            "checkpoint of dinolab knows its own.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Images, the first in an order keyed by their names.")
+    ] = 256,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images, pixels, a multiple of the patch; the model's own if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="State of the timm model that is named (.safetensors, .pth).",
+            show_default=False,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Of random weights, shuffled patches and probes."),
+    ] = 0,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="7,8",
+            help="Primary layers, blocks from 1; the last third without the final block if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    causal_images: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Images for influence and gradient reach, which cost a pass for each patch; 0: "
+            "neither.",
+        ),
+    ] = 16,
+    patch_queries: Annotated[
+        int, typer.Option(min=1, help="Patch queries measured on grids of more than 196 patches.")
+    ] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 16,
+    memory: Annotated[
+        float, typer.Option(min=0.1, max=2**20, help="Attention weights held at once, MiB.")
+    ] = 64.0,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; all CPUs if not given.", show_default=False),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how globally any ViT attends: attention, rollout, influence, gradient reach.
+
+    Attention of [CLS], registers and patches, relative to uniform attention, with controls. Works
+    in memory linear in tokens, with fused attention as it is. After an interruption nothing is
+    left in DIR.
+    """
+    # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from dashboards.measurement.report import check_folder, write_measurement
+    from orchestrator.cli import measured as shown
+    from orchestrator.cli import measuring
+    from trainers.adapters.measurable import open_measurable
+    from trainers.globality.measurement import measure as measured
+
+    console = make_console()
+    live = console.is_terminal and not quiet
+    out = out.expanduser()
+    check_folder(out)
+    chosen = measuring.device_named(device)
+    if threads is not None:
+        measuring.use_threads(threads)
+    opened = open_measurable(model, weights=weights, published=pretrained, seed=seed)
+    source = measuring.images_wanted(opened, data, size)
+    images = open_with_progress(source, absolute_root(root, console), console, live)
+    plan = measuring.plan(
+        opened,
+        images,
+        source,
+        limit=limit,
+        size=size,
+        layers=layers,
+        batch_size=batch_size,
+        memory=memory,
+        patch_queries=patch_queries,
+        causal_images=causal_images,
+        seed=seed,
+    )
+    try:
+        shown.introduce(opened, plan, source, chosen, console)
+        with Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+            disable=not live,
+        ) as progress:
+            task = progress.add_task("measuring, passes", total=None)
+
+            def show(done: int, total: int) -> None:
+                interrupt.check()
+                progress.update(task, completed=done, total=total)
+
+            found = measured(opened, images, plan, chosen, show)
+            progress.update(task, description="drawing figures")
+            facts = measuring.facts(model, opened, plan, source, images, chosen)
+            write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was written", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+    shown.show_measurement(opened, plan, found, console)
+    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)

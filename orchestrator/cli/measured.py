@@ -1,0 +1,99 @@
+"""What `dinolab measure` prints."""
+
+from collections.abc import Sequence
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dashboards.measurement.table import (
+    KINDS,
+    MEASURES,
+    TOKEN_MEASURES,
+    Row,
+    columns,
+    headline,
+    honest_notes,
+    number,
+)
+from trainers.adapters.measurable import Measurable
+from trainers.config import DataConfig
+from trainers.globality.measurement import Measurement, Plan
+
+
+def introduce(
+    model: Measurable, plan: Plan, source: DataConfig, device: torch.device, console: Console
+) -> None:
+    """Print what is about to be measured."""
+    tokens = "[CLS]" if model.has_cls else "no [CLS]"
+    if model.registers:
+        tokens += f", {model.registers} register{'s' if model.registers > 1 else ''}"
+    lines = [
+        f"model {model.name}: {model.depth} blocks, {tokens}, patches of {model.patch_size} "
+        f"pixels, {model.parameters / 1e6:.4g} M parameters",
+        f"weights: {model.weights}",
+        f"images: {len(plan.places)} of {plan.part} in {source.source}, {plan.size} pixels "
+        f"({plan.grid[0]}×{plan.grid[1]} patches), mean and deviation {model.normalisation}",
+        f"primary layers {', '.join(map(str, plan.primary))}, final block {model.depth}, "
+        f"on {device.type}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    if model.is_random:
+        console.print(f"RANDOM WEIGHTS: {model.name} is not trained", style="bold red")
+
+
+WIDE = 110
+"""Columns of a terminal from which primary layers and final block stand side by side."""
+
+
+def _table(model: Measurable, rows: Sequence[Row], title: str, parts: Sequence[str]) -> Table:
+    titles = columns(model)
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("measure")
+    for part in parts:
+        for name in titles.values():
+            mark = "| " if part != parts[0] else ""
+            # Wide enough for a number, which has 6 characters at most.
+            table.add_column(mark + escape(name), justify="right", no_wrap=True, min_width=6)
+    for kind in KINDS.values():
+        of_kind = [row for row in rows if row.kind == kind]
+        if not of_kind:
+            continue
+        table.add_section()
+        table.add_row(f"[bold]{escape(kind)}[/bold]")
+        for row in of_kind:
+            cells = [number(getattr(row, part)[token]) for part in parts for token in titles]
+            table.add_row("  " + row.measure.replace("_", " "), *cells)
+    return table
+
+
+def show_measurement(model: Measurable, plan: Plan, found: Measurement, console: Console) -> None:
+    """Print the main numbers, what each means, and what to keep in mind."""
+    rows = headline(found.metrics)
+    primary = f"Primary layers ({', '.join(map(str, plan.primary))})"
+    final = f"final block ({model.depth})"
+    if console.width < WIDE:
+        console.print(_table(model, rows, primary, ("primary",)))
+        console.print(_table(model, rows, final.capitalize(), ("final",)))
+    else:
+        console.print(_table(model, rows, f"{primary} | {final}", ("primary", "final")))
+    shown = {row.measure for row in rows}
+    meaning = Table("measure", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for measure, text in MEASURES.items():
+        if measure in shown:
+            meaning.add_row(measure.replace("_", " "), escape(text))
+    console.print(meaning)
+    blocks = Table(
+        "tokens", "primary", "final", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for name, text in TOKEN_MEASURES.items():
+        if name in found.metrics:
+            final = number(found.metrics.get(f"{name}/final_block"))
+            what = name.split("/", 1)[1].replace("_", " ").replace("/", " ")
+            blocks.add_row(what, number(found.metrics[name]), final, escape(text))
+    console.print(blocks)
+    for note in honest_notes(model, plan, found.metrics):
+        console.print(f"note: {note}", markup=False, highlight=False)

@@ -1,0 +1,152 @@
+"""Commands on one network: train and eval."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
+from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root
+from orchestrator.cli.rendering import make_console, open_with_progress, show_metrics
+from trainers.errors import InputError
+
+
+def train(
+    recipe_name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A name from `dinolab list recipes`, or a .json or .py file."
+        ),
+    ],
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KNOB=VALUE",
+            help="Change a knob; may be given again.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
+    root: RootOption = DEFAULT_ROOT,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Train one run of a recipe, here and now: no study, no Ray.
+
+    The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
+    """
+    from orchestrator.driver.root import open_root
+    from orchestrator.tracking.mirror import Mirror, tracking_uri
+    from trainers.config import override
+    from trainers.config.recipe import knobs_given, recipe
+    from trainers.runs.reporters import Console as ConsoleReporter
+    from trainers.runs.trial import TrialFolder, run_trial, trial_key
+    from trainers.system.world import World, make_reproducible
+
+    console = make_console()
+    config = override(recipe(recipe_name), knobs_given(set_))
+    root = open_root(absolute_root(root, console))
+    images = open_with_progress(config.data, root, console, console.is_terminal)
+    folder = TrialFolder(root / "train" / "trials" / trial_key(config, images.digest))
+    mirror = Mirror(tracking_uri(root), "train", root)
+    if folder.finished():
+        console.print("finished already: nothing to train")
+    make_reproducible(threads)
+    try:
+        run_trial(
+            folder,
+            config,
+            images=images,
+            world=World.alone(),
+            reporter=ConsoleReporter(sys.stdout, steps=config.steps),
+        )
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from the last checkpoint")
+        raise typer.Exit(INTERRUPTED) from None
+    mirror.sync(recipe_name, config.seed, folder)
+    result = folder.finished() or {}
+    console.print(f"{result['status']} {result['reason']}".strip(), markup=False)
+    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
+    if result["status"] != "finished":
+        raise typer.Exit(FAILED)
+
+
+def evaluate(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A state.safetensors, its folder, or the folder of a run.", show_default=False
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Measures on these images instead: `digits`, or a folder of images.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KNOB=VALUE",
+            help="Change a knob of the evaluation; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Writes every metric.", show_default=False),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure a checkpoint: k-NN, linear and position probe, collapse panel, attention.
+
+    Its configuration is the config.json beside it or one folder above. The table shows summaries;
+    --json also writes each layer and head.
+    """
+    from orchestrator.driver.root import open_root
+    from trainers.config.recipe import knobs_given
+    from trainers.runs.saved_run import evaluate_run, find_run
+    from trainers.system.atomic import replace_json
+    from trainers.system.world import World, make_reproducible
+
+    console = make_console()
+    live = console.is_terminal and not quiet
+    run = find_run(checkpoint, data=data, change=knobs_given(set_ or []))
+    if json_ is not None and not json_.absolute().parent.is_dir():
+        raise InputError(f"--json {json_}: there is no folder {json_.absolute().parent}")
+    root = open_root(absolute_root(root, console))
+    images = open_with_progress(run.measured.data, root, console, live)
+    device = World.alone().device
+    make_reproducible(threads)
+    console.print(
+        f"step {run.step} of {run.trained.steps}, {run.measured.data.source}: {len(images)} "
+        f"images, {len(images.test)} held out, on {device.type}",
+        markup=False,
+        highlight=False,
+    )
+    with Progress(console=console, transient=True, disable=not live) as progress:
+        task = progress.add_task("measuring images", total=None)
+        metrics = evaluate_run(
+            run,
+            images,
+            device,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    show_metrics(metrics, console)
+    if json_ is not None:
+        content = {
+            "checkpoint": str(run.checkpoint.absolute()),
+            "step": run.step,
+            "data": {"source": run.measured.data.source, "digest": images.digest},
+            "evaluation": run.measured.evaluation.model_dump(mode="json"),
+            "metrics": metrics,
+        }
+        replace_json(json_, content)
+        console.print(f"metrics: {json_}", markup=False, highlight=False)

@@ -1,0 +1,79 @@
+"""Options that several commands share."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+RootOption = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        envvar="DINOLAB_ROOT",
+        help="Run root: studies, data indexes and the MLflow store lie in it.",
+    ),
+]
+
+StudyArgument = Annotated[Path, typer.Argument(help="Study file (YAML).", show_default=False)]
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Replaces the study's data set: `digits`, a folder of images "
+        "(its sub-folders are the labels), or what `dinolab ingest` made.",
+        show_default=False,
+    ),
+]
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that train one model (a Ray Train worker group when more than one); "
+        "replaces the study's own.",
+        show_default=False,
+    ),
+]
+
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        help="Which of the study file's scales, where it is written for several.",
+        show_default=False,
+    ),
+]
+
+AblationsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ablations",
+        metavar="PATH",
+        help="Ablations of your own: a file that sets ABLATION, or a folder of such; may be given "
+        "again.",
+        show_default=False,
+    ),
+]
+
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Plain lines instead of live progress.")
+]
+
+DEFAULT_ROOT = Path("runs")
+
+
+def absolute_root(root: Path, console: Console) -> Path:
+    """The run root as an absolute path.
+
+    A Ray job runs in a temporary copy of its working directory, which goes with the cluster: there
+    a relative root lies under the home directory of the node instead.
+    """
+    if root.is_absolute() or "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return root.absolute()
+    root = Path.home() / root
+    console.print(f"Ray job: run root {root} (absolute --root or DINOLAB_ROOT to choose another)")
+    return root

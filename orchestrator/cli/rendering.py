@@ -1,0 +1,155 @@
+"""What several commands print: verdicts, arms, images that were skipped, tables."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from orchestrator.cli.exit_codes import DONE, INCOMPLETE
+from orchestrator.cli.options import DEFAULT_ROOT
+
+if TYPE_CHECKING:
+    from dashboards.tables.reading import StudyRun
+    from orchestrator.plan import Plan
+    from trainers.config import DataConfig
+    from trainers.data.image_set import ImageSet
+    from trainers.system.storage import Location
+
+
+def make_console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+
+
+def open_with_progress(
+    config: "DataConfig", root: Path, console: Console, live: bool, *, listed: str = ""
+) -> "ImageSet":
+    """Open the data set, indexing a folder on first use, and say what was skipped.
+
+    `listed` says where all of that is, when there is more than is printed.
+    """
+    from trainers.data.image_set import CACHE, open_images
+
+    with Progress(console=console, transient=True, disable=not live) as progress:
+        task = progress.add_task("indexing images", total=None)
+        images = open_images(
+            config,
+            root / CACHE,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    from trainers.system.storage import printable
+
+    if images.skipped:
+        console.print(
+            f"skipped {len(images.skipped)} of {len(images) + len(images.skipped)} files in "
+            f"{config.source}:",
+            highlight=False,
+        )
+        for skipped in images.skipped[:20]:
+            line = printable(f"  {skipped.path}: {skipped.reason}")
+            console.print(line, markup=False, highlight=False)
+        if len(images.skipped) > 20:
+            console.print(f"  and {len(images.skipped) - 20} more{listed}")
+    return images
+
+
+def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
+    """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
+    from dashboards.tables.derived import judged
+
+    verdicts_of = judged(result)
+    verdicts = verdicts_of["hypotheses"]
+    if verdicts_of["claims"]:
+        claims = Table(title=f"Claims of study {result.lock['study']}", title_justify="left")
+        for column in ("claim", "", "rule", "verdict"):
+            claims.add_column(column, overflow="fold")
+        for name, entry in verdicts_of["claims"].items():
+            claim = entry["claim"]
+            label = entry["verdict"]["label"].upper()
+            claims.add_row(escape(name), escape(claim["text"]), claim["rule"], label)
+        console.print(claims)
+        for name, entry in verdicts_of["claims"].items():
+            console.print(f"{name}: {entry['verdict']['reason']}", markup=False, highlight=False)
+    table = Table(title=f"Verdicts of study {result.lock['study']}", title_justify="left")
+    table.add_column("hypothesis", overflow="fold")
+    for column in ("expected", "seeds", "mean difference", "interval", "p"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for name, hypothesis in result.lock["resolved"]["hypotheses"].items():
+        verdict = verdicts[name]["verdict"]
+        sign = "±" if hypothesis["direction"] == "holds" else "by"
+        table.add_row(
+            escape(name),
+            f"{hypothesis['direction']} {sign} {hypothesis['smallest_effect']:g}",
+            str(verdict["n"]),
+            "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
+            interval_text(verdict["interval"], f"{100 * (1 - hypothesis['alpha']):.0f} %"),
+            "–" if verdict["p"] is None else f"{verdict['p']:.3g}",
+            " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])]),
+        )
+    if verdicts:
+        console.print(table)
+        for name, judged_one in verdicts.items():
+            reason = judged_one["verdict"]["reason"]
+            console.print(f"{name}: {reason}", markup=False, highlight=False)
+    unfinished = []
+    for (arm, seed), one in result.runs.items():
+        if one.status != "finished":
+            console.print(f"{arm} seed {seed} {one.status}: {one.reason}", markup=False)
+        if one.status in ("missing", "failed"):
+            unfinished.append((arm, seed))
+    folder = result.folder
+    console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)
+    ui = "dinolab ui" if root == DEFAULT_ROOT.absolute() else f"dinolab ui --root {root}"
+    if Path(sys.prefix).parent == Path.cwd():
+        ui = f"{Path(sys.prefix).name}/bin/{ui}"
+    console.print(f"MLflow UI: {ui}", markup=False, highlight=False)
+    raise typer.Exit(INCOMPLETE if unfinished else DONE)
+
+
+def interval_text(ends: list[float] | None, level: str) -> str:
+    return "–" if ends is None else f"{level} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+
+
+def arms_table(made: "Plan") -> Table:
+    table = Table("arm", "what differs", title="Arms")
+    for column in ("parameters", "GFLOPs an image", "GFLOPs a step"):
+        table.add_column(column, justify="right")
+    for arm, cost in made.arms.items():
+        changes = [f"{k}: {cost.before[k]} → {v}" for k, v in cost.change.items()]
+        cells = (
+            arm, "\n".join(changes) or "the base", f"{cost.parameters:,}",
+            f"{cost.gigaflops_per_image:.4g}", f"{cost.gigaflops_per_step:.4g}",
+        )  # fmt: skip
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def show_metrics(metrics: dict[str, float], console: Console) -> None:
+    """Print the metrics of a network as a whole, in the order in which they are described."""
+    from trainers.metrics import EVALUATED
+
+    table = Table("metric", "value", "meaning")
+    for name, meaning in EVALUATED.items():
+        if name in metrics:
+            table.add_row(escape(name), f"{metrics[name]:.4f}", escape(meaning))
+    console.print(table)
+
+
+def show_rows(place: "Location", title: str, console: Console, most: int = 20) -> None:
+    """The first rows of a parquet table, and where all of them are; nothing when it has none."""
+    from trainers.data.arrow import read_table
+    from trainers.system.storage import printable
+
+    rows = read_table(place)
+    if not len(rows):
+        return
+    table = Table(*rows.column_names, title=title, title_justify="left")
+    for row in rows.slice(0, most).to_pylist():
+        table.add_row(*(escape(printable(str(value))) for value in row.values()))
+    console.print(table)
+    console.print(f"{len(rows)} rows in {place.shown}", markup=False, highlight=False)

@@ -1,0 +1,28 @@
+"""The command ui: the MLflow UI on a run root."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import DEFAULT_ROOT, RootOption, absolute_root
+from orchestrator.cli.rendering import make_console
+from trainers.errors import InputError
+
+
+def ui(
+    root: RootOption = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the store of a run root; Ctrl-C ends it."""
+    from orchestrator.tracking.mirror import tracking_uri
+
+    console = make_console()
+    root = absolute_root(root, console)
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
+        raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
+    console.print(f"MLflow UI at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    arguments = ["-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(root)]
+    arguments += ["--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *arguments])

@@ -1,0 +1,182 @@
+"""What arms cost, in parameters, operations and time, and so what else than meant they change."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.config import TrainConfig, override
+from trainers.data.image_set import ImageSet
+from trainers.evaluation.evaluate import evaluate
+from trainers.method.sites import POOLED, feature_site, needs_patches, read_out, sites
+from trainers.model.vit import Features
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.system.world import World, make_reproducible
+from trainers.training.loop import train
+from trainers.training.state import Network, TrainState
+from trainers.training.step import is_trained
+
+STARTUP_S = 4.0
+"""Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
+
+SMALLEST_SHARE = 0.001
+"""Difference in FLOPs of a step that is said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCost:
+    """What an arm changes besides what it means to: confounds."""
+
+    change: Mapping[str, Any]
+    before: Mapping[str, Any]
+    parameters: int
+    gigaflops_per_image: float
+    """forward pass of backbone and head, one global crop"""
+    gigaflops_per_step: float
+    """forward and backward passes of a step: teacher on global crops, student on all, times 3"""
+    tokens: int
+    """of a global crop"""
+    crops_per_step: int
+    losses: Mapping[str, float]
+    """where there is a loss, with its weight"""
+    confounds: tuple[str, ...]
+    """declared by the ablation"""
+
+    def differences(self, base: "ArmCost") -> tuple[str, ...]:
+        """What else differs from the baseline, in words: what is counted, then what is declared."""
+        return (*self._counted(base), *self.confounds)
+
+    def _counted(self, base: "ArmCost") -> Iterator[str]:
+        if more := self.parameters - base.parameters:
+            yield f"{more:+,} parameters ({100 * more / base.parameters:+.2g} %)"
+        if more := self.tokens - base.tokens:
+            yield f"{more:+} token{'s' * (abs(more) > 1)} in a global crop"
+        if self.crops_per_step != base.crops_per_step:
+            yield f"crops a step: {base.crops_per_step} → {self.crops_per_step}"
+        if base.gigaflops_per_step:
+            ratio = self.gigaflops_per_step / base.gigaflops_per_step
+            if abs(ratio - 1) >= SMALLEST_SHARE:
+                yield f"training FLOPs a step: × {ratio:.3g}"
+        if self.losses != base.losses:
+            yield f"loss on: {_shown(base.losses)} → {_shown(self.losses)}"
+
+
+def _shown(losses: Mapping[str, float]) -> str:
+    return " + ".join(f"{weight:g} {site}" for site, weight in losses.items()) or "nothing"
+
+
+def cost_of(config: TrainConfig, classes: int) -> dict[str, Any]:
+    # Nothing is computed: on this device tensors have shapes and no values.
+    with torch.device("meta"), torch.no_grad():
+        network = Network(config, max(classes, 2))
+        side, weights = config.augment.global_size, sites(config.loss)
+        forward, features = _counted(network, config, side, only_first=False)
+        head = _flops(lambda: network.head(read_out(features, feature_site(config), config.loss)))
+        seen = [(side, config.augment.global_crops, True)]
+        if config.augment.local_crops:
+            seen.append((config.augment.local_size, config.augment.local_crops, False))
+        teacher = student = 0.0
+        for size, crops, is_global in seen if is_trained(config) else []:
+            passed, _ = _counted(network, config, size, only_first=not needs_patches(config.loss))
+            patches = (size // config.model.patch_size) ** 2
+            rows: float = len(weights.keys() & set(POOLED)) + patches * ("dense" in weights)
+            if is_global and "masked" in weights:
+                rows += patches * config.loss.mask_probability * sum(config.loss.mask_share) / 2
+            student += crops * (passed + rows * head)
+            teacher += crops * (passed + rows * head) * (is_global and bool(weights))
+    losses = dict(weights)
+    losses |= {
+        name: weight for name in ("labels", "koleo") if (weight := getattr(config.loss, name))
+    }
+    views = config.augment.global_crops + config.augment.local_crops
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "gigaflops_per_image": (forward + head) / 1e9,
+        # A backward pass is about two forward passes.
+        "gigaflops_per_step": config.batch_size * (teacher + 3 * student) / 1e9,
+        "tokens": features.tokens.shape[1],
+        "crops_per_step": config.batch_size * views,
+        "losses": losses,
+    }
+
+
+def _counted(
+    network: Network, config: TrainConfig, side: int, *, only_first: bool
+) -> tuple[int, Features]:
+    """FLOPs of one image of a side through the backbone, and its features."""
+    found: list[Features] = []
+    draws = ForwardDraws(cls_patch=torch.zeros(1, dtype=torch.int64))
+    image = torch.zeros(1, 3, side, side)
+    flops = _flops(lambda: found.append(network(image, draws, only_first=only_first)))
+    return flops, found[0]
+
+
+def _flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Measured on this machine, by a few real steps of the baseline."""
+
+    step_s: float
+    thorough_s: float
+    """an evaluation at step 0 or at the last step"""
+    between_s: float
+    """one at the cadence"""
+
+    def trial_s(self, config: TrainConfig) -> float:
+        """Seconds of a whole trial."""
+        between = -(-config.steps // config.evaluation.every) - 1
+        evaluations = 2 * self.thorough_s + between * self.between_s
+        return STARTUP_S + config.steps * self.step_s + evaluations
+
+
+def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int = 12) -> Timing:
+    """Time a few real steps and evaluations of `config` here, set up as a trial's worker."""
+    make_reproducible(threads)
+    short = override(
+        config,
+        {"steps": steps, "log_every": steps // 2, "evaluation.every": steps,
+         "checkpoint_every": steps},
+    )  # fmt: skip
+    watch = _Watch()
+    started = time.monotonic()
+    with TemporaryDirectory() as scratch:
+        train(
+            short,
+            images=images,
+            world=World.alone(),
+            reporter=watch,
+            checkpoints=Path(scratch),
+            resume_from=None,
+        )
+    trained = time.monotonic()
+    state = TrainState.fresh(short, World.alone(), len(images.class_names))
+    began = time.monotonic()
+    evaluate(state, images, short, thorough=False)
+    return Timing(
+        step_s=watch.step_s[-1],
+        thorough_s=(trained - started - sum(watch.step_s) * steps / 2) / 2,
+        between_s=time.monotonic() - began,
+    )
+
+
+class _Watch:
+    """A reporter that keeps only how long steps take."""
+
+    def __init__(self) -> None:
+        self.step_s: list[float] = []
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
+    ) -> None:
+        if "time/step_s" in metrics:
+            self.step_s.append(metrics["time/step_s"])

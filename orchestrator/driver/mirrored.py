@@ -1,0 +1,45 @@
+"""The mirror as a study sees it: it may fail at any time and stops nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dashboards.tables.reading import StudyRun
+from orchestrator.plan import Trial
+from orchestrator.tracking.mirror import Mirror, MirrorError
+from trainers.runs.trial import TrialFolder
+
+
+class Mirrored:
+    """The mirror, which may fail at any time without stopping the study: it says so once."""
+
+    def __init__(self, mirror: Mirror, console: Console) -> None:
+        self.mirror = mirror
+        self.console = console
+        self.broken = False
+
+    def _try(self, work: Any, *arguments: Any) -> None:
+        if self.broken:
+            return
+        try:
+            work(*arguments)
+        except MirrorError as error:
+            self.broken = True
+            self.console.print(
+                f"MLflow store {self.mirror.uri} does not answer "
+                f"({str(error).splitlines()[0][:120]}); training goes on, nothing is lost: "
+                "run the same command again when it is back",
+                markup=False,
+            )
+
+    def sync(self, trial: Trial, folder: Path) -> None:
+        """Mirror a trial for each arm that it belongs to."""
+        for arm in trial.arms:
+            trial_folder = TrialFolder(folder / "trials" / trial.key)
+            self._try(self.mirror.sync, arm, trial.seed, trial_folder)
+
+    def finish(self, study: StudyRun, artifacts: Sequence[Path], whole: bool) -> None:
+        """Mirror what concerns arms and the study."""
+        self._try(self.mirror.finish, study.table, study.lock, artifacts, whole)

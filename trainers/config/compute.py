@@ -1,0 +1,31 @@
+"""Knobs of how the same mathematics is computed."""
+
+from typing import Literal
+
+from trainers.config.knob import OURS, Knobs, knob
+
+
+class ComputeConfig(Knobs):
+    """How the same mathematics is computed."""
+
+    precision: Literal["fp32", "bf16"] = knob(
+        "fp32", "numbers in which the networks compute; losses and weights stay fp32", source=OURS
+    )
+    compile: bool = knob(
+        False, "whether blocks are compiled before the first step", source="torch.compile"
+    )
+    activation_checkpointing: bool = knob(
+        False,
+        "whether blocks are computed again in the backward pass, to save memory",
+        source="Chen et al. 2016",
+    )
+    accumulate: int = knob(
+        1,
+        "parts into which a worker's images are split for forward and backward; center, EMA and "
+        "schedules move once a step, whatever this is",
+        source=OURS,
+        ge=1,
+    )
+    sharded: bool = knob(
+        False, "whether several workers share parameters and moments", source="PyTorch FSDP2"
+    )

@@ -1,0 +1,84 @@
+"""Knobs of what the networks see: which images, and how they are cut and changed."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from trainers.config.knob import DINO, OURS, Interval, Knobs, Share, knob
+
+
+class DataConfig(Knobs):
+    """Which images, at which resolution, and which of them are held out."""
+
+    source: str = knob(
+        "digits",
+        "`digits`, `photographs`, a folder of images, or what `dinolab ingest` made (path or URI)",
+        source=OURS,
+    )
+    image_size: int = knob(
+        16, "side of the square each image is resampled to once", unit="pixels", source=OURS, ge=4
+    )
+    test_share: float = knob(
+        0.2,
+        "images held out for evaluation where the data set has no split, the same in all arms",
+        unit="share",
+        source=OURS,
+        gt=0,
+        lt=1,
+    )
+
+
+class AugmentConfig(Knobs):
+    """Multi-crop and photometric augmentation (Caron et al. 2021, appendix A)."""
+
+    global_crops: int = knob(
+        2, "global crops an image; the teacher sees these", source="SwAV; " + DINO, ge=1
+    )
+    local_crops: int = knob(
+        4, "local crops an image; only the student sees them", source="SwAV; " + DINO, ge=0
+    )
+    global_size: int = knob(16, "side of a global crop", unit="pixels", source=DINO, ge=4)
+    local_size: int = knob(8, "side of a local crop", unit="pixels", source=DINO, ge=4)
+    global_scale: Interval = knob(
+        (0.5, 1.0), "area of a global crop", unit="share of image", source=DINO
+    )
+    local_scale: Interval = knob(
+        (0.2, 0.5), "area of a local crop", unit="share of image", source=DINO
+    )
+    aspect_ratio: Interval = knob(
+        (0.75, 4 / 3), "width over height of a crop's box", source="Szegedy et al. 2015"
+    )
+    flip: Share = knob(0.5, "probability of a horizontal flip", source=DINO)
+    jitter: Share = knob(0.8, "probability of colour jitter", source="BYOL; " + DINO)
+    brightness: Share = knob(0.4, "jitter factor range, 1 ± this", source="BYOL; " + DINO)
+    contrast: Share = knob(0.4, "jitter factor range, 1 ± this", source="BYOL; " + DINO)
+    saturation: Share = knob(0.2, "jitter factor range, 1 ± this", source="BYOL; " + DINO)
+    hue: float = knob(
+        0.1, "jitter rotation range, ± this", unit="turns", source="BYOL; " + DINO, ge=0, le=0.5
+    )
+    grayscale: Share = knob(0.2, "probability of turning a crop grey", source="BYOL; " + DINO)
+    blur_first: Share = knob(1.0, "probability of blur, first global crop", source=DINO)
+    blur_others: Share = knob(0.1, "probability of blur, further global crops", source=DINO)
+    blur_local: Share = knob(0.5, "probability of blur, local crops", source=DINO)
+    blur_sigma: Interval = knob(
+        (0.1, 2.0), "standard deviation of blur", unit="pixels", source=DINO
+    )
+    solarize: Share = knob(
+        0.2, "probability of solarising further global crops", source="BYOL; " + DINO
+    )
+    shuffle: Literal["none", "patches", "pixels"] = knob(
+        "none",
+        "what of each training crop is put in random order, destroying spatial coherence",
+        source="METRICS A.9, controls",
+    )
+
+    @model_validator(mode="after")
+    def _intervals_rise(self) -> Self:
+        for name in ("global_scale", "local_scale", "aspect_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must rise, got ({low}, {high})")
+        for name in ("global_scale", "local_scale"):
+            if getattr(self, name)[1] > 1:
+                raise ValueError(f"{name} must not exceed 1, the whole image")
+        return self

@@ -1,0 +1,72 @@
+"""Knobs of what is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainers.config.knob import DINO, OURS, Knobs, knob
+
+
+class EvaluationConfig(Knobs):
+    """What is measured of the teacher on held-out images, at step 0 and then at a cadence."""
+
+    every: int = knob(
+        300, "time between evaluations; the last step always", unit="steps", source=OURS, ge=1
+    )
+    batch_size: int = knob(256, "images a forward pass", source=OURS, ge=1)
+    knn_neighbours: int = knob(20, "k of weighted k-NN", source=DINO, ge=1)
+    knn_temperature: float = knob(0.07, "temperature of the k-NN votes", source=DINO, gt=0)
+    probes: bool = knob(
+        True,
+        "whether the linear and the position probe are trained, at step 0 and the last",
+        source=DINO,
+    )
+    linear_blocks: int = knob(
+        4, "last blocks whose [CLS] outputs the linear probe sees, at most", source=DINO, ge=1
+    )
+    linear_penalty: float = knob(
+        1e-3, "L2 penalty of the linear probe", unit="nats", source=OURS, gt=0
+    )
+    position_images: int = knob(
+        256, "images whose patches the position probe sees, at most", source=OURS, ge=4
+    )
+    globality_images: int = knob(
+        4096,
+        "held-out images on which globality is measured at step 0 and at the last, at most",
+        source="METRICS A.9",
+        ge=1,
+    )
+    globality_probe_images: int = knob(
+        64,
+        "the first held-out images, on which attention of teacher and student is measured each "
+        "time",
+        source="METRICS A.9",
+        ge=1,
+    )
+    causal_images: int = knob(
+        32,
+        "images on which influence and gradient reach are measured, below 2 none",
+        source="METRICS M11",
+        ge=0,
+    )
+    replacement: Literal["mean", "other"] = knob(
+        "mean",
+        "what stands in for a patch whose influence is measured: the mean patch at its place, or "
+        "that of another image",
+        source="Parodi et al. 2026",
+    )
+    patch_queries: int = knob(
+        64,
+        "patch queries that are measured on grids of more than 196 patches, spread over them",
+        source="METRICS A.9",
+        ge=1,
+    )
+    attention_memory: float = knob(
+        16.0, "attention weights held at once while measuring", unit="MiB", source=OURS, gt=0
+    )
+    globality_layers: tuple[Annotated[int, Field(ge=1)], ...] = knob(
+        (1, 2),
+        "primary layer set, blocks counted from 1; the final block is reported apart",
+        source="METRICS, layer sets",
+        min_length=1,
+    )

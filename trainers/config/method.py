@@ -1,0 +1,127 @@
+"""Knobs of self-distillation: where the loss sits, targets, teacher, optimiser."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Share, knob
+
+
+class LossConfig(Knobs):
+    """Where the loss sits, by weights: all 0 leaves the model untrained."""
+
+    cls: float = knob(1.0, "weight of self-distillation on [CLS]", source=DINO, ge=0)
+    patches: float = knob(0.0, "weight of the same on the mean patch token", source=OURS, ge=0)
+    dense: float = knob(
+        0.0,
+        "weight of the same on every patch, matched to the most similar patch of the other view",
+        source="Li et al. 2022 (EsViT), eq. 3",
+        ge=0,
+    )
+    register_token: float = knob(
+        0.0, "weight of the same on the first register", source="METRICS, claim 5", ge=0
+    )
+    fixed_patch: float = knob(
+        0.0,
+        "weight of the same on one patch, always at the same place",
+        source="METRICS, claim 5",
+        ge=0,
+    )
+    fixed_patch_place: tuple[Coordinate, Coordinate] = knob(
+        (0.0, 0.0),
+        "where that patch lies, down and right; ±1 are the crop's borders",
+        unit="half crops from the centre",
+        source="METRICS, claim 5",
+    )
+    masked: float = knob(
+        0.0,
+        "weight of self-distillation on masked patches of the student's global crops",
+        source="Zhou et al. 2022 (iBOT), eq. 2",
+        ge=0,
+    )
+    mask_share: Interval = knob(
+        (0.1, 0.5), "patches masked in a masked crop", unit="share", source="iBOT"
+    )
+    mask_probability: Share = knob(0.5, "probability that a global crop is masked", source="iBOT")
+    labels: float = knob(
+        0.0,
+        "weight of supervised cross-entropy on [CLS], through a linear classifier",
+        source=VIT,
+        ge=0,
+    )
+    koleo: float = knob(
+        0.0,
+        "weight of the KoLeo spread of [CLS] (the mean patch without one) within a batch",
+        source="Sablayrolles et al. 2019; Oquab et al. 2024",
+        ge=0,
+    )
+    student_temperature: float = knob(0.1, "temperature of the student", source=DINO, gt=0)
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        low, high = self.mask_share
+        if low > high or high > 1:
+            raise ValueError(f"mask_share must rise and not exceed 1, got ({low}, {high})")
+        return self
+
+
+class TargetsConfig(Knobs):
+    """How the teacher's outputs become targets."""
+
+    kind: Literal["centering", "sinkhorn", "none"] = knob(
+        "centering",
+        "centred softmax, Sinkhorn-Knopp over the global batch, or plain softmax",
+        source=f"{DINO}; Caron et al. 2020",
+    )
+    sharpening: bool = knob(
+        True,
+        "whether targets are made at the teacher's own temperature, or at the student's",
+        source=DINO + ", section 5.3",
+    )
+    temperature: float = knob(0.04, "teacher temperature after warm-up", source=DINO, gt=0)
+    temperature_start: float = knob(0.04, "teacher temperature at step 0", source=DINO, gt=0)
+    temperature_warmup_steps: int = knob(
+        0, "length of the linear warm-up", unit="steps", source=DINO, ge=0
+    )
+    center_momentum: Share = knob(0.9, "momentum of the center; centering only", source=DINO)
+    sinkhorn_iterations: int = knob(
+        3, "row and column passes; sinkhorn only", source="Caron et al. 2020", ge=1
+    )
+
+
+class TeacherConfig(Knobs):
+    """What the teacher is."""
+
+    kind: Literal["ema", "frozen", "student"] = knob(
+        "ema",
+        "moving average of the student, the student at step 0, or the student itself",
+        source=DINO + ", section 5.2",
+    )
+    momentum: Share = knob(0.996, "momentum at step 0; ema only", source=DINO)
+    momentum_end: Share = knob(
+        1.0, "momentum that a cosine leads to over the run; ema only", source=DINO
+    )
+
+
+class OptimizerConfig(Knobs):
+    """AdamW and its schedules."""
+
+    learning_rate: float = knob(
+        5e-4, "peak learning rate, for the batch as it is", source=DINO, gt=0
+    )
+    learning_rate_end: float = knob(
+        1e-6, "learning rate that a cosine leads to over the run", source=DINO, ge=0
+    )
+    warmup_steps: int = knob(
+        50, "linear warm-up of the learning rate", unit="steps", source=DINO, ge=0
+    )
+    weight_decay: float = knob(0.04, "decoupled weight decay at step 0", source=DINO, ge=0)
+    weight_decay_end: float = knob(
+        0.4, "weight decay that a cosine leads to over the run", source=DINO, ge=0
+    )
+    clip_norm: float = knob(3.0, "largest gradient norm of each parameter", source=DINO, gt=0)
+    freeze_last_layer_steps: int = knob(
+        50, "first steps in which the prototypes do not move", unit="steps", source=DINO, ge=0
+    )
+    beta1: float = knob(0.9, "AdamW first moment", source="Loshchilov & Hutter 2019", ge=0, lt=1)
+    beta2: float = knob(0.999, "AdamW second moment", source="Loshchilov & Hutter 2019", ge=0, lt=1)
