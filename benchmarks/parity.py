@@ -28,7 +28,8 @@ from benchmarks.original import Original, Training
 from benchmarks.setting import SETTINGS, Setting
 from trainers.config import TrainConfig, override
 from trainers.data.augment import normalize
-from trainers.training.state import Network, TrainState
+from trainers.model.network import Network
+from trainers.training.state import TrainState
 from trainers.training.step import schedules, update
 
 LIMIT = 1e-4

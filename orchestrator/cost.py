@@ -14,11 +14,12 @@ from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet
 from trainers.evaluation.evaluate import evaluate
 from trainers.method.sites import POOLED, feature_site, needs_patches, read_out, sites
+from trainers.model.network import Network
 from trainers.model.vit import Features
 from trainers.randomness.forward_draws import ForwardDraws
 from trainers.system.world import World, make_reproducible
 from trainers.training.loop import train
-from trainers.training.state import Network, TrainState
+from trainers.training.state import TrainState
 from trainers.training.step import is_trained
 
 STARTUP_S = 4.0

@@ -7,9 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dashboards.measurement.figures import DOTS
-
 INK, QUIET, LINE = "#222222", "#5c5c5c", "#d8d8d8"
+
+DOTS = 130
+"""per inch"""
+
+SHEET_DOTS = 110
+"""per inch, of sheets of many images"""
 
 
 def empty_figure(width: float, height: float) -> Figure:

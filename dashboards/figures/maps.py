@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
-from dashboards.figures.canvas import INK
-from dashboards.measurement.figures import SHEET_DOTS
+from dashboards.figures.canvas import INK, SHEET_DOTS
 from trainers.globality.measurement import Maps
 
 HEAT = "inferno"

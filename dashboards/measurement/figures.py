@@ -10,12 +10,6 @@ from dashboards.figures.canvas import QUIET
 from dashboards.figures.maps import maps_of_heads, maps_of_layers
 from trainers.globality.measurement import Maps
 
-DOTS = 130
-"""per inch"""
-
-SHEET_DOTS = 110
-"""per inch, of sheets of many images"""
-
 
 def figures(
     metrics: Mapping[str, float],

@@ -14,7 +14,7 @@ from trainers.adapters.pretrained import load_backbone, read_weights
 from trainers.adapters.timm_models import TimmBackbone, open_timm
 from trainers.config import DataConfig, ModelConfig
 from trainers.errors import CheckpointError, ConfigError, InputError
-from trainers.globality.functionals import Grid
+from trainers.grid import Grid
 from trainers.method.sites import patch_at
 from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
 from trainers.runs.saved_run import find_run, load_run

@@ -1,7 +1,8 @@
 """What is measured of the networks on held-out images: k-NN, probes, collapse panel, attention."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,20 +18,38 @@ from trainers.globality.alignment import Alignment
 from trainers.globality.instruments import Instruments, Settings, of_first
 from trainers.globality.statistics import AttentionStatistics
 from trainers.method.sites import EACH_PATCH, feature_site, patch_at, read_out, sites
+from trainers.model.network import Network
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
-from trainers.training.state import Network, TrainState
 
 Metrics = dict[str, float]
 Progress = Callable[[int, int], None]
 """called with images done and all"""
 
 
+class Trained(Protocol):
+    """What is measured: the networks of a run, and how far it has come; a TrainState is one."""
+
+    @property
+    def step(self) -> int:
+        """updates done"""
+
+    @property
+    def student(self) -> Network: ...
+
+    @property
+    def teacher(self) -> Network: ...
+
+    @property
+    def centers(self) -> Mapping[str, Tensor]:
+        """of each site of the loss, the center [K] of the teacher's outputs"""
+
+
 # A compiler would compile anew for each size of batch.
 @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def evaluate(
-    state: TrainState,
+    state: Trained,
     images: ImageSet,
     config: TrainConfig,
     *,
@@ -194,7 +213,7 @@ class _Panel:
     self-distillation, only features are looked at.
     """
 
-    def __init__(self, state: TrainState, config: TrainConfig) -> None:
+    def __init__(self, state: Trained, config: TrainConfig) -> None:
         weights = sites(config.loss)
         self.loudest = max(weights, key=lambda name: weights[name]) if weights else ""
         each_patch = self.loudest in EACH_PATCH
@@ -235,7 +254,7 @@ class Globality:
     alone, on the first `globality_probe_images`. The student's always on those.
     """
 
-    def __init__(self, state: TrainState, config: TrainConfig, thorough: bool) -> None:
+    def __init__(self, state: Trained, config: TrainConfig, thorough: bool) -> None:
         knobs, model = config.evaluation, config.model
         grid = (config.augment.global_size // model.patch_size,) * 2
         device = next(state.teacher.parameters()).device

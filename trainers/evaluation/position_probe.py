@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainers.model.positions import Grid, patch_coordinates
+from trainers.grid import Grid
+from trainers.model.positions import patch_coordinates
 
 DESCRIPTIONS = {
     "position_probe/r2": "share of the variance of row and column that a linear map of one patch "

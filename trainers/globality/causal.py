@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.globality.accumulator import Accumulator
-from trainers.globality.functionals import Grid
 from trainers.globality.statistics import of_maps
 from trainers.globality.tokens import Tokens, spread_over_rings
+from trainers.grid import Grid
 from trainers.model.vit import Features
 from trainers.randomness.forward_draws import ForwardDraws
 from trainers.randomness.streams import Stream

@@ -5,6 +5,9 @@ relative to the uniform map on the same patches, so it compares across queries a
 is 1, a single patch is 0 (or 1/N). Pure, float32, batched over leading axes.
 
 Shapes: ... any leading axes, Q queries, T = P + N tokens (P first ones: [CLS] and registers),
+from trainers.grid import Grid
+
+
 N = gh · gw patches.
 """
 
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Grid = tuple[int, int]
+from trainers.grid import Grid
 
 LEAST_MASS = 1e-6
 """Below this share of attention on patches there is no map to speak of: the value is NaN."""

@@ -10,10 +10,10 @@ from torch import Tensor
 from trainers.data.augment import shuffle
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.causal import Replacement, measure_causes
-from trainers.globality.functionals import Grid
 from trainers.globality.rollout import RolloutStatistics
 from trainers.globality.statistics import AttentionStatistics
 from trainers.globality.tokens import Tokens, stratified
+from trainers.grid import Grid
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws, keyed
 

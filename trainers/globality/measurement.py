@@ -15,9 +15,9 @@ from trainers.globality.alignment import Alignment
 from trainers.globality.causal import LEAST_RELIANCE, influence, substitutes
 from trainers.globality.cls_maps import QueryMaps
 from trainers.globality.descriptions import BY_LAYER
-from trainers.globality.functionals import Grid
 from trainers.globality.instruments import Instruments, Observable, Settings, of_first
 from trainers.globality.rollout import RolloutStatistics, rollout
+from trainers.grid import Grid
 from trainers.model.vit import Features, Observer
 from trainers.randomness.forward_draws import ForwardDraws, joined
 

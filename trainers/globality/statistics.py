@@ -16,7 +16,6 @@ from torch import Tensor
 from trainers.globality.accumulator import Accumulator, map_sums
 from trainers.globality.functionals import (
     LEAST_MASS,
-    Grid,
     beyond_uniform,
     conditional,
     coverage,
@@ -32,6 +31,7 @@ from trainers.globality.functionals import (
     sink_concentration,
 )
 from trainers.globality.tokens import Tokens
+from trainers.grid import Grid
 from trainers.model.vit import Layer
 
 BYTES = 4

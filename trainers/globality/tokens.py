@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.globality.functionals import Grid
+from trainers.grid import Grid
 
 ALL_UP_TO = 196
 """Patches up to which each of them is a measured query."""

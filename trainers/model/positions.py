@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Grid = tuple[int, int]
+from trainers.grid import Grid
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainers.config import ModelConfig
+from trainers.grid import Grid
 from trainers.model.positions import (
-    Grid,
     interpolation,
     patch_coordinates,
     rotary_angles,

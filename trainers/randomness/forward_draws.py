@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import LossConfig, ModelConfig
-from trainers.model.positions import Grid
+from trainers.grid import Grid
 from trainers.randomness.streams import Stream
 
 _SLOTS_A_VIEW = 2**20

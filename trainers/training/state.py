@@ -4,41 +4,14 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.config import TrainConfig, override
 from trainers.method.optimizer import make_optimizer
 from trainers.method.sites import sites
-from trainers.model.head import ProjectionHead
-from trainers.model.vit import Features, Observer, VisionTransformer, initialise
-from trainers.randomness.forward_draws import ForwardDraws
+from trainers.model.network import Network
+from trainers.model.vit import initialise
 from trainers.system.world import World
-
-
-class Network(nn.Module):
-    """A backbone, its projection head, and a linear classifier when labels are learned."""
-
-    def __init__(self, config: TrainConfig, classes: int = 0) -> None:
-        super().__init__()
-        self.backbone = VisionTransformer(
-            config.model, config.augment.global_size, masks=config.loss.masked > 0
-        )
-        self.head = ProjectionHead(config.model.width, config.head)
-        if config.loss.labels:
-            assert classes >= 2, "labels need two classes or more"
-            self.classifier = nn.Linear(config.model.width, classes)
-
-    def forward(
-        self,
-        images: Tensor,
-        draws: ForwardDraws | None = None,
-        *,
-        only_first: bool = False,
-        observe: Observer | None = None,
-    ) -> Features:
-        """Features of images [B, 3, S, S]; the head is applied to a read-out of them."""
-        features: Features = self.backbone(images, draws, only_first=only_first, observe=observe)
-        return features
 
 
 @dataclass(kw_only=True)

@@ -29,6 +29,7 @@ from trainers.method.schedules import cosine, linear, warmup_cosine
 from trainers.method.sites import EACH_PATCH, feature_site, needs_patches, read_out, sites
 from trainers.method.targets import make_targets
 from trainers.method.teacher import momentum_at, move_teacher
+from trainers.model.network import Network
 from trainers.model.vit import Features
 from trainers.randomness.forward_draws import (
     ForwardDraws,
@@ -39,7 +40,7 @@ from trainers.randomness.forward_draws import (
     wandering_cls,
 )
 from trainers.system.world import World
-from trainers.training.state import Network, TrainState
+from trainers.training.state import TrainState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from dashboards.figures.maps import MASS, _holding
 from dashboards.measurement import report as measurement
 from dashboards.measurement.report import (
     CAPTIONS,
-    bias_of_positional_bias,
     check_folder,
     long_table,
     write_measurement,
@@ -22,7 +21,7 @@ from trainers.config import TrainConfig, override
 from trainers.data.image_set import open_images
 from trainers.errors import InputError
 from trainers.globality.instruments import Settings
-from trainers.globality.measurement import Plan, choose, measure
+from trainers.globality.measurement import Plan, bias_of_positional_bias, choose, measure
 from trainers.model.vit import VisionTransformer, initialise
 
 

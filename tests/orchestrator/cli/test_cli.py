@@ -8,6 +8,8 @@ import pytest
 
 from ablations.study.schema import StudyFile
 from orchestrator.cli import entry as cli
+from orchestrator.cli.options import absolute_root
+from orchestrator.cli.rendering import make_console
 
 COMMANDS = [
     "run",
@@ -331,10 +333,10 @@ def test_a_ray_job_writes_below_home_and_not_into_its_temporary_copy(monkeypatch
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    console = cli._console()
-    assert cli._root(Path("runs"), console) == tmp_path / "runs"
+    console = make_console()
+    assert absolute_root(Path("runs"), console) == tmp_path / "runs"
     assert f"run root {tmp_path / 'runs'}" in capsys.readouterr().out
-    assert cli._root(Path("/shared"), console) == Path("/shared")
+    assert absolute_root(Path("/shared"), console) == Path("/shared")
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.chdir(tmp_path)
-    assert cli._root(Path("here"), console) == tmp_path / "here"
+    assert absolute_root(Path("here"), console) == tmp_path / "here"

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from trainers.globality.functionals import Grid
 from trainers.globality.tokens import Tokens
+from trainers.grid import Grid
 from trainers.model.vit import Layer
 
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from trainers.globality.functionals import (
     LEAST_MASS,
-    Grid,
     beyond_uniform,
     conditional,
     coverage,
     entropy,
     gyration,
 )
+from trainers.grid import Grid
 
 torch.set_num_threads(1)
 

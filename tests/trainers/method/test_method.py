@@ -15,9 +15,10 @@ from trainers.method.sites import read_out, sites
 from trainers.method.targets import centering, sinkhorn
 from trainers.method.teacher import move_teacher
 from trainers.model.head import ProjectionHead
+from trainers.model.network import Network
 from trainers.model.vit import Layer, VisionTransformer, initialise
 from trainers.system.world import World
-from trainers.training.state import Network, TrainState
+from trainers.training.state import TrainState
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 SHAPES = [(2, 6, 3, 5), (1, 2, 4, 16), (2, 2, 1, 7)]

@@ -1,0 +1,3 @@
+"""Rows and columns of patches."""
+
+Grid = tuple[int, int]
