@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress
 
 from orchestrator import interrupt
 from orchestrator.cli.exit_codes import INTERRUPTED
@@ -40,9 +39,22 @@ def measure(
             show_default=False,
         ),
     ] = None,
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough",
+            help="Takes 256 images, 16 of them for influence and gradient reach, instead of 128 "
+            "and 4: some four times as long.",
+        ),
+    ] = False,
     limit: Annotated[
-        int, typer.Option(min=1, help="Images, the first in an order keyed by their names.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images, the first in an order keyed by their names.",
+            show_default="128, or 256",
+        ),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -76,13 +88,14 @@ def measure(
         ),
     ] = None,
     causal_images: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
-            help="Images for influence and gradient reach, which cost a pass for each patch; 0: "
+            help="Images for influence and gradient reach, which cost some 350 passes each; 0: "
             "neither.",
+            show_default="4, or 16",
         ),
-    ] = 16,
+    ] = None,
     patch_queries: Annotated[
         int, typer.Option(min=1, help="Patch queries measured on grids of more than 196 patches.")
     ] = 64,
@@ -126,6 +139,7 @@ def measure(
         opened,
         images,
         source,
+        thorough=thorough,
         limit=limit,
         size=size,
         layers=layers,
@@ -137,21 +151,9 @@ def measure(
     )
     try:
         shown.introduce(opened, plan, source, chosen, console)
-        with Progress(
-            *Progress.get_default_columns(),
-            MofNCompleteColumn(),
-            console=console,
-            transient=True,
-            disable=not live,
-        ) as progress:
-            task = progress.add_task("measuring, passes", total=None)
-
-            def show(done: int, total: int) -> None:
-                interrupt.check()
-                progress.update(task, completed=done, total=total)
-
+        with shown.measuring_progress(console, live) as (show, drawing):
             found = measured(opened, images, plan, chosen, show)
-            progress.update(task, description="drawing figures")
+            drawing()
             facts = measuring.facts(model, opened, plan, source, images, chosen)
             write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
     except KeyboardInterrupt:

@@ -1,11 +1,20 @@
 """What `dinolab measure` prints."""
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from dashboards.measurement.table import (
@@ -18,6 +27,7 @@ from dashboards.measurement.table import (
     honest_notes,
     number,
 )
+from orchestrator import interrupt
 from trainers.adapters.measurable import Measurable
 from trainers.config import DataConfig
 from trainers.globality.measurement import Measurement, Plan
@@ -41,8 +51,54 @@ def introduce(
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False)
+    if plan.settings.causal_images > 1:
+        console.print(
+            f"influence and gradient reach: on {plan.settings.causal_images} of them "
+            "(--thorough or --causal-images for more)",
+            markup=False,
+            highlight=False,
+        )
     if model.is_random:
         console.print(f"RANDOM WEIGHTS: {model.name} is not trained", style="bold red")
+
+
+SPOKEN_AFTER_S, SPOKEN_EVERY_S = 3.0, 15.0
+"""Where no bar is shown: when the time that is left is said, first and then again."""
+
+
+@contextlib.contextmanager
+def measuring_progress(
+    console: Console, live: bool
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[], None]]]:
+    """Shows the work done and the time left: a bar, or now and then a line.
+
+    Gives what is to be called with the work done and all of it, and raises KeyboardInterrupt after
+    a signal; and what is to be called when figures are drawn.
+    """
+    started = time.monotonic()
+    next_line = started + SPOKEN_AFTER_S
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not live,
+    ) as progress:
+        task = progress.add_task("measuring", total=None)
+
+        def show(done: int, total: int) -> None:
+            nonlocal next_line
+            interrupt.check()
+            progress.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if not live and now >= next_line:
+                next_line = now + SPOKEN_EVERY_S
+                left = (now - started) * (total - done) / done
+                console.print(f"measuring: {done / total:.0%}, about {left:.0f} s left")
+
+        yield show, lambda: progress.update(task, description="drawing figures")
 
 
 WIDE = 110

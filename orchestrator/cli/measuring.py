@@ -19,6 +19,15 @@ DEVICES = ("auto", "cpu", "cuda")
 ROOM = 4 / 3
 """Side of the stored squares over that of the crops: those of 4:3 images lose no resolution."""
 
+QUICK_IMAGES, QUICK_CAUSAL_IMAGES = 128, 4
+"""What `measure` takes by default: within a minute for a ViT-Ti on two cores."""
+
+THOROUGH_IMAGES, THOROUGH_CAUSAL_IMAGES = 256, 16
+"""What it takes with --thorough."""
+
+IMAGES_OF_MEAN = 16
+"""Images, at least, whose mean stands in for a patch, however few its influence is measured on."""
+
 PACKAGES = ("dinolab", "torch", "timm")
 
 
@@ -59,16 +68,21 @@ def plan(
     images: ImageSet,
     source: DataConfig,
     *,
-    limit: int,
+    thorough: bool,
+    limit: int | None,
     size: int | None,
     layers: str | None,
     batch_size: int,
     memory: float,
     patch_queries: int,
-    causal_images: int,
+    causal_images: int | None,
     seed: int,
 ) -> Plan:
     """The measurement that the options ask for. Raises InputError for layers that are not there."""
+    if limit is None:
+        limit = THOROUGH_IMAGES if thorough else QUICK_IMAGES
+    if causal_images is None:
+        causal_images = THOROUGH_CAUSAL_IMAGES if thorough else QUICK_CAUSAL_IMAGES
     primary = model.primary_layers()
     if layers is not None:
         try:
@@ -91,6 +105,7 @@ def plan(
             patch_queries=patch_queries,
             causal_images=min(causal_images, len(places)),
             replacement="mean",
+            images_of_mean=IMAGES_OF_MEAN,
             seed=seed,
         ),
     )

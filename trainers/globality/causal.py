@@ -118,20 +118,27 @@ def measure_causes(
     *,
     replacement: Replacement,
     seed: int,
-) -> Accumulator:
+    others: Tensor | None = None,
+) -> tuple[Accumulator, Tensor]:
     """The functionals of influence and reach maps of images, and total reliance.
 
     `batches` are images [B, 3, S, S] with their draws, two images or more in all; each batch goes
-    through the model as one.
+    through the model as one. The mean that stands in for a patch is theirs, or that of `others`
+    [M, 3, S, S]. Also returned: the influence on every measured token, [images, Q, N], in the order
+    of `tokens.rows()`.
     """
     total = Accumulator()
     stream = Stream(seed, "gradient reach/directions")
-    replaced = substitutes(torch.cat([crops for crops, _ in batches]), replacement)
+    together = torch.cat([crops for crops, _ in batches])
+    replaced = substitutes(together, replacement)
+    if replacement == "mean" and others is not None:
+        replaced = substitutes(others, replacement)[:1].expand_as(together)
     device = tokens.patch_queries.device
     some = spread_over_rings(tokens.grid, REACH_QUERIES, device)
     kinds = tokens.rows()
     asked = torch.cat([places for _, places, _ in kinds])
     start = 0
+    every = []
     for crops, draws in batches:
         for token, places, patches in kinds:
             if token == "patch":
@@ -141,10 +148,11 @@ def measure_causes(
         substitute = replaced[start : start + len(crops)]
         start += len(crops)
         maps = influence(model, crops, draws, asked, tokens.grid, substitute)
+        every.append(maps)
         parts = maps.split([len(places) for _, places, _ in kinds], dim=1)
         for (token, _, patches), part in zip(kinds, parts, strict=True):
             _add(total, "influence", token, part, tokens.grid, patches)
-    return total
+    return total, torch.cat(every)
 
 
 def _add(

@@ -39,6 +39,8 @@ class Settings:
     """images for influence and gradient reach; fewer than 2: neither"""
     replacement: Replacement
     """what a patch is replaced with for its influence"""
+    images_of_mean: int = 0
+    """images whose mean that is, if more than those for influence"""
     seed: int = 0
     """of shuffles and of directions of gradients"""
 
@@ -79,6 +81,9 @@ class Instruments:
             self.tokens, memory=memory, group="mirrored", only_mean_maps=True
         )
         self.causal: list[tuple[Tensor, ForwardDraws]] = []
+        self.of_mean: list[Tensor] = []
+        self.influence: Tensor | None = None
+        """of the images for it on every measured token [n, Q, N], once `total` was asked"""
 
     def observer(self) -> Observer:
         """What the network's forward pass is to be given."""
@@ -105,18 +110,24 @@ class Instruments:
         if room > 0:
             first = torch.arange(min(room, len(crops)), device=crops.device)
             self.causal.append((crops[first], draws.rows(first)))
+        room = self.settings.images_of_mean - sum(map(len, self.of_mean))
+        if room > 0:
+            self.of_mean.append(crops[:room])
 
     def total(self) -> Accumulator:
         """The sums over everything seen; influence and reach are measured now."""
         total = self.attention.total.merge(self.rollout.total)
         total = total.merge(self.shuffled.total).merge(self.mirrored.total)
-        if sum(len(kept) for kept, _ in self.causal) > 1:
-            causes = measure_causes(
+        images = sum(len(kept) for kept, _ in self.causal)
+        if images > 1:
+            others = torch.cat(self.of_mean) if self.of_mean else None
+            causes, self.influence = measure_causes(
                 self.network,
                 self.causal,
                 self.tokens,
                 replacement=self.settings.replacement,
                 seed=self.settings.seed,
+                others=others if others is not None and len(others) > images else None,
             )
             total = total.merge(causes)
         return total

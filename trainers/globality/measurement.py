@@ -12,7 +12,7 @@ from trainers.data.augment import evaluation_crops
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
 from trainers.globality.alignment import Alignment
-from trainers.globality.causal import LEAST_RELIANCE, influence, substitutes
+from trainers.globality.causal import LEAST_RELIANCE, PROBES, REACH_QUERIES
 from trainers.globality.cls_maps import QueryMaps
 from trainers.globality.descriptions import BY_LAYER
 from trainers.globality.instruments import Instruments, Observable, Settings, of_first
@@ -27,8 +27,12 @@ SHOWN = 8
 ENOUGH = 2000
 """Images from which the bias of positional bias is small (METRICS M7)."""
 
+OBSERVED, BACKWARD = 5, 4
+"""What a pass whose attention is measured, and one backward, cost in plain passes: on two cores,
+ViT-Ti and ViT-S, 224 pixels."""
+
 Progress = Callable[[int, int], None]
-"""called with passes of single images done and all; may raise to end the measurement"""
+"""called with the work done and all of it, in passes of one image; may raise to end it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,7 @@ def measure(
     network = model.network.to(device).eval()
     causal = min(plan.settings.causal_images, len(plan.places))
     shown = min(SHOWN, len(plan.places))
-    counted = _Counted(network, progress, _passes(model, plan, causal, shown))
+    counted = _Counted(network, progress)
     instruments = Instruments(
         counted,
         plan.grid,
@@ -124,6 +128,7 @@ def measure(
         settings=plan.settings,
         device=device,
     )
+    counted.total = _work(model, plan, instruments, causal, shown)
     alike = Alignment(instruments.tokens)
     watching = of_first(None, instruments.observer(), alike)
     first: list[tuple[Tensor, Tensor, ForwardDraws]] = []
@@ -142,36 +147,44 @@ def measure(
         total = instruments.total()
         pixels, crops = (torch.cat([part[i] for part in first])[:shown] for i in (0, 1))  # type: ignore[misc]
         draws = joined([part[2] for part in first]).rows(torch.arange(shown, device=device))
-        maps = _maps(counted, instruments, pixels, crops, draws, causal)
+        maps = _maps(counted, instruments, pixels, crops, draws)
     metrics = total.metrics(plan.primary, by_head=BY_LAYER)
     return Measurement(metrics=metrics | alike.metrics(), maps=maps)
 
 
-def _passes(model: Measurable, plan: Plan, causal: int, shown: int) -> int:
-    """Passes of single images through the network, as `_Counted` counts them."""
-    patches = plan.grid[0] * plan.grid[1]
-    kinds = model.has_cls + (model.registers > 0) + (model.fixed_patch(plan.grid) is not None) + 1
-    total = 3 * len(plan.places) + shown
+def _work(model: Measurable, plan: Plan, instruments: Instruments, causal: int, shown: int) -> int:
+    """All the work, as `_Counted` counts it."""
+    total = OBSERVED * (3 * len(plan.places) + shown)
     if causal > 1:
-        total += causal * (kinds + 1 + patches)
-        total += min(causal, shown) * (1 + patches)
+        kinds = instruments.tokens.rows()
+        queries = sum(
+            min(len(places), REACH_QUERIES) if token == "patch" else len(places)
+            for token, places, _ in kinds
+        )
+        passes = len(kinds) + 1 + instruments.tokens.patches
+        total += causal * (passes + BACKWARD * PROBES * queries)
     return total
 
 
 class _Counted:
-    """A network that says how many images have gone through it."""
+    """A network that says how much work has been done with it."""
 
-    def __init__(self, network: Observable, progress: Progress, total: int) -> None:
+    def __init__(self, network: Observable, progress: Progress) -> None:
         self.network, self.progress = network, progress
-        self.done, self.total = 0, total
+        self.done = self.total = 0
 
     def __call__(
         self, images: Tensor, draws: ForwardDraws | None = None, *, observe: Observer | None = None
     ) -> Features:
         features = self.network(images, draws, observe=observe)
-        self.done += len(images)
-        self.progress(self.done, self.total)
+        if features.tokens.requires_grad:
+            features.tokens.register_hook(lambda _: self._count(BACKWARD * len(images)))
+        self._count(len(images) * (1 if observe is None else OBSERVED))
         return features
+
+    def _count(self, more: int) -> None:
+        self.done += more
+        self.progress(self.done, self.total)
 
 
 def _maps(
@@ -180,13 +193,16 @@ def _maps(
     pixels: Tensor,
     crops: Tensor,
     draws: ForwardDraws,
-    causal: int,
 ) -> Maps:
-    """Of [CLS], or without one of the first register, or without any of the central patch."""
+    """Of [CLS], or without one of the first register, or without any of a patch in the middle."""
     tokens, settings = instruments.tokens, instruments.settings
-    query, name = 0, "[CLS]" if tokens.has_cls else "the first register"
+    row, query, name = 0, 0, "[CLS]" if tokens.has_cls else "the first register"
     if not tokens.first:
-        query, name = tokens.grid[0] // 2 * tokens.grid[1] + tokens.grid[1] // 2, "the middle patch"
+        # The one nearest to the middle of those that are measured.
+        middle = tokens.grid[0] // 2 * tokens.grid[1] + tokens.grid[1] // 2
+        row, name = int((tokens.patch_queries - middle).abs().argmin()), "the middle patch"
+        query = int(tokens.patch_queries[row])
+        row += tokens.fixed_patch is not None
     asked = torch.tensor([query], device=crops.device)
     attention = QueryMaps(query, tokens.first)
     keeper = RolloutStatistics(tokens, memory=settings.memory)
@@ -197,11 +213,8 @@ def _maps(
         rolled[:, query] = 0
     keeper.kept = []
     moved = None
-    few = min(causal, len(crops))
-    if few > 1:
-        some = draws.rows(torch.arange(few, device=crops.device))
-        instead = substitutes(crops[:few], settings.replacement)
-        moved = influence(network, crops[:few], some, asked, tokens.grid, instead)[:, 0]
+    if instruments.influence is not None:
+        moved = instruments.influence[: len(crops), row].clone()
         if not tokens.first:
             moved[:, query] = 0
         reliance = moved.sum(-1, keepdim=True)

@@ -136,7 +136,7 @@ def test_gradients_are_taken_of_at_most_so_many_patch_queries(grid):
             registers_count=0,
         )
 
-    found = measure_causes(model, [(images, None)], tokens, replacement="mean", seed=0)
+    found, _ = measure_causes(model, [(images, None)], tokens, replacement="mean", seed=0)
     count = found.values["reach", "patch", "reliance", 0][0].item() / len(images)
     assert count == min(patches, REACH_QUERIES)
     assert found.values["influence", "patch", "reliance", 0][0].item() == patches * len(images)
@@ -149,7 +149,7 @@ def test_images_may_come_in_any_batches(replacement):
     found = []
     for sizes in ([5], [2, 3], [1, 1, 1, 1, 1]):
         batches = [(part, None) for part in crops.split(sizes)]
-        total = measure_causes(
+        total, _ = measure_causes(
             Bent(weights), batches, layout(GRID), replacement=replacement, seed=0
         )
         found.append(total.metrics(()))
@@ -159,7 +159,7 @@ def test_images_may_come_in_any_batches(replacement):
 
 def metrics_of(weights: Tensor) -> dict[str, float]:
     batches = [(pictures(6), None)]
-    found = measure_causes(Weighing(weights), batches, layout(GRID), replacement="other", seed=0)
+    found, _ = measure_causes(Weighing(weights), batches, layout(GRID), replacement="other", seed=0)
     return found.metrics(())
 
 
@@ -179,7 +179,7 @@ def test_equal_weights_reach_everywhere_and_one_weight_reaches_one_patch():
 
 def test_an_output_that_depends_on_nothing_has_no_map_and_is_counted():
     constant, batches = Weighing(torch.zeros(10, 9)), [(pictures(3), None)]
-    found = measure_causes(constant, batches, layout(GRID), replacement="mean", seed=0)
+    found, _ = measure_causes(constant, batches, layout(GRID), replacement="mean", seed=0)
     assert found.undefined.total() > 0
     metrics = found.metrics(())
     assert "influence/cls/gyration" not in metrics
