@@ -5,14 +5,18 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from trainers.data.metadata import keep_orientation, without_metadata
+
+_Result = TypeVar("_Result")
 
 # Odd metadata is no reason to lose an image, and of its size we judge ourselves. Once for the
 # process: a context of warnings would be shared by all threads that decode.
@@ -49,16 +53,20 @@ def decoding_threads() -> int:
 def decode(encoded: bytes) -> Image.Image:
     """The first frame, upright (EXIF orientation), as an RGB image of its own size.
 
-    Transparency is laid on white. Grey of more than 8 bits keeps the range of its type, 0 to 65535
-    for integers and 0 to 1 for floats; an image that leaves it is stretched from its own smallest
-    to its own largest finite value. Raises UnreadableImage with the reason: not an image in one of
-    FORMATS, truncated or damaged (PNG by its checksums), or more pixels than Pillow deems safe.
+    Metadata that cannot be read is passed over. Transparency is laid on white. Grey of more than 8
+    bits keeps the range of its type, 0 to 65535 for integers and 0 to 1 for floats; an image that
+    leaves it is stretched from its own smallest to its own largest finite value. Raises
+    UnreadableImage with the reason: not an image in one of FORMATS, truncated or damaged (PNG by
+    its checksums), or more pixels than Pillow deems safe.
     """
-    with _reasons(encoded):
-        with _opened(encoded) as checked:
-            checked.verify()
+
+    def checked(encoded: Any) -> Image.Image:
         with _opened(encoded) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            opened.verify()
+        with _opened(encoded) as opened:
+            return _to_rgb(_upright(opened))
+
+    return _despite_metadata(checked, encoded)
 
 
 def decode_square(encoded: Any, side: int) -> Tensor:
@@ -69,12 +77,29 @@ def decode_square(encoded: Any, side: int) -> Tensor:
     `DRAFT` times the side or more is decoded at a half, a quarter or an eighth of its size.
     Raises UnreadableImage.
     """
-    with _reasons(encoded), _opened(encoded) as opened:
-        if opened.format == "JPEG":
-            opened.draft(None, (DRAFT * side // 2, DRAFT * side // 2))
-        image = _to_rgb(ImageOps.exif_transpose(opened))
+
+    def square(encoded: Any) -> Tensor:
+        with _opened(encoded) as opened:
+            if opened.format == "JPEG":
+                opened.draft(None, (DRAFT * side // 2, DRAFT * side // 2))
+            image = _to_rgb(_upright(opened))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
         return interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0]
+
+    return _despite_metadata(square, encoded)
+
+
+def _despite_metadata(read: Callable[[Any], _Result], encoded: Any) -> _Result:
+    """What `read` makes of the image; should it fail, of the image without its metadata."""
+    with _reasons(encoded):
+        try:
+            return read(encoded)
+        except Exception:
+            whole = bytes(encoded)
+            if (bare := without_metadata(whole)) != whole:
+                with contextlib.suppress(Exception):
+                    return read(bare)
+            raise
 
 
 def _opened(encoded: Any) -> Image.Image:
@@ -82,6 +107,13 @@ def _opened(encoded: Any) -> Image.Image:
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise Image.DecompressionBombError
     return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if image.format != "TIFF":  # which turns itself as it is loaded, and trips over its metadata
+        image.load()
+    keep_orientation(image)
+    return ImageOps.exif_transpose(image)
 
 
 @contextlib.contextmanager

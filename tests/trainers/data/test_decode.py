@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import ExifTags, Image, TiffImagePlugin, features
 
-from trainers.data.decode import SUFFIXES, UnreadableImage, decode
+from trainers.data.decode import SUFFIXES, UnreadableImage, decode, decode_square
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 RAMP_OF_8_BITS = np.round(RAMP / 257)
@@ -154,11 +154,135 @@ def test_exif_orientation_is_honoured(mode, orientation):
     assert (np.asarray(decode(encoded)) == upright).all()
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def png_with(*chunks: bytes, before: bytes = b"IDAT") -> bytes:
+    encoded = encode(NOISE)
+    place = encoded.index(before) - 4
+    return encoded[:place] + b"".join(chunks) + encoded[place:]
+
+
+def jpeg_with(marker: int, content: bytes) -> bytes:
+    encoded = encode(NOISE, "JPEG")
+    segment = struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+    return encoded[:2] + segment + encoded[2:]
+
+
+def tiff_with(tag: int, kind: int, value: Any, orientation: int = 1) -> bytes:
+    notes = TiffImagePlugin.ImageFileDirectory_v2()
+    notes[ExifTags.Base.Orientation] = orientation
+    notes.tagtype[tag] = kind
+    notes[tag] = value
+    return encode(NOISE, "TIFF", tiffinfo=notes)
+
+
+def avif_with_broken_exif() -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "maker"
+    exif[ExifTags.Base.Orientation] = 6
+    encoded = encode(NOISE, "AVIF", exif=exif)
+    assert encoded.count(b"MM\0*") == 1
+    return encoded.replace(b"MM\0*", b"no!!")
+
+
+LARGE = zlib.compress(bytes(3_000_000))
+BAD_EXIF = {
+    "no exif": b"no exif at all",
+    "garbage": b"Exif\0\0garbage",
+    "a wrong directory": b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01",
+    "a far directory": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "nothing": b"Exif\0\0",
+}
+ODD_PNG_CHUNKS = {
+    "text": (b"zTXt", b"workflow\0\0" + LARGE),
+    "text of a language": (b"iTXt", b"workflow\0\1\0\0\0" + LARGE),
+    "profile": (b"iCCP", b"profile\0\0" + LARGE),
+    "profile of another packing": (b"iCCP", b"profile\0\5garbage"),
+    "empty profile": (b"iCCP", b""),
+    "short exif": (b"eXIf", b"x"),
+    "short resolution": (b"pHYs", b"x"),
+    "short animation": (b"acTL", b"x"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EXIF)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_corrupt_exif_costs_no_image(form, name):
+    exif = BAD_EXIF[name]
+    if form == "JPEG":
+        exif = b"Exif\0\0" + exif.removeprefix(b"Exif\0\0")
+    encoded = encode(NOISE, form, exif=exif)
+    assert decode(encoded).size == NOISE.size
+    assert decode_square(encoded, 8).shape == (3, 8, 8)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_an_avif_with_corrupt_exif_is_turned_by_its_own_box():
+    assert decode(avif_with_broken_exif()).size == NOISE.size[::-1]
+
+
+@pytest.mark.parametrize("name", ODD_PNG_CHUNKS)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_an_odd_note_in_a_png_costs_neither_pixels_nor_orientation(name, before):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    turn = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    encoded = png_with(chunk(*ODD_PNG_CHUNKS[name]), before=before)
+    assert (decoded(encoded) == np.asarray(NOISE)).all()
+    assert decode_square(encoded, 8).shape == (3, 8, 8)
+    if name != "short exif":
+        encoded = png_with(turn, chunk(*ODD_PNG_CHUNKS[name]), before=before)
+        assert (decoded(encoded) == np.asarray(NOISE)[::-1, ::-1]).all()
+
+
+def test_a_note_with_a_wrong_checksum_costs_no_png():
+    for kind in (b"tEXt", b"eXIf"):
+        encoded = png_with(chunk(kind, b"key\0value")[:-1] + b"\0")
+        assert (decoded(encoded) == np.asarray(NOISE)).all()
+
+
 @pytest.mark.parametrize(
-    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0"]
+    ("marker", "content"),
+    [
+        (0xE0, b"JFIF\0"),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0\xff\xfe"),
+        (0xE2, b"ICC_PROFILE\0"),
+        (0xE2, b"ICC_PROFILE\0\1\1garbage"),
+        (0xE2, b"MPF\0II*\0\x08\0\0\0"),
+        (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\xff\xff"),
+        (0xEE, b"Adobe"),
+        (0xFE, b"\xff\xfe"),
+    ],
 )
-def test_corrupt_exif_costs_no_image(exif):
-    assert decode(encode(NOISE, "JPEG", exif=exif)).size == NOISE.size
+def test_an_odd_segment_in_a_jpeg_changes_no_pixel(marker, content):
+    assert (decoded(jpeg_with(marker, content)) == decoded(encode(NOISE, "JPEG"))).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        (ExifTags.Base.InterColorProfile, 7, b"garbage"),
+        (ExifTags.Base.XMLPacket, 3, (1, 2, 3)),
+        (ExifTags.Base.ExifOffset, 4, 4_000_000_000),
+        (ExifTags.Base.GPSInfo, 2, "text"),
+    ],
+)
+def test_an_odd_tag_in_a_tiff_costs_neither_pixels_nor_orientation(tag, kind, value, orientation):
+    turned = NOISE.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else NOISE
+    assert (decoded(tiff_with(tag, kind, value, orientation)) == np.asarray(turned)).all()
+
+
+def test_an_orientation_beside_tags_that_cannot_be_read_is_honoured():
+    fields = [(0x010F, 2, 99, 0xFFFFFF), (0x0112, 3, 1, 6 << 16), (0x8769, 4, 1, 0xFFFFFFF0)]
+    entries = b"".join(struct.pack(">HHII", *field) for field in fields)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(fields)) + entries + bytes(4)
+    for form in ("JPEG", "PNG", "WEBP"):
+        assert decode(encode(NOISE, form, exif=exif)).size == NOISE.size[::-1]
 
 
 def test_the_first_frame_of_an_animation_is_read():
