@@ -36,6 +36,14 @@ SUFFIXES = frozenset(
 )
 """Endings of files in these formats, lower case, with the dot."""
 
+_OTHERS = (
+    "heic heif hif avif avifs webp jp2 jxl jxr bpg mpo "  # phones and the web
+    "3fr arw bay cr2 cr3 crw dcr dng erf fff gpr iiq k25 kdc mef mos mrw nef nrw orf pef ptx raf "
+    "raw rw2 rwl sr2 srf srw x3f "  # cameras
+    "psd psb xcf kra svg svgz exr hdr ico icns cur dds dib pcx dcm fits"  # editors and instruments
+)
+OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHERS.split()) - SUFFIXES
+"""Endings of pictures that are not read."""
 
 DRAFT = 4
 """A JPEG is decoded at a fraction of its size that leaves it at least half of this, in sides."""
@@ -121,7 +129,10 @@ def _reasons(encoded: Any) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError:
-        raise UnreadableImage("not an image" if len(encoded) else "empty file") from None
+        text = "not an image" if len(encoded) else "empty file"
+        if bytes(encoded[4:8]) == b"ftyp":  # phones name HEIC like JPEG, too
+            text += f" that is read: its kind is {bytes(encoded[8:12]).decode(errors='replace')}"
+        raise UnreadableImage(text) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableImage("more pixels than are safe to decode") from None
     except Exception as error:  # noqa: BLE001 (decoders raise anything on broken bytes)

@@ -312,6 +312,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
         pytest.param(b"", "empty file", id="empty"),
         pytest.param(b"the quick brown fox\n" * 9, "not an image", id="text"),
         pytest.param(bytes(4096), "not an image", id="zeros"),
+        pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0", "its kind is heic", id="heic"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image", id="ps"),
         pytest.param(encode(NOISE, "JPEG")[:-200], "truncated", id="half a jpeg"),
         pytest.param(encode(NOISE, "JPEG")[:-2], "truncated", id="jpeg without its end"),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainers.data.sources.source import SPLITS, Item, Skipped
+from trainers.data.sources.source import Item, Skipped, split_called
 from trainers.errors import DataError
 from trainers.system.storage import printable, reason
 
@@ -91,4 +91,4 @@ class HuggingFaceSet:
         if self._label:
             number = row[self._label]
             label = self._classes[number] if number is not None and number >= 0 else ""
-        return Item(name=name, label=label, split=SPLITS.get(split, ""), image=encoded)
+        return Item(name=name, label=label, split=split_called(split), image=encoded)

@@ -1,11 +1,35 @@
 """What every source of images gives: items by place, the same each time it is asked."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-"""What splits are called in the wild, and here."""
+_THINGS = "(?:(?:image|img|photo|picture)s?|data|(?:data)?sets?|splits?)?"
+_SPLIT = re.compile(
+    rf"{_THINGS}(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:at(?:e|ion))?)?|dev(?:elopment)?)"
+    rf"|(?P<test>test(?:ing)?|eval(?:uation)?|h[eo]ldout)){_THINGS}"
+)
+_LEFTOVERS = {
+    *("__macosx", "__pycache__", "lost+found", "$recycle.bin", "system volume information"),
+    *("@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot"),
+}
+"""Folders of archives, waste bins and thumbnails that begin with no dot, in lower case."""
+
+
+def split_called(name: str) -> str:
+    """`train`, `val` or `test` if that is what `name` means, else an empty text.
+
+    In any case, by all usual words (`training`, `valid`, `dev`, `eval`), with numbers or what is
+    split beside them: `Validation`, `TRAIN`, `test_set`, `images_train`, `val2017`.
+    """
+    found = _SPLIT.fullmatch(re.sub(r"[\W\d_]+", "", name.casefold()))
+    return (found and found.lastgroup) or ""
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or holds no images of the user's."""
+    return name.startswith(".") or name.casefold() in _LEFTOVERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.data.arrow import MANIFEST
-from trainers.data.sources.source import SPLITS, Item, Skipped
+from trainers.data.sources.source import Item, Skipped, is_leftover, split_called
 from trainers.errors import DataError
 from trainers.system.storage import Location, is_uri, locate, printable, reason
 
@@ -172,7 +172,7 @@ class Tables:
             yield Item(
                 name=shown,
                 label=label,
-                split=SPLITS.get(values[columns.split] or "", "") if columns.split else split,
+                split=split_called(values[columns.split] or "") if columns.split else split,
                 image=image,
             )
 
@@ -217,7 +217,7 @@ def _matching(text: str) -> tuple[Location, list[tuple[str, int, int]]]:
         one
         for one in names
         if one[0].endswith(SUFFIXES)
-        and not any(part.startswith((".", "cache-")) for part in one[0].split("/"))
+        and not any(part.startswith("cache-") or is_leftover(part) for part in one[0].split("/"))
     ]
     if not names:
         raise DataError(f"{printable(text)} holds no {' or '.join(SUFFIXES)} file")
@@ -282,6 +282,6 @@ def _split_of(name: str) -> str:
     *folders, file = name.split("/")
     stem = file.partition(".")[0]
     for word in (stem.partition("-")[0], stem.partition("_")[0], *reversed(folders)):
-        if word in SPLITS:
-            return SPLITS[word]
+        if split := split_called(word):
+            return split
     return ""

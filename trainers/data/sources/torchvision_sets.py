@@ -16,7 +16,7 @@ from torchvision import datasets
 
 from trainers.config import nearest
 from trainers.data.png import png
-from trainers.data.sources.source import SPLITS, Item, Skipped
+from trainers.data.sources.source import Item, Skipped, split_called
 from trainers.errors import DataError
 from trainers.system.storage import printable, reason
 
@@ -163,7 +163,7 @@ class TorchvisionSet:
                     yield Skipped(path=name, reason=f"cannot be read: {reason(error)}")
                     continue
             label = part.labels[place]
-            yield Item(name=name, label=label, split=SPLITS.get(split, ""), image=encoded)
+            yield Item(name=name, label=label, split=split_called(split), image=encoded)
 
     def _within(self, places: range) -> Iterator[tuple[str, int, _Part]]:
         for part, start, stop in zip(self._parts, self._starts, self._starts[1:], strict=False):
