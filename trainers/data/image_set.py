@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.errors import DataError
 from trainers.randomness.streams import Stream
-from trainers.system.storage import Location, locate, printable, reason
+from trainers.system.storage import EMBEDDED, Location, locate, printable, reason
 
 CACHE = ".data"
 """Folder of a run root in which indexes of image folders lie."""
@@ -157,8 +157,8 @@ def open_images(
     `test`, or `val` without it, is held out, and all else trained on. Raises DataError when the
     source cannot be read or holds fewer than 4 readable images.
     """
-    if config.source in EMBEDDED:
-        return EMBEDDED[config.source](config)
+    if config.source in _EMBEDDED:
+        return _EMBEDDED[config.source](config)
     if cache is not None:
         return _open_any(config, cache, progress)
     with tempfile.TemporaryDirectory() as passing:  # the mapped files outlive their names
@@ -210,11 +210,7 @@ def _open_photographs(config: DataConfig) -> ImageSet:
     )
 
 
-EMBEDDED: Mapping[str, Callable[[DataConfig], ImageSet]] = {
-    "digits": _open_digits,
-    "photographs": _open_photographs,
-}
-"""Data sets that need no file of the user's, by name."""
+_EMBEDDED = dict(zip(EMBEDDED, (_open_digits, _open_photographs), strict=True))
 
 
 def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:
@@ -256,7 +252,7 @@ def _folder(config: DataConfig, home: Location) -> Folder:
 def _hinted(config: DataConfig, error: DataError) -> DataError:
     return DataError(
         f"{error}; data.source is `digits`, `photographs`, a folder of images or what `dinolab "
-        "ingest` made" + nearest(config.source.lower(), list(EMBEDDED))
+        "ingest` made" + nearest(Path(config.source).name.lower(), list(EMBEDDED))
     )
 
 

@@ -21,6 +21,9 @@ from pyarrow import fs
 
 from trainers.errors import DataError
 
+EMBEDDED = ("digits", "photographs")
+"""Data sets that are named and lie nowhere."""
+
 
 def printable(text: str) -> str:
     """`text` in one line that any terminal can show: odd characters as their escapes."""
@@ -160,13 +163,36 @@ def is_uri(text: str) -> bool:
     return bool(found) and scheme.isalnum()
 
 
+def absolute_source(text: str) -> str:
+    """`text`, as a user gives data, so that it means the same from any folder and machine.
+
+    A path, or a pattern of paths, becomes absolute, with `~` as home. Anything else stays as it
+    is: a URI, a name in EMBEDDED, `torchvision:…`, `hf:…`, and what can be no path.
+    """
+    kind, colon, _ = text.partition(":")
+    is_named = text in EMBEDDED or (colon and kind in ("torchvision", "hf"))
+    return text if is_named or is_uri(text) or not _can_be_path(text) else _absolute(text)
+
+
+def _absolute(text: str) -> str:
+    # A text, not a Path: the empty Path is the current folder. Unknown `~name` stays.
+    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+
+
+def is_there(text: str) -> bool:
+    """Whether `text` names a file or folder that can be reached."""
+    try:
+        return locate(text).kind() != "nothing"
+    except DataError:
+        return False
+
+
 def locate(text: str) -> Location:
     """The location that `text` names; it need not exist. Raises DataError."""
-    if not text or "\0" in text or not _is_utf_8(text):
+    if not _can_be_path(text):
         raise DataError(f"{text!r} can be no path: give a folder, a file or a URI such as s3://…")
     if not is_uri(text):
-        # A text, not a Path: the empty Path is the current folder. Unknown `~name` stays.
-        path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+        path = _absolute(text)
         return Location(filesystem=fs.LocalFileSystem(), path=path, shown=printable(text))
     parts = urlsplit(text)
     shown = printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
@@ -180,12 +206,12 @@ def locate(text: str) -> Location:
     return Location(filesystem=filesystem, path=path, shown=shown)
 
 
-def _is_utf_8(text: str) -> bool:
+def _can_be_path(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return bool(text) and "\0" not in text
 
 
 @contextlib.contextmanager

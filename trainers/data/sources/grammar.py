@@ -1,7 +1,5 @@
 """What a user writes as SOURCE -> the source."""
 
-from pathlib import Path
-
 from trainers.config import nearest
 from trainers.data.sources.folder import Folder, NoImages
 from trainers.data.sources.hugging_face import HuggingFaceSet
@@ -9,7 +7,7 @@ from trainers.data.sources.source import Source
 from trainers.data.sources.tables import SUFFIXES, Tables, split_pattern
 from trainers.data.sources.torchvision_sets import NAMES, TorchvisionSet
 from trainers.errors import DataError
-from trainers.system.storage import is_uri, locate
+from trainers.system.storage import is_there, is_uri, locate
 
 ALLOWED = (
     "a folder of images or of parquet or Arrow files, such a file, a pattern such as "
@@ -25,12 +23,13 @@ def open_source(text: str) -> Source:
         return TorchvisionSet(name, root)
     if kind == "hf" and colon:
         return _hugging_face(rest)
-    if colon and not is_uri(text) and locate(text).kind() == "nothing":
+    folder, pattern = split_pattern(text)
+    if colon and not is_uri(text) and not is_there(folder):
         raise DataError(
             f"{text!r} is no file or folder, nor a kind of source; SOURCE is {ALLOWED}"
             + nearest(f"{kind}:".lower(), ["torchvision:", "hf:"])
         )
-    if split_pattern(text)[1]:
+    if pattern:
         return Tables(text)
     home = locate(text)
     found = home.kind()
@@ -55,7 +54,7 @@ def _hugging_face(text: str) -> Source:
     """A local copy (parquet files, or a folder that `save_to_disk` wrote) needs no library."""
     if not text:
         raise DataError("hf: names no data set; SOURCE is " + ALLOWED)
-    if Path(text).exists() or is_uri(text):
+    if is_uri(text) or is_there(text):
         return open_source(text)
     name, _, configuration = text.partition(":")
     return HuggingFaceSet(name, configuration or None)

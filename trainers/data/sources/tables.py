@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from trainers.data.arrow import MANIFEST
 from trainers.data.sources.source import Item, Skipped, is_leftover, split_called
 from trainers.errors import DataError
-from trainers.system.storage import Location, is_uri, locate, printable, reason
+from trainers.system.storage import Location, is_there, is_uri, locate, printable, reason
 
 SUFFIXES = (".parquet", ".arrow")
 _LABELS = ("label", "labels", "class", "target", "fine_label", "category")
@@ -186,11 +186,14 @@ def _label(value: Any, classes: tuple[str, ...]) -> str:
 
 
 def split_pattern(text: str) -> tuple[str, str]:
-    """The folder and the pattern of file names in it; the pattern is empty when there is none."""
+    """The folder and the pattern of file names in it; the pattern is empty when there is none.
+
+    What is there by this very name, such as a folder `Photos [2024]`, is no pattern.
+    """
     # What follows a question mark in a URI are its options.
     place, mark, options = text.partition("?") if is_uri(text) else (text, "", "")
     folder, slash, name = place.rpartition("/")
-    if not any(character in name for character in "*?["):
+    if not any(character in name for character in "*?[") or is_there(text):
         return text, ""
     return ((folder or "/") if slash else ".") + mark + options, name
 
