@@ -108,8 +108,8 @@ class ImageSet:
         first in this order: in that of most data sets these would be of one label.
         """
         identifiers = self.identifiers[places]
-        bits = Stream(0, "measured images").bits(identifiers, torch.zeros_like(identifiers))
-        return places[((bits[0] << 31) | (bits[1] >> 1)).argsort(stable=True)]
+        order = Stream(0, "measured images").order(identifiers, torch.zeros_like(identifiers))
+        return places[order]
 
     def aspect(self, places: Tensor) -> Tensor:
         """Width over height of the originals, float32 [b]."""
@@ -350,8 +350,7 @@ def split(identifiers: Tensor, labels: Tensor | None, share: float) -> tuple[Ten
     """
     total = len(identifiers)
     held = min(max(round(share * total), FEWEST), total - FEWEST)
-    high, low, _, _ = Stream(0, "split").bits(identifiers, torch.zeros_like(identifiers))
-    order = ((high << 31) | (low >> 1)).argsort(stable=True)
+    order = Stream(0, "split").order(identifiers, torch.zeros_like(identifiers))
     if labels is None:
         labels = torch.zeros_like(identifiers)
     sizes = labels.bincount()

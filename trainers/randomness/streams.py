@@ -66,8 +66,12 @@ class Stream:
     def permutation(self, epoch: int, size: int, device: torch.device) -> Tensor:
         """A random order of `range(size)` for one epoch, int64 [size]."""
         places = torch.arange(size, device=device)
-        high, low, _, _ = self.bits(torch.tensor(epoch, device=device), places)
-        return torch.argsort((high << 31) | (low >> 1), stable=True)
+        return self.order(torch.tensor(epoch, device=device), places)
+
+    def order(self, major: Tensor, minor: Tensor) -> Tensor:
+        """Places of the counters in a random order, int64 [n]: sorted by 63 bits of each."""
+        high, low, _, _ = self.bits(major, minor)
+        return ((high << 31) | (low >> 1)).argsort(stable=True)
 
     def normal(self, shape: torch.Size, deviation: float) -> Tensor:
         """Normal values of mean 0 and the given standard deviation, float32 of `shape`.
