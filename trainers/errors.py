@@ -16,6 +16,11 @@ travel between processes unchanged.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says, or its kind when it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class DinolabError(Exception):
     """Base of every error that dinolab raises on purpose."""
 

@@ -43,7 +43,7 @@ from torch.nn import functional
 
 from trainers.adapters.pretrained import read_weights
 from trainers.adapters.timm_models import TimmBackbone, need_timm
-from trainers.errors import CheckpointError, InputError
+from trainers.errors import CheckpointError, InputError, first_line
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 _ANTIALIASED = ("dinov2_with_registers",)
@@ -134,8 +134,7 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
     except _UnknownPartError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from error
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{folder / CONFIG} describes no ViT: {reason}") from error
+        raise InputError(f"{folder / CONFIG} describes no ViT: {first_line(error)}") from error
     theirs = {_PREFIX.sub("", name): t.float() for name, t in _read_weights(folder).items()}
     set_aside = tuple(sorted(name for name in theirs if _SET_ASIDE.match(name)))
     try:

@@ -38,9 +38,9 @@ import torch
 from torch import Tensor
 
 from trainers.config import ModelConfig
-from trainers.errors import CheckpointError, ConfigError
+from trainers.errors import CheckpointError, ConfigError, first_line
 from trainers.grid import Grid
-from trainers.model.positions import interpolation, patch_coordinates, sine_cosine
+from trainers.model.positions import Grid, interpolation, patch_coordinates, sine_cosine
 from trainers.model.vit import VisionTransformer
 
 HEAD_FEATURES = 64
@@ -85,8 +85,7 @@ def read_weights(
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn pickle raises anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"weights {path} cannot be read: {reason}") from error
+        raise CheckpointError(f"weights {path} cannot be read: {first_line(error)}") from error
     for wrapper in (network, "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

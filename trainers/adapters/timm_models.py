@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.adapters.pretrained import read_weights
-from trainers.errors import CheckpointError, InputError
+from trainers.errors import CheckpointError, InputError, first_line
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws
 
@@ -249,8 +249,7 @@ def open_timm(
             name, pretrained=published, num_classes=0, dynamic_img_size=True, **size
         )
     except (RuntimeError, OSError, TypeError, ValueError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{name}: timm cannot make this model: {reason}") from error
+        raise InputError(f"{name}: timm cannot make this model: {first_line(error)}") from error
     if weights is not None:
         _load(model, weights)
     return TimmBackbone(model.requires_grad_(False), name)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from trainers.config import TrainConfig, explain, fingerprint, override
 from trainers.data.image_set import ImageSet
-from trainers.errors import CheckpointError, ConfigError, InputError
+from trainers.errors import CheckpointError, ConfigError, InputError, first_line
 from trainers.evaluation.evaluate import Metrics, Progress, evaluate
 from trainers.system.world import World
 from trainers.training import checkpoint
@@ -85,8 +85,9 @@ def load_run(run: SavedRun, device: torch.device) -> TrainState:
         alone = World(rank=0, size=1, device=device)
         return checkpoint.load(run.checkpoint, run.trained, alone, _classes_in(run.checkpoint))
     except (KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"checkpoint {run.checkpoint} is damaged: {reason}") from error
+        raise CheckpointError(
+            f"checkpoint {run.checkpoint} is damaged: {first_line(error)}"
+        ) from error
 
 
 def _checkpoint_at(path: Path) -> Path:
