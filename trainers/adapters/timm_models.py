@@ -6,7 +6,6 @@ its own weights. When a backbone is opened this is checked once: attention made 
 what the module itself gave.
 """
 
-import difflib
 import functools
 import typing
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.adapters.pretrained import read_weights
+from trainers.config import nearest
 from trainers.errors import CheckpointError, InputError, first_line
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws
@@ -238,13 +238,13 @@ def open_timm(
 
     vits = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
     if not timm.is_model(name.partition(".")[0]):
-        raise InputError(f"{name}: timm has no such model{_nearest(name, vits)}")
+        raise InputError(f"{name}: timm has no such model{nearest(name, vits, most=3)}")
     size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
     try:
         with torch.device("meta"):
             kind = type(timm.create_model(name, num_classes=0))
         if not issubclass(kind, (VisionTransformer, Eva)):
-            raise InputError(f"{name}: {kind.__name__} is no ViT{_nearest(name, vits)}")
+            raise InputError(f"{name}: {kind.__name__} is no ViT{nearest(name, vits, most=3)}")
         model = timm.create_model(
             name, pretrained=published, num_classes=0, dynamic_img_size=True, **size
         )
@@ -263,11 +263,6 @@ def need_timm(name: str) -> None:
         raise InputError(
             f"{name}: timm is not installed; pip install 'dinolab[measure]'"
         ) from error
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; nearest are {', '.join(close)}" if close else ""
 
 
 def _load(model: nn.Module, path: Path) -> None:

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 
-def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    """`"; did you mean X?"` for the closest of `known`, or an empty text when none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+def nearest(name: str, known: Mapping[str, object] | list[str], most: int = 1) -> str:
+    """`"; did you mean X?"` for the closest of `known`, or an empty text when none is close.
+
+    With `most` above 1, up to that many, of which less likeness is asked.
+    """
+    close = difflib.get_close_matches(name, list(known), n=most, cutoff=0.6 if most == 1 else 0.4)
+    if most > 1 and close:
+        return f"; nearest are {', '.join(close)}"
     return f"; did you mean {close[0]}?" if close else ""
 
 
