@@ -43,6 +43,7 @@ from torch.nn import functional
 
 from trainers.adapters.pretrained import read_weights
 from trainers.adapters.timm_models import TimmBackbone, need_timm
+from trainers.data.augment import IMAGENET
 from trainers.errors import CheckpointError, InputError, first_line
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
@@ -319,8 +320,7 @@ def _preparation(folder: Path, kind: str) -> tuple[tuple[float, ...], tuple[floa
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         half = (0.5, 0.5, 0.5)
-        imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        return (half, half, False) if kind == "vit" else (*imagenet, False)
+        return (half, half, False) if kind == "vit" else (*IMAGENET, False)
     said = _read_json(path)
     scale = 1.0
     if said.get("do_rescale", True):

@@ -13,17 +13,13 @@ from trainers.adapters.hugging_face_models import is_hugging_face, open_hugging_
 from trainers.adapters.pretrained import load_backbone, read_weights
 from trainers.adapters.timm_models import TimmBackbone, open_timm
 from trainers.config import DataConfig, ModelConfig
+from trainers.data.augment import IMAGENET, Colours
 from trainers.errors import CheckpointError, ConfigError, InputError
 from trainers.grid import Grid
 from trainers.method.sites import patch_at
 from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
 from trainers.runs.saved_run import find_run, load_run
 from trainers.training.checkpoint import FILE_NAME, is_checkpoint
-
-Colours = tuple[float, float, float]
-
-IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of pixels in [0, 1], by colour."""
 
 MOST_PATCHES = 256
 """Patches a side of the largest grid that is measured: more than any machine's memory takes."""

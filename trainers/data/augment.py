@@ -21,6 +21,10 @@ from trainers.randomness.forward_draws import Keyed, keyed
 from trainers.randomness.streams import Stream
 
 Draws = dict[str, Tensor]
+Colours = tuple[float, float, float]
+
+IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of pixels in [0, 1], by colour."""
 
 SMALL = 64
 """Side up to which images are always cut between pixels: rounding a box would matter."""
@@ -337,6 +341,5 @@ def evaluation_crops(images: Tensor, aspect: Tensor, size: int) -> Tensor:
 
 def normalize(crops: Tensor) -> Tensor:
     """uint8 crops as float32, standardised by ImageNet's mean and deviation, as DINO does."""
-    mean = torch.tensor((0.485, 0.456, 0.406), device=crops.device)[:, None, None]
-    deviation = torch.tensor((0.229, 0.224, 0.225), device=crops.device)[:, None, None]
+    mean, deviation = torch.tensor(IMAGENET, device=crops.device)[..., None, None]
     return crops.to(torch.float32).mul_(1 / (255 * deviation)).sub_(mean / deviation)

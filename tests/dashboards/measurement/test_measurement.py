@@ -16,8 +16,9 @@ from dashboards.measurement.report import (
     write_measurement,
 )
 from dashboards.measurement.table import headline, honest_notes, number
-from trainers.adapters.measurable import IMAGENET, Measurable
+from trainers.adapters.measurable import Measurable
 from trainers.config import TrainConfig, override
+from trainers.data.augment import IMAGENET
 from trainers.data.image_set import open_images
 from trainers.errors import InputError
 from trainers.globality.instruments import Settings

@@ -8,8 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from trainers.adapters.measurable import IMAGENET, open_measurable
+from trainers.adapters.measurable import open_measurable
 from trainers.config import override
+from trainers.data.augment import IMAGENET
 from trainers.errors import InputError
 from trainers.system.world import World
 from trainers.training import checkpoint
