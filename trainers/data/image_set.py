@@ -21,6 +21,7 @@ from trainers.data.decode import UnreadableImage, decode_square, decoding_thread
 from trainers.data.digits import digits
 from trainers.data.ingest import Progress, ingest
 from trainers.data.photographs import CLASS_NAMES, photographs
+from trainers.data.portable import portable
 from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.errors import DataError
@@ -169,10 +170,6 @@ def _open_digits(config: DataConfig) -> ImageSet:
     levels, labels = digits()
     identifiers = torch.tensor([identifier(str(place)) for place in range(len(levels))])
 
-    def encoded(place: int) -> bytes:
-        header = f"P5 {levels.shape[2]} {levels.shape[1]} 255\n"
-        return header.encode() + levels[place].tobytes()
-
     return ImageSet(
         digest=hashlib.sha256(levels.tobytes() + labels.numpy().tobytes()).hexdigest(),
         identifiers=identifiers,
@@ -181,7 +178,7 @@ def _open_digits(config: DataConfig) -> ImageSet:
         aspects=torch.ones(len(levels)),
         skipped=(),
         parts=split(identifiers, labels, config.test_share),
-        read=encoded,
+        read=lambda place: portable(levels[place]),
         side=config.image_size,
     )
 
@@ -192,10 +189,6 @@ def _open_photographs(config: DataConfig) -> ImageSet:
     digest = hashlib.sha256(crops.pixels.tobytes() + crops.labels.numpy().tobytes())
     digest.update(crops.held_out.numpy().tobytes())
 
-    def encoded(place: int) -> bytes:
-        side = crops.pixels.shape[1]
-        return f"P6 {side} {side} 255\n".encode() + crops.pixels[place].tobytes()
-
     return ImageSet(
         digest=digest.hexdigest(),
         identifiers=torch.tensor([identifier(name) for name in names]),
@@ -204,7 +197,7 @@ def _open_photographs(config: DataConfig) -> ImageSet:
         aspects=torch.ones(len(names)),
         skipped=(),
         parts=((~crops.held_out).nonzero()[:, 0], crops.held_out.nonzero()[:, 0]),
-        read=encoded,
+        read=lambda place: portable(crops.pixels[place]),
         side=config.image_size,
         declared=True,
     )

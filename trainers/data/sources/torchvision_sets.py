@@ -1,6 +1,6 @@
 """Data sets that torchvision knows, from its folder of downloads; downloaded if they are not there.
 
-Images that are files keep their bytes. CIFAR and STL-10 hold arrays, which are stored as PNG.
+Images that are files keep their bytes. CIFAR and STL-10 hold arrays, which are stored as PPM.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import numpy as np
 from torchvision import datasets
 
 from trainers.config import nearest
-from trainers.data.png import png
+from trainers.data.portable import portable
 from trainers.data.sources.source import Item, Skipped, split_called
 from trainers.errors import DataError
 from trainers.system.storage import printable, reason
@@ -146,15 +146,15 @@ class TorchvisionSet:
                     status = image.stat()
                     listing.update(f"{image}\0{status.st_size} {status.st_mtime_ns}".encode())
             else:
-                listing.update(image.tobytes())
+                listing.update(portable(image))
         return listing.hexdigest()
 
     def items(self, places: range) -> Iterator[Item | Skipped]:
-        """Files as they are; arrays as PNG, called by split and place."""
+        """Files as they are; arrays as PPM, called by split and place."""
         for split, place, part in self._within(places):
             image = part.images[place]
             if not isinstance(image, Path):
-                name, encoded = f"{split}/{place:06d}.png", png(image)
+                name, encoded = f"{split}/{place:06d}.ppm", portable(image)
             else:
                 name = image.relative_to(self._root).as_posix()
                 try:

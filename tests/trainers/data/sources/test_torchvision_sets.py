@@ -71,7 +71,7 @@ def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, kind: type) -> dict
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
-def test_cifar_batches_become_png_of_the_same_pixels(tmp_path, monkeypatch, name, kind):
+def test_cifar_batches_become_files_of_the_same_pixels(tmp_path, monkeypatch, name, kind):
     planes = write_cifar(tmp_path, monkeypatch, getattr(datasets, kind))
     manifest, rows = ingested(f"torchvision:{name}:{tmp_path}", tmp_path / "set")
     batches = np.concatenate(list(planes.values())).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -82,8 +82,8 @@ def test_cifar_batches_become_png_of_the_same_pixels(tmp_path, monkeypatch, name
     for row, expected in zip(rows, batches, strict=True):
         assert (pixels(row) == expected).all()
     assert [row["label"] for row in rows] == ["thing0", "thing1", "thing2"] * len(planes)
-    assert rows[0]["name"] == "train/000000.png"
-    assert rows[-1]["name"] == "test/000002.png"
+    assert rows[0]["name"] == "train/000000.ppm"
+    assert rows[-1]["name"] == "test/000002.ppm"
 
 
 def test_a_changed_cifar_batch_is_refused_and_not_unpickled(tmp_path, monkeypatch):
