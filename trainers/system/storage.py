@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -197,7 +197,9 @@ def locate(text: str) -> Location:
     parts = urlsplit(text)
     shown = printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
     try:
-        filesystem, path = fs.FileSystem.from_uri(text)
+        # Brackets and spaces as people write them; what is escaped already stays so.
+        escaped = parts._replace(path=quote(parts.path, safe="/%:@!$&'()*+,;=~")).geturl()
+        filesystem, path = fs.FileSystem.from_uri(escaped)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{shown} cannot be used: {reason(error)}; allowed are local paths, file://, s3:// "

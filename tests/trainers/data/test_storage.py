@@ -1,6 +1,7 @@
 """Where data lie, as users write it: at home, relative, with odd characters in the name."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,14 @@ def test_a_table_is_a_table_whatever_it_and_its_folder_are_called(tmp_path, monk
     assert len(open_source(f"{name}/{name}.parquet")) == 5
     assert len(open_source(f"{name}/train-[01]*.parquet")) == 10
     assert len(open_source(name)) == 15
+
+
+@pytest.mark.parametrize("name", ["Photos [2024]", "Photos%20%5B2024%5D", "all*", "ü", "a+b"])
+def test_a_folder_in_a_uri_is_a_folder_escaped_or_not(tmp_path, name):
+    folder = paint(tmp_path / unquote(name))
+    source = open_source(f"file://{tmp_path}/{name}")
+    assert source.name == f"folder {folder}"
+    assert len(source) == 5
 
 
 def test_a_pattern_that_is_no_file_is_a_pattern(tmp_path, monkeypatch):
