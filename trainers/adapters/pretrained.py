@@ -40,7 +40,7 @@ from torch import Tensor
 from trainers.config import ModelConfig
 from trainers.errors import CheckpointError, ConfigError, first_line
 from trainers.grid import Grid
-from trainers.model.positions import Grid, interpolation, patch_coordinates, sine_cosine
+from trainers.model.positions import interpolation, patch_coordinates, sine_cosine
 from trainers.model.vit import VisionTransformer
 
 HEAD_FEATURES = 64
