@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from trainers.config import AugmentConfig
 from trainers.randomness.forward_draws import Keyed, keyed
-from trainers.randomness.streams import Stream
+from trainers.randomness.streams import Stream, packed
 
 Draws = dict[str, Tensor]
 Colours = tuple[float, float, float]
@@ -40,7 +40,7 @@ _DRAWS = (
     "hue", "grayscale", "blur", "sigma", "solarize",
 )  # fmt: skip
 _SLOTS_A_VIEW = 64
-_SLOTS_AN_EPOCH = 2**20
+_VIEWS_AN_EPOCH = 2**14
 _LUMA = (0.299, 0.587, 0.114)
 _YIQ = (_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
@@ -62,7 +62,7 @@ def draw(stream: Stream, epochs: Tensor, identifiers: Tensor, views: range) -> D
     device = identifiers.device
     view = torch.tensor(list(views), device=device)[None, :, None]
     slot = torch.arange(len(_DRAWS), device=device)[:, None, None]
-    minor = epochs * _SLOTS_AN_EPOCH + view * _SLOTS_A_VIEW + slot
+    minor = packed(epochs, view, slot, _VIEWS_AN_EPOCH, _SLOTS_A_VIEW)
     uniforms = stream.uniform(identifiers, minor).flatten(1)
     return dict(zip(_DRAWS, uniforms.unbind(0), strict=True))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainers.config import LossConfig, ModelConfig
 from trainers.grid import Grid
-from trainers.randomness.streams import Stream
+from trainers.randomness.streams import Stream, packed
 
 _SLOTS_A_VIEW = 2**20
 _VIEWS_AN_EPOCH = 2**8
@@ -54,7 +54,7 @@ def keyed(seed: int, purpose: str, identifiers: Tensor, epochs: Tensor, views: r
     `identifiers` and `epochs`, int64 [b], name the images; there are V · b rows.
     """
     view = torch.tensor(list(views), device=identifiers.device)[:, None]
-    minor = (epochs * _VIEWS_AN_EPOCH + view) * _SLOTS_A_VIEW
+    minor = packed(epochs, view, 0, _VIEWS_AN_EPOCH, _SLOTS_A_VIEW)
     major = identifiers.expand(len(views), -1)
     return Keyed(Stream(seed, purpose), major.reshape(-1), minor.reshape(-1))
 

@@ -37,6 +37,13 @@ def philox(counters: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
     return [zero, one, two, three]
 
 
+def packed(
+    epochs: Tensor, view: Tensor | int, slot: Tensor | int, views: int, slots: int
+) -> Tensor:
+    """One counter for a slot of a view in an epoch: of `views` an epoch, and `slots` a view."""
+    return (epochs * views + view) * slots + slot
+
+
 @dataclass(frozen=True)
 class Stream:
     """One purpose of randomness in one run, for example `Stream(seed, "augmentation")`.

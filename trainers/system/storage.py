@@ -9,7 +9,6 @@ footer of an Arrow or parquet file does.
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from trainers.errors import DataError
+from trainers.system.atomic import replacing
 
 EMBEDDED = ("digits", "photographs")
 """Data sets that are named and lie nowhere."""
@@ -115,23 +115,8 @@ class Location:
             with self.filesystem.open_output_stream(self.path) as stream:
                 yield stream
             return
-        target = self.local
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        written = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield pa.PythonFile(file)
-                file.flush()
-                os.fsync(file.fileno())
-            written.chmod(0o644)
-            written.replace(target)
-        finally:
-            written.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # so that the name outlives a power cut, too
-        finally:
-            os.close(folder)
+        with replacing(self.local) as file:
+            yield pa.PythonFile(file)
 
     def delete(self) -> None:
         """Delete the file. Raises DataError."""
