@@ -218,7 +218,7 @@ def recolour(
     reach = torch.ceil(BLUR_REACH * sigma).to(torch.int64)
     changed = torch.empty_like(crops)
     # A few crops at a time stay in a CPU's cache from one pass to the next.
-    rows = len(crops) if crops.is_cuda else max(1, CACHED // crops[0].numel())
+    rows = max(1, CACHED // crops[0].numel()) if crops.device.type == "cpu" else len(crops)
     for start in range(0, len(crops), rows):
         part = slice(start, start + rows)
         values = crops[part].to(torch.float32)

@@ -100,7 +100,7 @@ class ImageSet:
             from trainers.data.gpu_decode import decode_squares_on
 
             return decode_squares_on(device, places.tolist(), self._read, self._squares, self._side)
-        return self._squares(places.tolist())
+        return self._squares(places.tolist()).to(device)
 
     def shuffled(self, places: Tensor) -> Tensor:
         """The places, int64 [b], in an order keyed by the names of their images.

@@ -77,7 +77,7 @@ def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> Tra
             f"checkpoint {path} belongs to another configuration; "
             "train with the config.json beside it, or remove it to start anew"
         )
-    tensors = safetensors.torch.load_file(path, device=str(world.device))
+    tensors = safetensors.torch.load_file(path)
     state = TrainState.fresh(config, world, classes)
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -88,7 +88,9 @@ def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> Tra
         network.load_state_dict(
             {name: world.part_like(whole, own[name]) for name, whole in parts[role].items()}
         )
-    state.centers = parts.get("centers", {})
+    state.centers = {
+        site: center.to(world.device) for site, center in parts.get("centers", {}).items()
+    }
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in parts.get("optimizer", {}).items():

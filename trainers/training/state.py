@@ -80,8 +80,11 @@ class TrainState:
         return copy
 
     def extend_chain(self, identifiers: Tensor, digests: Tensor) -> None:
-        """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B]."""
-        seen = torch.stack([identifiers, digests]).cpu().numpy().tobytes()
+        """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B].
+
+        Each may lie on any device.
+        """
+        seen = torch.stack([identifiers.cpu(), digests.cpu()]).numpy().tobytes()
         self.chain = hashlib.blake2b(self.chain + seen, digest_size=16).digest()
 
     @property
