@@ -13,14 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet
 from trainers.evaluation.evaluate import evaluate
-from trainers.method.sites import POOLED, feature_site, needs_patches, read_out, sites
+from trainers.method.site import hides_patches, sites
 from trainers.model.network import Network
 from trainers.model.vit import Features
 from trainers.randomness.forward_draws import ForwardDraws
 from trainers.system.world import World, make_reproducible
 from trainers.training.loop import train
 from trainers.training.state import TrainState
-from trainers.training.step import is_trained
+from trainers.training.step import is_trained, needs_patches
 
 STARTUP_S = 4.0
 """Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
@@ -74,23 +74,21 @@ def _shown(losses: Mapping[str, float]) -> str:
 def cost_of(config: TrainConfig, classes: int) -> dict[str, Any]:
     # Nothing is computed: on this device tensors have shapes and no values.
     with torch.device("meta"), torch.no_grad():
-        network = Network(config, max(classes, 2))
-        side, weights = config.augment.global_size, sites(config.loss)
+        network = Network(config, max(classes, 2), masks=hides_patches(config.loss))
+        side, active = config.augment.global_size, sites(config.loss)
         forward, features = _counted(network, config, side, only_first=False)
-        head = _flops(lambda: network.head(read_out(features, feature_site(config), config.loss)))
+        head = _flops(lambda: network.head(features.image))
         seen = [(side, config.augment.global_crops, True)]
         if config.augment.local_crops:
             seen.append((config.augment.local_size, config.augment.local_crops, False))
         teacher = student = 0.0
         for size, crops, is_global in seen if is_trained(config) else []:
-            passed, _ = _counted(network, config, size, only_first=not needs_patches(config.loss))
+            passed, _ = _counted(network, config, size, only_first=not needs_patches(config))
             patches = (size // config.model.patch_size) ** 2
-            rows: float = len(weights.keys() & set(POOLED)) + patches * ("dense" in weights)
-            if is_global and "masked" in weights:
-                rows += patches * config.loss.mask_probability * sum(config.loss.mask_share) / 2
+            rows = sum(site.rows_of_crop(patches, is_global=is_global) for site in active.values())
             student += crops * (passed + rows * head)
-            teacher += crops * (passed + rows * head) * (is_global and bool(weights))
-    losses = dict(weights)
+            teacher += crops * (passed + rows * head) * (is_global and bool(active))
+    losses = {name: site.weight for name, site in active.items()}
     losses |= {
         name: weight for name in ("labels", "koleo") if (weight := getattr(config.loss, name))
     }

@@ -2,7 +2,7 @@
 
 from trainers.evaluation import collapse, knn, linear_probe, position_probe
 from trainers.globality import alignment, descriptions
-from trainers.method import sites
+from trainers.method.site import all_sites
 
 PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
 """Metrics of held-out images that take training a probe."""
@@ -21,8 +21,8 @@ EVALUATED = {
 TRAINING = {
     "loss/total": "training loss: weighted sum of all losses; nats",
     **{
-        f"loss/{site}{suffix}": f"{meaning} {where}"
-        for site, where in sites.MEANING.items()
+        f"loss/{name}{suffix}": f"{meaning} {site.meaning}"
+        for name, site in all_sites().items()
         for suffix, meaning in (
             ("", "cross-entropy of teacher and student (Caron et al. 2021, eq. 3), nats; on"),
             ("_target_entropy", "mean entropy of the targets, nats, 0 to ln K; on"),

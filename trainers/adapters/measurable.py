@@ -16,7 +16,7 @@ from trainers.config import DataConfig, ModelConfig
 from trainers.data.augment import IMAGENET, Colours
 from trainers.errors import CheckpointError, ConfigError, InputError
 from trainers.grid import Grid
-from trainers.method.sites import patch_at
+from trainers.model.positions import patch_at
 from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
 from trainers.runs.saved_run import find_run, load_run
 from trainers.training.checkpoint import FILE_NAME, is_checkpoint

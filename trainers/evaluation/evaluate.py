@@ -17,8 +17,9 @@ from trainers.evaluation.position_probe import position_r2
 from trainers.globality.alignment import Alignment
 from trainers.globality.instruments import Instruments, Settings, of_first
 from trainers.globality.statistics import AttentionStatistics
-from trainers.method.sites import EACH_PATCH, feature_site, patch_at, read_out, sites
+from trainers.method.site import sites
 from trainers.model.network import Network
+from trainers.model.positions import patch_at
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
 
@@ -214,10 +215,9 @@ class _Panel:
     """
 
     def __init__(self, state: Trained, config: TrainConfig) -> None:
-        weights = sites(config.loss)
-        self.loudest = max(weights, key=lambda name: weights[name]) if weights else ""
-        each_patch = self.loudest in EACH_PATCH
-        self.site = "fixed_patch" if each_patch else self.loudest or feature_site(config)
+        found = sites(config.loss)
+        self.loudest = max(found, key=lambda name: found[name].weight) if found else ""
+        self.image = found[self.loudest].image if found else _image
         self.state, self.config = state, config
         self.features: list[Tensor] = []
         self.teacher_logits: list[Tensor] = []
@@ -227,10 +227,10 @@ class _Panel:
         """Take what the teacher makes of `crops`, after `done` images."""
         if done >= MOST_IMAGES:
             return
-        self.features.append(read_out(output, self.site, self.config.loss))
+        self.features.append(self.image(output))
         if self.loudest:
             student = self.state.student
-            seen = read_out(student(crops, draws), self.site, self.config.loss)
+            seen = self.image(student(crops, draws))
             self.teacher_logits.append(self.state.teacher.head(self.features[-1]))
             self.student_logits.append(student.head(seen))
 
@@ -245,6 +245,10 @@ class _Panel:
             student_temperature=self.config.loss.student_temperature,
             center=self.state.centers[self.loudest],
         )
+
+
+def _image(features: Features) -> Tensor:
+    return features.image
 
 
 class Globality:

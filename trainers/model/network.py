@@ -9,13 +9,14 @@ from trainers.randomness.forward_draws import ForwardDraws
 
 
 class Network(nn.Module):
-    """A backbone, its projection head, and a linear classifier when labels are learned."""
+    """A backbone, its projection head, and a linear classifier when labels are learned.
 
-    def __init__(self, config: TrainConfig, classes: int = 0) -> None:
+    With `masks`, patches can be hidden from it.
+    """
+
+    def __init__(self, config: TrainConfig, classes: int = 0, *, masks: bool = False) -> None:
         super().__init__()
-        self.backbone = VisionTransformer(
-            config.model, config.augment.global_size, masks=config.loss.masked > 0
-        )
+        self.backbone = VisionTransformer(config.model, config.augment.global_size, masks=masks)
         self.head = ProjectionHead(config.model.width, config.head)
         if config.loss.labels:
             assert classes >= 2, "labels need two classes or more"

@@ -41,6 +41,15 @@ def interpolation(full: Grid, part: Grid, offset: float, device: torch.device) -
     return table.flatten(2)[0].T.contiguous()
 
 
+def patch_at(place: tuple[float, float], grid: Grid) -> int:
+    """Number of the patch that holds the point at `place`, each coordinate in [-1, 1]."""
+    row, column = (
+        min(int((coordinate + 1) / 2 * side), side - 1)
+        for coordinate, side in zip(place, grid, strict=True)
+    )
+    return row * grid[1] + column
+
+
 def sine_cosine(coordinates: Tensor, grid: Grid, width: int) -> Tensor:
     """Fixed two-dimensional codes [..., D] at `coordinates` [..., 2] (Chen et al. 2021, MoCo v3).
 

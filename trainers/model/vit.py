@@ -17,6 +17,7 @@ from trainers.config import ModelConfig
 from trainers.grid import Grid
 from trainers.model.positions import (
     interpolation,
+    patch_at,
     patch_coordinates,
     rotary_angles,
     rotate,
@@ -87,6 +88,18 @@ class Features:
         """[B, N, D]"""
         assert self.tokens.shape[1] > self.first, "patches were not asked for"
         return self.tokens[:, self.first :]
+
+    def patch_at(self, place: tuple[float, float]) -> Tensor:
+        """The patch that holds the point at `place`, each coordinate in [-1, 1]; [B, D]."""
+        return self.patches[:, patch_at(place, self.grid)]
+
+    @property
+    def image(self) -> Tensor:
+        """What stands for an image where one vector must: [CLS], or without one the mean patch.
+
+        [B, D]
+        """
+        return self.cls if self.has_cls else self.patches.mean(1)
 
 
 class Attention(nn.Module):

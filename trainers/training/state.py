@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainers.config import TrainConfig, override
 from trainers.method.optimizer import make_optimizer
-from trainers.method.sites import sites
+from trainers.method.site import hides_patches, sites
 from trainers.model.network import Network
 from trainers.model.vit import initialise
 from trainers.system.world import World
@@ -34,8 +34,9 @@ class TrainState:
         `classes` of the data count only where labels are learned.
         """
         device = world.device
-        student = Network(config, classes).to(device)
-        teacher = Network(config, classes).to(device)
+        masks = hides_patches(config.loss)
+        student = Network(config, classes, masks=masks).to(device)
+        teacher = Network(config, classes, masks=masks).to(device)
         initialise(student, config.seed, config.model.initial_deviation)
         teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False)

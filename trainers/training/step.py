@@ -3,11 +3,12 @@
 The teacher sees all global crops first, so that targets are made from the whole global batch; then
 the student goes forward and backward part by part. Center, teacher and schedules move once.
 
-Shapes: B images of this worker, m of a part of them, G global and V - G local views, N patches of a
-global crop, K prototypes. Rows are in order of view, then image.
+Shapes: B images of this worker, m of a part of them, K prototypes. Rows are in order of view, then
+image.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,21 +17,13 @@ from torch.nn import functional
 
 from trainers.config import TrainConfig
 from trainers.data.augment import Views, normalize
-from trainers.method.losses import (
-    dense_distillation,
-    distillation,
-    entropy,
-    koleo,
-    masked_distillation,
-    masked_mean,
-)
+from trainers.method.losses import koleo
 from trainers.method.optimizer import clip_gradients, set_schedule
 from trainers.method.schedules import cosine, linear, warmup_cosine
-from trainers.method.sites import EACH_PATCH, feature_site, needs_patches, read_out, sites
+from trainers.method.site import Head, Seen, Site, Targets, hides_patches, sites
 from trainers.method.targets import make_targets
 from trainers.method.teacher import momentum_at, move_teacher
 from trainers.model.network import Network
-from trainers.model.vit import Features
 from trainers.randomness.forward_draws import (
     ForwardDraws,
     Keyed,
@@ -111,6 +104,12 @@ def is_trained(config: TrainConfig) -> bool:
     return bool(sites(config.loss)) or config.loss.labels > 0 or config.loss.koleo > 0
 
 
+def needs_patches(config: TrainConfig) -> bool:
+    """Whether any loss looks at patch tokens of the last block."""
+    without_cls = config.loss.koleo > 0 and not config.model.cls
+    return without_cls or any(site.reads_patches for site in sites(config.loss).values())
+
+
 def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -> Update:
     """Move `state` by one step; where a loss or gradient is not finite, leave it as it was."""
     values = schedules(config, state.step)
@@ -155,14 +154,14 @@ def backward(
     """
     images = len(batch.identifiers)
     pieces = list(torch.arange(images, device=world.device).tensor_split(config.compute.accumulate))
-    draws = _Draws.of(state, batch, config)
+    step = _Step.of(state, batch, config, world)
     with torch.no_grad():
-        targets, centers = _targets(state, batch, pieces, draws, values, config, world)
+        targets, centers = step.targets(pieces, values.temperature)
     total = torch.zeros((), device=world.device)
     sums: dict[str, Tensor] = {}
     for piece, piece_targets in zip(pieces, targets, strict=True):
         share = len(piece) / images
-        loss, parts = _student_loss(state, batch, piece, draws, piece_targets, config, world)
+        loss, parts = step.loss(piece, piece_targets)
         (loss * share).backward()
         total += loss.detach() * share
         for name, value in parts.items():
@@ -197,7 +196,7 @@ class _Draws:
         first_local = augment.global_crops
         return cls(
             teacher=draw(range(first_local), "teacher", False),
-            global_views=draw(range(first_local), "student", config.loss.masked > 0),
+            global_views=draw(range(first_local), "student", hides_patches(config.loss)),
             local_views=draw(
                 range(first_local, first_local + augment.local_crops), "student", False
             ),
@@ -205,192 +204,110 @@ class _Draws:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Targets:
-    """What the student of one part is to predict."""
+class _Step:
+    """One step's forward passes, part by part; `piece`, int64 [m], are the images of a part."""
 
-    by_site: dict[str, Tensor]
-    """pooled sites [G, m, K], dense [G, m, N, K], masked [M, K]"""
-    patch_features: Tensor | None
-    """teacher patches [G, m, N, D], for matching; dense only"""
+    state: TrainState
+    batch: Batch
+    config: TrainConfig
+    world: World
+    sites: Mapping[str, Site]
+    draws: _Draws
 
-
-def _rows(piece: Tensor, views: int, images: int) -> Tensor:
-    """Row numbers of the images of a part in each of some views."""
-    first = torch.arange(views, device=piece.device)[:, None] * images
-    return (first + piece).flatten()
-
-
-def _passes(
-    network: Network,
-    crops: Tensor,
-    draws: ForwardDraws,
-    piece: Tensor,
-    images: int,
-    config: TrainConfig,
-    world: World,
-) -> Features:
-    """Features of all views of the images of a part."""
-    if len(piece) < images:
-        rows = _rows(piece, len(crops) // images, images)
-        crops, draws = crops[rows], draws.rows(rows)
-    with world.autocast(config.compute.precision):
-        return network(normalize(crops), draws, only_first=not needs_patches(config.loss))
-
-
-def _targets(
-    state: TrainState,
-    batch: Batch,
-    pieces: list[Tensor],
-    draws: _Draws,
-    values: Schedules,
-    config: TrainConfig,
-    world: World,
-) -> tuple[list[_Targets], dict[str, Tensor]]:
-    """Targets of each part, made over the whole global batch, and the next centers."""
-    images, views = len(batch.identifiers), config.augment.global_crops
-    logits: dict[str, list[Tensor]] = {site: [] for site in sites(config.loss)}
-    patch_features: list[Tensor | None] = []
-    for piece in pieces if logits else []:
-        features = _passes(
-            state.teacher, batch.views.global_crops, draws.teacher, piece, images, config, world
+    @classmethod
+    def of(cls, state: TrainState, batch: Batch, config: TrainConfig, world: World) -> "_Step":
+        return cls(
+            state=state,
+            batch=batch,
+            config=config,
+            world=world,
+            sites=sites(config.loss),
+            draws=_Draws.of(state, batch, config),
         )
-        mask = _mask(draws, piece, views, images)
-        for site, rows in logits.items():
-            rows.append(_logits(state.teacher, features, site, mask, config, world))
-        dense = "dense" in logits
-        patch_features.append(features.patches.unflatten(0, (views, -1)) if dense else None)
-    found: dict[str, tuple[Tensor, ...]] = {}
-    centers = {}
-    for site, rows in logits.items():
-        made, centers[site] = make_targets(
-            torch.cat(rows), state.centers[site], values.temperature, config.targets, world
-        )
-        found[site] = made.split([len(part) for part in rows])
-    shapes: dict[str, tuple[int, ...]] = {}
-    if "dense" in logits:
-        grid = state.student.backbone.grid
-        shapes["dense"] = (-1, grid[0] * grid[1])
-    targets = []
-    for number in range(len(pieces)):
-        by_site = {}
-        for site, parts in found.items():
-            rows_of_site = parts[number]
-            if site in shapes:
-                rows_of_site = rows_of_site.unflatten(0, shapes[site])
-            if site != "masked":
-                rows_of_site = rows_of_site.unflatten(0, (views, -1))
-            by_site[site] = rows_of_site
-        own = patch_features[number] if patch_features else None
-        targets.append(_Targets(by_site=by_site, patch_features=own))
-    return targets, centers
 
-
-def _mask(draws: _Draws, piece: Tensor, views: int, images: int) -> Tensor | None:
-    if draws.global_views.mask is None:
-        return None
-    return draws.global_views.mask[_rows(piece, views, images)]
-
-
-def _logits(
-    network: Network,
-    features: Features,
-    site: str,
-    mask: Tensor | None,
-    config: TrainConfig,
-    world: World,
-) -> Tensor:
-    """Logits of the rows of a site: one an image and view, or one a patch."""
-    if site == "masked":
-        assert mask is not None
-        rows = features.patches[mask]
-    elif site in EACH_PATCH:
-        rows = features.patches.flatten(0, 1)
-    else:
-        rows = read_out(features, site, config.loss)
-    with world.autocast(config.compute.precision):
-        return network.head(rows, world)
-
-
-def _student_loss(
-    state: TrainState,
-    batch: Batch,
-    piece: Tensor,
-    draws: _Draws,
-    targets: _Targets,
-    config: TrainConfig,
-    world: World,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted loss of a part, a scalar that carries gradients; its parts by metric name."""
-    images, views = len(batch.identifiers), config.augment.global_crops
-    student, loss_config = state.student, config.loss
-    features = [
-        _passes(student, crops, drawn, piece, images, config, world)
-        for crops, drawn in (
-            (batch.views.global_crops, draws.global_views),
-            (batch.views.local_crops, draws.local_views),
-        )
-        if len(crops)
-    ]
-    mask = _mask(draws, piece, views, images)
-    total = torch.zeros((), device=world.device)
-    parts: dict[str, Tensor] = {}
-    for site, weight in sites(loss_config).items():
-        goal = targets.by_site[site]
-        loss = _site_loss(site, goal, targets, features, student, mask, len(piece), config, world)
-        total = total + weight * loss
-        target_entropy = (
-            entropy(goal)
-            if mask is None or site != "masked"
-            else masked_mean(torch.special.entr(goal).sum(-1), mask)
-        )
-        parts[f"loss/{site}"] = loss
-        parts[f"loss/{site}_target_entropy"] = target_entropy
-        parts[f"loss/{site}_kl"] = loss.detach() - target_entropy
-    if loss_config.labels:
-        assert batch.labels is not None
-        with world.autocast(config.compute.precision):
-            scores = student.classifier(torch.cat([part.cls for part in features])).float()
-        labels = batch.labels[piece].repeat(len(scores) // len(piece))
-        parts["loss/labels"] = functional.cross_entropy(scores, labels)
-        parts["loss/labels_top1"] = (scores.argmax(1) == labels).float().mean()
-        total = total + loss_config.labels * parts["loss/labels"]
-    if loss_config.koleo:
-        each = read_out(features[0], feature_site(config), loss_config).chunk(views)
-        spread = [koleo(world.gather_with_gradient(view)) for view in each]
-        parts["loss/koleo"] = torch.stack(spread).mean()
-        total = total + loss_config.koleo * parts["loss/koleo"]
-    return total, parts
-
-
-def _site_loss(
-    site: str,
-    goal: Tensor,
-    targets: _Targets,
-    features: list[Features],
-    student: Network,
-    mask: Tensor | None,
-    images: int,
-    config: TrainConfig,
-    world: World,
-) -> Tensor:
-    temperature = config.loss.student_temperature
-    if site == "masked":
-        assert mask is not None
-        logits = _logits(student, features[0], site, mask, config, world)
-        return masked_distillation(goal, logits, mask, temperature)
-    if site == "dense":
-        assert targets.patch_features is not None
-        groups = [
-            (
-                _logits(student, part, site, mask, config, world)
-                .unflatten(0, (-1, part.patches.shape[1]))
-                .unflatten(0, (-1, images)),
-                part.patches.unflatten(0, (-1, images)),
+    def targets(
+        self, pieces: list[Tensor], temperature: float
+    ) -> tuple[list[dict[str, Targets]], dict[str, Tensor]]:
+        """Targets of each part by site, made over the whole global batch, and the next centers."""
+        logits: dict[str, list[Tensor]] = {name: [] for name in self.sites}
+        kept: dict[str, list[Tensor | None]] = {name: [] for name in self.sites}
+        head = self._head(self.state.teacher)
+        for piece in pieces if self.sites else []:
+            seen = self._seen(self.state.teacher, piece, is_global=True)
+            for name, site in self.sites.items():
+                logits[name].append(head(site.rows(seen)))
+                kept[name].append(site.keep(seen))
+        targets: list[dict[str, Targets]] = [{} for _ in pieces]
+        centers = {}
+        for name, parts in logits.items():
+            made, centers[name] = make_targets(
+                torch.cat(parts),
+                self.state.centers[name],
+                temperature,
+                self.config.targets,
+                self.world,
             )
-            for part in features
-        ]
-        return dense_distillation(goal, targets.patch_features, groups, temperature)
-    rows = torch.cat([read_out(part, site, config.loss) for part in features])
-    with world.autocast(config.compute.precision):
-        logits = student.head(rows, world).unflatten(0, (-1, images))
-    return distillation(goal, logits, temperature)
+            rows = made.split([len(part) for part in parts])
+            for number, found in enumerate(targets):
+                found[name] = Targets(rows=rows[number], kept=kept[name][number])
+        return targets, centers
+
+    def loss(
+        self, piece: Tensor, targets: Mapping[str, Targets]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of a part, a scalar with gradients, and its parts by metric name."""
+        student, config = self.state.student, self.config.loss
+        seen = [self._seen(student, piece, is_global=True)]
+        if len(self.batch.views.local_crops):
+            seen.append(self._seen(student, piece, is_global=False))
+        total = torch.zeros((), device=self.world.device)
+        parts: dict[str, Tensor] = {}
+        for name, site in self.sites.items():
+            loss = site.loss(targets[name], seen, self._head(student))
+            entropy = site.target_entropy(targets[name])
+            total = total + site.weight * loss
+            parts[f"loss/{name}"] = loss
+            parts[f"loss/{name}_target_entropy"] = entropy
+            parts[f"loss/{name}_kl"] = loss.detach() - entropy
+        if config.labels:
+            assert self.batch.labels is not None
+            with self._autocast():
+                scores = student.classifier(torch.cat([one.features.cls for one in seen])).float()
+            labels = self.batch.labels[piece].repeat(len(scores) // len(piece))
+            parts["loss/labels"] = functional.cross_entropy(scores, labels)
+            parts["loss/labels_top1"] = (scores.argmax(1) == labels).float().mean()
+            total = total + config.labels * parts["loss/labels"]
+        if config.koleo:
+            each = seen[0].features.image.chunk(self.config.augment.global_crops)
+            spread = [koleo(self.world.gather_with_gradient(view)) for view in each]
+            parts["loss/koleo"] = torch.stack(spread).mean()
+            total = total + config.koleo * parts["loss/koleo"]
+        return total, parts
+
+    def _seen(self, network: Network, piece: Tensor, *, is_global: bool) -> Seen:
+        """What a network makes of all global or all local views of a part."""
+        views, images = self.batch.views, len(self.batch.identifiers)
+        crops = views.global_crops if is_global else views.local_crops
+        draws = of_student = self.draws.global_views if is_global else self.draws.local_views
+        if network is self.state.teacher:
+            draws = self.draws.teacher
+        hidden = of_student.mask
+        if len(piece) < images:
+            first = torch.arange(len(crops) // images, device=piece.device)[:, None] * images
+            rows = (first + piece).flatten()
+            crops, draws = crops[rows], draws.rows(rows)
+            hidden = None if hidden is None else hidden[rows]
+        only_first = not needs_patches(self.config)
+        with self._autocast():
+            features = network(normalize(crops), draws, only_first=only_first)
+        return Seen(features=features, images=len(piece), hidden=hidden)
+
+    def _head(self, network: Network) -> Head:
+        def logits(rows: Tensor) -> Tensor:
+            with self._autocast():
+                return network.head(rows, self.world)
+
+        return logits
+
+    def _autocast(self) -> torch.autocast:
+        return self.world.autocast(self.config.compute.precision)

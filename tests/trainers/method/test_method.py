@@ -11,7 +11,7 @@ from trainers.config import HeadConfig, ModelConfig, OptimizerConfig, TrainConfi
 from trainers.method.losses import distillation, entropy
 from trainers.method.optimizer import clip_gradients, make_optimizer, set_schedule
 from trainers.method.schedules import cosine, linear, warmup_cosine
-from trainers.method.sites import read_out, sites
+from trainers.method.site import sites
 from trainers.method.targets import centering, sinkhorn
 from trainers.method.teacher import move_teacher
 from trainers.model.head import ProjectionHead
@@ -275,12 +275,13 @@ class TestVisionTransformer:
 
 def test_sites_are_those_with_weight():
     both = override(TrainConfig(), {"loss.patches": 0.5})
-    assert sites(both.loss) == {"cls": 1.0, "patches": 0.5}
+    active = sites(both.loss)
+    assert {name: site.weight for name, site in active.items()} == {"cls": 1.0, "patches": 0.5}
     state = TrainState.fresh(both, ALONE)
     assert set(state.centers) == {"cls", "patches"}
     features = state.student(cosines(2, 3, 16, 16))
-    torch.testing.assert_close(read_out(features, "patches", both.loss), features.patches.mean(1))
-    assert torch.equal(read_out(features, "cls", both.loss), features.cls)
+    torch.testing.assert_close(active["patches"].image(features), features.patches.mean(1))
+    assert torch.equal(active["cls"].image(features), features.cls)
 
 
 def test_the_teacher_starts_as_the_student():

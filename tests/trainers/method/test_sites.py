@@ -5,11 +5,11 @@ import torch
 
 from trainers.config import TrainConfig, override
 from trainers.data.augment import Views
-from trainers.method.sites import needs_patches, read_out, sites
+from trainers.method.site import all_sites, sites
 from trainers.model.vit import Features
 from trainers.system.world import World
 from trainers.training.state import TrainState
-from trainers.training.step import Batch, update
+from trainers.training.step import Batch, needs_patches, update
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 BASE = override(
@@ -95,10 +95,11 @@ def test_losses_without_a_head_leave_the_head_alone(site):
 
 
 def test_sites_are_those_with_weight():
-    both = override(BASE, {"loss.patches": 0.5}).loss
-    assert sites(both) == {"cls": 1.0, "patches": 0.5}
+    both = override(BASE, {"loss.patches": 0.5})
+    weights = {name: site.weight for name, site in sites(both.loss).items()}
+    assert weights == {"cls": 1.0, "patches": 0.5}
     assert needs_patches(both)
-    assert not needs_patches(override(BASE, {"loss.register_token": 0.5}).loss)
+    assert not needs_patches(override(BASE, {"loss.register_token": 0.5}))
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,23 @@ def test_a_fixed_patch_is_the_one_at_its_place(place, expected):
     features = Features(tokens=tokens, grid=(4, 6), has_cls=True, registers_count=0)
     loss = override(BASE, {"loss.fixed_patch_place": list(place)}).loss
     # Token 0 is [CLS].
-    assert read_out(features, "fixed_patch", loss).item() == expected + 1
+    for name in ("fixed_patch", "dense", "masked"):
+        assert all_sites()[name](loss, 1.0).image(features).item() == expected + 1
 
 
 def test_registers_are_read_after_cls():
     tokens = torch.arange(7.0)[None, :, None]
     features = Features(tokens=tokens, grid=(2, 2), has_cls=True, registers_count=2)
-    assert read_out(features, "register_token", BASE.loss).item() == 1
-    assert read_out(features, "patches", BASE.loss).item() == pytest.approx((3 + 4 + 5 + 6) / 4)
+    register, mean_patch = (
+        all_sites()[name](BASE.loss, 1.0).image(features).item()
+        for name in ("register_token", "patches")
+    )
+    assert register == 1
+    assert mean_patch == pytest.approx((3 + 4 + 5 + 6) / 4)
+
+
+def test_koleo_alone_spreads_mean_patches_where_there_is_no_cls():
+    config = override(only("koleo"), {"model.cls": False})
+    state = TrainState.fresh(config, ALONE)
+    losses = [update(state, batch(), config, ALONE).loss for _ in range(20)]
+    assert losses[-1] < losses[0] - 0.05

@@ -136,9 +136,9 @@ class Infinite(torch.autograd.Function):
 def test_what_is_not_finite_ends_the_run_as_diverged(
     tiny, images, recorder, tmp_path, monkeypatch, spoil, what
 ):
-    import trainers.training.step as step
+    from trainers.method import site
 
-    whole = step.distillation
+    whole = site.distillation
     calls = []
 
     def explode(*arguments):
@@ -146,7 +146,7 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
         loss = whole(*arguments)
         return spoil(loss) if len(calls) == 4 else loss
 
-    monkeypatch.setattr(step, "distillation", explode)
+    monkeypatch.setattr(site, "distillation", explode)
     result = run(tiny, images, recorder(), tmp_path)
     assert result.status == "diverged"
     assert result.step == 3

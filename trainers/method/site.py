@@ -1,0 +1,158 @@
+"""A site of self-distillation: which rows the head sees, which targets they get, and which loss.
+
+Each file in `trainers/method/sites/` is one site. It sets SITE to a subclass of :class:`Site`, and
+its name is that of the site, of its metrics `loss/NAME…` and of the knob `loss.NAME`, its weight,
+which stands in LossConfig with all other knobs. What the site needs of a configuration is checked
+there too. Nothing else names a site.
+
+Shapes: m images of a part of a batch, V views of one size (G global ones), N patches of a view, R
+rows, D features, K prototypes. Rows are in order of view, then image, then patch.
+"""
+
+import functools
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+import trainers.method.sites
+from trainers.config import LossConfig
+from trainers.errors import ConfigError
+from trainers.method.losses import distillation, entropy
+from trainers.model.vit import Features
+
+Head = Callable[[Tensor], Tensor]
+"""Logits [R, K] of rows [R, D]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a network makes of the views of one size of some images."""
+
+    features: Features
+    """of V · m crops"""
+    images: int
+    """m"""
+    hidden: Tensor | None
+    """bool [V · m, N], the patches that the student does not see; None where it sees them all"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What the student is to predict, of the teacher's global views."""
+
+    rows: Tensor
+    """[R, K], rows sum to 1"""
+    kept: Tensor | None
+    """what the site kept of the teacher"""
+
+
+class Site(ABC):
+    """One site, under a configuration that gives it a weight."""
+
+    meaning: ClassVar[str]
+    """where the loss sits, in words that follow `on`"""
+    reads_patches: ClassVar[bool] = True
+    """whether it looks at patch tokens of the last block, which otherwise are not computed"""
+    hides_patches: ClassVar[bool] = False
+    """whether patches of the student's global crops are to be hidden from it"""
+    each_patch: ClassVar[bool]
+    """whether there is a row for each patch, and not one for each crop"""
+
+    def __init__(self, config: LossConfig, weight: float) -> None:
+        self.config, self.weight = config, weight
+
+    @abstractmethod
+    def rows(self, seen: Seen) -> Tensor:
+        """What the head sees of some views, [R, D]."""
+
+    @abstractmethod
+    def loss(self, targets: Targets, student: Sequence[Seen], head: Head) -> Tensor:
+        """The loss, a scalar, nats. `student` saw the global views, then the local ones if any."""
+
+    @abstractmethod
+    def image(self, features: Features) -> Tensor:
+        """One row an image, [B, D], by which collapse is judged."""
+
+    @abstractmethod
+    def rows_of_crop(self, patches: int, *, is_global: bool) -> float:
+        """How many rows the head sees of one crop with that many patches, on average."""
+
+    def keep(self, teacher: Seen) -> Tensor | None:
+        """What the loss needs of the teacher's views besides targets."""
+        return None
+
+    def target_entropy(self, targets: Targets) -> Tensor:
+        """Mean entropy of the targets, weighted as the loss weights them; a scalar, nats."""
+        return entropy(targets.rows)
+
+
+class PooledSite(Site):
+    """One row a crop; every view is compared with every other (Caron et al. 2021, eq. 3)."""
+
+    each_patch = False
+
+    def rows(self, seen: Seen) -> Tensor:
+        """[V · m, D]"""
+        return self.image(seen.features)
+
+    def loss(self, targets: Targets, student: Sequence[Seen], head: Head) -> Tensor:
+        """Mean cross-entropy over pairs of different views."""
+        logits = head(torch.cat([self.rows(seen) for seen in student]))
+        by_view = (-1, student[0].images)
+        return distillation(
+            targets.rows.unflatten(0, by_view),
+            logits.unflatten(0, by_view),
+            self.config.student_temperature,
+        )
+
+    def rows_of_crop(self, patches: int, *, is_global: bool) -> float:
+        """1"""
+        return 1
+
+
+class PatchSite(Site):
+    """A row for each of some patches."""
+
+    each_patch = True
+
+    def image(self, features: Features) -> Tensor:
+        """The patch at `loss.fixed_patch_place`."""
+        return features.patch_at(self.config.fixed_patch_place)
+
+
+@functools.cache
+def all_sites() -> Mapping[str, type[Site]]:
+    """Every site by name, pooled ones first, then in the order of the knobs.
+
+    Raises ConfigError for a file without a site.
+    """
+    package = trainers.method.sites
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        name = f"{package.__name__}.{module.name}"
+        site = getattr(importlib.import_module(name), "SITE", None)
+        if not (isinstance(site, type) and issubclass(site, Site)):
+            raise ConfigError(f"{name} must set SITE to a subclass of Site, got {site!r}")
+        found[module.name] = site
+    knobs = list(LossConfig.model_fields)
+    places = {name: knobs.index(name) if name in knobs else len(knobs) for name in found}
+    # The order is that of the sum, which decides its last bits.
+    order = sorted(found, key=lambda name: (found[name].each_patch, places[name]))
+    return {name: found[name] for name in order}
+
+
+def sites(config: LossConfig) -> dict[str, Site]:
+    """The sites that have a weight, by name."""
+    weights = {name: getattr(config, name, 0.0) for name in all_sites()}
+    return {name: all_sites()[name](config, weight) for name, weight in weights.items() if weight}
+
+
+def hides_patches(config: LossConfig) -> bool:
+    """Whether patches of the student's global crops are hidden from it."""
+    return any(site.hides_patches for site in sites(config).values())
