@@ -142,6 +142,7 @@ CHANGES = {
 
 # Knobs that need a compiler or several workers: their own tests show them alive.
 ELSEWHERE = {
+    "loss.further": "test_a_site_is_added_in_one_file",
     "compute.compile": "test_compiled_blocks_are_compiled",
     "compute.sharded": "test_sharded_workers_hold_a_part_each",
 }
@@ -217,9 +218,9 @@ def test_every_knob_has_an_entry():
 
 
 def test_knobs_shown_elsewhere_are_shown_there():
-    source = (
-        Path(__file__).parent.parent / "trainers" / "training" / "test_compute.py"
-    ).read_text()
+    tests = Path(__file__).parent.parent
+    files = (tests / "trainers/training/test_compute.py", tests / "contracts/test_loss_sites.py")
+    source = "".join(file.read_text() for file in files)
     for knob, test in ELSEWHERE.items():
         assert f"def {test}(" in source, knob
 

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import json
 import sys
 
 import pytest
@@ -12,7 +11,7 @@ import trainers.method.sites
 from orchestrator.cost import cost_of
 from tests.trainers.method.test_sites import ALONE, BASE, batch
 from trainers import metrics
-from trainers.config import OURS, LossConfig, TrainConfig, knob, override
+from trainers.config import LossConfig, override
 from trainers.errors import ConfigError
 from trainers.evaluation import evaluate
 from trainers.method.site import all_sites, sites
@@ -24,11 +23,9 @@ ELSEWHERE = {"labels", "koleo"}
 """Losses with a weight that are no self-distillation."""
 
 
-def test_every_site_has_a_knob_and_every_weight_a_site():
+def test_every_weight_has_a_site():
     described = {name: field.description for name, field in LossConfig.model_fields.items()}
     weights = {name for name, meaning in described.items() if meaning.startswith("weight of")}
-    without_knob = sorted(set(all_sites()) - weights)
-    assert not without_knob, f"add a knob to LossConfig, `weight of …`: {', '.join(without_knob)}"
     without_file = sorted(weights - set(all_sites()) - ELSEWHERE)
     assert not without_file, f"no such file in trainers/method/sites: {', '.join(without_file)}"
 
@@ -80,14 +77,6 @@ SITE = Corner
 '''
 
 
-class WithCorner(LossConfig):
-    corner: float = knob(0.0, "weight of the same on the first patch", source=OURS, ge=0)
-
-
-class Config(TrainConfig):
-    loss: WithCorner = WithCorner()
-
-
 def trained(config):
     run = TrainState.fresh(config, ALONE, classes=4)
     made = [update(run, batch(number), config, ALONE) for number in range(2)]
@@ -97,9 +86,8 @@ def trained(config):
 def test_a_site_is_added_in_one_file(add):
     add("corner", CORNER)
     assert list(all_sites())[:4] == ["cls", "patches", "register_token", "fixed_patch"]
-    tree = override(BASE, {"loss.cls": 0.0, "loss.masked": 1.0}).model_dump(mode="json")
-    tree["loss"]["corner"] = 1.0
-    config = Config.model_validate_json(json.dumps(tree))
+    change = {"loss.cls": 0.0, "loss.masked": 1.0, "loss.further": [["corner", 1.0]]}
+    config = override(BASE, change)
     assert list(sites(config.loss)) == ["corner", "masked"]
     found, run, parts = trained(config)
     assert {"loss/corner", "loss/corner_target_entropy", "loss/corner_kl"} <= set(parts)
@@ -116,3 +104,9 @@ def test_a_file_without_a_site_is_one_line(add):
     add("nothing", '"""No site."""\n')
     with pytest.raises(ConfigError, match=r"^trainers\.method\.sites\.nothing must set SITE to a "):
         all_sites()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "cls"])
+def test_further_sites_are_those_without_a_knob(name):
+    with pytest.raises(ConfigError, match=f"^loss.further: {name} is no file in .* without a knob"):
+        sites(override(BASE, {"loss.further": [[name, 1.0]]}).loss)

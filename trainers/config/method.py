@@ -1,8 +1,8 @@
 """Knobs of self-distillation: where the loss sits, targets, teacher, optimiser."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Share, knob
 
@@ -43,6 +43,11 @@ class LossConfig(Knobs):
         (0.1, 0.5), "patches masked in a masked crop", unit="share", source="iBOT"
     )
     mask_probability: Share = knob(0.5, "probability that a global crop is masked", source="iBOT")
+    further: tuple[tuple[str, Annotated[float, Field(gt=0)]], ...] = knob(
+        (),
+        "further sites, files of one's own in trainers/method/sites, and their weights",
+        source=OURS,
+    )
     labels: float = knob(
         0.0,
         "weight of supervised cross-entropy on [CLS], through a linear classifier",

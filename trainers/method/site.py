@@ -1,9 +1,9 @@
 """A site of self-distillation: which rows the head sees, which targets they get, and which loss.
 
 Each file in `trainers/method/sites/` is one site. It sets SITE to a subclass of :class:`Site`, and
-its name is that of the site, of its metrics `loss/NAME…` and of the knob `loss.NAME`, its weight,
-which stands in LossConfig with all other knobs. What the site needs of a configuration is checked
-there too. Nothing else names a site.
+its name is that of the site and of its metrics `loss/NAME…`. Its weight is the knob `loss.NAME`,
+where LossConfig has one, else its entry in `loss.further`, so that a site of one's own is one file.
+Nothing else names a site; what those with a knob need of a configuration is checked beside it.
 
 Shapes: m images of a part of a batch, V views of one size (G global ones), N patches of a view, R
 rows, D features, K prototypes. Rows are in order of view, then image, then patch.
@@ -148,9 +148,20 @@ def all_sites() -> Mapping[str, type[Site]]:
 
 
 def sites(config: LossConfig) -> dict[str, Site]:
-    """The sites that have a weight, by name."""
-    weights = {name: getattr(config, name, 0.0) for name in all_sites()}
-    return {name: all_sites()[name](config, weight) for name, weight in weights.items() if weight}
+    """The sites that have a weight, by name.
+
+    Raises ConfigError when `loss.further` names no site, or one that has a knob.
+    """
+    known = all_sites()
+    further = dict(config.further)
+    free = [name for name in known if name not in LossConfig.model_fields]
+    if wrong := [name for name in further if name not in free]:
+        raise ConfigError(
+            f"loss.further: {wrong[0]} is no file in trainers/method/sites without a knob of its "
+            f"own (allowed: {', '.join(free) or 'none is there'})"
+        )
+    weights = {name: further.get(name) or getattr(config, name, 0.0) for name in known}
+    return {name: known[name](config, weight) for name, weight in weights.items() if weight}
 
 
 def hides_patches(config: LossConfig) -> bool:
