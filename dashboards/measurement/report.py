@@ -27,8 +27,8 @@ from dashboards.measurement.table import (
     number,
 )
 from dashboards.names import split_metric
-from trainers.adapters.measurable import Measurable
 from trainers.errors import InputError
+from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import SHOWN, Measurement, Plan
 
 METRICS, SUMMARY, REPORT = "metrics.parquet", "summary.json", "report.html"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainers.adapters.measurable import Measurable
 from trainers.globality.descriptions import TOKENS
+from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import ENOUGH, Plan, bias_of_positional_bias
 
 KINDS = {

@@ -71,6 +71,14 @@ def measure(
             show_default=False,
         ),
     ] = None,
+    heads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Attention heads, where a file of weights or a timm name does not say them right.",
+            show_default=False,
+        ),
+    ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
     ] = False,
@@ -122,7 +130,7 @@ def measure(
     from dashboards.measurement.report import check_folder, write_measurement
     from orchestrator.cli import measured as shown
     from orchestrator.cli import measuring
-    from trainers.adapters.measurable import open_measurable
+    from trainers.adapters.opening import open_measurable
     from trainers.globality.measurement import measure as measured
 
     console = make_console()
@@ -132,7 +140,7 @@ def measure(
     chosen = measuring.device_named(device)
     if threads is not None:
         measuring.use_threads(threads)
-    opened = open_measurable(model, weights=weights, published=pretrained, seed=seed)
+    opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)
     source = measuring.images_wanted(opened, data, size)
     images = open_with_progress(source, absolute_root(root, console), console, live)
     plan = measuring.plan(

@@ -28,8 +28,8 @@ from dashboards.measurement.table import (
     number,
 )
 from orchestrator import interrupt
-from trainers.adapters.measurable import Measurable
 from trainers.config import DataConfig
+from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Measurement, Plan
 
 

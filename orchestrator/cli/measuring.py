@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from trainers.adapters.measurable import Measurable
 from trainers.config import DataConfig
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
 from trainers.globality.instruments import Settings
+from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Plan, check_layers, choose
 from trainers.system.world import default_device
 

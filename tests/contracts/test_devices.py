@@ -9,7 +9,7 @@ import torch
 
 from tests.contracts.pretend_device import DEVICE, PretendTensor, pretending
 from tests.trainers.method.test_sites import BASE, SITES, batch
-from trainers.adapters.measurable import open_measurable
+from trainers.adapters.opening import open_measurable
 from trainers.config import override
 from trainers.data import image_set
 from trainers.data.augment import Views

@@ -4,7 +4,7 @@ A folder holds `config.json` and `model.safetensors` (or shards of it, or `pytor
 model of type `vit`, `deit`, `dinov2` or `dinov2_with_registers`, with or without a head.
 
 =============================================  =============================================
-theirs (after `vit.`, `deit.`, `dinov2...`)    timm's
+theirs (without wrappers: `vit.`, `dinov2.`)   timm's
 =============================================  =============================================
 ``embeddings.cls_token`` + its position        ``cls_token``
 ``embeddings.register_tokens``                 ``reg_token``
@@ -20,11 +20,11 @@ theirs (after `vit.`, `deit.`, `dinov2...`)    timm's
 ``layernorm``                                  ``norm``
 =============================================  =============================================
 
-Classifiers, poolers, decoders and mask tokens are set aside; anything else left over or missing is
-an error. The folded positions compute the same function, and images of another size than the
-model's own get the positions that transformers' own code interpolates for the type: bicubic, with
-antialiasing for `dinov2_with_registers` only (timm always has it). `vit` and `deit` do so there
-only with `interpolate_pos_encoding=True`, and refuse such images otherwise.
+Classifiers, poolers, decoders and mask tokens are set aside (`trainers.weights_file`); anything
+else left over or missing is an error. The folded positions compute the same function, and images of
+another size than the model's own get the positions that transformers' own code interpolates for the
+type: bicubic, with antialiasing for `dinov2_with_registers` only (timm always has it). `vit` and
+`deit` do so there only with `interpolate_pos_encoding=True`, and refuse such images otherwise.
 """
 
 import functools
@@ -41,22 +41,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.adapters.pretrained import read_weights
 from trainers.adapters.timm_models import TimmBackbone, need_timm
+from trainers.adapters.weights_file import Weights, read_weights, set_aside
 from trainers.data.augment import IMAGENET
 from trainers.errors import CheckpointError, InputError, first_line
+from trainers.system.storage import printable
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 _ANTIALIASED = ("dinov2_with_registers",)
 """Types whose positions transformers interpolates with antialiasing."""
 CONFIG = "config.json"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""What the file of weights beside a configuration is called, here and by timm."""
+_INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)
 
-_SET_ASIDE = re.compile(
-    r"(classifier|cls_classifier|distillation_classifier|pooler|decoder)\.|embeddings\.mask_token$"
-)
-_PREFIX = re.compile(r"^(vit|deit|dinov2|dinov2_with_registers)\.")
 _LAYER = re.compile(r"^encoder\.layer\.(\d+)\.(.+)$")
 _IN_LAYER = {
     "attention.output.dense.weight": "attn.proj.weight",
@@ -105,6 +103,8 @@ class HuggingFaceModel:
     """whether the folder says so, or the usual of its type was taken"""
     set_aside: tuple[str, ...]
     """names of the tensors that the backbone has no use for"""
+    notes: tuple[str, ...] = ()
+    """which network of the file was taken, where there was a choice"""
 
 
 def is_hugging_face(folder: Path) -> bool:
@@ -135,16 +135,16 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
     except _UnknownPartError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from error
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"{folder / CONFIG} describes no ViT: {first_line(error)}") from error
-    theirs = {_PREFIX.sub("", name): t.float() for name, t in _read_weights(folder).items()}
-    set_aside = tuple(sorted(name for name in theirs if _SET_ASIDE.match(name)))
+        raise InputError(
+            f"{folder / CONFIG} describes no ViT: {printable(first_line(error))}"
+        ) from error
+    read = _read_weights(folder)
+    theirs, aside = set_aside({name: tensor.float() for name, tensor in read.tensors.items()})
     try:
-        model.load_state_dict(
-            _translated({n: t for n, t in theirs.items() if n not in set_aside}, folder)
-        )
+        model.load_state_dict(_translated(theirs, folder))
     except RuntimeError as error:
         said = str(error).splitlines()
-        reasons = "; ".join(line.strip().rstrip(".") for line in said[1:] or said)
+        reasons = printable("; ".join(line.strip().rstrip(".") for line in said[1:] or said))
         raise CheckpointError(f"weights in {folder} do not fit its {CONFIG}: {reasons}") from error
     mean, deviation, says_how = _preparation(folder, kind)
     name = folder.resolve().name
@@ -153,7 +153,8 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
         mean=mean,
         deviation=deviation,
         says_how=says_how,
-        set_aside=set_aside,
+        set_aside=tuple(sorted({*aside, *read.set_aside})),
+        notes=read.notes,
     )
 
 
@@ -293,26 +294,24 @@ def _short(value: object, most: int = 60) -> str:
 
 def _few(names: list[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return printable(", ".join(names[:most])) + more
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    if (folder / _INDEX).is_file():
-        shards = _read_json(folder / _INDEX).get("weight_map")
-        files = list(shards.values()) if isinstance(shards, dict) else []
-        if not files or not all(isinstance(file, str) for file in files):
-            raise InputError(
-                f"{folder / _INDEX}: weight_map must say of each tensor which file holds it, got "
-                f"{_short(shards)}; download the folder again"
-            )
-        merged: dict[str, Tensor] = {}
-        for file in sorted(set(files)):
-            merged |= read_weights(folder / Path(file).name)
-        return merged
-    for name in _WEIGHTS:
+def _read_weights(folder: Path) -> Weights:
+    for index in (folder / name for name in _INDEXES):
+        if index.is_file():
+            shards = _read_json(index).get("weight_map")
+            files = list(shards.values()) if isinstance(shards, dict) else []
+            if not files or not all(isinstance(file, str) for file in files):
+                raise InputError(
+                    f"{index}: weight_map must say of each tensor which file holds it, got "
+                    f"{_short(shards)}; download the folder again"
+                )
+            return read_weights(*(folder / Path(file).name for file in sorted(set(files))))
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return read_weights(folder / name)
-    raise InputError(f"{folder} holds no {' or '.join(_WEIGHTS)} beside its {CONFIG}")
+    raise InputError(f"{folder} holds no {' or '.join(WEIGHTS)} beside its {CONFIG}")
 
 
 def _preparation(folder: Path, kind: str) -> tuple[tuple[float, ...], tuple[float, ...], bool]:

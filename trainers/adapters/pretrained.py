@@ -4,11 +4,10 @@
 theirs (official DINO and timm)         ours (trainers/model)
 ======================================  ==============================================
 ``cls_token``                           ``cls``
-``reg_token`` (``register_tokens``)     ``registers``
+``reg_token`` (``register_tokens``)     ``registers``; so ``dist_token`` of DeiT
 ``pos_embed``, slot of [CLS]            ``cls_position``; no such slot: no position
 ``pos_embed``, slots of registers       added into ``registers``
 ``pos_embed``, slots of patches         ``position``
-``mask_token`` [1, D]                   ``mask`` [1, 1, D]
 ``patch_embed.proj.*``                  ``embedding.*``
 ``blocks.N.norm1.*``, ``norm2.*``       the same
 ``blocks.N.attn.qkv.*``                 ``blocks.N.attention.qkv.*``
@@ -16,29 +15,27 @@ theirs (official DINO and timm)         ours (trainers/model)
 ``blocks.N.mlp.fc1.*``                  ``blocks.N.expand.*``
 ``blocks.N.mlp.fc2.*``                  ``blocks.N.contract.*``
 ``norm.*``                              the same
-``head.*``                              set aside, by name: a classifier, or DINO's head
+heads, masks, decoders                  set aside, by name (`trainers.weights_file`)
 ======================================  ==============================================
 
-Wrappers in front of a name, ``module.`` and ``backbone.``, are taken off. Anything else that is
-left over on either side is an error. The official code and timm compute the same function as ours
-at the checkpoint's own image size. At others all three interpolate positions bicubically, but the
-official code from a grid 0.1 patches too large, and timm with another kernel (antialiased).
+Anything else that is left over on either side is an error. The official code and timm compute the
+same function as ours at the checkpoint's own image size. At others all three interpolate positions
+bicubically, but the official code from a grid 0.1 patches too large, and timm with another kernel
+(antialiased).
 """
 
-import argparse
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from trainers.config import ModelConfig
-from trainers.errors import CheckpointError, ConfigError, first_line
+from trainers.adapters.weights_file import set_aside
+from trainers.config import ModelConfig, explain
+from trainers.errors import CheckpointError, ConfigError
 from trainers.grid import Grid
 from trainers.model.positions import interpolation, patch_coordinates, sine_cosine
 from trainers.model.vit import VisionTransformer
@@ -54,7 +51,6 @@ _BLOCKS = {
     "mlp.fc1": "expand",
     "mlp.fc2": "contract",
 }
-_WRAPPER = re.compile(r"^(module\.|backbone\.)+")
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
 
 
@@ -69,57 +65,27 @@ class Pretrained:
     """names of the projection head or classifier in the source, which a backbone has no use for"""
 
 
-def read_weights(
-    path: Path, network: Literal["teacher", "student"] = "teacher"
-) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, `.pth` or `.pt` file by their names in it.
-
-    Of a training checkpoint with several networks, those of `network`. Pickles are read without
-    running code from them. Raises CheckpointError when the file cannot be read so, or holds no
-    tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a torn pickle raises anything
-        raise CheckpointError(f"weights {path} cannot be read: {first_line(error)}") from error
-    for wrapper in (network, "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    found = dict(content) if isinstance(content, Mapping) else {}
-    if not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise CheckpointError(
-            f"weights {path} hold no named tensors of a network, alone or under "
-            f"`{network}`, `state_dict` or `model`"
-        )
-    return found
-
-
 def load_backbone(
     weights: Mapping[str, Tensor], *, image_size: int | None = None, heads: int | None = None
 ) -> Pretrained:
     """A backbone of the shape of `weights` (official DINO or timm names) with their values.
 
     `image_size` in pixels, by default the one the weights were trained at; for another, learned
-    positions are interpolated. `heads` is by default the width over 64. Raises CheckpointError,
-    one line, when any name is left over or missing, or when shapes do not fit together; ConfigError
-    when `heads` does not divide the width.
+    positions are interpolated. `heads` is by default the width over 64, which is an assumption:
+    shapes do not tell. Raises CheckpointError, one line, when any name is left over or missing, or
+    when shapes do not fit together; ConfigError when `heads` does not divide the width.
     """
-    theirs = {_WRAPPER.sub("", name): tensor.float() for name, tensor in weights.items()}
-    if len(theirs) < len(weights):
-        raise CheckpointError("weights hold several networks: give those of one of them")
-    set_aside = tuple(sorted(name for name in theirs if name.startswith("head.")))
-    for name in set_aside:
-        del theirs[name]
-    if "register_tokens" in theirs:
-        theirs["reg_token"] = theirs.pop("register_tokens")
+    theirs, aside = set_aside({name: tensor.float() for name, tensor in weights.items()})
+    for name in ("register_tokens", "dist_token"):
+        if name in theirs:
+            theirs["reg_token"] = theirs.pop(name)
     for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
         if needed not in theirs:
             raise CheckpointError(f"weights are not those of a ViT: there is no {needed}")
+    for name, axes in (("patch_embed.proj.weight", 4), ("pos_embed", 3), ("reg_token", 3)):
+        if name in theirs and theirs[name].ndim != axes:
+            shape = list(theirs[name].shape)
+            raise CheckpointError(f"weights are not those of a ViT: {name} has the shape {shape}")
 
     width, _, patch_size, _ = theirs["patch_embed.proj.weight"].shape
     registers = theirs["reg_token"].shape[1] if "reg_token" in theirs else 0
@@ -130,21 +96,27 @@ def load_backbone(
         image_size = grid[0] * patch_size
     if heads is None and width % HEAD_FEATURES:
         raise ConfigError(
-            f"width {width} is no multiple of {HEAD_FEATURES}: say how many heads there are"
+            f"width {width} is no multiple of {HEAD_FEATURES}: say how many heads there are "
+            "(--heads)"
         )
     depth = 1 + max(int(found[1]) for name in theirs if (found := _BLOCK.match(name)))
-    config = ModelConfig(
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        heads=heads or width // HEAD_FEATURES,
-        mlp_ratio=theirs["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        patch_position="none" if grid is None else "learned",
-        cls="cls_token" in theirs,
-        cls_position="learned" if slots and "cls_token" in theirs else "none",
-        registers=registers,
-    )
-    backbone = VisionTransformer(config, image_size, masks="mask_token" in theirs)
+    try:
+        config = ModelConfig(
+            patch_size=patch_size,
+            width=width,
+            depth=depth,
+            heads=heads or width // HEAD_FEATURES,
+            mlp_ratio=theirs["blocks.0.mlp.fc1.weight"].shape[0] / width,
+            patch_position="none" if grid is None else "learned",
+            cls="cls_token" in theirs,
+            cls_position="learned" if slots and "cls_token" in theirs else "none",
+            registers=registers,
+        )
+    except ValidationError as error:
+        raise ConfigError(
+            f"weights of a shape that is no ViT: {'; '.join(explain(error))}"
+        ) from error
+    backbone = VisionTransformer(config, image_size)
     ours = _ours(theirs, slots, grid, backbone.grid)
     try:
         backbone.load_state_dict(ours)
@@ -157,7 +129,7 @@ def load_backbone(
         raise CheckpointError(
             "weights do not fit this ViT: " + ("; ".join(problems or reasons))
         ) from error
-    return Pretrained(backbone=backbone, image_size=image_size, set_aside=set_aside)
+    return Pretrained(backbone=backbone, image_size=image_size, set_aside=aside)
 
 
 def to_timm(backbone: VisionTransformer, *, no_embed_class: bool = False) -> dict[str, Tensor]:
@@ -220,9 +192,7 @@ def _ours(
     names = {"cls_token": "cls", "reg_token": "registers"}
     for name, tensor in theirs.items():
         block = _BLOCK.match(name)
-        if name == "mask_token":
-            ours["mask"] = tensor.view(1, 1, -1)
-        elif block and block[2] in _BLOCKS:
+        if block and block[2] in _BLOCKS:
             ours[f"blocks.{block[1]}.{_BLOCKS[block[2]]}.{block[3]}"] = tensor
         elif name.startswith("patch_embed.proj."):
             ours[name.replace("patch_embed.proj", "embedding")] = tensor

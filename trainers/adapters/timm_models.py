@@ -7,22 +7,23 @@ what the module itself gave.
 """
 
 import functools
+import math
 import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.adapters.pretrained import read_weights
+from trainers.adapters.timm_weights import size_of_positions, take_weights
 from trainers.config import nearest
-from trainers.errors import CheckpointError, InputError, first_line
+from trainers.errors import InputError, first_line
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws
+from trainers.system.storage import printable
 
 TOLERANCE = 1e-4
 """Largest difference between an attention module's output and ours of its queries and keys."""
@@ -31,18 +32,33 @@ TOLERANCE = 1e-4
 class TimmBackbone(nn.Module):
     """A timm ViT (`VisionTransformer` or `Eva`) with the forward contract of our own.
 
-    Tokens between [CLS] and the patches count as registers, whatever timm calls them. Raises
-    InputError when an attention module is of a kind whose queries and keys are not known.
+    Tokens between [CLS] and the patches count as registers, whatever timm calls them. A patch is
+    what one token stands for, also behind a stem of convolutions. Where the model's own images are
+    no whole number of patches, `image_size` is what is left when the rest is cut off. Raises
+    InputError when an attention module is of a kind whose queries and keys are not known, or when
+    the tokens make no such grid.
     """
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        *,
+        set_aside: tuple[str, ...] = (),
+        resized: bool = False,
+    ) -> None:
+        """`set_aside` are names in its weights that it has no use for; `resized` says whether the
+        side of its images was taken from its weights."""
         super().__init__()
-        self.name = name
+        self.name, self.set_aside, self.resized = name, set_aside, resized
         self.model = typing.cast(Any, model.eval())
         self.has_cls: bool = self.model.cls_token is not None
         self.registers_count: int = self.model.num_prefix_tokens - self.has_cls
-        self.patch_size: tuple[int, int] = tuple(self.model.patch_embed.patch_size)
-        self.image_size: tuple[int, int] = tuple(self.model.patch_embed.img_size)
+        rows, columns = self.model.patch_embed.feat_ratio(as_scalar=False)
+        height, width = self.model.patch_embed.img_size
+        self.patch_size: tuple[int, int] = (rows, columns)
+        self.own_size: tuple[int, int] = (height, width)
+        self.image_size: tuple[int, int] = (height // rows * rows, width // columns * columns)
         for number, block in enumerate(self.model.blocks):
             if not hasattr(block, "attn"):
                 raise InputError(
@@ -62,20 +78,30 @@ class TimmBackbone(nn.Module):
         """Features of images [B, 3, S, S], normalised as the model wants them.
 
         `observe` is handed each layer in turn, its queries and keys after their norms and
-        rotations. `draws` are ignored. Raises InputError when S is no multiple of the patch.
+        rotations. `draws` are ignored. Raises InputError when S is no multiple of the patch, or
+        the patches make no such grid.
         """
-        grid = self._grid(images)
-        if observe is None:
-            tokens = self.model.forward_features(images)
-        else:
-            with _watched(self.model.blocks, lambda *seen: observe(_layer(*seen))):
-                tokens = self.model.forward_features(images)
+        see = None if observe is None else lambda *seen: observe(_layer(*seen))
+        tokens, grid = self._tokens(images, see)
         return Features(
             tokens=tokens[:, : self.has_cls + self.registers_count] if only_first else tokens,
             grid=grid,
             has_cls=self.has_cls,
             registers_count=self.registers_count,
         )
+
+    def _tokens(self, images: Tensor, see: "_See | None") -> tuple[Tensor, tuple[int, int]]:
+        """Tokens [B, T, D] and the grid of those of patches; `see` as of `_watched`."""
+        grid = self._grid(images)
+        with nullcontext() if see is None else _watched(self.model.blocks, see):
+            tokens: Tensor = self.model.forward_features(images)
+        patches = tokens.shape[1] - self.has_cls - self.registers_count
+        if patches != grid[0] * grid[1]:
+            raise InputError(
+                f"{self.name}: images of {images.shape[2]}×{images.shape[3]} pixels become "
+                f"{patches} patches, not {grid[0]}×{grid[1]}: this size cannot be measured"
+            )
+        return tokens, grid
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
         rows, columns = self.patch_size
@@ -88,13 +114,36 @@ class TimmBackbone(nn.Module):
         return height // rows, width // columns
 
     @torch.no_grad()
+    def check_size(self, side: int) -> None:
+        """Raise InputError when images of `side` pixels a side do not become a grid of patches."""
+        weight = next(self.model.parameters())
+        images = torch.zeros(1, 3, side, side).to(weight)
+        grid = self._grid(images)
+        try:
+            made = tuple(self.model.patch_embed(images).shape[1:-1])
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise InputError(
+                f"{self.name}: images of {side} pixels cannot be measured: "
+                f"{printable(first_line(error))}"
+            ) from error
+        if made != grid and made != (math.prod(grid),):
+            raise InputError(
+                f"{self.name}: images of {side} pixels become {'×'.join(map(str, made))} patches, "
+                f"not {grid[0]}×{grid[1]}: this size cannot be measured"
+            )
+
+    @torch.no_grad()
     def _check(self) -> None:
         """Compare what every attention module gave with what its queries and keys give."""
         generator = torch.Generator().manual_seed(0)
         weight = next(self.model.parameters())
         images = torch.randn(1, 3, *self.image_size, generator=generator).to(weight)
-        with _watched(self.model.blocks, self._compare):
-            self.model.forward_features(images)
+        try:
+            self._tokens(images, self._compare)
+        except (RuntimeError, AssertionError, IndexError, ValueError) as error:
+            raise InputError(
+                f"{self.name} cannot be measured: {printable(first_line(error))}"
+            ) from error
 
     def _compare(self, seen: "_Attended", number: int, _: Tensor) -> None:
         where = f"{self.name}: blocks.{number}.attn ({type(seen.module).__name__})"
@@ -122,8 +171,11 @@ class _Attended:
     output: Tensor
 
 
+_See = Callable[[_Attended, int, Tensor], None]
+
+
 @contextmanager
-def _watched(blocks: Any, see: Callable[[_Attended, int, Tensor], None]) -> Iterator[None]:
+def _watched(blocks: Any, see: _See) -> Iterator[None]:
     """Call `see` with what went through the attention of each block, its number from 0, and what
     left the block."""
     attended: list[_Attended] = []
@@ -218,18 +270,20 @@ def _mixed(
 
 def open_timm(
     name: str,
-    weights: Path | None = None,
+    weights: Mapping[str, Tensor] | None = None,
     *,
     published: bool = False,
     image_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> TimmBackbone:
     """The timm ViT `name`, frozen, on the CPU, for images of any multiple of its patch size.
 
-    Its values come from the file `weights` (timm's own names; a classifier in it is not used),
-    from timm's published weights, which are downloaded, or else are random. `image_size` is by
-    default the model's own, pixels. Raises InputError for a name that timm does not know or that
-    is no ViT, with the nearest names; for a model whose attention cannot be measured; when timm is
-    not installed or published weights cannot be had. CheckpointError when the file does not fit.
+    Its values are `weights`, named as timm names them or as a published file that timm knows how to
+    translate; or timm's published weights, which are downloaded; or else random. `image_size` is by
+    default that of the positions in `weights`, or the model's own, pixels; `options` are those of
+    `timm.create_model`. Raises InputError for a name that timm does not know or that is no ViT,
+    with the nearest names; for a model whose attention cannot be measured; when timm is not
+    installed or published weights cannot be had. CheckpointError when `weights` do not fit.
     """
     need_timm(name)
     import timm
@@ -238,21 +292,31 @@ def open_timm(
 
     vits = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
     if not timm.is_model(name.partition(".")[0]):
-        raise InputError(f"{name}: timm has no such model{nearest(name, vits, most=3)}")
-    size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+        raise InputError(f"{printable(name)}: timm has no such model{nearest(name, vits, most=3)}")
+    given = {**(options or {}), "num_classes": 0}
+    if image_size is not None:
+        given["img_size"] = image_size
+    resized = None
     try:
         with torch.device("meta"):
-            kind = type(timm.create_model(name, num_classes=0))
-        if not issubclass(kind, (VisionTransformer, Eva)):
-            raise InputError(f"{name}: {kind.__name__} is no ViT{nearest(name, vits, most=3)}")
-        model = timm.create_model(
-            name, pretrained=published, num_classes=0, dynamic_img_size=True, **size
-        )
-    except (RuntimeError, OSError, TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"{name}: timm cannot make this model: {first_line(error)}") from error
-    if weights is not None:
-        _load(model, weights)
-    return TimmBackbone(model.requires_grad_(False), name)
+            shape = timm.create_model(name, **given)
+        if not isinstance(shape, (VisionTransformer, Eva)):
+            raise InputError(
+                f"{name}: {type(shape).__name__} is no ViT{nearest(name, vits, most=3)}"
+            )
+        if weights is not None and image_size is None:
+            resized = size_of_positions(shape, weights)
+        if resized is not None:
+            given["img_size"] = resized
+        given["dynamic_img_size"] = True
+        model = timm.create_model(name, pretrained=published, **given)
+    except (RuntimeError, OSError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise InputError(
+            f"{name}: timm cannot make this model: {printable(first_line(error))}"
+        ) from error
+    aside = () if weights is None else take_weights(model, name, weights)
+    model.requires_grad_(False)
+    return TimmBackbone(model, name, set_aside=aside, resized=resized is not None)
 
 
 def need_timm(name: str) -> None:
@@ -263,13 +327,3 @@ def need_timm(name: str) -> None:
         raise InputError(
             f"{name}: timm is not installed; pip install 'dinolab[measure]'"
         ) from error
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    """Take every value of `model` from the file at `path`, leaving out a classifier."""
-    tensors = {n: t for n, t in read_weights(path).items() if not n.startswith("head.")}
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
-        raise CheckpointError(f"weights {path} do not fit this model: {reason}") from error

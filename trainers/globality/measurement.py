@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.adapters.measurable import Measurable
 from trainers.data.augment import evaluation_crops
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
@@ -16,6 +15,7 @@ from trainers.globality.causal import LEAST_RELIANCE, PROBES, REACH_QUERIES
 from trainers.globality.cls_maps import QueryMaps
 from trainers.globality.descriptions import BY_LAYER
 from trainers.globality.instruments import Instruments, Observable, Settings, of_first
+from trainers.globality.measurable import Measurable
 from trainers.globality.rollout import RolloutStatistics, rollout
 from trainers.grid import Grid
 from trainers.model.vit import Features, Observer

@@ -16,12 +16,12 @@ from dashboards.measurement.report import (
     write_measurement,
 )
 from dashboards.measurement.table import headline, honest_notes, number
-from trainers.adapters.measurable import Measurable
 from trainers.config import TrainConfig, override
 from trainers.data.augment import IMAGENET
 from trainers.data.image_set import open_images
 from trainers.errors import InputError
 from trainers.globality.instruments import Settings
+from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Plan, bias_of_positional_bias, choose, measure
 from trainers.model.vit import VisionTransformer, initialise
 

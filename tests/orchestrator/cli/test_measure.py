@@ -45,6 +45,7 @@ def dinolab(monkeypatch, capsys, tmp_path):
         ("eva02_tiny_patch14_224", 42, ["--layers", "3,4"]),
         ("vit_little_patch16_reg4_gap_256", 48, []),
         ("vit_base_patch16_rope_reg1_gap_256", 48, []),
+        ("vit_tiny_r_s16_p8_224", 64, ["--heads", "6"]),
     ],
 )
 def test_a_timm_vit_is_measured(dinolab, tmp_path, name, size, more):
@@ -81,6 +82,7 @@ def test_a_timm_vit_is_measured(dinolab, tmp_path, name, size, more):
         (["vit_tiny_patch16_224", "--device", "tpu"], "allowed: auto, cpu, cuda"),
         (["vit_tiny_patch16_224", "--data", "nowhere"], "No such file"),
         (["vit_tiny_patch16_224", "--weights", "nowhere.pth"], "there is no such file"),
+        (["vit_tiny_patch16_224", "--heads", "7"], "should be divisible by num_heads"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(dinolab, tmp_path, arguments, line):

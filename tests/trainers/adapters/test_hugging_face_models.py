@@ -114,6 +114,38 @@ def test_a_pickle_and_shards_give_the_same(tmp_path):
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+def test_wrapped_and_sharded_pickles_give_the_same(tmp_path):
+    import safetensors.torch
+
+    saved(tmp_path, "dinov2_classifier")
+    expected = open_hugging_face(tmp_path).backbone.state_dict()
+    file = tmp_path / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    file.unlink()
+    halves = [{}, {}]
+    places = {}
+    for number, (name, tensor) in enumerate(state.items()):
+        halves[number % 2][f"module._orig_mod.{name}"] = tensor
+        places[f"module._orig_mod.{name}"] = f"part{number % 2}.bin"
+    for number, half in enumerate(halves):
+        torch.save(half, tmp_path / f"part{number}.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    found = open_hugging_face(tmp_path)
+    assert all(torch.equal(found.backbone.state_dict()[key], t) for key, t in expected.items())
+    assert "module.classifier.weight" in found.set_aside
+
+
+def test_images_that_patches_do_not_fill_are_cut_as_transformers_cuts_them(tmp_path):
+    model = saved(tmp_path, "vit", image_size=30)
+    backbone = open_hugging_face(tmp_path).backbone
+    assert (backbone.own_size, backbone.image_size) == ((30, 30), (24, 24))
+    images = torch.randn(2, 3, 30, 30, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        theirs = model(images).last_hidden_state
+        found = backbone(images[:, :, :24, :24]).tokens
+    torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_normalisation_is_that_of_the_folder_or_of_its_type(tmp_path):
     saved(tmp_path, "vit")
     found = open_hugging_face(tmp_path)

@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from trainers.adapters.measurable import open_measurable
+from trainers.adapters.opening import IMAGENET, open_measurable
+from trainers.adapters.timm_models import open_timm
 from trainers.config import override
-from trainers.data.augment import IMAGENET
 from trainers.errors import InputError
 from trainers.system.world import World
 from trainers.training import checkpoint
@@ -81,12 +81,145 @@ def test_named_models_take_their_values_from_a_file(tmp_path):
     assert not found.is_random
 
 
-def test_a_folder_that_timm_saved_opens(tmp_path):
-    source = timm.create_model("vit_tiny_patch16_224", num_classes=0)
-    safetensors.torch.save_file(source.state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224"}))
+def test_the_number_of_heads_is_said_and_can_be_given(tmp_path):
+    options = {"depth": 1, "img_size": 32, "num_classes": 0}
+    source = timm.create_model("vit_small_patch16_224", num_heads=12, **options).eval()
+    path = tmp_path / "moco.pth.tar"
+    torch.save({"state_dict": {f"module.{k}": t for k, t in source.state_dict().items()}}, path)
+    assumed = open_measurable(str(path))
+    assert assumed.notes[0].startswith("6 heads are assumed, of 64 features each")
+    assert "6 heads assumed" in assumed.weights
+    given = open_measurable(str(path), heads=12)
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(given.network(images).tokens, source.forward_features(images))
+    assert given.notes == ("12 heads, as given.",)
+    with pytest.raises(InputError, match="heads must divide width, got 7 and 384"):
+        open_measurable(str(path), heads=7)
+
+
+def test_the_heads_of_a_name_are_said_where_its_weights_come_from_a_file(tmp_path):
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    torch.save(source.state_dict(), tmp_path / "mine.pth")
+    usual = open_measurable("vit_tiny_patch16_224", weights=tmp_path / "mine.pth")
+    assert usual.notes[0].startswith("3 heads, as vit_tiny_patch16_224 has")
+    assert "head.bias, head.weight" in usual.notes[1]
+    given = open_measurable("vit_tiny_patch16_224", weights=tmp_path / "mine.pth", heads=6)
+    assert given.network.model.blocks[0].attn.num_heads == 6
+    assert "6 heads" in given.weights
+
+
+def test_what_says_its_own_number_of_heads_is_given_none(run):
+    with pytest.raises(InputError, match=r"--heads 3: .* says how many heads there are"):
+        open_measurable(str(run[0]), heads=3)
+
+
+def timm_folder(folder: Path, config: dict, **options) -> torch.nn.Module:
+    """A small model and the folder that it is saved in with `config`."""
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **options)
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": "vit_tiny_patch16_224"} | config)
+    )
+    return model
+
+
+def test_a_folder_that_timm_saved_opens_as_its_configuration_says(tmp_path):
+    arguments = {"img_size": 64, "depth": 2, "reg_tokens": 4, "num_heads": 6, "num_classes": 3}
+    source = timm_folder(
+        tmp_path,
+        {
+            "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "tag": "mine"},
+            "model_args": arguments,
+        },
+        **{name: value for name, value in arguments.items() if name != "num_classes"},
+    )
+    found = open_measurable(str(tmp_path))
+    assert (found.depth, found.registers, found.image_size) == (2, 4, 64)
+    assert (found.mean, found.deviation) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert found.normalisation == "of its config.json"
+    images = torch.randn(1, 3, 64, 64)
+    expected = source.eval().forward_features(images)
+    torch.testing.assert_close(found.network(images).tokens, expected)
+
+
+def test_a_folder_that_does_not_say_its_normalisation_has_that_of_the_name(tmp_path):
+    source = timm_folder(tmp_path, {})
     found = open_measurable(str(tmp_path))
     assert torch.equal(found.network.model.pos_embed, source.pos_embed)
+    assert found.mean == (0.5, 0.5, 0.5)
+    assert found.normalisation == "of the timm model: its config.json does not say"
+
+
+def test_the_file_of_weights_in_a_folder_opens_as_the_folder(tmp_path):
+    timm_folder(tmp_path, {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]})
+    found = open_measurable(str(tmp_path / "model.safetensors"))
+    assert found.mean == (0.1, 0.2, 0.3)
+    assert found.name == tmp_path.name
+
+
+def test_a_teacher_in_a_training_checkpoint_opens_by_name(tmp_path):
+    name = "vit_small_patch14_dinov2"
+    source = timm.create_model(name, num_classes=0, img_size=28)
+    state = source.state_dict() | {"mask_token": torch.zeros(1, 384)}
+    content = {f"teacher.backbone.{key}": tensor for key, tensor in state.items()}
+    content |= {f"student.backbone.{key}": torch.zeros(1) for key in state}
+    content |= {"teacher.dino_head.last_layer.weight": torch.zeros(1)}
+    torch.save({"model": content, "iteration": 3}, tmp_path / "model_final.rank_0.pth")
+    found = open_measurable(name, weights=tmp_path / "model_final.rank_0.pth")
+    assert torch.equal(found.network.model.pos_embed, source.pos_embed)
+    assert found.image_size == 28
+    notes = " ".join(found.notes)
+    assert "those of model.teacher.backbone; the file also holds model.student.backbone" in notes
+    assert "Set aside, a backbone has no use for them: mask_token, teacher.dino_head" in notes
+    assert "its weights have positions of 2×2 patches" in notes
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_args": [1]}, "pretrained_cfg and model_args must be objects"),
+        ({"model_args": {"bogus": 1}}, "unexpected keyword argument 'bogus'"),
+        ({"model_args": {"depth": 1}}, "do not fit this model: left over blocks.1"),
+        ({"pretrained_cfg": {"mean": 0.5}}, "mean must be three numbers, got 0.5"),
+        ({"pretrained_cfg": {"std": [1, 1, 0]}}, "std must be three numbers above 0"),
+        ({"architecture": "resnet50"}, "ResNet is no ViT"),
+        ({"architecture": "nope"}, "timm has no such model"),
+    ],
+)
+def test_a_folder_whose_configuration_cannot_be_followed_is_one_line(tmp_path, config, message):
+    timm_folder(tmp_path, config, depth=2)
+    with pytest.raises(InputError) as raised:
+        open_measurable(str(tmp_path))
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_run_that_was_trained_with_compile_is_measured_without(tiny, tmp_path):
+    config = override(tiny, {"compute.compile": True})
+    state = TrainState.fresh(config, ALONE)
+    checkpoint.save(state, config, tmp_path, ALONE)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    found = open_measurable(str(tmp_path))
+    seen: list[int] = []
+    with torch.compiler.set_stance("fail_on_recompile"), torch.no_grad():
+        found.network(torch.randn(1, 3, 16, 16), observe=lambda layer: seen.append(layer.number))
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("side", [60, 50])
+def test_images_that_patches_do_not_fill_are_measured_without_the_rest(side):
+    network = open_timm("vit_base_patch14_dinov2", options={"img_size": side, "depth": 1})
+    found = dataclasses.replace(
+        open_measurable("vit_tiny_patch16_224"),
+        network=network,
+        patch_size=14,
+        image_size=network.image_size[0],
+    )
+    within = side // 14 * 14
+    assert found.image_size == within
+    assert found.grid(within) == (within // 14, within // 14)
+    with pytest.raises(InputError, match=f"nearest are --size {within} and"):
+        found.grid(side)
 
 
 def test_the_primary_layers_are_the_last_third_without_the_final_block():

@@ -147,12 +147,130 @@ def test_images_that_patches_do_not_fill_are_refused():
         open_timm("vit_tiny_patch16_224", image_size=64)(pictures(60))
 
 
-def test_weights_come_from_a_file_whole_or_not_at_all(tmp_path):
-    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=7)
-    torch.save(model.state_dict(), tmp_path / "whole.pth")
-    part = {name: t for name, t in model.state_dict().items() if name != "norm.bias"}
-    torch.save(part, tmp_path / "part.pth")
-    opened = open_timm("vit_tiny_patch16_224", tmp_path / "whole.pth", image_size=64)
-    assert torch.equal(opened.model.pos_embed, model.pos_embed)
-    with pytest.raises(CheckpointError, match=r"norm\.bias"):
-        open_timm("vit_tiny_patch16_224", tmp_path / "part.pth", image_size=64)
+def state_of(name: str, **options) -> dict[str, torch.Tensor]:
+    """The state of a small model with weights that are not plain."""
+    model = timm.create_model(name, num_classes=7, **options)
+    return shaken(model).state_dict()
+
+
+def test_weights_are_taken_whole_or_not_at_all():
+    state = state_of("vit_tiny_patch16_224", img_size=64)
+    opened = open_timm("vit_tiny_patch16_224", state, image_size=64)
+    assert torch.equal(opened.model.pos_embed, state["pos_embed"])
+    assert opened.set_aside == ("head.bias", "head.weight")
+    part = {name: tensor for name, tensor in state.items() if name != "norm.bias"}
+    with pytest.raises(CheckpointError, match=r"missing norm\.bias$"):
+        open_timm("vit_tiny_patch16_224", part, image_size=64)
+    with pytest.raises(CheckpointError, match=r"left over odd\.weight$"):
+        open_timm("vit_tiny_patch16_224", state | {"odd.weight": torch.ones(2)}, image_size=64)
+
+
+def official(name: str, **options) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The state of a model of timm's, and how its authors name it."""
+    state = state_of(name, depth=2, **options)
+    theirs = {"mask_token": torch.zeros(1, 384)}
+    for key, tensor in state.items():
+        key = key.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
+        if name.endswith("reg4_dinov2"):
+            key = key.replace("reg_token", "register_tokens")
+        else:
+            key = key.replace("reg_token", "storage_tokens")
+        theirs[key] = tensor
+        if "dinov3" in name and key.endswith("attn.qkv.weight"):
+            theirs[key[:-6] + "bias"] = theirs[key[:-6] + "bias_mask"] = torch.zeros(3 * 384)
+    if name.endswith("reg4_dinov2"):
+        # [CLS] has a position of its own there, and in timm it is added already.
+        position = torch.ones(1, 1, 384)
+        theirs["cls_token"] = theirs["cls_token"] - position
+        theirs["pos_embed"] = torch.cat([position, theirs["pos_embed"]], 1)
+    if "dinov3" in name:
+        theirs["rope_embed.periods"] = torch.ones(16)
+    return state, theirs
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"],
+)
+def test_official_files_of_dinov2_and_dinov3_give_the_features_of_timm(name: str):
+    side = 56 if "14" in name else 64
+    sized = {} if "dinov3" in name else {"img_size": side}
+    state, theirs = official(name, **sized)
+    model = timm.create_model(name, depth=2, num_classes=0, **sized).eval()
+    model.load_state_dict({key: t for key, t in state.items() if not key.startswith("head.")})
+    found = open_timm(name, theirs, options={"depth": 2})
+    images = torch.randn(1, 3, *found.image_size, generator=torch.Generator().manual_seed(1))
+    if "dinov3" not in name:
+        assert found.image_size == (side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(found(images).tokens, model.forward_features(images))
+    assert "mask_token" in found.set_aside
+
+
+def test_positions_of_another_grid_are_kept_and_not_interpolated():
+    state = state_of("vit_tiny_patch16_224", depth=1, img_size=96)
+    found = open_timm("vit_tiny_patch16_224", state, options={"depth": 1})
+    assert found.resized
+    assert found.image_size == (96, 96)
+    assert torch.equal(found.model.pos_embed, state["pos_embed"])
+
+
+def test_weights_of_other_patches_are_not_resampled():
+    state = state_of("vit_tiny_patch16_224", depth=1)
+    with pytest.raises(CheckpointError, match="patches of 16×16 pixels, not 14×14"):
+        open_timm("vit_tiny_patch16_224", state, options={"depth": 1, "patch_size": 14})
+
+
+def test_the_filter_of_timm_prints_nothing(capsys: pytest.CaptureFixture[str]):
+    _, theirs = official("vit_small_patch16_dinov3")
+    open_timm("vit_small_patch16_dinov3", theirs, options={"depth": 2})
+    assert capsys.readouterr().out == ""
+
+
+def test_biases_of_dinov3_are_not_left_out_unless_they_are_zero():
+    _, theirs = official("vit_small_patch16_dinov3")
+    biased = theirs | {"blocks.0.attn.qkv.bias": torch.ones(3 * 384)}
+    with pytest.raises(CheckpointError, match="ends in _qkvb"):
+        open_timm("vit_small_patch16_dinov3", biased, options={"depth": 2})
+    only_keys = torch.cat([torch.zeros(384), torch.ones(384), torch.zeros(384)])
+    masked = theirs | {"blocks.0.attn.qkv.bias": only_keys}
+    open_timm("vit_small_patch16_dinov3", masked, options={"depth": 2})
+
+
+def test_layer_scales_of_deit_3_are_found_under_their_old_names():
+    name = "deit3_small_patch16_224"
+    state = state_of(name, depth=1)
+    theirs = {key.replace("ls1.gamma", "gamma_1"): tensor for key, tensor in state.items()}
+    found = open_timm(name, theirs, options={"depth": 1})
+    assert torch.equal(found.model.blocks[0].ls1.gamma, state["blocks.0.ls1.gamma"])
+
+
+# Grids
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "size"),
+    [
+        ("vit_tiny_r_s16_p8_224", 32, 96),
+        ("vit_small_resnet26d_224", 32, 96),
+        ("vit_base_mci_224", 16, 64),
+        ("vitamin_small_224", 16, 64),
+    ],
+)
+def test_a_patch_behind_a_stem_of_convolutions_is_what_a_token_stands_for(name, patch, size):
+    found = open_timm(name, options={"depth": 1} if name.startswith("vit_") else None)
+    assert found.patch_size == (patch, patch)
+    found.check_size(size)
+    with torch.no_grad():
+        features = found(pictures(size))
+    assert features.grid == (size // patch, size // patch)
+    assert features.patches.shape[1] == (size // patch) ** 2
+    with pytest.raises(InputError, match="no whole number"):
+        found.check_size(size + 8)
+
+
+def test_images_that_patches_do_not_fill_are_cut_as_timm_cuts_them():
+    found = open_timm("vit_base_patch14_dinov2", options={"img_size": 60, "depth": 1})
+    assert (found.own_size, found.image_size) == ((60, 60), (56, 56))
+    with torch.no_grad():
+        assert found(pictures(56)).grid == (4, 4)

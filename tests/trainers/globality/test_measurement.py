@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from trainers.adapters.measurable import open_measurable
+from trainers.adapters.opening import open_measurable
 from trainers.config import DataConfig, override
 from trainers.data.augment import evaluation_crops, normalize
 from trainers.data.image_set import open_images

@@ -1,0 +1,311 @@
+"""Any ViT that can be measured, from whatever names it: a checkpoint, a file, a folder, timm."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.adapters.hugging_face_models import WEIGHTS, is_hugging_face, open_hugging_face
+from trainers.adapters.pretrained import HEAD_FEATURES, load_backbone
+from trainers.adapters.timm_folders import is_timm, open_timm_folder
+from trainers.adapters.timm_models import TimmBackbone, open_timm
+from trainers.adapters.weights_file import read_weights
+from trainers.config import ModelConfig
+from trainers.data.augment import IMAGENET, Colours
+from trainers.errors import CheckpointError, ConfigError, InputError
+from trainers.globality.measurable import Draws, Measurable
+from trainers.grid import Grid
+from trainers.model.vit import VisionTransformer
+from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
+from trainers.runs.saved_run import find_run, load_run
+from trainers.system.storage import printable
+from trainers.training.checkpoint import FILE_NAME, is_checkpoint
+
+_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+"""What files of weights are usually called: a name that ends so is no timm name."""
+
+
+def open_measurable(
+    model: str,
+    *,
+    weights: Path | None = None,
+    published: bool = False,
+    heads: int | None = None,
+    seed: int = 0,
+) -> Measurable:
+    """The ViT that `model` names.
+
+    A checkpoint of ours (file, its folder, or a run's), a file of weights under official DINO or
+    timm names, a folder of Hugging Face's or timm's, or the name of a timm ViT. Of a name, values
+    come from the file `weights`, from timm's `published` ones (downloaded), or from chance, keyed
+    by `seed`. `heads` is the number of attention heads where the model does not say it: in a file
+    of weights, or where it is another than that of the name. Raises InputError, one line, when
+    there is no such model or it cannot be measured.
+    """
+    path = Path(model).expanduser()
+    try:
+        if path.exists():
+            if weights is not None or published:
+                raise InputError(
+                    f"{model} is on disk and has its own weights: --weights and --pretrained are "
+                    "for a timm name"
+                )
+            return _from_disk(path, heads)
+        if "/" in model or model.endswith(_FILES):
+            raise InputError(
+                f"{model} is not there: give a checkpoint, a run folder, a file of weights, a "
+                "Hugging Face folder or the name of a timm ViT"
+            )
+        return _from_name(model, weights, published=published, heads=heads, seed=seed)
+    except CheckpointError as error:
+        raise InputError(_shortened(str(error))) from error
+
+
+def _from_name(
+    name: str, weights: Path | None, *, published: bool, heads: int | None, seed: int
+) -> Measurable:
+    if weights is not None and published:
+        raise InputError("--weights and --pretrained exclude each other")
+    weights = weights and weights.expanduser()
+    if weights is not None and not weights.is_file():
+        raise InputError(f"--weights {weights}: there is no such file")
+    read = None if weights is None else read_weights(weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            backbone = open_timm(
+                name,
+                None if read is None else read.tensors,
+                published=published,
+                options={} if heads is None else {"num_heads": heads},
+            )
+        except CheckpointError as error:
+            raise InputError(f"--weights {weights}: {_shortened(str(error))}") from error
+    if read is not None:
+        source, normalisation = f"file {weights}", "of the timm model: the file does not say"
+        notes = (*read.notes, *_without((*backbone.set_aside, *read.set_aside)))
+    else:
+        source = "published by timm" + _tag(backbone) if published else f"random, seed {seed}"
+        normalisation, notes = "of the timm model", ()
+    if heads is not None:
+        source += f", {heads} heads"
+        notes = (f"{heads} heads, as given.", *notes)
+    elif read is not None:
+        usual = backbone.model.blocks[0].attn.num_heads
+        said = f"{usual} heads, as {name} has: the file does not say; --heads N changes it."
+        notes = (said, *notes)
+    return _of_timm(
+        backbone,
+        name,
+        source,
+        is_random=read is None and not published,
+        normalisation=normalisation,
+        notes=notes,
+    )
+
+
+def _from_disk(path: Path, heads: int | None) -> Measurable:
+    if path.is_file() and not is_checkpoint(path):
+        folder = path.absolute().parent
+        if path.name in WEIGHTS and (is_timm(folder) or is_hugging_face(folder)):
+            return _from_disk(folder, heads)
+        return _from_weights(path, heads)
+    if heads is not None:
+        raise InputError(
+            f"--heads {heads}: {path} says how many heads there are; --heads is for a file of "
+            "weights or a timm name"
+        )
+    if path.is_file():
+        return _from_run(path)
+    # A model of timm's that transformers saved is in both: timm knows how to make it.
+    if is_timm(path):
+        return _from_timm_folder(path)
+    if is_hugging_face(path):
+        return _from_hugging_face(path)
+    if any((folder / FILE_NAME).is_file() for folder in (path, path / "checkpoint")):
+        return _from_run(path)
+    raise InputError(
+        f"{path} holds no model: no {FILE_NAME} of ours, here or in checkpoint/, and no "
+        "config.json of a model that Hugging Face's transformers or timm saved"
+    )
+
+
+def _from_run(path: Path) -> Measurable:
+    run = find_run(path)
+    config = run.trained
+    state = load_run(run, torch.device("cpu")).teacher.backbone.state_dict()
+    # A network of its own: blocks that were compiled for training would compile every observer.
+    backbone = VisionTransformer(config.model, config.augment.global_size, masks="mask" in state)
+    backbone.load_state_dict(state)
+    fixed = config.loss.fixed_patch_place if config.loss.fixed_patch else None
+    return Measurable(
+        network=backbone.requires_grad_(False).eval(),
+        name=run.checkpoint.absolute().parent.name if path.is_file() else path.resolve().name,
+        weights=f"teacher of {run.checkpoint}, step {run.step} of {config.steps}",
+        is_random=run.step == 0,
+        **_shape(config.model, config.augment.global_size),
+        mean=IMAGENET[0],
+        deviation=IMAGENET[1],
+        normalisation="ImageNet's, as in training",
+        fixed_patch_place=fixed,
+        draws=_draws(config.model, config.seed),
+        trained_on=config.data,
+    )
+
+
+def _from_weights(path: Path, heads: int | None) -> Measurable:
+    read = read_weights(path)
+    try:
+        found = load_backbone(read.tensors, heads=heads)
+    except (CheckpointError, ConfigError) as error:
+        raise InputError(
+            f"{path}: {_shortened(str(error))}; if it is of another timm ViT, name that and give "
+            f"--weights {path}"
+        ) from error
+    config = found.backbone.config
+    said = f"{config.heads} heads, as given."
+    if heads is None:
+        said = (
+            f"{config.heads} heads are assumed, of {HEAD_FEATURES} features each: the file does "
+            "not say; --heads N changes it."
+        )
+    return Measurable(
+        network=found.backbone.requires_grad_(False).eval(),
+        name=path.stem,
+        weights=f"file {path}, {config.heads} heads" + (" assumed" if heads is None else ""),
+        is_random=False,
+        **_shape(config, found.image_size),
+        mean=IMAGENET[0],
+        deviation=IMAGENET[1],
+        normalisation="ImageNet's: the file does not say",
+        notes=(said, *read.notes, *_without((*found.set_aside, *read.set_aside))),
+    )
+
+
+def _from_hugging_face(path: Path) -> Measurable:
+    found = open_hugging_face(path)
+    return _of_timm(
+        found.backbone,
+        path.resolve().name,
+        f"folder {path}",
+        is_random=False,
+        mean=found.mean,
+        deviation=found.deviation,
+        normalisation="of its preprocessor_config.json"
+        if found.says_how
+        else "usual for its type: there is no preprocessor_config.json",
+        notes=(*found.notes, *_without(found.set_aside)),
+    )
+
+
+def _from_timm_folder(path: Path) -> Measurable:
+    found = open_timm_folder(path)
+    return _of_timm(
+        found.backbone,
+        path.resolve().name,
+        f"file {found.file}",
+        is_random=False,
+        normalisation="of its config.json"
+        if found.says_how
+        else "of the timm model: its config.json does not say",
+        notes=(*found.notes, *_without(found.set_aside)),
+    )
+
+
+def _of_timm(
+    backbone: TimmBackbone,
+    name: str,
+    weights: str,
+    *,
+    is_random: bool,
+    mean: tuple[float, ...] | None = None,
+    deviation: tuple[float, ...] | None = None,
+    normalisation: str = "of the timm model",
+    notes: tuple[str, ...] = (),
+) -> Measurable:
+    published = getattr(backbone.model, "pretrained_cfg", None) or {}
+    rows, columns = backbone.patch_size
+    height, width = backbone.image_size
+    if rows != columns:
+        raise InputError(f"{name}: patches of {rows}×{columns} pixels cannot be measured")
+    own_height, own_width = backbone.own_size
+    if own_height != own_width:
+        notes = (
+            *notes,
+            f"Its own images are {own_height}×{own_width} pixels; measured on squares.",
+        )
+    elif own_height != height:
+        notes = (
+            *notes,
+            f"Its own images are {own_height} pixels a side, no whole number of patches of {rows}: "
+            f"it never sees the last {own_height - height}, so {height} is its size here.",
+        )
+    if backbone.resized:
+        notes = (
+            *notes,
+            f"Its images are {own_height} pixels a side: its weights have positions of "
+            f"{height // rows}×{width // columns} patches.",
+        )
+    return Measurable(
+        network=backbone,
+        check_size=backbone.check_size,
+        name=name,
+        weights=weights,
+        is_random=is_random,
+        depth=len(backbone.model.blocks),
+        has_cls=backbone.has_cls,
+        registers=backbone.registers_count,
+        patch_size=rows,
+        image_size=min(height, width),
+        mean=_three(mean or published.get("mean", IMAGENET[0])),
+        deviation=_three(deviation or published.get("std", IMAGENET[1])),
+        normalisation=normalisation,
+        notes=notes,
+    )
+
+
+def _shape(model: ModelConfig, image_size: int) -> dict[str, Any]:
+    return {
+        "depth": model.depth,
+        "has_cls": model.cls,
+        "registers": model.registers,
+        "patch_size": model.patch_size,
+        "image_size": image_size,
+    }
+
+
+def _draws(model: ModelConfig, seed: int) -> Draws:
+    """Where a wandering [CLS] stands: as in `trainers/evaluation`."""
+
+    def draws(identifiers: Tensor, grid: Grid) -> ForwardDraws:
+        never = torch.zeros_like(identifiers)
+        source = keyed(seed, "cls position/evaluation", identifiers, never, range(1))
+        return ForwardDraws(cls_patch=wandering_cls(source, model, grid))
+
+    return draws
+
+
+def _shortened(message: str, most: int = 400) -> str:
+    """A message that may name every tensor of a model, as one line, cut."""
+    message = printable(message)
+    return message if len(message) <= most else f"{message[:most].rstrip()} …"
+
+
+def _three(values: tuple[float, ...]) -> Colours:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _tag(backbone: TimmBackbone) -> str:
+    tag = (getattr(backbone.model, "pretrained_cfg", None) or {}).get("tag")
+    return f" ({tag})" if tag else ""
+
+
+def _without(set_aside: tuple[str, ...], most: int = 4) -> tuple[str, ...]:
+    """A sentence on tensors that are not used, if there are any."""
+    if not set_aside:
+        return ()
+    more = f" and {len(set_aside) - most} more" if len(set_aside) > most else ""
+    names = printable(", ".join(set_aside[:most]))
+    return (f"Set aside, a backbone has no use for them: {names}{more}.",)
