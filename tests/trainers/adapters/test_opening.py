@@ -212,6 +212,7 @@ def test_images_that_patches_do_not_fill_are_measured_without_the_rest(side):
     found = dataclasses.replace(
         open_measurable("vit_tiny_patch16_224"),
         network=network,
+        check_size=network.check_size,
         patch_size=14,
         image_size=network.image_size[0],
     )
