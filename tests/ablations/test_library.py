@@ -1,5 +1,6 @@
 """Ablations of one's own: found by name beside the catalogue's, and one line when they are not."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from ablations.library import ENTRY_POINTS, library
 from ablations.spec import Ablation, Arm
 from ablations.study.arms import ablation
 from ablations.study.loading import load_study
-from ablations.template import write_ablation
+from ablations.study.schema import StudyFile
+from ablations.study.where import packaged_studies, question_of
+from ablations.template import write_ablation, write_study
 from tests.ablations import checks
 from trainers.config import TrainConfig, override
 from trainers.errors import ConfigError, InputError, StudyError
@@ -205,3 +208,39 @@ class TestNew:
     def test_a_bad_name_is_refused_and_nothing_is_written(self, tmp_path, name):
         assert refused(write_ablation, name, tmp_path).startswith(f"new ablation {name}: ")
         assert list(tmp_path.iterdir()) == []
+
+    def test_every_expectation_that_it_names_is_imported(self, tmp_path):
+        text = write_ablation("mine", tmp_path).read_text()
+        for kind in ("Rises", "Falls", "Differs"):
+            path = write(tmp_path / kind, "mine", text.replace("Holds(", f"{kind}("))
+            (expected,) = library([path])["mine"].load().arms["mine"].expectations
+            assert expected.direction == kind.lower()
+
+
+class TestNewStudy:
+    def test_it_loads_as_it_was_written(self, tmp_path):
+        study = load_study(write_study("mine", tmp_path / "studies"))
+        assert study.name == "mine"
+        assert list(study.arms) == ["baseline", "registers_4", "one_register"]
+        assert set(study.hypotheses) == {"one_register_changes_nothing", "four_registers_change_it"}
+
+    def test_what_is_commented_out_loads_too(self, tmp_path):
+        path = write_study("mine", tmp_path)
+        head, tail = path.read_text().split("# Where that is not enough (remove the #):\n#\n")
+        path.write_text(head + "".join(line[2:] for line in tail.splitlines(keepends=True)))
+        study = load_study(path, scale="small")
+        assert len(study.seeds) == 6
+        assert study.claims["registers"].rule == "all"
+        assert "loss_on_patches+cls_position_none" in study.arms
+
+    def test_every_field_of_a_study_file_stands_in_it(self, tmp_path):
+        text = write_study("mine", tmp_path).read_text()
+        for field in StudyFile.model_fields:
+            assert re.search(rf"^(# )?{field}:", text, re.MULTILINE), field
+
+    def test_a_packaged_study_has_the_name_of_its_file(self):
+        scales = {"why_cls_is_global": "small"}
+        for name, path in packaged_studies().items():
+            study = load_study(path, scale=scales.get(name))
+            assert study.name.removesuffix("-small") == name
+            assert question_of(path).endswith(("?", "."))
