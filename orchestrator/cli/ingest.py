@@ -34,8 +34,9 @@ def ingest(
     """Turn images from anywhere into one indexed data set in DIR, and print its digest.
 
     Use it as `--data DIR`, or as `dataset:` in a study. Broken images are left out and listed with
-    reasons in DIR/skipped.parquet, images of equal bytes in DIR/duplicates.parquet. After an
-    interruption the same command goes on where it stopped.
+    reasons in DIR/skipped.parquet, images of equal bytes in DIR/duplicates.parquet. Where an image
+    is transparent it becomes white. After an interruption the same command goes on where it
+    stopped.
     """
     from trainers.data import arrow
     from trainers.data import ingest as ingesting
@@ -77,14 +78,22 @@ def ingest(
         console.print(f"{home.shown} is finished already", markup=False, highlight=False)
     splits = ", ".join(f"{name or 'no split'} {n}" for name, n in manifest.splits.items())
     console.print(
-        f"{manifest.images} images ({splits}), {len(manifest.classes)} labels, "
-        f"{manifest.skipped} skipped, {manifest.duplicates} duplicates",
+        f"{_counted(manifest.images, 'image')} ({splits}), "
+        f"{_counted(len(manifest.classes), 'label')}, {manifest.skipped} skipped, "
+        f"{_counted(manifest.duplicates, 'duplicate')}",
         markup=False,
         highlight=False,
     )
     for name, title in (
         (arrow.SKIPPED, "Skipped: cannot be decoded"),
-        (arrow.DUPLICATES, "Duplicates: equal bytes (all are kept)"),
+        (
+            arrow.DUPLICATES,
+            "Duplicates: a group has equal bytes, the first is the original (all are kept)",
+        ),
     ):
         show_rows(home / name, title, console)
     print(manifest.digest)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

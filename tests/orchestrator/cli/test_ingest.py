@@ -164,6 +164,17 @@ def test_images_of_equal_bytes_are_reported_and_kept(ingested):
     assert all(name in output for name in names)
 
 
+def test_one_copy_is_one_duplicate_and_its_rows_are_explained(dinolab, tmp_path):
+    (tmp_path / "pictures" / "red").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (16, 16), "red").save(tmp_path / "pictures" / "red" / name)
+    code, output, _ = dinolab("ingest", tmp_path / "pictures", "--out", tmp_path / "set")
+    assert code == 0
+    assert "2 images (" in output
+    assert "1 label, 0 skipped, 1 duplicate\n" in output
+    assert "a group has equal bytes, the first is the original (all are kept)" in output
+
+
 def test_ingested_twice_gives_the_same_digest(pictures, ingested, tmp_path, dinolab):
     code, output, errors = dinolab("ingest", pictures[0], "--out", tmp_path / "other")
     assert (code, errors) == (0, "")
