@@ -3,9 +3,13 @@
 Commands import what they need when they run: torch, Ray and MLflow take seconds, and `--help` none.
 """
 
+import importlib.metadata
+import re
 import sys
+import tomllib
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -35,15 +39,50 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ingest": ingest.ingest,
     "ui": ui.ui,
 }
+
+
+def version() -> str:
+    """Version of the checkout this code lies in, or of the installed package where it is in none.
+
+    A checkout comes first: beside it another version may be installed.
+    """
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if project.is_file():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return importlib.metadata.version("dinolab")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"dinolab {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def dinolab(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    # Its help is the app's.
+    pass
+
+
 for name, command in COMMANDS.items():
     app.command(name)(command)
 
 
 def main() -> NoReturn:
-    """Run the command line; every DinolabError is a line on standard error, not a traceback."""
+    """Run the command line; bad input and every DinolabError is a line on standard error."""
     interrupt.listen()
     try:
-        app(prog_name="dinolab")
+        code = app(prog_name="dinolab", standalone_mode=False)
+    except typer.TyperException as error:
+        # Without any arguments the help is already printed, and there is no message.
+        if error.format_message():
+            print(_line(error), file=sys.stderr)
+        sys.exit(error.exit_code)
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -53,4 +92,17 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    sys.exit(DONE)
+    # What a command hands to typer.Exit; a command that ends by itself gives None.
+    sys.exit(code or DONE)
+
+
+def _line(error: typer.TyperException) -> str:
+    """What is wrong with the words of a command, on one line, with the nearest of the choices."""
+    from trainers.config import nearest
+
+    text = " ".join(error.format_message().split()).replace("Value error, ", "").removesuffix(".")
+    if wrong := re.fullmatch(r".*'(.*)' is not one of (.*)", text):
+        text += nearest(wrong[1], re.findall("'(.*?)'", wrong[2]))
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "dinolab"
+    return f"{command}: {text} (`{command} --help` says more)"

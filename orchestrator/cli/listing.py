@@ -1,5 +1,7 @@
-"""The command list: what can be named."""
+"""The command list: what can be named, and what a run root holds."""
 
+from collections.abc import Callable
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Annotated
 
@@ -7,34 +9,62 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import AblationsOption
+from orchestrator.cli.options import DEFAULT_ROOT, AblationsOption, RootOption, absolute_root
 from orchestrator.cli.rendering import make_console
 from trainers.errors import InputError
 
 
+class Listing(StrEnum):
+    """What can be listed."""
+
+    ablations = auto()
+    recipes = auto()
+    datasets = auto()
+    metrics = auto()
+    studies = auto()
+    runs = auto()
+    knobs = auto()
+
+
 def list_(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="ablations|recipes|datasets|metrics|studies|knobs", show_default=False
-        ),
-    ],
+    what: Annotated[Listing, typer.Argument(show_default=False)],
     ablations: AblationsOption = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="`list knobs`: the values of this recipe, those that differ from the default "
+            "marked *.",
+            show_default=False,
+        ),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
 ) -> None:
-    """List what can be named in a study: ablations, recipes, datasets, metrics, studies, knobs."""
-    listings = {
-        "ablations": lambda: _list_ablations(ablations or []),
-        "recipes": _list_recipes,
-        "datasets": _list_datasets,
-        "metrics": _list_metrics,
-        "studies": _list_studies,
-        "knobs": _list_knobs,
+    """List what can be named: ablations, recipes, datasets, metrics, studies, runs, knobs.
+
+    `list studies` names the packaged studies, which `dinolab run NAME` runs; `list runs` the
+    studies of a run root and how far each is, `list studies --root ROOT` both.
+    """
+    for option, given, used_by in (
+        ("--ablations", ablations, Listing.ablations),
+        ("--recipe", recipe, Listing.knobs),
+    ):
+        if given and what != used_by:
+            raise InputError(f"list {what}: {option} belongs to `list {used_by}` alone")
+    console = make_console()
+    listings: dict[Listing, Callable[[], Table]] = {
+        Listing.ablations: lambda: _list_ablations(ablations or []),
+        Listing.recipes: _list_recipes,
+        Listing.datasets: _list_datasets,
+        Listing.metrics: _list_metrics,
+        Listing.studies: _list_studies,
+        Listing.knobs: lambda: _list_knobs(recipe),
     }
-    if what not in listings:
-        raise InputError(f"list {what}: no such list (allowed: {', '.join(listings)})")
-    if ablations and what != "ablations":
-        raise InputError(f"list {what}: --ablations belongs to `list ablations` alone")
-    make_console().print(listings[what]())
+    if what in listings:
+        console.print(listings[what]())
+    if what == Listing.runs or (what == Listing.studies and root != DEFAULT_ROOT):
+        console.print(_list_runs(absolute_root(root, console)))
 
 
 def _list_ablations(paths: list[Path]) -> Table:
@@ -66,7 +96,7 @@ def _list_recipes() -> Table:
 
 
 def _list_datasets() -> Table:
-    table = Table("data set", "what it is")
+    table = Table("data set", "what it is", caption="Where an image is transparent it is white.")
     table.add_row("digits", "1,797 scanned digits, 8×8 grey, 10 labels; embedded (scikit-learn)")
     table.add_row(
         "photographs",
@@ -87,29 +117,49 @@ def _list_metrics() -> Table:
 
 
 def _list_studies() -> Table:
-    import ablations.studies
+    from ablations.study.where import packaged_studies, question_of
 
-    table = Table("study", "what it asks")
-    for path in sorted(Path(next(iter(ablations.studies.__path__))).glob("*.yaml")):
-        comments = [
-            line.removeprefix("# ")
-            for line in path.read_text().splitlines()
-            if line.startswith("# ") and "$schema" not in line
-        ]
-        table.add_row(str(path), escape(comments[0] if comments else ""))
+    table = Table("study", "what it asks", "file")
+    table.columns[0].no_wrap, table.columns[2].overflow = True, "fold"
+    for name, path in packaged_studies().items():
+        table.add_row(name, escape(question_of(path)), escape(str(path)))
     return table
 
 
-def _list_knobs() -> Table:
-    from trainers.config import knobs
+def _list_runs(root: Path) -> Table:
+    from dashboards.tables.root import SINGLE, summaries
+
+    table = Table("study", "arms × seeds", "runs", "started", "last result")
+    table.title, table.title_justify = f"Studies in {escape(str(root))}", "left"
+    for one in summaries(root):
+        counts = [f"{count} {status}" for status, count in sorted(one.statuses.items())]
+        size = f"{one.arms} × {one.seeds}" if one.arms else "–"
+        if one.name == SINGLE:
+            size = "single runs"
+        times = [f"{time:%Y-%m-%d %H:%M} UTC" if time else "–" for time in (one.started, one.ended)]
+        cells = (one.name, size, one.problem or "\n".join(counts) or "none", *times)
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _list_knobs(recipe_name: str | None) -> Table:
+    from trainers.config import TrainConfig, flatten, knobs
+    from trainers.config.recipe import recipe
 
     table = Table("knob", "default", "allowed", "unit", "meaning (source)")
     table.columns[0].no_wrap = True
     table.columns[-1].min_width = 44
+    values, defaults = {}, flatten(TrainConfig())
+    if recipe_name is not None:
+        values = flatten(recipe(recipe_name))
+        table.columns[1].header = f"{escape(Path(recipe_name).stem)} (* not the default)"
     for knob in knobs():
+        shown = str(knob.default)
+        if knob.name in values and values[knob.name] != defaults[knob.name]:
+            shown = f"* {values[knob.name]} (default {shown})"
         allowed = knob.allowed if knob.type in ("choice", "bool") else f"{knob.type} {knob.allowed}"
         cells = (
-            knob.name, str(knob.default), allowed.strip(), knob.unit,
+            knob.name, shown, allowed.strip(), knob.unit,
             f"{knob.description} ({knob.source})",
         )  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))

@@ -1,37 +1,50 @@
 """Commands for one's own files: new and schema."""
 
 import json
+import shlex
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.rendering import make_console
-from trainers.errors import InputError
+
+
+class Kind(StrEnum):
+    """What can be written anew."""
+
+    ablation = auto()
+    study = auto()
 
 
 def new(
-    what: Annotated[str, typer.Argument(metavar="ablation", show_default=False)],
+    what: Annotated[Kind, typer.Argument(show_default=False)],
     name: Annotated[
-        str, typer.Argument(help="Its name: lower-case letters, digits and _.", show_default=False)
+        str,
+        typer.Argument(
+            help="Its name: lower-case letters, digits and _ (in a study also -).",
+            show_default=False,
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where NAME.py is written.")] = Path(),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the file is written.")
+    ] = Path(),
 ) -> None:
-    """Write NAME.py, an ablation of your own that works and waits to be changed.
+    """Write NAME.py, an ablation of your own, or NAME.yaml, a study: it works, and you change it.
 
-    Use it by `--ablations NAME.py` and its name under `arms:` in a study.
+    Use an ablation by `--ablations NAME.py` and its name under `arms:` in a study.
     """
-    from ablations.template import write_ablation
+    from ablations.template import write_ablation, write_study
 
-    if what != "ablation":
-        raise InputError(f"new {what}: no such thing (allowed: ablation)")
-    path = write_ablation(name, out)
+    if what == Kind.ablation:
+        path = write_ablation(name, out)
+        use = f"name {name} in a study and give --ablations {shlex.quote(str(path))}"
+    else:
+        path = write_study(name, out)
+        use = f"`dinolab run {shlex.quote(str(path))}`"
     console = make_console()
-    console.print(
-        f"{path}: change it, then name {name} in a study and give --ablations {path}",
-        markup=False,
-        highlight=False,
-    )
+    console.print(f"{path}: change it, then {use}", markup=False, highlight=False)
 
 
 def schema() -> None:

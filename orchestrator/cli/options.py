@@ -16,7 +16,36 @@ RootOption = Annotated[
     ),
 ]
 
-StudyArgument = Annotated[Path, typer.Argument(help="Study file (YAML).", show_default=False)]
+
+def _study(given: Path) -> Path:
+    from ablations.study.where import find_study
+
+    return find_study(given)
+
+
+def _study_or_folder(given: Path) -> Path:
+    from ablations.study.where import find_study
+
+    return find_study(given, "a YAML file, a run folder")
+
+
+StudyArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Study file (YAML), or a name from `dinolab list studies`.",
+        callback=_study,
+        show_default=False,
+    ),
+]
+
+StudyOrFolderArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Study file or name, or the run folder of a study.",
+        callback=_study_or_folder,
+        show_default=False,
+    ),
+]
 
 DataOption = Annotated[
     str | None,

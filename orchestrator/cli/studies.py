@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     RootOption,
     ScaleOption,
     StudyArgument,
+    StudyOrFolderArgument,
     WorkersOption,
     absolute_root,
 )
@@ -193,9 +194,7 @@ def plan(
 
 
 def report(
-    study: Annotated[
-        Path, typer.Argument(help="Study file, or the run folder of a study.", show_default=False)
-    ],
+    study: StudyOrFolderArgument,
     root: RootOption = DEFAULT_ROOT,
     ablations: AblationsOption = None,
     scale: ScaleOption = None,
