@@ -1,6 +1,8 @@
 """Verdicts: every statistic against its definition, and every label against its rule.
 
 Simulations have fixed seeds and must agree within three standard errors.
+
+Over 400 lines: many small facts of one thing, which are looked for together.
 """
 
 import itertools

@@ -1,22 +1,13 @@
 """The command line: help that is enough, one line for bad input."""
 
 import json
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from ablations.study.schema import StudyFile
-from orchestrator.cli import entry as cli
-from orchestrator.cli.listing import Listing
-from orchestrator.cli.new import Kind
 from orchestrator.cli.options import absolute_root
 from orchestrator.cli.rendering import make_console
-from tests.orchestrator.conftest import environment
-from trainers.config import TrainConfig, diff
-from trainers.config.recipe import recipe
 
 COMMANDS = [
     "run",
@@ -32,22 +23,6 @@ COMMANDS = [
     "measure",
 ]
 EXAMPLE = Path(__file__).parent.parent.parent.parent / "examples" / "my_ablation"
-
-
-@pytest.fixture
-def dinolab(monkeypatch, capsys):
-    """Runs `dinolab` in this process: exit code, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dinolab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    return call
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -195,84 +170,6 @@ def test_the_example_of_an_own_ablation_is_planned_as_its_readme_says(
     for part in ("model.cls_tied_patch: [0, 0] → [3, 3]", "cls_position_tied",
                  "the position of that patch is trained", "24 runs, 0 finished"):  # fmt: skip
         assert part in out
-
-
-def test_a_packaged_study_is_run_by_its_name_unless_a_path_of_that_name_exists(
-    dinolab, mini, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    code, out, err = dinolab("plan", "demo", "--tflops", 1)
-    assert code == 0, err
-    assert "study demo: recipe digits_tiny" in out
-    (tmp_path / "demo").write_text(mini.read_text())
-    code, out, err = dinolab("plan", "demo", "--tflops", 1)
-    assert code == 0, err
-    assert "study mini: recipe digits_tiny" in out
-
-
-def test_the_version_is_that_of_the_project_and_needs_no_installation(dinolab):
-    project = tomllib.loads((EXAMPLE.parent.parent / "pyproject.toml").read_text())["project"]
-    assert dinolab("--version") == (0, f"dinolab {project['version']}\n", "")
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [("list ", {kind.value for kind in Listing}), ("new ", {kind.value for kind in Kind})],
-)
-def test_completion_knows_what_can_be_listed_and_written(words, offered):
-    completed = subprocess.run(
-        [sys.executable, "-m", "orchestrator"],
-        env=environment(_DINOLAB_COMPLETE="complete_bash", COMP_WORDS=f"dinolab {words}",
-                        COMP_CWORD="2"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert set(completed.stdout.split()) == offered
-
-
-def test_knobs_are_listed_with_the_values_of_a_recipe_and_what_it_changes_marked(dinolab):
-    code, out, err = dinolab("list", "knobs", "--recipe", "digits_tiny")
-    assert code == 0, err
-    cells = {row[1].strip(): row[2].strip() for line in out.splitlines()
-             if len(row := line.split("│")) > 2}  # fmt: skip
-    assert cells["augment.local_crops"].startswith("* 1")
-    assert cells["batch_size"] == "32"
-    marked = {name for name, value in cells.items() if name and value.startswith("*")}
-    assert marked == set(diff(TrainConfig(), recipe("digits_tiny")))
-
-
-def test_a_new_study_can_be_planned_as_it_was_written(dinolab, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, out, err = dinolab("new", "study", "my-first", "--out", "my studies")
-    assert code == 0, err
-    assert "change it, then `dinolab run 'my studies/my-first.yaml'`" in out
-    code, out, err = dinolab("plan", "my studies/my-first.yaml", "--tflops", 1)
-    assert code == 0, err
-    assert "24 runs, 0 finished" in out
-    assert dinolab("new", "study", "my-first", "--out", "my studies")[0] == 2
-
-
-def test_studies_and_single_runs_of_a_root_are_listed_with_how_far_they_are(
-    dinolab, finished, tmp_path
-):
-    import shutil
-
-    root = tmp_path / "runs"
-    shutil.copytree(finished[0] / "mini", root / "mini")
-    first, second, *_ = sorted((root / "mini" / "trials").iterdir())
-    (first / "result.json").unlink()
-    (second / "result.json").unlink()
-    (second / "failure.json").write_text('{"message": "out of memory"}')
-    (root / "torn").mkdir()
-    (root / "torn" / "study.lock.json").write_text("{")
-    shutil.copytree(root / "mini" / "trials", root / "train" / "trials")
-    for arguments in (("runs",), ("studies",)):
-        code, out, err = dinolab("list", *arguments, "--root", root)
-        assert code == 0, err
-        flat = " ".join(out.split())
-        for part in ("3 × 2", "1 failed", "4 finished", "1 missing", "single runs", "2 missing",
-                     "study.lock.json is corrupt"):  # fmt: skip
-            assert part in flat
-    assert "why_cls_is_global" in out
 
 
 def test_own_ablations_are_listed_with_where_they_come_from(dinolab, tmp_path, monkeypatch):
