@@ -88,6 +88,6 @@ def test_studies_and_single_runs_of_a_root_are_listed_with_how_far_they_are(
         assert code == 0, err
         flat = " ".join(out.split())
         for part in ("3 × 2", "1 failed", "4 finished", "1 missing", "single runs", "2 missing",
-                     "study.lock.json is corrupt"):  # fmt: skip
+                     "corrupt"):  # fmt: skip
             assert part in flat
     assert "why_cls_is_global" in out
