@@ -224,6 +224,20 @@ class TestNewStudy:
         assert list(study.arms) == ["baseline", "registers_4", "one_register"]
         assert set(study.hypotheses) == {"one_register_changes_nothing", "four_registers_change_it"}
 
+    def test_its_arms_train_and_report_what_its_hypotheses_and_gates_ask_for(self, tmp_path):
+        study = load_study(write_study("mine", tmp_path))
+        reported = {
+            arm: checks.run(override(checks.TINY, change), tmp_path / arm).records
+            for arm, change in study.arms.items()
+        }
+        for hypothesis in study.hypotheses.values():
+            for arm in hypothesis.weights:
+                for _, metrics in (reported[arm][0], reported[arm][-1]):
+                    assert hypothesis.metric_of(arm) in metrics
+        for gate in study.gates.values():
+            for arm in gate.arms:
+                assert gate.metric in reported[arm][-1][1]
+
     def test_what_is_commented_out_loads_too(self, tmp_path):
         path = write_study("mine", tmp_path)
         head, tail = path.read_text().split("# Where that is not enough (remove the #):\n#\n")
