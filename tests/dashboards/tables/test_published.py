@@ -1,0 +1,74 @@
+"""The published verdicts of docs/ come out of the published values again, to the last digit."""
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from ablations.verdicts.evidence import Run
+from dashboards.tables.derived import judged
+from dashboards.tables.reading import StudyRun, read_lock
+from trainers.evaluation.collapse import collapsed
+
+DOCS = Path(__file__).parents[3] / "docs"
+TEXTS = ("reason",)
+
+
+def published(name: str) -> StudyRun:
+    """A published study as its run folder showed it; the collapse panel says which collapsed."""
+    folder = DOCS / name
+    table = pq.read_table(folder / "results.parquet")
+    last = pc.max(table["step"]).as_py()
+    ends = pc.is_in(table["step"], pa.array([0, last]))
+    table = table.filter(pc.and_(ends, pc.is_null(table["layer"])))
+    values: dict[tuple[str, int, int], dict[str, float]] = defaultdict(dict)
+    columns = [table[name].to_pylist() for name in ("arm", "seed", "step", "metric", "value")]
+    for arm, seed, step, metric, value in zip(*columns, strict=True):
+        values[arm, seed, step][metric] = value
+    runs = {}
+    for arm, seed in dict.fromkeys((arm, seed) for arm, seed, _ in values):
+        end = values[arm, seed, last]
+        why = collapsed(end)
+        runs[arm, seed] = Run(
+            status="collapsed" if why else "finished",
+            reason=why,
+            start=values[arm, seed, 0],
+            end=end,
+        )
+    return StudyRun(folder=folder, lock=read_lock(folder), runs=runs, table=pd.DataFrame())
+
+
+def close(found: object, expected: object) -> bool:
+    """Equal but for rounding in the last digits, which differs between machines; texts are free."""
+    if isinstance(expected, dict):
+        assert isinstance(found, dict)
+        return found.keys() == expected.keys() and all(
+            key in TEXTS or close(found[key], expected[key]) for key in expected
+        )
+    if isinstance(expected, list):
+        assert isinstance(found, list)
+        return len(found) == len(expected) and all(map(close, found, expected))
+    if isinstance(expected, float):
+        assert isinstance(found, float)
+        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-12)
+    return found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "hypotheses"),
+    [("why_cls_is_global-small", 25), ("why_cls_is_global-photographs", 29)],
+)
+def test_published_verdicts_come_out_again(name: str, hypotheses: int) -> None:
+    expected = json.loads((DOCS / name / "verdicts.json").read_text())
+    found = judged(published(name))
+    assert len(expected["hypotheses"]) == hypotheses
+    for group in ("hypotheses", "claims", "gates"):
+        assert list(found[group]) == list(expected[group])
+        for one, entry in expected[group].items():
+            assert close(found[group][one], entry), one
