@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ablations.spec import Gate, Hypothesis
+from ablations.spec import Hypothesis
 from ablations.verdicts.reasons import seed_list
 
 Status = Literal["finished", "collapsed", "diverged", "failed", "missing"]
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
     difference: float | None
 
 
-def value_of(run: Run, metric: str, minus_start: bool) -> float | None:
+def value_of(run: Run, metric: str, minus_start: bool = False) -> float | None:
     """The metric at the last step, less that at step 0 if asked; None if not a finite number."""
     value = run.end.get(metric, math.nan)
     if minus_start:
@@ -43,6 +43,7 @@ def value_of(run: Run, metric: str, minus_start: bool) -> float | None:
 
 
 def run_of(runs: Mapping[tuple[str, int], Run], arm: str, seed: int) -> Run:
+    """The run of an arm at a seed; one that is not there is missing."""
     return runs.get((arm, seed), Run(status="missing", start={}, end={}))
 
 
@@ -97,24 +98,3 @@ def problems_of(
         if pair.difference is None and pair.arm is not None and pair.against is not None:
             where[f"{hypothesis.metric}: no finite difference"].append(pair.seed)
     return [f"{text}, {seed_list(seeds)}" for text, seeds in where.items()]
-
-
-def missed_gates(
-    gates: Mapping[str, Gate], runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
-) -> dict[str, list[str]]:
-    """For each arm that misses a gate, one line for each gate it misses."""
-    missed: dict[str, list[str]] = defaultdict(list)
-    for name, gate in gates.items():
-        metric = f"{gate.metric} minus step 0" if gate.minus_start else gate.metric
-        for arm in dict.fromkeys(gate.arms):
-            values = {
-                s: value_of(run_of(runs, arm, s), gate.metric, gate.minus_start) for s in seeds
-            }
-            numbers = [value for value in values.values() if value is not None]
-            absent = [seed for seed, value in values.items() if value is None]
-            start = f"gate {name}: {arm} has"
-            if absent:
-                missed[arm].append(f"{start} no finite {metric}, {seed_list(absent)}")
-            elif numbers and (mean := math.fsum(numbers) / len(numbers)) < gate.at_least:
-                missed[arm].append(f"{start} mean {metric} {mean:.4g}, below {gate.at_least:g}")
-    return missed

@@ -2,9 +2,9 @@
 
 The unit is the training seed. Two arms are compared by their differences at equal seeds, n of
 them, arm minus the arm it is compared with. Intervals are Student t; p-values are exact sign-flip
-(or t, if the hypothesis says so), Holm-adjusted within a family; the label follows the rule of
-METRICS C.6, step 6. No bootstrap: over ten seeds or fewer its intervals cover too little
-(METRICS C.2).
+(or t, if the hypothesis says so), Holm-adjusted within a family; the label follows
+:func:`ablations.verdicts.rule.decide`. No bootstrap: over ten seeds or fewer its intervals cover
+too little. docs/statistics.md says all of it for users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,12 @@ from typing import Any
 
 from ablations.spec import Gate, Hypothesis
 from ablations.statistics.multiplicity import holm
-from ablations.verdicts.evidence import Pair, Run, missed_gates, pairs_of, problems_of
-from ablations.verdicts.reasons import count_of, decided, seeds_text, seeds_to_plan
+from ablations.statistics.summary import Summary, summarise
+from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of
+from ablations.verdicts.gates import measure_gates, missed_gates
+from ablations.verdicts.planning import family_sizes, seeds_text, seeds_to_plan
+from ablations.verdicts.reasons import count_of, decided
 from ablations.verdicts.rule import FEWEST_SEEDS, Label, Tag
-from ablations.verdicts.summary import Summary, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Verdict(Summary):
     p_adjusted: float | None
     """p after Holm over the family; None for `holds`, which is not in one, and for failed."""
     seeds_needed: int | None
-    """Only when inconclusive: see `seeds_to_plan`. None also where that exceeds MOST_SEEDS."""
+    """Only when inconclusive: see `seeds_to_plan`. None also where that is beyond it."""
 
     def to_json(self) -> dict[str, Any]:
         """Fields by name as JSON types; a pair is an object; None where a number is not there."""
@@ -70,10 +72,15 @@ def judge(
     """
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must differ, one pair each, got {list(seeds)}: remove repeats")
-    missed = missed_gates(gates, runs, seeds)
+    missed = missed_gates(gates, measure_gates(gates, runs, seeds))
     pairs = {name: pairs_of(h, runs, seeds) for name, h in hypotheses.items()}
     summaries = {
-        name: summarise(h, [pair.difference for pair in pairs[name] if pair.difference is not None])
+        name: summarise(
+            [pair.difference for pair in pairs[name] if pair.difference is not None],
+            alpha=h.alpha,
+            margin=h.smallest_effect,
+            test=h.test,
+        )
         for name, h in hypotheses.items()
     }
     problems = {
@@ -88,7 +95,8 @@ def judge(
         for name, summary in summaries.items()
         if hypotheses[name].direction != "holds"
     }
-    adjusted, sizes = holm({name: (hypotheses[name].family, p) for name, p in counted.items()})
+    adjusted = holm({name: (hypotheses[name].family, p) for name, p in counted.items()})
+    sizes = family_sizes(hypotheses)
 
     verdicts = {}
     for name, hypothesis in hypotheses.items():

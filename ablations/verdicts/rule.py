@@ -3,7 +3,7 @@
 from typing import Literal
 
 from ablations.spec import Direction
-from ablations.verdicts.summary import Interval
+from ablations.statistics.effect_sizes import Interval
 
 Label = Literal["supported", "refuted", "equivalent", "inconclusive", "failed"]
 
@@ -24,7 +24,7 @@ def decide(
     p: float,
     p_adjusted: float,
 ) -> tuple[Label, tuple[Tag, ...]]:
-    """The label that METRICS C.6, step 6 gives to complete data, and its tags.
+    """The label of complete data, and its tags (docs/statistics.md has it in plain words).
 
     With s the smallest effect, and mean and intervals signed in the predicted direction, the first
     that is true of: supported, if p_adjusted <= alpha, interval above 0 and mean >= s (tag strong,

@@ -16,13 +16,14 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
+from ablations.verdicts.evidence import value_of
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.study.figures import every_figure
 from dashboards.tables.derived import VERDICTS, judged
-from dashboards.tables.reading import StudyRun, read_study, value_at_end
+from dashboards.tables.reading import StudyRun, read_study
 from trainers.config import leaves
 from trainers.system import atomic
 
@@ -201,7 +202,7 @@ def _collapse_table(study: StudyRun) -> dict[str, Any]:
     for arm in study.arms:
         cells = []
         for metric in metrics:
-            found = [value_at_end(study.runs[arm, seed], metric) for seed in study.seeds]
+            found = [value_of(study.runs[arm, seed], metric) for seed in study.seeds]
             values = [value for value in found if value is not None]
             cells.append(
                 {"mean": math.fsum(values) / len(values), "low": min(values), "high": max(values)}
@@ -230,7 +231,7 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
             runs = [study.runs[arm, seed] for arm in arms]
             cells = [
                 {
-                    "value": value_at_end(run, metric, minus_start=minus_start),
+                    "value": value_of(run, metric, minus_start),
                     "status": "" if run.status == "finished" else run.status,
                 }
                 for run in runs

@@ -5,7 +5,6 @@ on the clock, and not on the order in which trials finished.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablations.spec import Gate
 from ablations.verdicts.claims import judge_claims
+from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import judge
-from dashboards.tables.reading import StudyRun, read_study, value_at_end
+from dashboards.tables.reading import StudyRun, read_study
 from trainers.system import atomic
 
 RESULTS = "results.parquet"
@@ -62,6 +61,7 @@ def judged(study: StudyRun) -> dict[str, Any]:
     verdict}}) and gates ({id: {gate, arms: {arm: {mean, seeds_without, passed}}}}).
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
+    measured = measure_gates(gates, study.runs, study.seeds)
     verdicts = judge(hypotheses, gates, study.runs, study.seeds)
     of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
     content = {
@@ -81,7 +81,7 @@ def judged(study: StudyRun) -> dict[str, Any]:
         "gates": {
             name: {
                 "gate": gate.model_dump(mode="json"),
-                "arms": {arm: _measured(study, gate, arm) for arm in gate.arms},
+                "arms": {arm: found.to_json() for arm, found in measured[name].items()},
             }
             for name, gate in gates.items()
         },
@@ -93,19 +93,3 @@ def judged(study: StudyRun) -> dict[str, Any]:
 def write_verdicts(folder: Path) -> Path:
     """Judges the study in `folder` and writes `verdicts.json`."""
     return atomic.replace_json(folder / VERDICTS, judge_study(folder))
-
-
-def _measured(study: StudyRun, gate: Gate, arm: str) -> dict[str, Any]:
-    """Mean over seeds of what a gate asks of `arm`, seeds that lack it, and whether it passed."""
-    values = {
-        seed: value_at_end(study.runs[arm, seed], gate.metric, minus_start=gate.minus_start)
-        for seed in study.seeds
-    }
-    numbers = [value for value in values.values() if value is not None]
-    mean = math.fsum(numbers) / len(numbers) if numbers else None
-    without = [seed for seed, value in values.items() if value is None]
-    return {
-        "mean": mean,
-        "seeds_without": without,
-        "passed": mean is not None and not without and mean >= gate.at_least,
-    }

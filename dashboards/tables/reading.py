@@ -1,7 +1,6 @@
 """The run folder of a study as it is now: what was locked, how each run ended, what it measured."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,14 +122,6 @@ def read_lock(folder: Path) -> dict[str, Any]:
 def study_runs(lock: Mapping[str, Any], folder: Path) -> dict[tuple[str, int], Run]:
     """How each (arm, seed) ended, and what it measured at step 0 and at the last step, if there."""
     return _runs(lock, read_trials(lock, folder))
-
-
-def value_at_end(run: Run, metric: str, *, minus_start: bool = False) -> float | None:
-    """`metric` at the run's last step, or its change since step 0; None if it has no number."""
-    value = run.end.get(metric, math.nan)
-    if minus_start:
-        value -= run.start.get(metric, math.nan)
-    return value if math.isfinite(value) else None
 
 
 def _declared(

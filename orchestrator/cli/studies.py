@@ -124,7 +124,7 @@ def plan(
 ) -> None:
     """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
     from ablations.spec import BASELINE
-    from ablations.verdicts.planning import power_text
+    from ablations.verdicts.planning import family_sizes, power_text
     from orchestrator.cost import measure
     from orchestrator.driver.root import open_root
     from orchestrator.plan import make_plan
@@ -166,8 +166,10 @@ def plan(
         )
     console.print(table)
     powers: dict[str, list[str]] = {}
+    sizes = family_sizes(checked.hypotheses)
     for name, hypothesis in checked.hypotheses.items():
-        powers.setdefault(power_text(hypothesis, len(checked.seeds)), []).append(name)
+        text = power_text(hypothesis, len(checked.seeds), sizes.get(hypothesis.family, 1))
+        powers.setdefault(text, []).append(name)
     for text, names in powers.items():
         console.print(f"power: {text} ({', '.join(names)})", markup=False, highlight=False)
     warn(checked, console)

@@ -8,13 +8,14 @@ Over 400 lines: many small facts of one thing, which are looked for together.
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from ablations.spec import Gate, Hypothesis
-from ablations.statistics.sample_size import seeds_for
+from ablations.statistics.power import seeds_for, t_power
 from ablations.statistics.sign_flip import inversion_interval, signflip_p
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
@@ -135,7 +136,7 @@ class TestSignFlip:
             "unequal": lambda: rng.standard_normal((draws, n)) * np.arange(1, n + 1),
         }[symmetric]()
         p = np.concatenate([signflip_p(rows) for rows in np.split(d, 20)])
-        expected = 2 * rejected / 2**n  # METRICS C.2: .031, .045, .048
+        expected = 2 * rejected / 2**n  # .031, .045, .048
         assert np.mean(p <= 0.05) == pytest.approx(expected, abs=three_errors(expected, draws))
 
     @pytest.mark.parametrize(("n", "rate"), [(6, 0.066), (8, 0.094), (10, 0.096)])
@@ -316,7 +317,22 @@ class TestLabels:
             (0.0, 1.0, "equivalent", (), "90 % interval [-0.67, 0.67] is inside ±1"),
             (0.5, 0.4, "equivalent", ("negligible-but-nonzero",), "though not 0 (p 0.0"),
             (-1.5, 0.5, "refuted", (), "the opposite of the prediction"),
-            (-0.9, 2.0, "refuted", (), "less than 1 throughout"),
+            (0.1, 0.8, "equivalent", (), "90 % interval [-0.436, 0.636] is inside ±1"),
+            (
+                -0.9,
+                2.0,
+                "refuted",
+                (),
+                "falls by 0.9, 95 % interval [-0.772, 2.57]: a rise would "
+                "be less than 1 throughout",
+            ),
+            (
+                -0.3,
+                2.0,
+                "inconclusive",
+                (),
+                "falls by 0.3, 95 % interval [-1.37, 1.97]: excludes neither 0 nor a rise of 1",
+            ),
             (0.5, 2.0, "inconclusive", (), "excludes neither 0 nor 1"),
             (0.9, 0.5, "inconclusive", (), "above 0, mean less than 1, which is not excluded"),
         ],
@@ -344,6 +360,24 @@ class TestLabels:
         assert (verdict.label, verdict.tags) == (label, ())
         assert reason in verdict.reason
 
+    @pytest.mark.parametrize(("direction", "went"), [("rises", "falls"), ("falls", "rises")])
+    def test_the_opposite_of_a_prediction_is_said_as_it_went(self, direction, went):
+        sign = 1 if direction == "falls" else -1
+        verdict = judged(sign * spread(1.5, 0.5), direction=direction)
+        assert verdict.reason == (
+            f"{went} by 1.5, 95 % interval [1.08, 1.92], the opposite of the prediction"
+        )
+
+    @pytest.mark.parametrize("direction", ["rises", "falls", "differs"])
+    def test_no_reason_says_that_something_moves_by_less_than_nothing(self, direction):
+        rng = np.random.default_rng(0)
+        for mean in (-3, -1, -0.3, 0, 0.3, 1, 3):
+            for d in rng.standard_normal((4, 8)) * 2 + mean:
+                assert not re.search(
+                    r"(rises|falls|differs) by -", judged(d, direction=direction).reason
+                )
+        assert "by -0" not in judged([0.0, 4.0, -4.0] * 3, direction=direction).reason
+
     def test_levels_in_reasons_follow_alpha(self):
         assert "99 % interval" in judged(spread(2, 0.5), alpha=0.01).reason
         assert "98 % interval" in judged(spread(0, 0.5), alpha=0.01).reason
@@ -358,9 +392,7 @@ class TestLabels:
         assert decide(direction="holds", **given, **touching) == ("inconclusive", ())
 
     # Shares of supported, equivalent, refuted, inconclusive at smallest effect 1.25 deviations, t
-    # test. METRICS C.6 gives most of them, rounded and simulated; these are exact, by integration
-    # over the deviation. They differ beyond rounding in three places, at n = 8: truth 0, refuted
-    # .065; truth 0.5, equivalent .47; truth 1, equivalent .046 (it is alpha there by definition).
+    # test, by integration over the deviation. docs/statistics.md gives them, rounded.
     @pytest.mark.parametrize(
         ("n", "truth", "shares"),
         [
@@ -422,16 +454,16 @@ class TestSeedsNeeded:
         ("effect", "at_80", "at_90"),
         [(0.5, 34, 44), (0.8, 15, 19), (1.0, 10, 13), (1.2, 8, 10), (1.5, 6, 7), (2.0, 5, 5)],
     )
-    def test_t_needs_what_metrics_c_2_lists(self, effect, at_80, at_90):
-        assert seeds_for(effect, alpha=0.05, power=0.8) == at_80
-        assert seeds_for(effect, alpha=0.05, power=0.9) == at_90
+    def test_t_needs_what_tables_of_the_noncentral_t_list(self, effect, at_80, at_90):
+        assert seeds_for(t_power, effect, 0.05) == at_80
+        assert seeds_for(t_power, effect, 0.05, 0.9) == at_90
 
     def test_stricter_level_needs_more(self):
-        assert seeds_for(1.0, alpha=0.00625, power=0.8) == 17
-        assert seeds_for(2.0, alpha=0.00625, power=0.9) == 8
+        assert seeds_for(t_power, 1.0, 0.00625) == 17
+        assert seeds_for(t_power, 2.0, 0.00625, 0.9) == 8
 
     def test_search_gives_up(self):
-        assert seeds_for(0.001, alpha=0.05, power=0.8) is None
+        assert seeds_for(t_power, 0.001, 0.05) is None
         verdict = judged(spread(0, 1000.0))
         assert verdict.seeds_needed is None
         assert "more than 10,000 seeds are needed for 80 % power" in verdict.reason
@@ -439,7 +471,7 @@ class TestSeedsNeeded:
     def test_plan_is_for_one_and_a_half_smallest_effects_and_an_inflated_deviation(self):
         verdict = judged(spread(0.5, 2.0))
         inflated = 2 * math.sqrt(7 / scipy.stats.chi2.ppf(0.2, 7))
-        assert verdict.seeds_needed == seeds_for(1.5 / inflated, alpha=0.05, power=0.8)
+        assert verdict.seeds_needed == seeds_for(t_power, 1.5 / inflated, 0.05)
         assert (
             f"{verdict.seeds_needed} seeds are needed for 80 % power for a true effect of 1.5; "
             "8 ran" in verdict.reason

@@ -1,19 +1,15 @@
 """Every number behind a verdict: paired statistics of the differences."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.stats
-from scipy.special import gammaln
-from statsmodels.stats.weightstats import DescrStatsW
 
-from ablations.spec import Hypothesis
+from ablations.statistics.effect_sizes import Interval, hedges_g, superiority
+from ablations.statistics.equivalence import are_equal, tost_p
 from ablations.statistics.sign_flip import inversion_interval, signflip_p
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +17,7 @@ class Summary:
     """Paired statistics of n differences, arm minus against, whatever direction was predicted.
 
     None stands for a number that does not exist: most need n >= 2, and the standardised effects
-    need differences that vary. Levels follow the alpha of the hypothesis.
+    need differences that vary.
     """
 
     n: int
@@ -37,9 +33,9 @@ class Summary:
     interval_inversion: Interval | None
     """Shifts the sign-flip test does not reject at alpha; None where it can reject none."""
     p: float | None
-    """Two-sided p-value of no difference, in (0, 1]: sign-flip or t, as the hypothesis says."""
+    """Two-sided p-value of no difference, in (0, 1]: sign-flip or t, as asked."""
     p_equivalence: float | None
-    """TOST p-value of a mean outside the smallest effect of interest (Schuirmann 1987)."""
+    """TOST p-value of a mean outside ±margin (Schuirmann 1987)."""
     dz: float | None
     """Mean over standard deviation of the differences."""
     hedges_g: float | None
@@ -50,43 +46,42 @@ class Summary:
     """Clopper-Pearson at level 1 - alpha, ties against the arm below and for it above."""
 
 
-def summarise(hypothesis: Hypothesis, differences: Sequence[float]) -> Summary:
-    """All statistics of the differences, shape [n]; equal ones (to 12 digits) need no test."""
+def summarise(
+    differences: Sequence[float], *, alpha: float, margin: float, test: Literal["signflip", "t"]
+) -> Summary:
+    """All statistics of the differences, shape [n]; equal ones (to 12 digits) need no test.
+
+    Args:
+        differences: finite numbers.
+        alpha: error rate of tests and intervals, in (0, 0.5).
+        margin: what equivalence is tested against, > 0, in the metric's units.
+        test: the test behind `p`.
+    """
     n = len(differences)
     d = np.array(differences, dtype=np.float64)
-    alpha, margin = hypothesis.alpha, hypothesis.smallest_effect
-    mean = standard_deviation = p = p_equivalence = dz = hedges_g = None
+    mean = standard_deviation = p = p_equivalence = dz = g = None
     interval = interval_equivalence = interval_inversion = None
-    superiority = superiority_interval = None
+    share = share_interval = None
     if n >= 1:
         mean = float(d.mean())
-        wins, ties = int((d > 0).sum()), int((d == 0).sum())
-        superiority = (wins + ties / 2) / n
-        low, high = (
-            scipy.stats.binomtest(count, n).proportion_ci(1 - alpha, method="exact")
-            for count in (wins, wins + ties)
-        )
-        superiority_interval = (float(low.low), float(high.high))
+        share, share_interval = superiority(d, alpha)
     if n >= 2:
         assert mean is not None
         standard_deviation = float(d.std(ddof=1))
         p = float(signflip_p(d))
         ends = inversion_interval(d, alpha)
         interval_inversion = None if ends is None else (float(ends[0]), float(ends[1]))
-        if standard_deviation <= 1e-12 * float(np.abs(d).max()):
+        p_equivalence = tost_p(d, margin)
+        if are_equal(d):
             standard_deviation = 0.0
             interval = interval_equivalence = (mean, mean)
-            p_equivalence = 0.0 if -margin < mean < margin else 1.0
         else:
             result = scipy.stats.ttest_1samp(d, 0.0)
-            p = float(result.pvalue) if hypothesis.test == "t" else p
+            p = float(result.pvalue) if test == "t" else p
             interval = _ends(result.confidence_interval(1 - alpha))
             interval_equivalence = _ends(result.confidence_interval(1 - 2 * alpha))
-            p_equivalence = float(DescrStatsW(d).ttost_mean(-margin, margin)[0])
             dz = mean / standard_deviation
-            if n >= 3:
-                half = (n - 1) / 2
-                hedges_g = dz * math.exp(gammaln(half) - gammaln(half - 0.5)) / math.sqrt(half)
+            g = hedges_g(dz, n) if n >= 3 else None
     return Summary(
         n=n,
         mean=mean,
@@ -97,9 +92,9 @@ def summarise(hypothesis: Hypothesis, differences: Sequence[float]) -> Summary:
         p=p,
         p_equivalence=p_equivalence,
         dz=dz,
-        hedges_g=hedges_g,
-        probability_of_superiority=superiority,
-        probability_of_superiority_interval=superiority_interval,
+        hedges_g=g,
+        probability_of_superiority=share,
+        probability_of_superiority_interval=share_interval,
     )
 
 

@@ -1,0 +1,68 @@
+"""Whether arms show what their gates ask, on average over seeds."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ablations.spec import Gate
+from ablations.verdicts.evidence import Run, run_of, value_of
+from ablations.verdicts.reasons import seed_list
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one arm shows of what a gate asks."""
+
+    mean: float | None
+    """Mean over the seeds that have a number; None without any."""
+    seeds_without: tuple[int, ...]
+    """Seeds that have no finite number; with one of them the gate is missed."""
+    passed: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields by name as JSON types."""
+        return {**asdict(self), "seeds_without": list(self.seeds_without)}
+
+
+def measure_gates(
+    gates: Mapping[str, Gate], runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> dict[str, dict[str, Measured]]:
+    """Of each gate by name, what each of its arms shows; each arm is checked alone."""
+    return {
+        name: {arm: _measured(gate, arm, runs, seeds) for arm in gate.arms}
+        for name, gate in gates.items()
+    }
+
+
+def _measured(
+    gate: Gate, arm: str, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> Measured:
+    values = {
+        seed: value_of(run_of(runs, arm, seed), gate.metric, gate.minus_start) for seed in seeds
+    }
+    numbers = [value for value in values.values() if value is not None]
+    mean = math.fsum(numbers) / len(numbers) if numbers else None
+    without = tuple(seed for seed, value in values.items() if value is None)
+    passed = mean is not None and not without and mean >= gate.at_least
+    return Measured(mean=mean, seeds_without=without, passed=passed)
+
+
+def missed_gates(
+    gates: Mapping[str, Gate], measured: Mapping[str, Mapping[str, Measured]]
+) -> dict[str, list[str]]:
+    """For each arm that misses a gate, one line for each gate it misses."""
+    missed: dict[str, list[str]] = defaultdict(list)
+    for name, arms in measured.items():
+        gate = gates[name]
+        metric = f"{gate.metric} minus step 0" if gate.minus_start else gate.metric
+        for arm, found in arms.items():
+            start = f"gate {name}: {arm} has"
+            if found.seeds_without:
+                lack = seed_list(found.seeds_without)
+                missed[arm].append(f"{start} no finite {metric}, {lack}")
+            elif not found.passed:
+                shown = f"mean {metric} {found.mean:.4g}"
+                missed[arm].append(f"{start} {shown}, below {gate.at_least:g}")
+    return missed
