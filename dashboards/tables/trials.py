@@ -1,13 +1,13 @@
 """The folders of a study's trials: metrics by step, and how each trial ended."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainers.errors import InputError
+from trainers.runs.reporters import read_records
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
@@ -49,31 +49,17 @@ def _read_trial(folder: Path) -> TrialRecord:
         )
     failure = read_object(failure_path) if failure_path.is_file() else None
     return TrialRecord(
-        metrics=_read_metrics(folder / "metrics.jsonl"),
+        metrics=_by_step(read_records(folder / "metrics.jsonl")),
         result=result,
         failure=None if failure is None else str(failure.get("message", "no message")),
     )
 
 
-def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """Metrics by step, ascending. A step that was recorded again after a restart counts once.
-
-    A last line without its end is a record still being written, and is left out.
-    """
-    if not path.is_file():
-        return {}
+def _by_step(records: Iterable[tuple[int, Mapping[str, float]]]) -> dict[int, dict[str, float]]:
+    """Metrics by step, ascending. A step that was recorded again after a restart counts once."""
     steps: dict[int, dict[str, float]] = {}
-    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            values = {
-                str(name): math.nan if value is None else float(value)
-                for name, value in record["metrics"].items()
-            }
-            steps.setdefault(int(record["step"]), {}).update(values)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path} is corrupt: line {number} is not a metrics record") from None
+    for step, metrics in records:
+        steps.setdefault(step, {}).update(metrics)
     return dict(sorted(steps.items()))
 
 

@@ -123,7 +123,7 @@ def _follow(folder: TrialFolder, ended: threading.Event) -> None:
     reporter, last, over = TuneReporter(), -1, False
     while not over:
         over = ended.wait(FOLLOWED_EVERY_S)
-        for step, metrics in read_records(folder.metrics) if folder.metrics.exists() else []:
+        for step, metrics in read_records(folder.metrics):
             if step > last:
                 reporter.report(step, metrics)
                 last = step

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from trainers.errors import InputError
 from trainers.training.reporter import Reporter
 
 
@@ -34,7 +35,9 @@ class JsonLines:
     def __init__(self, path: Path, *, keep_up_to: int) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [r for r in read_records(path) if r[0] <= keep_up_to] if path.exists() else []
+        # Nothing is kept of a run that starts anew, so whatever is there may be damaged.
+        known = read_records(path) if keep_up_to >= 0 else []
+        kept = [record for record in known if record[0] <= keep_up_to]
         with path.open("w") as file:
             for step, metrics in kept:
                 self._write(file, step, metrics)
@@ -58,14 +61,28 @@ class JsonLines:
 
 
 def read_records(path: Path) -> list[tuple[int, dict[str, float]]]:
-    """Steps and metrics of a JsonLines file; a last line cut off by a kill is left out."""
+    """Steps and metrics of a JsonLines file, in its order; none where there is no file.
+
+    A last line without its end is left out: it is still being written, or a kill cut it off. Raises
+    InputError for any other line that is no record, with its number. A value of null is NaN.
+    """
+    if not path.is_file():
+        return []
+    *lines, _unfinished = path.read_bytes().split(b"\n")
     records = []
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        records.append((record["step"], record["metrics"]))
+            values = {
+                str(name): math.nan if value is None else float(value)
+                for name, value in record["metrics"].items()
+            }
+            records.append((int(record["step"]), values))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"{path} is corrupt: line {number} is not a metrics record; "
+                "restore the file, or remove the folder of this run and run it again"
+            ) from None
     return records
 
 
