@@ -105,8 +105,8 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
                 "symbol": LABEL_SYMBOLS[verdict["label"]],
                 "line": {"width": 2 if verdict["label"] == "inconclusive" else 0, "color": colour},
             },
-            customdata=[[value, html.escape(verdict["reason"])] for value in mean],
-            hovertemplate="mean difference %{customdata[0]:.4g}<br>%{customdata[1]}<extra></extra>",
+            customdata=mean,
+            hovertemplate="mean difference %{customdata:.4g}<extra></extra>",
         )
         write_text(
             figure,

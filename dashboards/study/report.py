@@ -22,7 +22,7 @@ from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.study.figures import every_figure
-from dashboards.tables.derived import VERDICTS, judged
+from dashboards.tables.derived import VERDICTS, interval_shown, judged
 from dashboards.tables.reading import StudyRun, read_study
 from trainers.config import leaves
 from trainers.system import atomic
@@ -50,6 +50,7 @@ def write_report(folder: Path) -> Path:
         "code": _code,
         "breakable": _breakable,
         "compared": compared,
+        "interval_shown": interval_shown,
     }
     figures = every_figure(study, verdicts)
     page = environment.get_template("report.html.jinja").render(

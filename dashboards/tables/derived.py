@@ -5,6 +5,7 @@ on the clock, and not on the order in which trials finished.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,14 @@ def judged(study: StudyRun) -> dict[str, Any]:
 def write_verdicts(folder: Path) -> Path:
     """Judges the study in `folder` and writes `verdicts.json`."""
     return atomic.replace_json(folder / VERDICTS, judge_study(folder))
+
+
+def interval_shown(entry: Mapping[str, Any]) -> tuple[list[float] | None, float]:
+    """The interval that decides an entry of `hypotheses`, and its level, in (0, 1).
+
+    For `holds` that of the equivalence test, 1 - 2 alpha; else 1 - alpha.
+    """
+    alpha = entry["hypothesis"]["alpha"]
+    if entry["hypothesis"]["direction"] == "holds":
+        return entry["verdict"]["interval_equivalence"], 1 - 2 * alpha
+    return entry["verdict"]["interval"], 1 - alpha

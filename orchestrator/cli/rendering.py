@@ -59,7 +59,8 @@ def open_with_progress(
 
 def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
     """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
-    from dashboards.tables.derived import judged
+    from ablations.verdicts.reasons import seed_list
+    from dashboards.tables.derived import interval_shown, judged
 
     verdicts_of = judged(result)
     verdicts = verdicts_of["hypotheses"]
@@ -79,29 +80,37 @@ def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
     for column in ("expected", "seeds", "mean difference", "interval", "p"):
         table.add_column(column, no_wrap=True)
     table.add_column("verdict", overflow="fold")
-    for name, hypothesis in result.lock["resolved"]["hypotheses"].items():
-        verdict = verdicts[name]["verdict"]
+    for name, entry in verdicts.items():
+        hypothesis, verdict = entry["hypothesis"], entry["verdict"]
+        ends, level = interval_shown(entry)
         sign = "±" if hypothesis["direction"] == "holds" else "by"
         table.add_row(
             escape(name),
             f"{hypothesis['direction']} {sign} {hypothesis['smallest_effect']:g}",
             str(verdict["n"]),
             "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
-            interval_text(verdict["interval"], f"{100 * (1 - hypothesis['alpha']):.0f} %"),
+            interval_text(ends, f"{100 * level:.4g} %"),
             "–" if verdict["p"] is None else f"{verdict['p']:.3g}",
             " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])]),
         )
     if verdicts:
         console.print(table)
-        for name, judged_one in verdicts.items():
-            reason = judged_one["verdict"]["reason"]
-            console.print(f"{name}: {reason}", markup=False, highlight=False)
-    unfinished = []
+    # Hypotheses that share an arm that failed have one reason; it is said once.
+    names_of: dict[str, list[str]] = {}
+    for name, entry in verdicts.items():
+        names_of.setdefault(entry["verdict"]["reason"], []).append(name)
+    for reason, names in names_of.items():
+        console.print(f"{', '.join(names)}: {reason}", markup=False, highlight=False)
+    said = {arm for hypothesis in result.hypotheses.values() for arm in hypothesis.weights}
+    others: dict[tuple[str, str, str], list[int]] = {}
     for (arm, seed), one in result.runs.items():
-        if one.status != "finished":
-            console.print(f"{arm} seed {seed} {one.status}: {one.reason}", markup=False)
-        if one.status in ("missing", "failed"):
-            unfinished.append((arm, seed))
+        if one.status != "finished" and arm not in said:
+            others.setdefault((arm, one.status, one.reason), []).append(seed)
+    for (arm, status, reason), seeds in others.items():
+        why = f" ({reason})" if reason else ""
+        line = f"{arm}: {status}{why}, {seed_list(seeds)}"
+        console.print(line, markup=False, highlight=False)
+    unfinished = any(one.status in ("missing", "failed") for one in result.runs.values())
     folder = result.folder
     console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)
     ui = "dinolab ui" if root == DEFAULT_ROOT.absolute() else f"dinolab ui --root {root}"

@@ -1,5 +1,6 @@
 """The report is one page that needs nothing else, and tells what is missing."""
 
+import html
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dashboards.study.report import write_figures, write_report
-from dashboards.tables.derived import write_verdicts
+from dashboards.tables.derived import judge_study, write_verdicts
 from tests.dashboards.conftest import trial_key
 
 MakeStudy = Callable[..., Path]
@@ -211,6 +212,20 @@ def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
     assert "is inside ±0.02" in text
     for part in ("ab" * 32, "cd" * 32, "0123456789abcdef", "torch 2.11.0", "2025-11-23"):
         assert part in text
+
+
+def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
+    make_study: MakeStudy,
+) -> None:
+    folder = make_study()
+    source = html.unescape(write_report(folder).read_text(encoding="utf-8"))
+    source = source.replace("\\u00b1", "±").replace("\\u003c", "<").replace("\\u003e", ">")
+    for entry in judge_study(folder)["hypotheses"].values():
+        assert source.count(entry["verdict"]["reason"]) == 1
+    text = page(folder).text
+    for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
+        found = text[text.index(f"supported {name}") :]
+        assert re.search(r"\] (\d+) %", found)[1] == str(level)  # type: ignore[index]
 
 
 def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:

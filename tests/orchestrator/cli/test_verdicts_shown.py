@@ -1,0 +1,59 @@
+"""What is printed of verdicts: each reason once, and the interval that decides."""
+
+import io
+
+import pytest
+import typer
+from rich.console import Console
+
+from dashboards.tables.derived import judged
+from dashboards.tables.reading import read_study
+from orchestrator.cli.rendering import show_verdicts
+from tests.dashboards.conftest import make_study  # noqa: F401
+
+
+def shown(folder):
+    out = io.StringIO()
+    with pytest.raises(typer.Exit) as ended:
+        show_verdicts(read_study(folder), folder.parent, Console(file=out, width=160))
+    return out.getvalue(), ended.value.exit_code
+
+
+def row(text, name):
+    [line] = [line for line in text.splitlines() if name in line and "│" in line]
+    return line
+
+
+def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
+    folder = make_study()
+    text, _ = shown(folder)
+    hypotheses = judged(read_study(folder))["hypotheses"]
+    for name, level, key in (
+        ("cls_needs_no_position", "90 %", "interval_equivalence"),
+        ("loss_on_cls_makes_it_useful", "95 %", "interval"),
+    ):
+        low, high = hypotheses[name]["verdict"][key]
+        assert f"{level} [{low:+.4f}, {high:+.4f}]" in row(text, name)
+
+
+def test_every_reason_is_printed_once(make_study):  # noqa: F811
+    endings = {("baseline", 3): "failed", ("loss_on_patches", 1): "collapsed"}
+    folder = make_study(endings)
+    text, code = shown(folder)
+    assert code == 3
+    hypotheses = judged(read_study(folder))["hypotheses"]
+    reasons = [entry["verdict"]["reason"] for entry in hypotheses.values()]
+    assert len(set(reasons)) < len(reasons)
+    plain = " ".join(text.split())
+    for reason in reasons:
+        assert plain.count(f": {reason}") == 1
+    shared = "loss_on_cls_makes_it_useful, loss_on_cls_makes_it_local: loss_on_patches: collapsed"
+    assert shared in plain
+
+
+def test_a_run_of_an_arm_in_no_hypothesis_is_said_too(make_study):  # noqa: F811
+    folder = make_study({("loss_on_patches", seed): "collapsed" for seed in (1, 2)}, hypotheses={})
+    text, code = shown(folder)
+    assert code == 0
+    why = "target entropy 0.01 is below 0.05"
+    assert text.count(f"loss_on_patches: collapsed ({why}), seeds 1, 2") == text.count(why) == 1
