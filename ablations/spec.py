@@ -98,7 +98,7 @@ class Declared(BaseModel):
 
 
 class Hypothesis(Declared):
-    """One comparison of two arms, stated before anything runs (METRICS C.6, step 1)."""
+    """One comparison of two arms, stated before anything runs."""
 
     claim: str = Field("", description="the claim in words")
     metric: str = Field(description="name of a reported metric, see `dinolab list metrics`")

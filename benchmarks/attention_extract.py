@@ -149,7 +149,7 @@ class Measure:
         return found
 
     def _bias_and_content(self, token: str, layer: int) -> tuple[float, float]:
-        """M7, means over heads and queries."""
+        """Positional bias and content dependence, means over heads and queries."""
         maps = self.sums[token, layer] / self.images
         nats = self.sums[f"{token} nats", layer] / self.images
         most = np.log(maps.shape[-1] - (token == "patch"))

@@ -4,9 +4,9 @@
     python -m benchmarks.measure --memory       # ours up to 3,137 tokens: memory linear in tokens
     python -m benchmarks.measure --cadence      # what measuring costs while a study trains
 
-Both sides run the same model with the same random weights, and measure the same: M1 to M9 of
-attention maps, every head, [CLS] and every patch as queries. Before they race, their numbers are
-compared.
+Both sides run the same model with the same random weights, and measure the same: the measures
+of attention maps of docs/metrics.md, every head, [CLS] and every patch as queries. Before they
+race, their numbers are compared.
 """
 
 import argparse

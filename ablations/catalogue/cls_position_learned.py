@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Holds
 
 ABLATION = Ablation(
     claim="[CLS] with a learned position embedding attends as globally as with none.",
-    source="article, claim 1; METRICS, finding 1; Dosovitskiy et al. 2021, eq. 1",
+    source="article, claim 1; Dosovitskiy et al. 2021, eq. 1",
     base={"model.cls_position": "none"},
     arms={
         "cls_position_learned": Arm(

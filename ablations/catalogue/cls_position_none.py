@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Holds
 
 ABLATION = Ablation(
     claim="[CLS] without a position embedding attends as globally as with a learned one.",
-    source="article, claim 1; METRICS, finding 1; Dosovitskiy et al. 2021, eq. 1",
+    source="article, claim 1; Dosovitskiy et al. 2021, eq. 1",
     base={"model.cls_position": "learned"},
     arms={
         "cls_position_none": Arm(

@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] that carries the position of a random patch each time attends less globally.",
-    source="article, claim 1; METRICS, finding 1",
+    source="article, claim 1",
     arms={
         "cls_position_random": Arm(
             change={"model.cls_position": "random"},

@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] that carries the fixed code of the image's centre attends less globally.",
-    source="article, claim 1; METRICS, claim table; Chen et al. 2021 (MoCo v3)",
+    source="article, claim 1; Chen et al. 2021 (MoCo v3)",
     base={"model.patch_position": "sincos"},
     arms={
         "cls_position_sincos": Arm(

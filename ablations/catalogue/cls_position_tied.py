@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls, Rises
 
 ABLATION = Ablation(
     claim="[CLS] that carries the position of a patch attends less globally.",
-    source="article, claim 1; METRICS, finding 1",
+    source="article, claim 1",
     arms={
         "cls_position_tied": Arm(
             change={"model.cls_position": "tied"},

@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Holds
 
 ABLATION = Ablation(
     claim="[CLS] that shares the loss with the patches attends as globally as with all of it.",
-    source="article, claim 3; METRICS, claim table",
+    source="article, claim 3",
     base={"loss.cls": 1.0},
     arms={
         "loss_on_both": Arm(

@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] whose loss went to one patch attends less globally, compared with the patches.",
-    source="article, claim 5; METRICS, claim table",
+    source="article, claim 5",
     arms={
         "loss_on_fixed_patch": Arm(
             change={"loss.cls": 0.0, "loss.fixed_patch": 1.0},

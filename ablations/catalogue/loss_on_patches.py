@@ -7,7 +7,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] that carries no loss attends less globally, compared with the patches.",
-    source="article, claim 3; METRICS, claim table",
+    source="article, claim 3",
     arms={
         "loss_on_patches": Arm(
             change={"loss.cls": 0.0, "loss.patches": 1.0},

@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] without a loss attends less globally, compared with patches that each carry one.",
-    source="article, claims 3 and 4; Li et al. 2022 (EsViT), eq. 3; METRICS, claim table",
+    source="article, claims 3 and 4; Li et al. 2022 (EsViT), eq. 3",
     arms={
         "loss_on_patches_dense": Arm(
             change={"loss.cls": 0.0, "loss.dense": 1.0},

@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] whose loss went to a register attends less globally, compared with the patches.",
-    source="article, claim 5; METRICS, claim table",
+    source="article, claim 5",
     arms={
         "loss_on_register": Arm(
             change={"loss.cls": 0.0, "loss.register_token": 1.0, "model.registers": 1},

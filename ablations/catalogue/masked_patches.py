@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Differs, Holds
 
 ABLATION = Ablation(
     claim="[CLS] with its loss attends as globally when masked patches carry one too.",
-    source="article, claim 4; Zhou et al. 2022 (iBOT), eq. 2; METRICS, claim table",
+    source="article, claim 4; Zhou et al. 2022 (iBOT), eq. 2",
     arms={
         "masked_patches": Arm(
             change={"loss.masked": 1.0},

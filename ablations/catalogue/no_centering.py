@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="Without centering the outputs fall onto few prototypes and tell images apart no more.",
-    source="Caron et al. 2021, section 5.3 and fig. 7; METRICS A.7",
+    source="Caron et al. 2021, section 5.3 and fig. 7",
     base={"targets.kind": "centering", "targets.sharpening": True},
     arms={
         "no_centering": Arm(

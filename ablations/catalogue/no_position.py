@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="Without any position, patches attend less locally.",
-    source="article, claims 1 and 4; METRICS A.9, no-position arm",
+    source="article, claims 1 and 4",
     arms={
         "no_position": Arm(
             change={"model.patch_position": "none", "model.cls_position": "none"},

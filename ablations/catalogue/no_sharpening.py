@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls, Rises
 
 ABLATION = Ablation(
     claim="Without sharpening the outputs become uniform and tell images apart no more.",
-    source="Caron et al. 2021, section 5.3 and fig. 7; METRICS A.7",
+    source="Caron et al. 2021, section 5.3 and fig. 7",
     arms={
         "no_sharpening": Arm(
             change={"targets.sharpening": False},

@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="With the student as its own teacher nothing is learned.",
-    source="Caron et al. 2021, section 5.2 and table 7; METRICS A.8",
+    source="Caron et al. 2021, section 5.2 and table 7",
     base={"teacher.kind": "ema"},
     arms={
         "no_teacher_momentum": Arm(

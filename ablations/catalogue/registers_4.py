@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Holds
 
 ABLATION = Ablation(
     claim="Registers do not change how globally [CLS] of a small DINO attends.",
-    source="Darcet et al. 2024, fig. 3 (DINO does not present these artifacts); METRICS A.5",
+    source="Darcet et al. 2024, fig. 3 (DINO does not present these artifacts)",
     arms={
         "registers_4": Arm(
             change={"model.registers": 4},

@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] that is not rotated attends as if it stood at the origin, so less globally.",
-    source="article, claim 1; METRICS, finding 2; Siméoni et al. 2025 (DINOv3)",
+    source="article, claim 1; Siméoni et al. 2025 (DINOv3)",
     base={"model.rotary_origin": "centre"},
     arms={
         "rope_centre": Arm(

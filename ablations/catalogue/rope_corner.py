@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Falls, Rises
 
 ABLATION = Ablation(
     claim="[CLS] that is not rotated attends as if it stood at the origin, so less globally.",
-    source="article, claim 1; METRICS, finding 2",
+    source="article, claim 1",
     arms={
         "rope_corner": Arm(
             change={

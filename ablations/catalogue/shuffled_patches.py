@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="Patches trained on images without spatial order attend less locally.",
-    source="article, claim 4; METRICS A.9, controls",
+    source="article, claim 4",
     arms={
         "shuffled_patches": Arm(
             change={"augment.shuffle": "patches"},

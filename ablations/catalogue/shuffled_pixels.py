@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls, Rises
 
 ABLATION = Ablation(
     claim="A model trained on shuffled pixels knows less, and its patches attend less locally.",
-    source="METRICS A.9, controls",
+    source="docs/metrics.md, control",
     arms={
         "shuffled_pixels": Arm(
             change={"augment.shuffle": "pixels"},

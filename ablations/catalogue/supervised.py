@@ -8,7 +8,7 @@ from ablations.spec import Ablation, Arm, Falls
 
 ABLATION = Ablation(
     claim="[CLS] trained by labels attends less globally, compared with the patches, than by DINO.",
-    source="article, claim 6; METRICS, claim table; Caron et al. 2021, fig. 4",
+    source="article, claim 6; Caron et al. 2021, fig. 4",
     arms={
         "supervised": Arm(
             change={"loss.cls": 0.0, "loss.labels": 1.0},

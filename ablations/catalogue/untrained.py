@@ -1,7 +1,7 @@
 """What would be seen without any training?
 
 All losses are 0, so the network stays as it was drawn. Attention of an untrained ViT is nearly
-uniform, which is as global as can be: training can only make it less so (METRICS, finding 3). Every
+uniform, which is as global as can be: training can only make it less so (docs/metrics.md). Every
 claim of globality is to be read against this arm, or against the run's own step 0.
 """
 
@@ -9,7 +9,7 @@ from ablations.spec import Ablation, Arm, Falls, Rises
 
 ABLATION = Ablation(
     claim="An untrained [CLS] attends more widely than a trained one, and knows less.",
-    source="article, claim 2; METRICS, finding 3",
+    source="article, claim 2; docs/metrics.md",
     base={
         "loss.patches": 0.0,
         "loss.dense": 0.0,

@@ -33,10 +33,10 @@ STYLES = {
 }
 
 CURVES = {
-    "gyration": "spread of the map (M1)\n1: as wide as uniform",
-    "entropy": "entropy of the map (M2)\n1: uniform",
-    "locality": "locality of patch queries (M5)\n0: none, 1: each on itself",
-    "content_dependence": "content dependence (M7 C)\n0: all images alike",
+    "gyration": "spread of the map\n1: as wide as uniform",
+    "entropy": "entropy of the map\n1: uniform",
+    "locality": "locality of patch queries\n0: none, 1: each on itself",
+    "content_dependence": "content dependence\n0: all images alike",
 }
 
 Cells = dict[int, list[float]]
@@ -141,12 +141,12 @@ def heads(series: Series) -> Figure:
             zorder=3,
         )
         place.set_title(STYLES[token].name, loc="left", fontsize=11, color=INK)
-        place.set_xlabel("entropy of the map (M2), 1: uniform", fontsize=9, color=QUIET)
+        place.set_xlabel("entropy of the map, 1: uniform", fontsize=9, color=QUIET)
         dress(place)
         place.locator_params(axis="x", nbins=5)
         _no_magnifier(place, "x")
         _no_magnifier(place, "y")
-    axes[0].set_ylabel("spread of the map (M1), 1: as uniform", fontsize=9, color=QUIET)
+    axes[0].set_ylabel("spread of the map, 1: as uniform", fontsize=9, color=QUIET)
     bar = figure.colorbar(
         ScalarMappable(Normalize(1, max(depth, 2)), LAYERS), ax=list(axes), pad=0.015, aspect=28
     )
@@ -169,7 +169,7 @@ def distance(series: Series, grid: tuple[int, int], patch_size: int) -> Figure:
     pixels = _uniform_distance(grid) * patch_size
     _heads_by_block(left, cells, STYLES["patch"], 0.0)
     left.axhline(1, color=INK, linewidth=1, linestyle="--", zorder=1)
-    left.set_title("Patches: distance from the query (M4)", loc="left", fontsize=11, color=INK)
+    left.set_title("Patches: distance from the query", loc="left", fontsize=11, color=INK)
     left.set_ylabel("mean distance, over that of uniform attention", fontsize=9, color=QUIET)
     scale = left.secondary_yaxis(
         "right", functions=(lambda ratio: ratio * pixels, lambda length: length / pixels)
@@ -183,7 +183,7 @@ def distance(series: Series, grid: tuple[int, int], patch_size: int) -> Figure:
         _heads_by_block(right, found, style, shift[token])
     right.axhline(1, color=INK, linewidth=1, linestyle="--", zorder=1)
     right.set_ylabel("least mean distance, over that of uniform", fontsize=9, color=QUIET)
-    right.set_title("All: least distance from any place (M4)", loc="left", fontsize=11, color=INK)
+    right.set_title("All: least distance from any place", loc="left", fontsize=11, color=INK)
     depth = max(cells, default=1)
     for place in (left, right):
         place.set_xlabel("block (a point is a head, a bar their mean)", fontsize=9, color=QUIET)

@@ -19,25 +19,25 @@ KINDS = {
 """Groups of metrics that the table shows."""
 
 MEASURES = {
-    "gyration": "spread of the map; 0 one patch, 1 as wide as uniform attention (M1)",
-    "entropy": "evenness of the map; 0 one patch, 1 uniform (M2)",
-    "coverage": "share of patches that hold 60 % of the map, 1 uniform (M3)",
-    "distance": "distance from the query, 1 uniform; [CLS] stands nowhere (M4)",
+    "gyration": "spread of the map; 0 one patch, 1 as wide as uniform attention",
+    "entropy": "evenness of the map; 0 one patch, 1 uniform",
+    "coverage": "share of patches that hold 60 % of the map, 1 uniform",
+    "distance": "distance from the query, 1 uniform; [CLS] stands nowhere",
     "distance_patches": "the same, not over uniform's; patches",
-    "nearest_distance": "distance from the place where it is least; at most 1 uniform (M4)",
-    "locality": "nearer to the query than maps that queries share; 0 not, 1 on itself (M5)",
-    "positional_bias": "what is alike in all images; 0 nothing, 1 always the same patch (M7 B)",
-    "content_dependence": "what differs between images; 0 nothing (M7 C)",
-    "self_mass": "attention to the token itself; 0 uniform, 1 all (M6)",
+    "nearest_distance": "distance from the place where it is least; at most 1 uniform",
+    "locality": "nearer to the query than maps that queries share; 0 not, 1 on itself",
+    "positional_bias": "what is alike in all images; 0 nothing, 1 always the same patch",
+    "content_dependence": "what differs between images; 0 nothing",
+    "self_mass": "attention to the token itself; 0 uniform, 1 all",
 }
 """Measures that the table shows, each with what it says."""
 
 TOKEN_MEASURES = {
-    "globality/sink/concentration": "ln of what the most attended token gets over the median (M9)",
-    "globality/sink/value_norm": "norm of that token's value over the median; small: a no-op (M9)",
-    "globality/sink/outlier_share": "patch tokens whose norm is an outlier, share (M9)",
+    "globality/sink/concentration": "ln of what the most attended token gets over the median",
+    "globality/sink/value_norm": "norm of that token's value over the median; small: a no-op",
+    "globality/sink/outlier_share": "patch tokens whose norm is an outlier, share",
     "globality/cls/patch_cosine": "cosine of [CLS] and the mean patch behind the layer norm",
-    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch over images, last block (M12)",
+    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch over images, last block",
 }
 """Measures of a block as a whole, each with what it says."""
 
@@ -105,9 +105,10 @@ def honest_notes(model: Measurable, plan: Plan, metrics: Mapping[str, float]) ->
     if images < ENOUGH:
         bias = min(1.0, bias_of_positional_bias(patches, images))
         notes.append(
-            f"Positional bias and content dependence (M7) are biased on few images: of {images}, B "
-            f"is too large and C too small by up to about {bias:.3f} (maps on single patches; "
-            f"smoother ones less). Take {ENOUGH:,} or more, and compare at equal numbers."
+            f"Positional bias and content dependence are biased on few images: of {images}, "
+            f"the first is too large and the second too small by up to about {bias:.3f} (maps on "
+            f"single patches; smoother ones less). Take {ENOUGH:,} or more, and compare at "
+            "equal numbers."
         )
     left_out = [
         f"{KINDS[group]}, {TOKENS[token]}: {metrics[name]:.1%}"

@@ -69,7 +69,7 @@ class AugmentConfig(Knobs):
     shuffle: Literal["none", "patches", "pixels"] = knob(
         "none",
         "what of each training crop is put in random order, destroying spatial coherence",
-        source="METRICS A.9, controls",
+        source="docs/metrics.md",
     )
 
     @model_validator(mode="after")

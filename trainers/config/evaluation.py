@@ -33,20 +33,20 @@ class EvaluationConfig(Knobs):
     globality_images: int = knob(
         4096,
         "held-out images on which globality is measured at step 0 and at the last, at most",
-        source="METRICS A.9",
+        source="docs/metrics.md",
         ge=1,
     )
     globality_probe_images: int = knob(
         64,
         "the first held-out images, on which attention of teacher and student is measured each "
         "time",
-        source="METRICS A.9",
+        source="docs/metrics.md",
         ge=1,
     )
     causal_images: int = knob(
         32,
         "images on which influence and gradient reach are measured, below 2 none",
-        source="METRICS M11",
+        source="docs/metrics.md",
         ge=0,
     )
     replacement: Literal["mean", "other"] = knob(
@@ -58,7 +58,7 @@ class EvaluationConfig(Knobs):
     patch_queries: int = knob(
         64,
         "patch queries that are measured on grids of more than 196 patches, spread over them",
-        source="METRICS A.9",
+        source="docs/metrics.md",
         ge=1,
     )
     attention_memory: float = knob(
@@ -67,6 +67,6 @@ class EvaluationConfig(Knobs):
     globality_layers: tuple[Annotated[int, Field(ge=1)], ...] = knob(
         (1, 2),
         "primary layer set, blocks counted from 1; the final block is reported apart",
-        source="METRICS, layer sets",
+        source="docs/metrics.md",
         min_length=1,
     )

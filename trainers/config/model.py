@@ -50,25 +50,25 @@ class ModelConfig(Knobs):
     rotary_origin: Literal["centre", "corner"] = knob(
         "centre",
         "where coordinate 0 lies: an unrotated token attends as if it stood there",
-        source="METRICS finding 2",
+        source="Siméoni et al. 2025 (DINOv3)",
     )
     cls: bool = knob(True, "whether there is a [CLS] token", source=VIT)
     cls_position: Literal["learned", "none", "tied", "random", "sincos", "rotary"] = knob(
         "learned",
         "position of [CLS]: its own learned one, none, that of a patch, that of a random patch at "
         "each forward, sine-cosine or rotary at cls_coordinate",
-        source="METRICS findings 1 and 2",
+        source="docs/findings.md, claim 1",
     )
     cls_tied_patch: Place = knob(
         (0, 0),
         "row and column of the patch whose position a tied [CLS] carries",
-        source="METRICS finding 1",
+        source="docs/findings.md, claim 1",
     )
     cls_coordinate: tuple[Coordinate, Coordinate] = knob(
         (0.0, 0.0),
         "where a sincos or rotary [CLS] stands, down and right; ±1 are the image's borders",
         unit="half images from the centre",
-        source="METRICS finding 2",
+        source="Siméoni et al. 2025 (DINOv3)",
     )
     registers: int = knob(0, "extra tokens without position", source="Darcet et al. 2024", ge=0)
 

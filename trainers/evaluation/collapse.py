@@ -1,4 +1,4 @@
-"""The collapse panel: do outputs and features still tell images apart (METRICS A.7)?"""
+"""The collapse panel: do outputs and features still tell images apart?"""
 
 import math
 from collections.abc import Mapping

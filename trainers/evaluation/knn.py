@@ -12,13 +12,13 @@ DESCRIPTIONS = {
     "knn/random_patch_top1": "the same on one patch token of each image, drawn by chance",
     "knn/register_top1": "the same on the first register",
     "knn/fixed_patch_top1": "the same on the patch at loss.fixed_patch_place",
-    "gap/patch": "k-NN accuracy of [CLS] minus that of the mean patch token (M12); -1 to 1",
-    "gap/random_patch": "k-NN accuracy of [CLS] minus that of a single random patch (M12)",
+    "gap/patch": "k-NN accuracy of [CLS] minus that of the mean patch token; -1 to 1",
+    "gap/random_patch": "k-NN accuracy of [CLS] minus that of a single random patch",
 }
 
 
 def gaps(accuracies: Mapping[str, float]) -> dict[str, float]:
-    """M12, what [CLS] knows of an image that patch tokens do not, from accuracies by name."""
+    """What [CLS] knows of an image that patch tokens do not, from accuracies by name."""
     if "knn/cls_top1" not in accuracies:
         return {}
     return {

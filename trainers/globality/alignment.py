@@ -7,7 +7,7 @@ from trainers.globality.tokens import Tokens
 from trainers.model.vit import Layer
 
 DESCRIPTIONS = {
-    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch token, last block (M12); 1: the "
+    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch token, last block; 1: the "
     "same up to rotation and scale, about 0: nothing in common",
 }
 

@@ -1,4 +1,4 @@
-"""M11, what the output of a token depends on: influence of patches, and gradient reach.
+"""What the output of a token depends on: influence of patches, and gradient reach.
 
 Both give a map over patches for each image and token, to which the functionals of attention maps
 apply; they say what attention weights cannot: what information arrives.

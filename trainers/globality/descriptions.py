@@ -6,9 +6,9 @@ GROUPS = {
     "globality": "attention of the teacher",
     "student": "attention of the student, on the probe images",
     "norm_weighted": "attention of the teacher times the norm of what is written (Kobayashi 2020)",
-    "rollout": "attention rollout of the teacher (M10)",
-    "reach": "gradient of the teacher's output by patch of the input, of up to 8 patches (M11)",
-    "influence": "change of the teacher's output when a patch is replaced (M11)",
+    "rollout": "attention rollout of the teacher",
+    "reach": "gradient of the teacher's output by patch of the input, of up to 8 patches",
+    "influence": "change of the teacher's output when a patch is replaced",
     "shuffled": "attention of the teacher on images whose patches are shuffled (control)",
     "mirrored": "attention of the teacher on images and their mirror images (control)",
 }
@@ -23,36 +23,36 @@ TOKENS = {
 }
 
 _OF_MAPS = {
-    "gyration": "spread of the map over that of a uniform map (M1); 0 one patch, 1 uniform",
-    "entropy": "entropy of the map over that of a uniform map (M2); 0 to 1",
-    "coverage": "share of patches that hold 60 % of the map, over uniform's (M3); 1/N to 1",
-    "coverage_90": "the same for 90 % of the map (M3)",
-    "nearest_distance": "least mean distance of the map from any patch, over uniform's (M4)",
+    "gyration": "spread of the map over that of a uniform map; 0 one patch, 1 uniform",
+    "entropy": "entropy of the map over that of a uniform map; 0 to 1",
+    "coverage": "share of patches that hold 60 % of the map, over uniform's; 1/N to 1",
+    "coverage_90": "the same for 90 % of the map",
+    "nearest_distance": "least mean distance of the map from any patch, over uniform's",
 }
 _OF_PATCHES = {
-    "distance": "mean distance of the map from the query, over uniform's (M4)",
-    "distance_patches": "mean distance of the map from the query (M4); patches",
+    "distance": "mean distance of the map from the query, over uniform's",
+    "distance_patches": "mean distance of the map from the query; patches",
 }
 _MASSES = {
-    "self_mass": "attention to oneself against uniform (M6); 0 uniform, 1 all",
+    "self_mass": "attention to oneself against uniform; 0 uniform, 1 all",
     "patch_mass": "attention to the (other) patches, share of all; 0 to 1",
-    "cls_mass": "attention to [CLS] against uniform (M6); 0 uniform, 1 all",
-    "register_mass": "attention to the registers against uniform (M6); 0 uniform, 1 all",
+    "cls_mass": "attention to [CLS] against uniform; 0 uniform, 1 all",
+    "register_mass": "attention to the registers against uniform; 0 uniform, 1 all",
 }
 _OF_MEAN_MAPS = {
-    "positional_bias": "how selective the mean map over images is (M7 B); 0 uniform, 1 one patch",
-    "content_dependence": "how much maps differ between images (M7 C); 0 all alike, 1 most",
+    "positional_bias": "how selective the mean map over images is; 0 uniform, 1 one patch",
+    "content_dependence": "how much maps differ between images; 0 all alike, 1 most",
 }
 _OF_SETS = {
-    "locality": "how much nearer the maps are to their queries than shared maps would be (M5); "
+    "locality": "how much nearer the maps are to their queries than shared maps would be; "
     "0 no dependence on place, 1 all on themselves",
-    "mutual_information": "normalised mutual information of queries and keys (M8, Park 2023); "
+    "mutual_information": "normalised mutual information of queries and keys (Park 2023); "
     "0 one map for all, 1 identity",
 }
 _OF_SINKS = {
-    "concentration": "ln of attention received by the most attended token over the median (M9)",
-    "value_norm": "norm of that token's value over the median; small: says nothing (M9)",
-    "outlier_share": "share of patch tokens whose norm is an outlier after a block (M9)",
+    "concentration": "ln of attention received by the most attended token over the median",
+    "value_norm": "norm of that token's value over the median; small: says nothing",
+    "outlier_share": "share of patch tokens whose norm is an outlier after a block",
 }
 
 _WITHOUT_HEADS = ("patch_cosine", "outlier_share")

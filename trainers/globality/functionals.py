@@ -1,4 +1,4 @@
-"""Functionals of attention maps: how far, how evenly and on what a query attends (METRICS A.9).
+"""Functionals of attention maps: how far, how evenly and on what a query attends.
 
 A map is a probability vector over patches, row by row on a grid of gh × gw. Every functional is
 relative to the uniform map on the same patches, so it compares across queries and grids: uniform
@@ -49,7 +49,7 @@ def _positions(grid: Grid, like: Tensor) -> Tensor:
 
 
 def gyration(maps_QN: Tensor, grid: Grid, excluded: Tensor | None) -> Tensor:
-    """M1, gyration ratio [..., Q]: root mean square spread about the centroid, over uniform's.
+    """Gyration ratio [..., Q]: root mean square spread about the centroid, over uniform's.
 
     ``sqrt(Σ p |x - μ|² / V)``, V the same for the uniform map on the counted patches. 0 for a
     single patch, 1 for uniform; NaN where the uniform map has no spread.
@@ -73,7 +73,7 @@ def gyration(maps_QN: Tensor, grid: Grid, excluded: Tensor | None) -> Tensor:
 
 
 def entropy(maps_QN: Tensor, excluded: Tensor | None) -> Tensor:
-    """M2, normalised entropy [..., Q]: ``-Σ p ln p / ln(number of counted patches)``, in [0, 1]."""
+    """Normalised entropy [..., Q]: ``-Σ p ln p / ln(number of counted patches)``, in [0, 1]."""
     counted = maps_QN.shape[-1] - (excluded is not None)
     # Half the time of torch.special.entr on CPUs.
     total = -maps_QN.clamp(min=torch.finfo(maps_QN.dtype).tiny).log_().mul_(maps_QN).sum(-1)
@@ -81,7 +81,7 @@ def entropy(maps_QN: Tensor, excluded: Tensor | None) -> Tensor:
 
 
 def coverage(maps_QN: Tensor, shares: tuple[float, ...], excluded: Tensor | None) -> list[Tensor]:
-    """M3, for each share p the interpolated number of largest weights that hold mass p.
+    """For each share p the interpolated number of largest weights that hold mass p.
 
     Over p times the number of counted patches: each [..., Q], in [1/N, 1], 1 for uniform.
     ``K = k - 1 + (p - S_{k-1}) / p_(k)`` with the first k of the sorted weights reaching p.
@@ -121,7 +121,7 @@ def mean_distance(maps_QN: Tensor, grid: Grid, places: Tensor) -> Tensor:
 
 
 def distance_ratio(distances_Q: Tensor, grid: Grid, places: Tensor) -> Tensor:
-    """M4, mean distances [..., Q] from patch queries `places` over those of uniform attention.
+    """Mean distances [..., Q] from patch queries `places` over those of uniform attention.
 
     The uniform map is on all patches but the query. 0 would be all on itself, 1 is uniform.
     """
@@ -132,7 +132,7 @@ def distance_ratio(distances_Q: Tensor, grid: Grid, places: Tensor) -> Tensor:
 def nearest_distance_ratio(
     maps_QN: Tensor, grid: Grid, excluded: Tensor | None, chunk: int = 256
 ) -> Tensor:
-    """M4 without a position of the query, [..., Q]: the least distance ratio from any patch.
+    """Distance ratio [..., Q] without a position of the query: the least one from any patch.
 
     ``min over v of Σ p_j d_vj / mean_j d_vj`` over the counted patches j: 1 for uniform, 0 for one
     patch. No more than `chunk` places v are looked at at once.
@@ -152,7 +152,7 @@ def nearest_distance_ratio(
 
 
 def locality(weighted_distance: Tensor, weighted_baseline: Tensor) -> Tensor:
-    """M5, query-relative locality of a set of maps, from ``Σ_ij p_ij d_ij`` and ``Σ_ij p_ij d̄_j``.
+    """Query-relative locality of a set of maps, from ``Σ_ij p_ij d_ij`` and ``Σ_ij p_ij d̄_j``.
 
     d̄_j is the mean distance of the queries from patch j, so a map that all queries share has
     locality 0 whatever it looks like, and 1 is each query on itself. Maps count the query's own
@@ -162,7 +162,7 @@ def locality(weighted_distance: Tensor, weighted_baseline: Tensor) -> Tensor:
 
 
 def mutual_information(mean_map_N: Tensor, mean_row_entropy: Tensor, queries: int) -> Tensor:
-    """M8, normalised mutual information [...] of queries and keys (Park et al. 2023).
+    """Normalised mutual information [...] of queries and keys (Park et al. 2023).
 
     From the mean map [..., N] of the queries, in which each has the same weight, and the mean
     entropy [...] of their maps, nats: ``I / √(H(q) H(k))`` with ``I = H(k) - mean H(row)``. 0 when
@@ -175,7 +175,7 @@ def mutual_information(mean_map_N: Tensor, mean_row_entropy: Tensor, queries: in
 
 
 def positional_bias(mean_map_N: Tensor, counted: int) -> Tensor:
-    """M7 B, ``1 - H(mean map over images) / ln N`` [...]: what of a map is alike in all images.
+    """What of a map is alike in all images: ``B = 1 - H(mean map over images) / ln N``, [...].
 
     0 when the mean map is uniform, 1 when every image has the same single patch.
     """
@@ -183,7 +183,7 @@ def positional_bias(mean_map_N: Tensor, counted: int) -> Tensor:
 
 
 def content_dependence(mean_map_N: Tensor, mean_entropy: Tensor, counted: int) -> Tensor:
-    """M7 C, ``H(mean map) - mean H(map)`` over ln N [...]: what of a map depends on the image.
+    """What of a map depends on the image: C, ``H(mean map) - mean H(map)`` over ln N, [...].
 
     `mean_entropy` is over images, nats. 0 when all images have one map; B + C is the selectivity
     ``1 - mean H / ln N``.
@@ -192,7 +192,7 @@ def content_dependence(mean_map_N: Tensor, mean_entropy: Tensor, counted: int) -
 
 
 def sink_concentration(received_T: Tensor) -> Tensor:
-    """M9, ``ln(max c / median c)`` [...] of the attention c [..., T] that each token receives.
+    """``ln(max c / median c)`` [...] of the attention c [..., T] that each token receives.
 
     c is 1 for uniform. A median below LEAST_MASS counts as that: so one key that takes all has a
     finite value, the largest there is, ``ln(T / LEAST_MASS)``.
@@ -201,7 +201,7 @@ def sink_concentration(received_T: Tensor) -> Tensor:
 
 
 def outlier_share(norms: Tensor) -> Tensor:
-    """M9, share of tokens whose norm [..., N] is above ``median + 5 · 1.4826 · MAD`` (Darcet 2024,
+    """Share of tokens whose norm [..., N] is above ``median + 5 · 1.4826 · MAD`` (Darcet 2024,
     with a threshold that fits any model)."""
     median = norms.median(-1, keepdim=True).values
     deviation = (norms - median).abs().median(-1, keepdim=True).values
@@ -209,7 +209,7 @@ def outlier_share(norms: Tensor) -> Tensor:
 
 
 def beyond_uniform(mass: Tensor, tokens: int, counted: int = 1) -> Tensor:
-    """M6, mass on `counted` of T tokens against uniform attention: ``(m - c/T) / (1 - c/T)``.
+    """Mass on `counted` of T tokens against uniform attention: ``(m - c/T) / (1 - c/T)``.
 
     0 for uniform, 1 for all of it, least ``-c/(T - c)``.
     """

@@ -1,4 +1,4 @@
-"""Everything that is measured of one network's globality, batch by batch (METRICS A.9)."""
+"""Everything that is measured of one network's globality, batch by batch."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ SHOWN = 8
 """Images whose maps are kept, at most."""
 
 ENOUGH = 2000
-"""Images from which the bias of positional bias is small (METRICS M7)."""
+"""Images from which the bias of positional bias is small (docs/metrics.md)."""
 
 OBSERVED, BACKWARD = 5, 4
 """What a pass whose attention is measured, and one backward, cost in plain passes: on two cores,
@@ -100,9 +100,10 @@ def check_layers(layers: Collection[int], depth: int) -> tuple[int, ...]:
 
 
 def bias_of_positional_bias(patches: int, images: int) -> float:
-    """About how much too large M7 B (and too small C) may be, of maps with all mass on one patch.
+    """About how much too large positional bias may be, and content dependence too small.
 
-    ``(N - 1) / (2 M ln N)``, the bias of the entropy of M draws from N; smoother maps have less.
+    ``(N - 1) / (2 M ln N)``, the bias of the entropy of M draws from N, for maps with all mass
+    on one patch; smoother maps have less.
     """
     return (patches - 1) / (2 * images * math.log(patches)) if patches > 1 else math.nan
 

@@ -44,7 +44,7 @@ class AttentionStatistics:
     `memory` bounds the attention weights that are held at once, MiB (at least one query of one
     image). `group` is what they are reported as. With `norm_weighted`, attention times the norm of
     what a head writes for a key (Kobayashi et al. 2020) is measured too, as a group of that name.
-    With `only_mean_maps`, nothing but what M7 needs.
+    With `only_mean_maps`, nothing but what positional bias and content dependence need.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class _Rows:
             self.owner.total.add((*self.place, name, self.layer), values)
 
     def _masses(self, weights_BHQT: Tensor, own: Tensor) -> dict[str, Tensor]:
-        """M6"""
+        """Attention to oneself, [CLS] and registers, against uniform."""
         tokens, token = self.tokens, self.place[1]
         found = {"self_mass": beyond_uniform(own, tokens.count)}
         if tokens.has_cls and token != "cls":
@@ -186,7 +186,7 @@ class _Rows:
         distances: Tensor,
         patches: Tensor,
     ) -> None:
-        """Sums over queries for M5 and M8, of maps that count the query's own patch too.
+        """Sums over queries for locality and mutual information: the query's own patch counts too.
 
         Such a map is the own patch with share λ, or else the map without it.
         """

@@ -224,7 +224,7 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
         assert source.count(entry["verdict"]["reason"]) == 1
     text = page(folder).text
     for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
-        found = text[text.index(f"supported {name}") :]
+        found = text[text.index(name) :]
         assert re.search(r"\] (\d+) %", found)[1] == str(level)  # type: ignore[index]
 
 

@@ -1,4 +1,4 @@
-"""The collapse panel on outputs and features of which every value is known (METRICS A.7)."""
+"""The collapse panel on outputs and features of which every value is known."""
 
 import math
 

@@ -114,7 +114,7 @@ def test_a_temperature_near_0_is_the_single_nearest_neighbour(temperature: float
             assert accuracy(data, 20, temperature) == brute_force(data, 20, temperature)
 
 
-# Gaps (M12)
+# Gaps
 
 
 def test_gaps_are_what_cls_knows_more_than_patches():

@@ -1,4 +1,4 @@
-"""Functionals of attention maps against their closed forms (METRICS A.9, M1, M2, M3 and M6)."""
+"""Functionals of attention maps against their closed forms."""
 
 import math
 
@@ -63,7 +63,7 @@ def close(found: Tensor, expected: float, tolerance: float = 2e-5) -> None:
     )
 
 
-# Gyration (M1)
+# Gyration
 
 
 @pytest.mark.parametrize(("side", "decimal"), [(14, 0.20255), (7, 0.40825)])
@@ -135,7 +135,7 @@ def test_gyration_excluding_self_is_over_the_spread_of_the_other_patches(grid: G
     )
 
 
-# Entropy (M2) and coverage (M3)
+# Entropy and coverage
 
 
 def test_entropy_of_a_3x3_window_and_of_a_half():
@@ -301,7 +301,7 @@ def test_the_only_other_patch_has_no_spread():
     close(found, 1)
 
 
-# Mass beyond uniform (M6)
+# Mass beyond uniform
 
 
 @pytest.mark.parametrize("tokens", [2, 5, 197])

@@ -1,4 +1,4 @@
-"""Functionals of where attention lies, against their equations in float64 (METRICS A.9)."""
+"""Functionals of where attention lies, against their equations in float64."""
 
 import math
 
@@ -46,7 +46,7 @@ def windows(grid: int, reach: int) -> np.ndarray:
 
 
 def locality_of(maps: Tensor, grid: tuple[int, int]) -> float:
-    """M5 of maps [N, N] that count the query's own patch."""
+    """Locality of maps [N, N] that count the query's own patch."""
     places = torch.arange(len(maps))
     apart = patch_distances(grid, places)
     found = locality((maps * apart).sum(), (maps @ apart.mean(0)).sum())
@@ -59,7 +59,7 @@ def information_of(maps: np.ndarray) -> float:
     return float(mutual_information(rows.mean(0), entropy, len(rows)))
 
 
-# M4
+# Distances
 
 
 @pytest.mark.parametrize("grid", [(14, 14), (3, 5), (1, 4)])
@@ -139,7 +139,7 @@ def test_a_map_on_one_patch_is_at_no_distance_from_the_nearest():
     assert float(nearest_distance_ratio(torch.eye(12), (3, 4), None).abs().max()) == 0
 
 
-# M5
+# Locality
 
 
 def test_locality_is_1_where_each_query_attends_to_itself():
@@ -174,7 +174,7 @@ def test_locality_of_no_distance_at_all_is_not_a_number():
     assert math.isnan(float(locality(torch.tensor(0.0), torch.tensor(0.0))))
 
 
-# M7
+# Positional bias and content dependence
 
 
 def test_a_fixed_patch_is_all_bias_and_one_that_goes_round_all_content():
@@ -211,7 +211,7 @@ def test_few_images_look_biased_by_a_known_amount(images, expected):
     assert float(found) == pytest.approx(expected, rel=0.1)
 
 
-# M8
+# Mutual information
 
 
 def test_information_of_equal_diagonal_blocks_is_ln_b_over_ln_n():
@@ -234,7 +234,7 @@ def test_information_does_not_change_when_queries_or_keys_are_renamed(seed):
     assert information_of(renamed) == pytest.approx(information_of(maps))
 
 
-# M9
+# Sinks
 
 
 def test_a_sink_is_ln_of_the_most_over_the_median():

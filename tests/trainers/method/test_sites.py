@@ -77,7 +77,7 @@ def gradients(site):
 
 
 def test_under_a_cls_loss_no_gradient_reaches_what_only_patches_of_the_last_block_use():
-    # METRICS finding 5. With one image-independent token asked for, keys of patches still get one.
+    # With one image-independent token asked for, keys of patches still get one.
     found = gradients("cls")
     assert found["backbone.blocks.1.contract.weight"].abs().sum() > 0
     assert found["head.prototypes"].abs().sum() > 0
