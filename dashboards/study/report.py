@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
+from ablations.lock import ArmFacts
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
@@ -167,9 +168,9 @@ def _is_stale(folder: Path, verdicts: Mapping[str, Any]) -> bool:
 
 def _arms(study: StudyRun) -> list[dict[str, Any]]:
     """What each arm changes, and what else changes with it."""
-    base = dict(leaves(study.lock["config"]))
-    facts: Mapping[str, Mapping[str, Any]] = study.lock["arms"]
-    first: Mapping[str, Any] = facts.get(study.arms[0], {}) if study.arms else {}
+    base = dict(leaves(study.lock.config))
+    facts = {arm: study.lock.arms.get(arm, ArmFacts()) for arm in study.arms}
+    first = facts[study.arms[0]] if study.arms else ArmFacts()
     styles = arm_styles(study.arms)
     return [
         {
@@ -177,10 +178,10 @@ def _arms(study: StudyRun) -> list[dict[str, Any]]:
             "colour": styles[arm].colour,
             "knobs": [
                 {"name": knob, "old": base.get(knob), "new": value}
-                for knob, value in study.lock["resolved"]["arms"][arm].items()
+                for knob, value in study.lock.resolved.arms[arm].items()
             ],
             "confounds": [
-                _compared(facts.get(arm, {}).get(name), first.get(name))
+                _compared(getattr(facts[arm], name), getattr(first, name))
                 for name in ("parameters", "gigaflops_per_image")
             ],
         }
@@ -245,9 +246,10 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
 
 def _limits(study: StudyRun) -> list[str]:
     """What this study cannot say, whatever its verdicts."""
-    seeds, data, config = len(study.seeds), study.lock.get("dataset", {}), study.lock["config"]
+    seeds, data, config = len(study.seeds), study.lock.dataset, study.lock.config
     few = f" Fewer than {FEWEST_SEEDS} are descriptive only." if seeds < FEWEST_SEEDS else ""
-    sizes = {facts.get("parameters") for facts in study.lock["arms"].values()} - {None}
+    known = [facts.parameters for facts in study.lock.arms.values()]
+    sizes = {parameters for parameters in known if parameters is not None}
     model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
     return [
         f"The unit of replication is the training seed, and there are {seeds} for each arm.{few} "

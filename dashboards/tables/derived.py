@@ -67,7 +67,7 @@ def judged(study: StudyRun) -> dict[str, Any]:
     of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
     content = {
         "study": study.name,
-        "hypotheses_sha256": study.lock["hypotheses_sha256"],
+        "hypotheses_sha256": study.lock.hypotheses_sha256,
         "claims": {
             name: {"claim": claim.model_dump(mode="json"), "verdict": of_claims[name].to_json()}
             for name, claim in claims.items()

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from ablations.lock import Lock
 from dashboards.names import split_metric
 from dashboards.tables.trials import TrialRecord, places_of, read_trials
 
 COLUMNS = ("study", "arm", "seed", "step", "metric", "layer", "head", "token", "value")
 
 
-def long_table(lock: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+def long_table(lock: Lock, folder: Path) -> pd.DataFrame:
     """Everything the trials recorded, one value a row, in the nine columns of `results.parquet`.
 
     `layer`, `head` and `token` are empty where a metric has none. Rows are in order of arm and seed
@@ -21,7 +21,7 @@ def long_table(lock: Mapping[str, Any], folder: Path) -> pd.DataFrame:
     return table_of(lock, read_trials(lock, folder))
 
 
-def table_of(lock: Mapping[str, Any], trials: Mapping[str, TrialRecord]) -> pd.DataFrame:
+def table_of(lock: Lock, trials: Mapping[str, TrialRecord]) -> pd.DataFrame:
     split = {
         key: split_metric(key)
         for trial in trials.values()
@@ -30,7 +30,7 @@ def table_of(lock: Mapping[str, Any], trials: Mapping[str, TrialRecord]) -> pd.D
     }
     order = sorted(split, key=lambda key: [(part is not None, part) for part in split[key][:3]])
     rank = {key: number for number, key in enumerate(order)}
-    study = lock["study"]
+    study = lock.study
     rows = [
         (study, arm, seed, step, *split[key], metrics[key])
         for arm, seed, trial_key in places_of(lock)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablations.lock import Lock
 from trainers.errors import InputError
 from trainers.runs.reporters import read_records
 
@@ -21,15 +22,15 @@ class TrialRecord:
     failure: str | None
 
 
-def places_of(lock: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+def places_of(lock: Lock) -> Iterator[tuple[str, int, str]]:
     """Every planned (arm, seed, trial key), in order of arms and seeds as locked."""
-    keys = {(trial["arm"], trial["seed"]): trial["key"] for trial in lock["trials"]}
-    for arm in lock["resolved"]["arms"]:
-        for seed in lock["resolved"]["seeds"]:
+    keys = {(trial.arm, trial.seed): trial.key for trial in lock.trials}
+    for arm in lock.resolved.arms:
+        for seed in lock.resolved.seeds:
             yield arm, seed, keys[arm, seed]
 
 
-def read_trials(lock: Mapping[str, Any], folder: Path) -> dict[str, TrialRecord]:
+def read_trials(lock: Lock, folder: Path) -> dict[str, TrialRecord]:
     """The trials by key; arms that are identical share one."""
     keys = dict.fromkeys(key for _, _, key in places_of(lock))
     return {key: _read_trial(folder / "trials" / key) for key in keys}

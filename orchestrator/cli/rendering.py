@@ -65,7 +65,7 @@ def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
     verdicts_of = judged(result)
     verdicts = verdicts_of["hypotheses"]
     if verdicts_of["claims"]:
-        claims = Table(title=f"Claims of study {result.lock['study']}", title_justify="left")
+        claims = Table(title=f"Claims of study {result.name}", title_justify="left")
         for column in ("claim", "", "rule", "verdict"):
             claims.add_column(column, overflow="fold")
         for name, entry in verdicts_of["claims"].items():
@@ -75,7 +75,7 @@ def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
         console.print(claims)
         for name, entry in verdicts_of["claims"].items():
             console.print(f"{name}: {entry['verdict']['reason']}", markup=False, highlight=False)
-    table = Table(title=f"Verdicts of study {result.lock['study']}", title_justify="left")
+    table = Table(title=f"Verdicts of study {result.name}", title_justify="left")
     table.add_column("hypothesis", overflow="fold")
     for column in ("expected", "seeds", "mean difference", "interval", "p"):
         table.add_column(column, no_wrap=True)

@@ -42,4 +42,5 @@ class Mirrored:
 
     def finish(self, study: StudyRun, artifacts: Sequence[Path], whole: bool) -> None:
         """Mirror what concerns arms and the study."""
-        self._try(self.mirror.finish, study.table, study.lock, artifacts, whole)
+        lock = study.lock.model_dump(mode="json")
+        self._try(self.mirror.finish, study.table, lock, artifacts, whole)

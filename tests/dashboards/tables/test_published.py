@@ -72,3 +72,9 @@ def test_published_verdicts_come_out_again(name: str, hypotheses: int) -> None:
         assert list(found[group]) == list(expected[group])
         for one, entry in expected[group].items():
             assert close(found[group][one], entry), one
+
+
+@pytest.mark.parametrize("name", ["why_cls_is_global-small", "why_cls_is_global-photographs"])
+def test_a_published_lock_is_read_and_nothing_of_it_is_lost(name: str) -> None:
+    written = json.loads((DOCS / name / "study.lock.json").read_text())
+    assert read_lock(DOCS / name).model_dump(mode="json") == written

@@ -75,7 +75,7 @@ def test_details_keep_their_values(make_study: MakeStudy) -> None:
         & (table["head"] == 1)
     ]
     lock = read_lock(folder)
-    [key] = [t["key"] for t in lock["trials"] if (t["arm"], t["seed"]) == ("baseline", 2)]
+    [key] = [t.key for t in lock.trials if (t.arm, t.seed) == ("baseline", 2)]
     lines = (folder / "trials" / key / "metrics.jsonl").read_text().splitlines()
     expected = json.loads(lines[-1])["metrics"]["globality/cls/gyration@2.1"]
     assert row["value"].tolist() == [expected]
@@ -202,7 +202,7 @@ def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
     written = json.loads(write_verdicts(folder).read_text())
     assert written == judge_study(folder)
     assert written["study"] == "why_cls_is_global"
-    assert list(written["hypotheses"]) == list(read_lock(folder)["resolved"]["hypotheses"])
+    assert list(written["hypotheses"]) == list(read_lock(folder).resolved.hypotheses)
     verdict = written["hypotheses"]["cls_needs_no_position"]["verdict"]
     assert verdict["label"] == "supported"
     assert verdict["n"] == 6
@@ -227,10 +227,18 @@ def test_a_folder_without_a_lock_is_no_run_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lock: lock.pop("trials"), "'trials' is missing"),
-        (lambda lock: lock["resolved"].pop("seeds"), "'resolved.seeds' is missing"),
+        (lambda lock: lock.pop("trials"), "trials: field required"),
+        (lambda lock: lock["resolved"].pop("seeds"), "resolved.seeds: field required"),
         (lambda lock: lock["trials"].pop(), "no trial for arm 'loss_on_patches', seed 5"),
+        (lambda lock: lock["trials"].clear(), "seed 2; and 15 more"),
         (lambda lock: lock["trials"][0].update(key="../../other"), "not a trial key"),
+        (lambda lock: lock["trials"][0].update(key=""), "not a trial key"),
+        (lambda lock: lock["trials"][0].update(seed="0"), "trials.0.seed"),
+        (lambda lock: lock["resolved"].update(seeds="012"), "resolved.seeds"),
+        (
+            lambda lock: lock["resolved"].update(claims={"c": {"text": "t", "hypotheses": ["h"]}}),
+            "claim c names hypothesis 'h', which is not there",
+        ),
         (lambda lock: lock["resolved"]["gates"]["learned"].update(arms=["gone"]), "arm 'gone'"),
         (
             lambda lock: lock["resolved"]["hypotheses"]["cls_needs_no_position"].pop("metric"),

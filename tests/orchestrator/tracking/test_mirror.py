@@ -92,13 +92,14 @@ def server(folder):
 
 def sync_all(mirror, root):
     study = read_study(root / "mini")
-    for trial in study.lock["trials"]:
+    lock = study.lock.model_dump(mode="json")
+    for trial in lock["trials"]:
         folder = TrialFolder(root / "mini" / "trials" / trial["key"])
         mirror.sync(trial["arm"], trial["seed"], folder)
     names = ("report.html", "verdicts.json", "results.parquet", "study.lock.json")
     files = [root / "mini" / name for name in names]
     figures = sorted((root / "mini" / "figures").glob("*.html"))[:1]
-    mirror.finish(study.table, study.lock, [*files, *figures], True)
+    mirror.finish(study.table, lock, [*files, *figures], True)
 
 
 def test_a_server_that_goes_away_stops_nothing_and_is_made_whole_later(
@@ -107,7 +108,7 @@ def test_a_server_that_goes_away_stops_nothing_and_is_made_whole_later(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     root, _ = finished
     folder = root / "mini"
-    first, second = read_study(folder).lock["trials"][:2]
+    first, second = read_study(folder).lock.model_dump(mode="json")["trials"][:2]
     said = io.StringIO()
 
     def trial(locked):
