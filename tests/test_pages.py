@@ -9,7 +9,7 @@ import pytest
 from ablations.spec import Direction, Hypothesis
 from ablations.verdicts.rule import Label, Tag
 from trainers.globality.descriptions import GROUPS
-from trainers.method import sites
+from trainers.method.site import all_sites
 from trainers.metrics import METRICS
 
 HOME = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def is_defined(name, page, rows):
     if name in rows:
         return True
     if group == "loss":
-        sites_of = [s for s in sites.MEANING if parts[0].removeprefix(s) in SUFFIXES]
+        sites_of = [s for s in all_sites() if parts[0].removeprefix(s) in SUFFIXES]
         return any(
             f"loss/<site>{parts[0].removeprefix(site)}" in rows and f"`{site}`" in page
             for site in sites_of

@@ -50,13 +50,20 @@ def _study(folder: Path) -> Summary:
     lock = read_lock(folder)
     runs = study_runs(lock, folder)
     return Summary(
-        name=str(lock["study"]),
-        arms=len(lock["resolved"]["arms"]),
-        seeds=len(lock["resolved"]["seeds"]),
+        name=lock.study,
+        arms=len(lock.resolved.arms),
+        seeds=len(lock.resolved.seeds),
         statuses=Counter(run.status for run in runs.values()),
-        started=datetime.fromisoformat(lock["created"]) if "created" in lock else None,
+        started=_moment(lock.created),
         ended=_latest(folder),
     )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # locks of before did not say it
+        return None
 
 
 def _single(folder: Path) -> Summary:

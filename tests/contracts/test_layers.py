@@ -33,7 +33,7 @@ ROOMS = {
     "ablations": (
         {"recipes", "spec.py"},
         {"statistics", "studies"},
-        {"catalogue"},
+        {"catalogue", "lock.py"},
         {"library.py"},
         {"verdicts"},
         {"study"},

@@ -80,7 +80,7 @@ class Measurable:
         return patch_at(self.fixed_patch_place, grid) if self.fixed_patch_place else None
 
     def primary_layers(self) -> tuple[int, ...]:
-        """The primary layer set: the last third without the final block (METRICS, layer sets).
+        """The primary layer set: the last third without the final block.
 
         Of fewer than six blocks all but the final one, at least the first.
         """
