@@ -1,19 +1,52 @@
 """What an ablation is: a claim, arms that change knobs, and what each change is expected to do."""
 
 import functools
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from trainers.config import TrainConfig, flatten, override
+from trainers.config import Switch, TrainConfig, flatten, override
 from trainers.errors import ConfigError
 
 Direction = Literal["rises", "falls", "differs", "holds"]
 
 BASELINE = "baseline"
 """Name of the arm that changes nothing."""
+
+LONGEST_NAME = 100
+"""Bytes of a name that a study file gives: file systems stop at 255, and cells join several."""
+
+NOT_AN_ARMS: Mapping[str, str] = types.MappingProxyType(
+    {
+        "seed": "`seeds` lists them, and every arm has all",
+        "data.source": "a study has one data set, which is `dataset` or --data",
+        "data.test_share": "every arm holds the same images out; it can be put under `set`",
+    }
+)
+"""Knobs that no arm may change, since arms are paired by seed and image; and what to do instead."""
+
+
+def name_problem(name: str, longest: int = LONGEST_NAME) -> str:
+    """What is wrong with a name for an arm, a hypothesis and the like; empty if it is good."""
+    wrong = "/" in name or "\\" in name or not name.isprintable() or name[:1] in ("", ".", " ")
+    if wrong or name[-1] == " " or len(name.encode(errors="replace")) > longest:
+        return (
+            f"a name must be 1 to {longest} printable characters without / and \\, which begin "
+            "with none of . and space, and do not end with a space"
+        )
+    return ""
+
+
+def not_an_arms(change: Mapping[str, Any]) -> list[str]:
+    """A line for each knob of `change` that no arm may change."""
+    return [
+        f"{knob} is not an arm's to change: {NOT_AN_ARMS[knob]}"
+        for knob in change
+        if knob in NOT_AN_ARMS
+    ]
 
 
 @dataclass(frozen=True)
@@ -37,8 +70,8 @@ class Arm:
 
     `confounds` are short plain statements of what differs beside what the change is about; numbers
     of parameters, tokens, crops and FLOPs need none, `dinolab plan` counts them. Raises ConfigError
-    for an unknown knob, with the nearest name. Whether a value differs from the base is known only
-    with the base: see ablations/study.
+    for an unknown knob, with the nearest name, and for one that no arm may change. Whether a value
+    differs from the base is known only with the base: see ablations/study.
     """
 
     change: Mapping[str, Any]
@@ -49,6 +82,8 @@ class Arm:
         known = flatten(TrainConfig())
         # Names only: whether the values fit is known with the base that they change.
         override(TrainConfig(), {knob: known.get(knob) for knob in self.change})
+        if refused := not_an_arms(self.change):
+            raise ConfigError("\n".join(refused))
 
     @property
     def expectations(self) -> tuple[Expectation, ...]:
@@ -71,6 +106,11 @@ class Ablation:
     base: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in self.arms:
+            if problem := name_problem(name):
+                raise ConfigError(f"arm {name!r}: {problem}")
+        if "seed" in self.base or "data.source" in self.base:
+            raise ConfigError("base: seed and data.source are a study's own; leave them out")
         try:
             base = override(TrainConfig(), self.base)
         except ConfigError as error:
@@ -97,18 +137,36 @@ class Declared(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+def _form_of_contrast(contrast: Any) -> str | None:
+    if isinstance(contrast, dict):
+        weights = contrast.values()
+        return "<weights>" if all(type(one) in (int, float) for one in weights) else None
+    is_list = isinstance(contrast, (list, tuple))
+    return "<arms>" if is_list and all(isinstance(one, str) for one in contrast) else None
+
+
+Contrast = Annotated[
+    Annotated[tuple[str, ...], Tag("<arms>")] | Annotated[dict[str, float], Tag("<weights>")],
+    Discriminator(
+        _form_of_contrast,
+        custom_error_type="contrast",
+        custom_error_message="must be [arm, arm it is compared with], [arm] or {arm: weight}",
+    ),
+]
+
+
 class Hypothesis(Declared):
     """One comparison of two arms, stated before anything runs."""
 
     claim: str = Field("", description="the claim in words")
     metric: str = Field(description="name of a reported metric, see `dinolab list metrics`")
-    minus_start: bool = Field(
+    minus_start: Switch = Field(
         False, description="use the last value minus the same run's value at step 0"
     )
     metric_against: str = Field(
         "", description="metric of the arm it is compared with, where that is another one"
     )
-    contrast: tuple[str, ...] | dict[str, float] = Field(
+    contrast: Contrast = Field(
         description="[arm, arm it is compared with]; [arm]: its own value; or {arm: weight}, the "
         "weighted sum"
     )
@@ -127,7 +185,9 @@ class Hypothesis(Declared):
     rationale: str = Field("", description="why an effect smaller than that does not matter")
     test: Literal["signflip", "t"] = Field("signflip", description="test behind the p-value")
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="error rate")
-    family: str = Field("primary", description="p-values are Holm-adjusted within a family")
+    family: str = Field(
+        "primary", max_length=LONGEST_NAME, description="p-values are Holm-adjusted within a family"
+    )
 
     @model_validator(mode="after")
     def _is_a_contrast(self) -> Self:
@@ -144,6 +204,11 @@ class Hypothesis(Declared):
             raise ValueError(f"contrast compares {named[0]!r} with itself")
         if self.over == "cells" and len(named) < 2:
             raise ValueError("over: cells needs a contrast of two levels of a factor")
+        if self.metric_against and min(self.weights.values()) > 0:
+            raise ValueError(
+                "metric_against is the metric of an arm that is compared with, and contrast has "
+                "none; add that arm, or leave metric_against out"
+            )
         return self
 
     @property
@@ -202,5 +267,5 @@ class Gate(Declared):
 
     arms: tuple[str, ...] = Field(min_length=1, description="arms that must pass")
     metric: str = Field(description="name of a reported metric")
-    minus_start: bool = Field(False, description="use the last value minus that at step 0")
+    minus_start: Switch = Field(False, description="use the last value minus that at step 0")
     at_least: float = Field(description="smallest mean over seeds that passes")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from trainers.config import override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
+from trainers.config.size import share_problem
 from trainers.data.image_set import open_images
-from trainers.errors import DinolabError, InputError
+from trainers.errors import ConfigError, DinolabError, InputError
 from trainers.runs.reporters import Console, Fanout
 from trainers.runs.trial import TrialFolder, run_trial, trial_key
 from trainers.system.world import World, make_reproducible
@@ -38,6 +39,8 @@ def run(arguments: list[str] | None = None) -> int:
     config = override(recipe(given.recipe), knobs_given(given.knobs))
     make_reproducible(given.threads)
     with World.launched() as world:
+        if problem := share_problem(config, world.size):
+            raise ConfigError(problem)
         if not world.is_first:
             world.wait()  # for the first one to index the images
         images = open_images(config.data, given.root / "data")

@@ -1,12 +1,13 @@
 """The arms that a study file names: from the catalogue, packages and files, or inline."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ablations.library import library
-from ablations.spec import BASELINE, Ablation, Arm, Hypothesis
+from ablations.library import Known, library
+from ablations.spec import BASELINE, Ablation, Arm, Hypothesis, not_an_arms
 from ablations.study.schema import Change
 from trainers.config import TrainConfig, diff, flatten, nearest, override
+from trainers.config.explain import brief
 from trainers.errors import ConfigError
 
 
@@ -15,24 +16,30 @@ def ablation(name: str, paths: Sequence[Path] = ()) -> Ablation:
 
     Raises ConfigError with the nearest name, or with what is wrong in the file.
     """
-    known = library(paths)
+    return named(name, library(paths))
+
+
+def named(name: str, known: Mapping[str, Known]) -> Ablation:
+    """The ablation of that name, of those in `known`. Raises ConfigError as `ablation` does."""
+    if name == BASELINE:
+        raise ConfigError(f"arm {name}: is there anyway; leave it out, or give it first")
     if name not in known:
         raise ConfigError(
-            f"arm {name}: not in the catalogue{nearest(name, list(known))} (allowed: "
-            f"{', '.join(known)}; or inline: `{name}: {{knob: value}}`; or from files of your own: "
+            f"arm {brief(name)}: not in the catalogue{nearest(name, list(known))} (allowed: "
+            f"{', '.join(known)}; or inline: `NAME: {{knob: value}}`; or from files of your own: "
             "--ablations PATH)"
         )
     return known[name].load()
 
 
 def declared_arms(
-    listed: object, paths: Sequence[Path], problems: list[str]
+    listed: object, known: Mapping[str, Known], problems: list[str]
 ) -> Iterator[tuple[str, Change, Ablation | None]]:
     """Each arm with its change, and the ablation that it comes from if it is not inline."""
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, str):
             try:
-                found = ablation(entry, paths)
+                found = named(entry, known)
             except ConfigError as error:
                 problems += str(error).splitlines()
                 continue
@@ -58,24 +65,42 @@ def expectations_of(name: str, arm: Arm, claim: str) -> dict[str, Hypothesis]:
     }
 
 
-def check_base(base: TrainConfig, found: Ablation) -> list[str]:
+def check_base(base: TrainConfig, found: Ablation) -> None:
+    """Raises ConfigError, a line for each knob that the base of an ablation needs otherwise."""
     given = flatten(base)
-    return [
+    lines = [
         f"needs {knob} {value!r} in the base, which has {given[knob]!r}; set it under `set`, or "
         "leave the arm out"
         for knob, value in found.missing(base).items()
     ]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
-def check_change(base: TrainConfig, change: Change) -> list[str]:
+def changed(base: TrainConfig, change: Change) -> tuple[TrainConfig, Change]:
+    """The configuration of an arm, and its change with values as the configuration has them.
+
+    Raises ConfigError, a line for each problem: a knob that is not an arm's to change, a value that
+    `override` refuses, or one that the base has already.
+    """
     if not change:
-        return ["changes nothing: an arm must differ from the baseline"]
-    try:
-        changed = diff(base, override(base, change))
-    except ConfigError as error:
-        return str(error).splitlines()
-    return [
-        f"{knob} is {change[knob]!r} in the base already: an arm must differ from the baseline"
+        raise ConfigError("changes nothing: an arm must differ from the baseline")
+    if refused := not_an_arms(change):
+        raise ConfigError("\n".join(refused))
+    config = override(base, change)
+    different = diff(base, config)
+    same = [
+        f"{knob} is {flatten(base)[knob]!r} in the base already: an arm must differ from the "
+        "baseline"
         for knob in change
-        if knob not in changed
+        if knob not in different
     ]
+    if same:
+        raise ConfigError("\n".join(same))
+    return config, {knob: different[knob] for knob in change}
+
+
+def measured_otherwise(change: Change) -> tuple[str, ...]:
+    """As a confound: the knobs of a change that decide how an arm is measured."""
+    knobs = [knob for knob in change if knob.startswith("evaluation.") or knob == "data.image_size"]
+    return (f"how it is measured: {', '.join(knobs)}",) if knobs else ()

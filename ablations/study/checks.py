@@ -1,16 +1,32 @@
 """What hypotheses, gates and claims of a study file name must be there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ablations.spec import Gate, Hypothesis, name_problem
 from ablations.study.factorial import factor_of
 from ablations.study.schema import Change
 from ablations.study.study import Study
-from trainers.config import nearest
-from trainers.metrics import EVALUATED, METRICS
+from trainers.config import TrainConfig, nearest, shown
+from trainers.config.size import share_problem
+from trainers.metrics import EVALUATED, METRICS, why_missing
 
 LABELLED = ("knn/", "gap/", "linear_probe/")
 """How the names of metrics begin that exist only on a data set with labels."""
+
+
+NAMED = {"hypotheses": "hypothesis", "gates": "gate", "claims": "claim", "scales": "scale"}
+"""Keys of a study file whose values have names, and what one of them is called."""
+
+
+def check_names(raw: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{singular} {shown(name)}: {problem}"
+        for kind, singular in NAMED.items()
+        if isinstance(raw.get(kind), dict)
+        for name in raw[kind]
+        if (problem := name_problem(name))
+    ]
 
 
 def check_claims(raw: Mapping[str, Any]) -> list[str]:
@@ -78,11 +94,47 @@ def _check_metrics(body: Mapping[str, Any]) -> list[str]:
             continue
         if metric not in METRICS:
             lines.append(
-                f"no metric {metric!r}{nearest(metric, list(METRICS))} (see `dinolab list metrics`)"
+                f"no metric {shown(metric)}{nearest(metric, list(METRICS))} "
+                "(see `dinolab list metrics`)"
             )
         elif body.get("minus_start") and metric not in EVALUATED:
             lines.append(f"{metric} is not measured at step 0; leave minus_start out")
     return lines
+
+
+def check_reported(
+    hypotheses: Mapping[str, Hypothesis],
+    gates: Mapping[str, Gate],
+    configs: Mapping[str, TrainConfig],
+) -> list[str]:
+    """Problems of hypotheses and gates with metrics that an arm of theirs does not report."""
+
+    def used() -> Iterator[tuple[str, str, str]]:
+        for name, one in hypotheses.items():
+            for arm in one.weights:
+                yield f"hypothesis {name}", one.metric_of(arm), arm
+        for name, gate in gates.items():
+            for arm in gate.arms:
+                yield f"gate {name}", gate.metric, arm
+
+    without: dict[str, list[str]] = {}
+    for what, metric, arm in used():
+        if metric in METRICS and arm in configs and (why := why_missing(metric, configs[arm])):
+            without.setdefault(f"{what}: {metric} needs {why}, which is not so in", []).append(arm)
+    return [
+        f"{line} {', '.join(arms[:5])}{f' and {len(arms) - 5} more' if len(arms) > 5 else ''}"
+        for line, arms in without.items()
+    ]
+
+
+def check_shares(configs: Mapping[str, TrainConfig], workers: int) -> list[str]:
+    """Problems of arms whose images of a step do not divide among workers."""
+    problems: dict[str, str] = {}
+    for arm, config in configs.items():
+        if line := share_problem(config, workers):
+            # What the base has, every arm has.
+            problems.setdefault(line, arm)
+    return [f"arm {arm}: {line}" for line, arm in problems.items()]
 
 
 def needs_labels(study: Study) -> list[str]:

@@ -1,18 +1,20 @@
 """Factors and levels become cells: one arm for each combination."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from ablations.spec import BASELINE, Ablation, Hypothesis
+from ablations.library import Known
+from ablations.spec import BASELINE, Ablation, Hypothesis, name_problem
 from ablations.study.arms import declared_arms
-from ablations.study.schema import Change
+from ablations.study.schema import MOST_ARMS, Change
+from trainers.config import shown
 
 Levels = dict[str, tuple[Change, Ablation | None]]
 """Of one factor: each level's name, change, and the ablation that it comes from if not inline."""
 
 
-def factors_of(factorial: object, paths: Sequence[Path], problems: list[str]) -> list[Levels]:
+def factors_of(factorial: object, known: Mapping[str, Known], problems: list[str]) -> list[Levels]:
     """The levels of each factor, the baseline first, as far as they can be read. Adds problems.
 
     No two levels of a factorial have the same name, and so no two cells.
@@ -25,7 +27,7 @@ def factors_of(factorial: object, paths: Sequence[Path], problems: list[str]) ->
         if not begins:
             problems.append(
                 f"factorial: factor {number} must be a list of levels that begins with "
-                f"{BASELINE}, got {factor!r}"
+                f"{BASELINE}, got {shown(factor)}"
             )
         levels: Levels = {BASELINE: ({}, None)}
         for entry in entries[begins:]:
@@ -35,12 +37,14 @@ def factors_of(factorial: object, paths: Sequence[Path], problems: list[str]) ->
                     f"got {' and '.join(entry) or 'an empty mapping'}; make each level an item of "
                     "the list"
                 )
-            for name, change, found in declared_arms([entry], paths, problems):
+            for name, change, found in declared_arms([entry], known, problems):
                 if not name or "+" in name:
                     problems.append(
                         f"factorial: level {name!r} of factor {number} must have a name without +, "
                         "which joins the names of levels; give it another"
                     )
+                elif problem := name_problem(name):
+                    problems.append(f"factorial: level {name!r} of factor {number}: {problem}")
                 elif name in seen:
                     problems.append(
                         f"factorial: level {name} of factor {number} is given twice, or the name "
@@ -50,6 +54,9 @@ def factors_of(factorial: object, paths: Sequence[Path], problems: list[str]) ->
                     levels[name] = change, found
                 seen.add(name)
         factors.append(levels)
+    if (cells := math.prod(map(len, factors))) > MOST_ARMS:
+        problems.append(f"factorial: has {cells:,} cells, {MOST_ARMS:,} is the most")
+        return []
     return factors
 
 

@@ -2,18 +2,59 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
-from ablations.spec import Claim, Declared, Gate, Hypothesis
+from ablations.spec import LONGEST_NAME, Claim, Declared, Gate, Hypothesis
 
 Change = dict[str, Any]
+
+MOST_ARMS = 1000
+
+MOST_RUNS = 10_000
+"""Arms times seeds."""
+
+
+def _form_of_arm(arm: Any) -> str | None:
+    if isinstance(arm, str):
+        return "<name>"
+    is_inline = isinstance(arm, dict) and all(isinstance(one, dict) for one in arm.values())
+    return "<inline>" if is_inline else None
+
+
+DeclaredArm = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[dict[str, Change], Tag("<inline>")],
+    Discriminator(
+        _form_of_arm,
+        custom_error_type="arm",
+        custom_error_message="must be a catalogue name or `name: {knob: value}`",
+    ),
+]
+
+
+def _form_of_seeds(seeds: Any) -> str | None:
+    return {int: "<number>", list: "<list>"}.get(type(seeds))
+
+
+Seeds = Annotated[
+    Annotated[int, Tag("<number>")]
+    | Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Tag("<list>")],
+    Discriminator(
+        _form_of_seeds,
+        custom_error_type="seeds",
+        custom_error_message="must be how many, or a list of them",
+    ),
+]
 
 
 class Resources(Declared):
     """What one trial is given."""
 
-    workers: Annotated[int, Field(ge=1)] = Field(1, description="processes that train one model")
-    cpus_per_worker: Annotated[int, Field(ge=1)] = Field(1, description="CPU threads of a worker")
+    workers: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        1, description="processes that train one model"
+    )
+    cpus_per_worker: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        1, description="CPU threads of a worker"
+    )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="auto: one GPU a worker where the cluster has GPUs, else CPU"
     )
@@ -33,22 +74,24 @@ class StudyFile(Declared):
     """The fields of a study file."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study and of its run folder"
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=LONGEST_NAME,
+        description="name of the study and of its run folder",
     )
     recipe: str = Field(description="base recipe, see `dinolab list recipes`")
     dataset: str = Field(
-        "digits",
+        "",
         description="`digits`, `photographs`, or the path of a folder of images (its sub-folders "
-        "are the labels)",
+        "are the labels); empty: the recipe's own",
     )
     set: Change = Field({}, description="knobs changed in every arm, the baseline included")
-    seeds: int | list[Annotated[int, Field(ge=0)]] = Field(
-        description="how many (0, 1, 2, ...), or a list; arms are paired by seed"
+    seeds: Seeds = Field(description="how many (0, 1, 2, ...), or a list; arms are paired by seed")
+    arms: list[DeclaredArm] = Field(
+        [],
+        description="names from `dinolab list ablations`, or `name: {knob: value}`; `baseline` "
+        "may stand first, and is there anyway",
     )
-    arms: list[str | dict[str, Change]] = Field(
-        [], description="names from `dinolab list ablations`, or `name: {knob: value}`"
-    )
-    factorial: list[list[str | dict[str, Change]]] = Field(
+    factorial: list[list[DeclaredArm]] = Field(
         [],
         description="factors, each a list of levels: `baseline` first, then as in `arms`; every "
         "combination is an arm, its name the levels joined by +",
@@ -66,7 +109,10 @@ class StudyFile(Declared):
     @field_validator("seeds")
     @classmethod
     def _some_distinct_seeds(cls, seeds: int | list[int]) -> int | list[int]:
-        listed = list(range(seeds)) if isinstance(seeds, int) else seeds
-        if not listed or len(set(listed)) < len(listed):
-            raise ValueError("must be 1 or more, each seed once")
+        number = seeds if isinstance(seeds, int) else len(seeds)
+        if (
+            not 1 <= number <= MOST_RUNS
+            or len({*seeds} if isinstance(seeds, list) else range(seeds)) < number
+        ):
+            raise ValueError(f"must be 1 or more, each seed once, {MOST_RUNS:,} at most")
         return seeds

@@ -23,7 +23,7 @@ from orchestrator.cli.options import (
     absolute_root,
 )
 from orchestrator.cli.rendering import arms_table, make_console, open_with_progress, show_verdicts
-from trainers.errors import InputError, StudyError
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from ablations.study.study import Study
@@ -36,20 +36,9 @@ def load(
     ablations: list[Path] | None,
     scale: str | None,
 ) -> "Study":
-    import dataclasses
-
     from ablations.study.loading import load_study
 
-    study = load_study(path, data, ablations or (), scale)
-    if workers is not None:
-        resources = study.resources.model_copy(update={"workers": workers})
-        study = dataclasses.replace(study, resources=resources)
-    if study.base.batch_size % study.resources.workers:
-        raise StudyError(
-            f"{path}: batch_size {study.base.batch_size} does not divide by "
-            f"{study.resources.workers} workers; choose a number that divides it"
-        )
-    return study
+    return load_study(path, data, ablations or (), scale, workers)
 
 
 def warn(study: "Study", console: Console) -> None:

@@ -4,8 +4,19 @@ from trainers.config.change import diff, fingerprint, flatten, leaves, override
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig, DataConfig
 from trainers.config.evaluation import EvaluationConfig
-from trainers.config.explain import explain, nearest
-from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Place, Share, knob
+from trainers.config.explain import explain, nearest, shown
+from trainers.config.knob import (
+    DINO,
+    OURS,
+    VIT,
+    Coordinate,
+    Interval,
+    Knobs,
+    Place,
+    Share,
+    Switch,
+    knob,
+)
 from trainers.config.listing import Knob, knobs
 from trainers.config.method import LossConfig, OptimizerConfig, TargetsConfig, TeacherConfig
 from trainers.config.model import SIZES, HeadConfig, ModelConfig
@@ -30,6 +41,7 @@ __all__ = [
     "OptimizerConfig",
     "Place",
     "Share",
+    "Switch",
     "TargetsConfig",
     "TeacherConfig",
     "TrainConfig",
@@ -42,4 +54,5 @@ __all__ = [
     "leaves",
     "nearest",
     "override",
+    "shown",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from trainers.config.explain import explain, nearest
+from trainers.config.explain import brief, explain, nearest
 from trainers.config.train import TrainConfig
 from trainers.errors import ConfigError
 
@@ -41,7 +41,7 @@ def override(base: TrainConfig, change: Mapping[str, Any]) -> TrainConfig:
     problems = []
     for name, value in change.items():
         if name not in known:
-            problems.append(f"{name}: no such knob{nearest(name, known)}")
+            problems.append(brief(f"{name}: no such knob{nearest(name, known)}"))
             continue
         *groups, leaf = name.split(".")
         place = tree
@@ -54,7 +54,7 @@ def override(base: TrainConfig, change: Mapping[str, Any]) -> TrainConfig:
         except ValidationError as error:
             problems = explain(error)
         except TypeError as error:
-            problems = [f"{', '.join(change)}: not a value that JSON knows: {error}"]
+            problems = [brief(f"{', '.join(change)}: not a value that JSON knows: {error}")]
     raise ConfigError("\n".join(problems))
 
 

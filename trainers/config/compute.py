@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from trainers.config.knob import OURS, Knobs, knob
+from trainers.config.knob import OURS, Knobs, Switch, knob
 
 
 class ComputeConfig(Knobs):
@@ -11,10 +11,10 @@ class ComputeConfig(Knobs):
     precision: Literal["fp32", "bf16"] = knob(
         "fp32", "numbers in which the networks compute; losses and weights stay fp32", source=OURS
     )
-    compile: bool = knob(
+    compile: Switch = knob(
         False, "whether blocks are compiled before the first step", source="torch.compile"
     )
-    activation_checkpointing: bool = knob(
+    activation_checkpointing: Switch = knob(
         False,
         "whether blocks are computed again in the backward pass, to save memory",
         source="Chen et al. 2016",
@@ -25,7 +25,8 @@ class ComputeConfig(Knobs):
         "schedules move once a step, whatever this is",
         source=OURS,
         ge=1,
+        le=10**6,
     )
-    sharded: bool = knob(
+    sharded: Switch = knob(
         False, "whether several workers share parameters and moments", source="PyTorch FSDP2"
     )

@@ -16,7 +16,12 @@ class DataConfig(Knobs):
         source=OURS,
     )
     image_size: int = knob(
-        16, "side of the square each image is resampled to once", unit="pixels", source=OURS, ge=4
+        16,
+        "side of the square each image is resampled to once",
+        unit="pixels",
+        source=OURS,
+        ge=4,
+        le=4096,
     )
     test_share: float = knob(
         0.2,
@@ -32,13 +37,13 @@ class AugmentConfig(Knobs):
     """Multi-crop and photometric augmentation (Caron et al. 2021, appendix A)."""
 
     global_crops: int = knob(
-        2, "global crops an image; the teacher sees these", source="SwAV; " + DINO, ge=1
+        2, "global crops an image; the teacher sees these", source="SwAV; " + DINO, ge=1, le=100
     )
     local_crops: int = knob(
-        4, "local crops an image; only the student sees them", source="SwAV; " + DINO, ge=0
+        4, "local crops an image; only the student sees them", source="SwAV; " + DINO, ge=0, le=100
     )
-    global_size: int = knob(16, "side of a global crop", unit="pixels", source=DINO, ge=4)
-    local_size: int = knob(8, "side of a local crop", unit="pixels", source=DINO, ge=4)
+    global_size: int = knob(16, "side of a global crop", unit="pixels", source=DINO, ge=4, le=4096)
+    local_size: int = knob(8, "side of a local crop", unit="pixels", source=DINO, ge=4, le=4096)
     global_scale: Interval = knob(
         (0.5, 1.0), "area of a global crop", unit="share of image", source=DINO
     )

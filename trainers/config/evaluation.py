@@ -4,37 +4,47 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainers.config.knob import DINO, OURS, Knobs, knob
+from trainers.config.knob import DINO, OURS, Knobs, Switch, knob
 
 
 class EvaluationConfig(Knobs):
     """What is measured of the teacher on held-out images, at step 0 and then at a cadence."""
 
     every: int = knob(
-        300, "time between evaluations; the last step always", unit="steps", source=OURS, ge=1
+        300,
+        "time between evaluations; the last step always",
+        unit="steps",
+        source=OURS,
+        ge=1,
+        le=10**9,
     )
-    batch_size: int = knob(256, "images a forward pass", source=OURS, ge=1)
-    knn_neighbours: int = knob(20, "k of weighted k-NN", source=DINO, ge=1)
+    batch_size: int = knob(256, "images a forward pass", source=OURS, ge=1, le=10**6)
+    knn_neighbours: int = knob(20, "k of weighted k-NN", source=DINO, ge=1, le=10**6)
     knn_temperature: float = knob(0.07, "temperature of the k-NN votes", source=DINO, gt=0)
-    probes: bool = knob(
+    probes: Switch = knob(
         True,
         "whether the linear and the position probe are trained, at step 0 and the last",
         source=DINO,
     )
     linear_blocks: int = knob(
-        4, "last blocks whose [CLS] outputs the linear probe sees, at most", source=DINO, ge=1
+        4,
+        "last blocks whose [CLS] outputs the linear probe sees, at most",
+        source=DINO,
+        ge=1,
+        le=1000,
     )
     linear_penalty: float = knob(
         1e-3, "L2 penalty of the linear probe", unit="nats", source=OURS, gt=0
     )
     position_images: int = knob(
-        256, "images whose patches the position probe sees, at most", source=OURS, ge=4
+        256, "images whose patches the position probe sees, at most", source=OURS, ge=4, le=10**6
     )
     globality_images: int = knob(
         4096,
         "held-out images on which globality is measured at step 0 and at the last, at most",
         source="docs/metrics.md",
         ge=1,
+        le=10**9,
     )
     globality_probe_images: int = knob(
         64,
@@ -42,12 +52,14 @@ class EvaluationConfig(Knobs):
         "time",
         source="docs/metrics.md",
         ge=1,
+        le=10**9,
     )
     causal_images: int = knob(
         32,
         "images on which influence and gradient reach are measured, below 2 none",
         source="docs/metrics.md",
         ge=0,
+        le=10**6,
     )
     replacement: Literal["mean", "other"] = knob(
         "mean",
@@ -60,6 +72,7 @@ class EvaluationConfig(Knobs):
         "patch queries that are measured on grids of more than 196 patches, spread over them",
         source="docs/metrics.md",
         ge=1,
+        le=10**6,
     )
     attention_memory: float = knob(
         16.0, "attention weights held at once while measuring", unit="MiB", source=OURS, gt=0

@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_YES_OR_NO = {"yes": True, "on": True, "no": False, "off": False}
+
+
+def _yes_or_no(value: Any) -> Any:
+    return _YES_OR_NO.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Switch = Annotated[bool, BeforeValidator(_yes_or_no)]
+"""True or false, which may be written yes, no, on or off."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

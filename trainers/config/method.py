@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Share, knob
+from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Share, Switch, knob
 
 
 class LossConfig(Knobs):
@@ -78,7 +78,7 @@ class TargetsConfig(Knobs):
         "centred softmax, Sinkhorn-Knopp over the global batch, or plain softmax",
         source=f"{DINO}; Caron et al. 2020",
     )
-    sharpening: bool = knob(
+    sharpening: Switch = knob(
         True,
         "whether targets are made at the teacher's own temperature, or at the student's",
         source=DINO + ", section 5.3",
@@ -86,11 +86,11 @@ class TargetsConfig(Knobs):
     temperature: float = knob(0.04, "teacher temperature after warm-up", source=DINO, gt=0)
     temperature_start: float = knob(0.04, "teacher temperature at step 0", source=DINO, gt=0)
     temperature_warmup_steps: int = knob(
-        0, "length of the linear warm-up", unit="steps", source=DINO, ge=0
+        0, "length of the linear warm-up", unit="steps", source=DINO, ge=0, le=10**9
     )
     center_momentum: Share = knob(0.9, "momentum of the center; centering only", source=DINO)
     sinkhorn_iterations: int = knob(
-        3, "row and column passes; sinkhorn only", source="Caron et al. 2020", ge=1
+        3, "row and column passes; sinkhorn only", source="Caron et al. 2020", ge=1, le=10_000
     )
 
 
@@ -118,7 +118,7 @@ class OptimizerConfig(Knobs):
         1e-6, "learning rate that a cosine leads to over the run", source=DINO, ge=0
     )
     warmup_steps: int = knob(
-        50, "linear warm-up of the learning rate", unit="steps", source=DINO, ge=0
+        50, "linear warm-up of the learning rate", unit="steps", source=DINO, ge=0, le=10**9
     )
     weight_decay: float = knob(0.04, "decoupled weight decay at step 0", source=DINO, ge=0)
     weight_decay_end: float = knob(
@@ -126,7 +126,12 @@ class OptimizerConfig(Knobs):
     )
     clip_norm: float = knob(3.0, "largest gradient norm of each parameter", source=DINO, gt=0)
     freeze_last_layer_steps: int = knob(
-        50, "first steps in which the prototypes do not move", unit="steps", source=DINO, ge=0
+        50,
+        "first steps in which the prototypes do not move",
+        unit="steps",
+        source=DINO,
+        ge=0,
+        le=10**9,
     )
     beta1: float = knob(0.9, "AdamW first moment", source="Loshchilov & Hutter 2019", ge=0, lt=1)
     beta2: float = knob(0.999, "AdamW second moment", source="Loshchilov & Hutter 2019", ge=0, lt=1)

@@ -6,17 +6,17 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from trainers.config.knob import DINO, VIT, Coordinate, Knobs, Place, knob
+from trainers.config.knob import DINO, VIT, Coordinate, Knobs, Place, Switch, knob
 
 
 class ModelConfig(Knobs):
     """The vision transformer (Dosovitskiy et al. 2021)."""
 
-    patch_size: int = knob(4, "side of a patch", unit="pixels", source=VIT, ge=1)
-    width: int = knob(48, "features of a token", source=VIT, ge=8)
-    depth: int = knob(3, "transformer blocks", source=VIT, ge=1)
-    heads: int = knob(3, "attention heads; divides width", source=VIT, ge=1)
-    mlp_ratio: float = knob(4.0, "hidden features of the MLP over width", source=VIT, gt=0)
+    patch_size: int = knob(4, "side of a patch", unit="pixels", source=VIT, ge=1, le=1024)
+    width: int = knob(48, "features of a token", source=VIT, ge=8, le=20_000)
+    depth: int = knob(3, "transformer blocks", source=VIT, ge=1, le=1000)
+    heads: int = knob(3, "attention heads; divides width", source=VIT, ge=1, le=1000)
+    mlp_ratio: float = knob(4.0, "hidden features of the MLP over width", source=VIT, gt=0, le=100)
     drop_path: float = knob(
         0.0,
         "share of images that skip the last block's branches in training; rises from 0 by depth",
@@ -52,7 +52,7 @@ class ModelConfig(Knobs):
         "where coordinate 0 lies: an unrotated token attends as if it stood there",
         source="Siméoni et al. 2025 (DINOv3)",
     )
-    cls: bool = knob(True, "whether there is a [CLS] token", source=VIT)
+    cls: Switch = knob(True, "whether there is a [CLS] token", source=VIT)
     cls_position: Literal["learned", "none", "tied", "random", "sincos", "rotary"] = knob(
         "learned",
         "position of [CLS]: its own learned one, none, that of a patch, that of a random patch at "
@@ -70,7 +70,9 @@ class ModelConfig(Knobs):
         unit="half images from the centre",
         source="Siméoni et al. 2025 (DINOv3)",
     )
-    registers: int = knob(0, "extra tokens without position", source="Darcet et al. 2024", ge=0)
+    registers: int = knob(
+        0, "extra tokens without position", source="Darcet et al. 2024", ge=0, le=1000
+    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -107,13 +109,17 @@ SIZES: Mapping[str, Mapping[str, int]] = types.MappingProxyType(
 class HeadConfig(Knobs):
     """The projection head (Caron et al. 2021, appendix C)."""
 
-    layers: int = knob(3, "linear layers of the MLP before the prototypes", source=DINO, ge=1)
-    hidden: int = knob(128, "hidden features of the MLP", source=DINO, ge=1)
-    bottleneck: int = knob(64, "features that meet the prototypes, unit norm", source=DINO, ge=1)
-    prototypes: int = knob(256, "outputs K", source=DINO, ge=2)
-    norm_last_layer: bool = knob(
+    layers: int = knob(
+        3, "linear layers of the MLP before the prototypes", source=DINO, ge=1, le=100
+    )
+    hidden: int = knob(128, "hidden features of the MLP", source=DINO, ge=1, le=100_000)
+    bottleneck: int = knob(
+        64, "features that meet the prototypes, unit norm", source=DINO, ge=1, le=100_000
+    )
+    prototypes: int = knob(256, "outputs K", source=DINO, ge=2, le=10**7)
+    norm_last_layer: Switch = knob(
         True, "whether prototypes keep unit norm, or learn their norms too", source=DINO
     )
-    batch_norm: bool = knob(
+    batch_norm: Switch = knob(
         False, "whether hidden layers are normalised over the global batch", source=DINO
     )

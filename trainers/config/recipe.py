@@ -3,28 +3,19 @@
 import importlib
 import importlib.util
 import pkgutil
-import re
 import runpy
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from trainers.config import TrainConfig, explain, nearest
+from trainers.config import TrainConfig, explain, nearest, shown
+from trainers.config.explain import brief
+from trainers.config.values import read_yaml
 from trainers.errors import ConfigError
 
 PACKAGE = "ablations.recipes"
 """Where named recipes lie; looked up at run time, so that training does without it."""
-
-
-class ValueLoader(yaml.SafeLoader):
-    """YAML as written by people: 1e-3 is a number."""
-
-
-ValueLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def recipe_names() -> list[str]:
@@ -45,8 +36,10 @@ def recipe(name: str) -> TrainConfig:
     known = recipe_names()
     if name not in known:
         raise ConfigError(
-            f"recipe {name}: no such recipe{nearest(name, known)} (allowed: {', '.join(known)}, or "
-            "a .json or .py file)"
+            brief(
+                f"recipe {name}: no such recipe{nearest(name, known)} (allowed: "
+                f"{', '.join(known)}, or a .json or .py file)"
+            )
         )
     found: TrainConfig = importlib.import_module(f"{PACKAGE}.{name}").RECIPE
     return found
@@ -65,7 +58,7 @@ def _from_file(path: Path) -> TrainConfig:
     except SyntaxError as error:
         raise ConfigError(f"recipe {path} is not Python: {error}") from None
     if not isinstance(found, TrainConfig):
-        raise ConfigError(f"recipe {path} must set RECIPE to a TrainConfig, got {found!r}")
+        raise ConfigError(f"recipe {path} must set RECIPE to a TrainConfig, got {shown(found)}")
     return found
 
 
@@ -78,9 +71,9 @@ def knobs_given(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         knob, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--set {pair}: must be KNOB=VALUE, for example --set seed=3")
+            raise ConfigError(brief(f"--set {pair}: must be KNOB=VALUE, for example --set seed=3"))
         try:
-            change[knob] = yaml.load(value, ValueLoader)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {pair}: {value!r} is not a value") from None
+            change[knob] = read_yaml(value)
+        except ValueError:
+            raise ConfigError(brief(f"--set {knob}: {shown(value)} is not a value")) from None
     return change

@@ -10,18 +10,21 @@ from trainers.config.evaluation import EvaluationConfig
 from trainers.config.knob import OURS, Knobs, knob
 from trainers.config.method import LossConfig, OptimizerConfig, TargetsConfig, TeacherConfig
 from trainers.config.model import HeadConfig, ModelConfig
+from trainers.config.size import MOST_GIB, MOST_PATCHES, least_gib, patches
 
 
 class TrainConfig(Knobs):
     """One run of DINO training, whole: same configuration and seed, same bits."""
 
     seed: int = knob(0, "seed of every random draw, below 2⁶³", source=OURS, ge=0, lt=2**63)
-    steps: int = knob(600, "length of the run", unit="optimiser steps", source=OURS, ge=1)
-    batch_size: int = knob(32, "images a step, over all workers", source=OURS, ge=1)
+    steps: int = knob(600, "length of the run", unit="optimiser steps", source=OURS, ge=1, le=10**9)
+    batch_size: int = knob(32, "images a step, over all workers", source=OURS, ge=1, le=10**6)
     log_every: int = knob(
-        20, "time between records of the training loss", unit="steps", source=OURS, ge=1
+        20, "time between records of the training loss", unit="steps", source=OURS, ge=1, le=10**9
     )
-    checkpoint_every: int = knob(200, "time between checkpoints", unit="steps", source=OURS, ge=1)
+    checkpoint_every: int = knob(
+        200, "time between checkpoints", unit="steps", source=OURS, ge=1, le=10**9
+    )
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
@@ -53,6 +56,28 @@ class TrainConfig(Knobs):
             raise ValueError(
                 f"evaluation.globality_layers must be 1..{self.model.depth} (model.depth): "
                 f"{self.evaluation.globality_layers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_machine_holds_it(self) -> Self:
+        for name in ("global_size", "local_size"):
+            number = patches(self, getattr(self.augment, name))
+            if number > MOST_PATCHES:
+                raise ValueError(
+                    f"augment.{name} {getattr(self.augment, name)} makes {number:,} patches of "
+                    f"{self.model.patch_size} pixels, {MOST_PATCHES:,} is the most: set a smaller "
+                    "crop or a larger model.patch_size"
+                )
+        if (needed := least_gib(self)) > MOST_GIB:
+            raise ValueError(
+                f"networks and one image take {needed:,.0f} GiB or more, {MOST_GIB:,} is the most: "
+                "set a smaller model.width, model.depth or head"
+            )
+        if self.compute.accumulate > self.batch_size:
+            raise ValueError(
+                f"compute.accumulate must be 1..{self.batch_size} (batch_size), each part with an "
+                f"image or more: {self.compute.accumulate}"
             )
         return self
 

@@ -174,7 +174,7 @@ def test_metrics_that_need_labels_are_found(tmp_path):
     ],
 )
 def test_a_metric_of_any_arm_of_a_contrast_may_need_labels(tmp_path, metric, against, needs):
-    text = GOOD.replace(
+    text = GOOD.replace("steps: 30", "steps: 30, model.registers: 1").replace(
         "metric: globality/contrast/gyration", f"metric: {metric}\n    metric_against: '{against}'"
     )
     assert ("tied" in needs_labels(load(tmp_path, text))) == needs
@@ -221,12 +221,10 @@ def test_what_should_be_a_name_and_is_none_is_one_line(tmp_path, before, after, 
     [
         ("steps: 30", "5: 24", "5", "5"),
         ("narrow: {model.width: 24,", "narrow: {5: 24,", "5", "5"),
-        ("  - narrow:", "  - on:", "on", "True"),
         ("arms:\n", "factorial: [[baseline, 5: {steps: 5}]]\narms:\n", "5", "5"),
-        ("arms:\n", "factorial: [[baseline, no: {steps: 5}]]\narms:\n", "no", "False"),
         ("arms:\n", "scales: {5: {}}\narms:\n", "5", "5"),
         ("arms:\n", "scales: {small: {set: {~: 1}}}\narms:\n", "~", "None"),
-        ("  tied:", "  2026-01-01:", "2026-01-01", "datetime.date(2026, 1, 1)"),
+        ("  tied:", "  0100:", "0100", "100"),
     ],
 )
 def test_a_key_that_yaml_reads_as_no_text_is_to_be_quoted(
@@ -449,7 +447,7 @@ def test_no_two_cells_have_the_same_name(tmp_path, factor, line):
 def test_a_level_that_fits_no_form_is_one_line(tmp_path):
     text = FACTORIAL.replace("[baseline, registers_4]", "[baseline, [registers_4]]")
     (found,) = problems(tmp_path, text)
-    assert found == "factorial.2.1: must be a catalogue name or `name: {knob: value}`"
+    assert found.startswith("factorial.2.1: must be a catalogue name or `name: {knob: value}`")
 
 
 def test_each_arm_of_an_ablation_of_several_is_a_level(tmp_path):
@@ -482,7 +480,7 @@ def test_a_scale_changes_what_it_names_and_nothing_else(tmp_path):
     assert small.base.optimizer.learning_rate == 1e-3
     large = load(
         tmp_path,
-        SCALED.replace("narrow: {model.width: 24, model.heads: 2}", "x: {seed: 3}"),
+        SCALED.replace("narrow: {model.width: 24, model.heads: 2}", "x: {steps: 5}"),
         scale="large",
     )
     assert (large.recipe, large.base.steps) == ("dino_vit_small_16", 30)
@@ -515,9 +513,3 @@ def test_a_wrong_scale_is_one_line(tmp_path, text, scale, line):
         load(tmp_path, text, scale=scale)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("seeds", ["&all [*all]", "[2026-11-25]"])
-def test_a_value_that_json_does_not_know_is_one_line(tmp_path, seeds):
-    (line,) = problems(tmp_path, GOOD.replace("seeds: 8", f"seeds: {seeds}"))
-    assert "holds a value that JSON does not know" in line
