@@ -35,7 +35,7 @@ from ablations.study.checks import (
 )
 from ablations.study.factorial import Levels, cell_arms, cells_of, factors_of, over_cells
 from ablations.study.reading import read_study
-from ablations.study.schema import MOST_ARMS, MOST_RUNS, Change, Resources, Scale, StudyFile
+from ablations.study.schema import FORMS, MOST_ARMS, MOST_RUNS, Change, Resources, Scale, StudyFile
 from ablations.study.study import Study
 from trainers.config import TrainConfig, nearest, override
 from trainers.config.explain import brief, explained
@@ -123,8 +123,9 @@ def _lines(error: ValidationError) -> list[str]:
     found = error.errors()
     lines = []
     for problem in found:
-        # The form that pydantic took a value for is in its place; no key of a file.
-        where = tuple(part for part in problem["loc"] if not str(part).startswith("<"))
+        # Among the keys of the file stands the form that a value was taken for.
+        first, *further = problem["loc"]
+        where = (first, *(part for part in further if part not in FORMS))
         # A list is not short because its items are wrong.
         if problem["type"] == "too_short" and any(
             one["loc"][: len(where)] == where != one["loc"] for one in found

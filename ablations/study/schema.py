@@ -10,6 +10,9 @@ Change = dict[str, Any]
 
 MOST_ARMS = 1000
 
+FORMS = ("<name>", "<inline>", "<number>", "<list>", "<arms>", "<weights>")
+"""What values of several forms are taken for, as pydantic puts it into the place of an error."""
+
 MOST_RUNS = 10_000
 """Arms times seeds."""
 

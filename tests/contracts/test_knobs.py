@@ -3,6 +3,8 @@
 A run is what it reports, the parameters it ends with, the operations and the sizes of tensors that
 it takes, and the checkpoints it writes. A knob that changes none of these is dead, and fails here;
 so does a new knob without an entry.
+
+The same of a study: an arm that changes a knob has runs of its own with that knob, or is refused.
 """
 
 import hashlib
@@ -12,10 +14,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers.config import TrainConfig, flatten, override
+from ablations.spec import BASELINE, NOT_AN_ARMS
+from ablations.study.loading import load_study
+from orchestrator.plan import make_plan
+from trainers.config import TrainConfig, diff, flatten, override
 from trainers.data.image_set import open_images
+from trainers.errors import StudyError
+from trainers.runs.trial import trial_key
 from trainers.system.world import World
 from trainers.training.loop import train
 
@@ -244,3 +252,58 @@ def test_a_knob_is_alive(knob, small, tmp_path):
         _TRACES[key] = trace(base, tmp_path / "base")
     changed = override(base, {knob: value})
     assert trace(changed, tmp_path / "changed") != _TRACES[key]
+
+
+ARMS = {**CHANGES, "compute.compile": (True, {}), "compute.sharded": (True, {})}
+
+
+def study_of(also, arms, tmp_path):
+    """The study of some arms, each named like the knob that it changes."""
+    recipe = tmp_path / "base.json"
+    recipe.write_text(override(BASE, also).model_dump_json())
+    stated = {
+        "name": "alive",
+        "recipe": str(recipe),
+        "seeds": [3],
+        "arms": [{knob: {knob: value}} for knob, value in arms.items()],
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(stated))
+    return load_study(path)
+
+
+@pytest.mark.parametrize("also", [{}, *(also for _, also in ARMS.values() if also)], ids=str)
+def test_an_arm_reaches_its_runs(also, tmp_path):
+    arms = {
+        knob: value
+        for knob, (value, needed) in ARMS.items()
+        if needed == also and knob not in NOT_AN_ARMS
+    }
+    study = study_of(also, arms, tmp_path)
+    base = study.config(BASELINE, 3)
+    for knob in arms:
+        config = study.config(knob, 3)
+        assert diff(base, config) == study.arms[knob] == {knob: flatten(config)[knob]}
+        assert trial_key(config, "digest") != trial_key(base, "digest")
+
+
+@pytest.mark.parametrize("knob", NOT_AN_ARMS)
+def test_an_arm_that_cannot_reach_its_runs_is_refused(knob, tmp_path):
+    value = {"data.source": "photographs"}.get(knob, ARMS[knob][0])
+    with pytest.raises(StudyError) as caught:
+        study_of({}, {knob: value}, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert f"arm {knob}: {knob} is not an arm's to change: {NOT_AN_ARMS[knob]}" in line
+
+
+def test_an_arm_that_is_measured_otherwise_says_so(tmp_path):
+    arms = {"evaluation.knn_neighbours": 5, "data.image_size": 12, "steps": 5}
+    study = study_of({}, arms, tmp_path)
+    plan = make_plan(study, open_images(study.base.data, None))
+    for trial in plan.trials:
+        assert trial.config == study.config(trial.arms[0], 3)
+    assert study.confounds["steps"] == ()
+    for knob in ("evaluation.knn_neighbours", "data.image_size"):
+        (said,) = study.confounds[knob]
+        assert said == f"how it is measured: {knob}"
+        assert said in plan.arms[knob].differences(plan.arms[BASELINE])

@@ -1,7 +1,7 @@
 """YAML as people write it, and as much of it as a file of settings needs."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -22,12 +22,6 @@ class ValueLoader(yaml.SafeLoader):
     Raises YAMLError for what nests more than DEEPEST deep.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
-    yaml_constructors: ClassVar[dict[str | None, Any]] = {
-        tag: make
-        for tag, make in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq", "map")
-    }
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -42,6 +36,14 @@ class ValueLoader(yaml.SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """`<<` is a key as any other."""
+
+
+ValueLoader.yaml_implicit_resolvers = {}
+ValueLoader.yaml_constructors = {
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq", "map")
+}
 
 
 def _number(loader: ValueLoader, node: yaml.ScalarNode) -> int | float:
