@@ -8,6 +8,7 @@ from ablations.spec import BASELINE, Ablation, Arm, Hypothesis, not_an_arms
 from ablations.study.schema import Change
 from trainers.config import TrainConfig, diff, flatten, nearest, override
 from trainers.config.explain import brief
+from trainers.config.idle import idle
 from trainers.errors import ConfigError
 
 
@@ -81,7 +82,7 @@ def changed(base: TrainConfig, change: Change) -> tuple[TrainConfig, Change]:
     """The configuration of an arm, and its change with values as the configuration has them.
 
     Raises ConfigError, a line for each problem: a knob that is not an arm's to change, a value that
-    `override` refuses, or one that the base has already.
+    `override` refuses, or one that the base has already; or a change that does nothing.
     """
     if not change:
         raise ConfigError("changes nothing: an arm must differ from the baseline")
@@ -97,6 +98,9 @@ def changed(base: TrainConfig, change: Change) -> tuple[TrainConfig, Change]:
     ]
     if same:
         raise ConfigError("\n".join(same))
+    idling = [f"{knob} does nothing while {why}" for knob in change if (why := idle(knob, config))]
+    if len(idling) == len(change):
+        raise ConfigError(f"repeats the baseline: {', and '.join(idling)}")
     return config, {knob: different[knob] for knob in change}
 
 

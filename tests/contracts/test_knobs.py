@@ -21,6 +21,7 @@ from ablations.spec import BASELINE, NOT_AN_ARMS
 from ablations.study.loading import load_study
 from orchestrator.plan import make_plan
 from trainers.config import TrainConfig, diff, flatten, override
+from trainers.config.idle import ALIVE_WITH, idle
 from trainers.data.image_set import open_images
 from trainers.errors import StudyError
 from trainers.runs.trial import trial_key
@@ -252,6 +253,28 @@ def test_a_knob_is_alive(knob, small, tmp_path):
         _TRACES[key] = trace(base, tmp_path / "base")
     changed = override(base, {knob: value})
     assert trace(changed, tmp_path / "changed") != _TRACES[key]
+
+
+IDLE = {
+    "augment.local_crops": 0, "augment.jitter": 0.0, "model.patch_position": "none",
+    "model.cls": False, "loss.cls": 0.0, "loss.patches": 1.0, "targets.kind": "none",
+    "targets.temperature_warmup_steps": 0, "teacher.kind": "student",
+}  # fmt: skip
+
+
+def test_a_knob_is_idle_where_it_is_said_to_be(small, tmp_path):
+    base = override(small, IDLE)
+    change = {knob: CHANGES[knob][0] for knob in ALIVE_WITH if knob != "model.cls_position"}
+    change |= {"model.rotary_origin": "corner", "model.cls_position": "none"}
+    assert all(idle(knob, base) for knob in change)
+    trace(base, tmp_path / "first")
+    changed = override(base, change)
+    assert trace(changed, tmp_path / "changed") == trace(base, tmp_path / "base")
+
+
+def test_an_arm_of_idle_knobs_alone_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"nothing while targets\.kind is 'centering'"):
+        study_of({}, {"targets.sinkhorn_iterations": 1}, tmp_path)
 
 
 ARMS = {**CHANGES, "compute.compile": (True, {}), "compute.sharded": (True, {})}
