@@ -15,6 +15,8 @@ from typing import Any
 
 import ablations.catalogue
 from ablations.spec import BASELINE, Ablation
+from trainers.config import shown
+from trainers.config.explain import brief
 from trainers.errors import ConfigError, DinolabError
 
 ENTRY_POINTS = "dinolab.ablations"
@@ -49,7 +51,7 @@ class Known:
             ) from None
         if not isinstance(found, Ablation):
             raise ConfigError(
-                f"{self.where} must set ABLATION to an Ablation, got {found!r}; "
+                f"{self.where} must set ABLATION to an Ablation, got {shown(found)}; "
                 "`dinolab new ablation NAME` writes one"
             )
         if self.name not in found.arms or BASELINE in found.arms:
@@ -140,7 +142,7 @@ def _file(file: Path) -> Known:
 
 def _reason(error: BaseException, where: str = "") -> str:
     """Kind and text of an error, and the line of the file `where` that led to it, on one line."""
-    text = " ".join(str(error).split())
+    text = brief(" ".join(str(error).split()))
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)

@@ -78,7 +78,7 @@ def _at_scale(raw: dict[str, Any], scale: str | None, path: Path) -> dict[str, A
     scales = raw.get("scales")
     if not isinstance(scales, dict) or not scales:
         if scale is not None:
-            raise StudyError(f"{path}: has no scales, so --scale {scale} cannot be chosen")
+            raise StudyError(f"{path}: has no scales, so --scale {brief(scale)} cannot be chosen")
         return raw
     if scale not in scales:
         given = "none was given" if scale is None else f"{shown(scale)} is none of them"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import ablations.studies
-from ablations.spec import Arm, Falls, Holds
+from ablations.spec import Ablation, Arm, Falls, Holds
 from ablations.study.checks import needs_labels
 from ablations.study.lint import lint
 from ablations.study.loading import load_study
@@ -244,6 +244,14 @@ def test_an_arm_is_checked_when_it_is_made():
     with pytest.raises(ConfigError, match=r"did you mean model\.cls_position\?"):
         Arm(change={"model.cls_positoin": "tied"})
     assert Arm(change={"steps": 5}).expectations == ()
+    for knob, value in {"seed": 1, "data.source": "digits", "data.test_share": 0.5}.items():
+        with pytest.raises(ConfigError, match=f"{knob} is not an arm's to change"):
+            Arm(change={"steps": 5, knob: value})
+    for name in ("", "a/b", "a\nb", "x" * 300):
+        with pytest.raises(ConfigError, match="a name must be"):
+            Ablation(claim="c", source="s", arms={name: Arm(change={"steps": 5})})
+    with pytest.raises(ConfigError, match="a study's own"):
+        Ablation(claim="c", source="s", arms={}, base={"data.source": "photographs"})
     both = Arm(change={"steps": 5}, expect=(Falls("a", by=1), Holds("b", by=2)))
     assert [one.direction for one in both.expectations] == ["falls", "holds"]
 
