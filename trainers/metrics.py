@@ -3,7 +3,7 @@
 from trainers.config import TrainConfig
 from trainers.evaluation import collapse, knn, linear_probe, position_probe
 from trainers.globality import alignment, descriptions
-from trainers.method.site import all_sites
+from trainers.method.site import all_sites, sites
 
 PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
 """Metrics of held-out images that take training a probe."""
@@ -72,6 +72,6 @@ def why_missing(metric: str, config: TrainConfig) -> str:
         return "evaluation.causal_images 2 or more"
     if parts[-1] in ("head_max", "head_deviation") and model.heads < 2:
         return "model.heads 2 or more"
-    if metric in _WITH_OUTPUTS and not sites.sites(loss):
+    if metric in _WITH_OUTPUTS and not sites(loss):
         return "a weight of self-distillation above 0"
     return ""

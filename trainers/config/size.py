@@ -1,10 +1,31 @@
 """How much memory a run takes at the least, from its knobs alone."""
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from trainers.config.train import TrainConfig
+from trainers.config.compute import ComputeConfig
+from trainers.config.data import AugmentConfig
+from trainers.config.model import HeadConfig, ModelConfig
+
+
+class Shapes(Protocol):
+    """What memory depends on; a TrainConfig has it."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def head(self) -> HeadConfig: ...
+
+    @property
+    def augment(self) -> AugmentConfig: ...
+
+    @property
+    def compute(self) -> ComputeConfig: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
 
 MOST_GIB = 4096
 """More than one machine holds."""
@@ -13,12 +34,12 @@ MOST_PATCHES = 2**16
 """Of one crop."""
 
 
-def patches(config: "TrainConfig", side: int) -> int:
+def patches(config: Shapes, side: int) -> int:
     """Patches of a crop of `side` pixels."""
     return (side // config.model.patch_size) ** 2
 
 
-def least_gib(config: "TrainConfig", images: int = 1) -> float:
+def least_gib(config: Shapes, images: int = 1) -> float:
     """GiB that a worker needs at the least whose steps have `images` images in a part.
 
     Weights, gradients and both moments of the student and weights of the teacher, and what the
@@ -41,7 +62,7 @@ def least_gib(config: "TrainConfig", images: int = 1) -> float:
     return (5 * 4 * (blocks + layers) + activations) / 2**30
 
 
-def share_problem(config: "TrainConfig", workers: int) -> str:
+def share_problem(config: Shapes, workers: int) -> str:
     """Why the images of a step do not divide among workers and parts; empty if they do."""
     images, left = divmod(config.batch_size, workers)
     if left or not images:
