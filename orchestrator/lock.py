@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
+from trainers.runs.version import code_versions
 from trainers.system.atomic import replace_json
 
 FILE_NAME = "study.lock.json"
@@ -26,11 +27,16 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE_NAME
     lock = _content(plan, images)
-    if path.exists():
-        earlier = json.loads(path.read_text())
+    if earlier := read_earlier(folder):
+        others = {data["source"]: data["digest"] for data in earlier.get("other_datasets", [])}
         for what, before, now in (
             ("hypotheses", earlier["hypotheses_sha256"], lock["hypotheses_sha256"]),
             ("data", earlier["dataset"]["digest"], lock["dataset"]["digest"]),
+            *(
+                (f"data at {data['source']}", others[data["source"]], data["digest"])
+                for data in lock["other_datasets"]
+                if data["source"] in others
+            ),
         ):
             if before != now:
                 raise RootError(
@@ -40,6 +46,13 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
         lock["created"] = earlier["created"]
     replace_json(path, lock)
     return lock
+
+
+def read_earlier(folder: Path) -> dict[str, Any]:
+    """The lock that lies in `folder`; empty without one."""
+    path = folder / FILE_NAME
+    earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return earlier
 
 
 def _content(plan: Plan, images: ImageSet) -> dict[str, Any]:
@@ -73,17 +86,37 @@ def _content(plan: Plan, images: ImageSet) -> dict[str, Any]:
             for arm in trial.arms
         ],
         "config": study.base.model_dump(mode="json"),
-        "dataset": {
-            "source": study.base.data.source,
-            "digest": images.digest,
-            "images": len(images),
-            "train": len(images.train),
-            "test": len(images.test),
-            "labelled": images.labels is not None,
-            "skipped": [{"path": s.path, "reason": s.reason} for s in images.skipped],
-        },
+        "dataset": _dataset(study.base.data.source, images),
+        "other_datasets": [
+            {**_dataset(source, plan.images[arms[0]]), "arms": arms}
+            for source, arms in _elsewhere(plan).items()
+        ],
+        "code": dict(code_versions()),
         "git": _git(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _elsewhere(plan: Plan) -> dict[str, list[str]]:
+    """Sources of data that are not the base's, with the arms that train on them."""
+    study = plan.study
+    arms_of: dict[str, list[str]] = {}
+    for arm in study.arms:
+        source = study.config(arm, study.seeds[0]).data.source
+        if source != study.base.data.source:
+            arms_of.setdefault(source, []).append(arm)
+    return arms_of
+
+
+def _dataset(source: str, images: ImageSet) -> dict[str, Any]:
+    return {
+        "source": source,
+        "digest": images.digest,
+        "images": len(images),
+        "train": len(images.train),
+        "test": len(images.test),
+        "labelled": images.labels is not None,
+        "skipped": [{"path": s.path, "reason": s.reason} for s in images.skipped],
     }
 
 

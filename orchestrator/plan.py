@@ -1,14 +1,14 @@
 """A study becomes trials, one for each different (configuration, seed); with their cost."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablations.study.checks import needs_labels
 from ablations.study.study import Study
 from orchestrator.cost import ArmCost, cost_of
-from trainers.config import TrainConfig, flatten
-from trainers.data.image_set import ImageSet
+from trainers.config import DataConfig, TrainConfig, flatten
+from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
 from trainers.runs.trial import TrialFolder, trial_key
 
@@ -21,6 +21,8 @@ class Trial:
     arms: tuple[str, ...]
     seed: int
     config: TrainConfig
+    digest: str
+    """of its data"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Plan:
     study: Study
     trials: tuple[Trial, ...]
     arms: Mapping[str, ArmCost]
+    images: Mapping[str, ImageSet]
+    """what each arm trains on"""
 
     def missing(self, folder: Path) -> list[Trial]:
         """Trials without a result in the study's run folder."""
@@ -47,41 +51,70 @@ class Plan:
         )
 
 
-def make_plan(study: Study, images: ImageSet) -> Plan:
+def _open_anew(data: DataConfig) -> ImageSet:
+    return open_images(data, None)
+
+
+def make_plan(
+    study: Study, images: ImageSet, open_data: Callable[[DataConfig], ImageSet] = _open_anew
+) -> Plan:
     """The trials of a study, seed by seed so that early seeds of all arms come first.
 
-    Raises StudyError when the study asks for what the data set does not have.
+    `images` are those of the base; arms with other data have theirs opened by `open_data`, once for
+    each. Raises StudyError when the study asks for what a data set does not have.
     """
-    if images.labels is None and (unlabelled := needs_labels(study)):
-        raise StudyError(
-            f"{', '.join(unlabelled)}: k-NN, gaps and the linear probe need labels, and "
-            f"{study.base.data.source} has none; "
-            "put the images into one sub-folder a label, or use another metric"
-        )
-    learns = [arm for arm in study.arms if study.config(arm, study.seeds[0]).loss.labels]
-    if images.labels is None and learns:
-        raise StudyError(
-            f"{', '.join(learns)}: loss.labels needs labels, and {study.base.data.source} has "
-            "none; put the images into one sub-folder a label, or leave the arm out"
-        )
+    opened = {study.base.data: images}
+    images_of = {}
+    for arm in study.arms:
+        data = study.config(arm, study.seeds[0]).data
+        if data not in opened:
+            opened[data] = open_data(data)
+        images_of[arm] = opened[data]
+    _refuse_without_labels(study, images_of)
     trials: dict[str, Trial] = {}
     for seed in study.seeds:
         for arm in study.arms:
             config = study.config(arm, seed)
-            key = trial_key(config, images.digest)
+            digest = images_of[arm].digest
+            key = trial_key(config, digest)
             arms = (*trials[key].arms, arm) if key in trials else (arm,)
-            trials[key] = Trial(key=key, arms=arms, seed=seed, config=config)
+            trials[key] = Trial(key=key, arms=arms, seed=seed, config=config, digest=digest)
     before = flatten(study.base)
     return Plan(
         study=study,
         trials=tuple(trials.values()),
+        images=images_of,
         arms={
             arm: ArmCost(
                 change=change,
                 before={knob: before[knob] for knob in change},
                 confounds=study.confounds.get(arm, ()),
-                **cost_of(study.config(arm, study.seeds[0]), len(images.class_names)),
+                **cost_of(study.config(arm, study.seeds[0]), len(images_of[arm].class_names)),
             )
             for arm, change in study.arms.items()
         },
     )
+
+
+def _refuse_without_labels(study: Study, images_of: Mapping[str, ImageSet]) -> None:
+    without = {arm for arm, images in images_of.items() if images.labels is None}
+    if not without:
+        return
+    configs = {arm: study.config(arm, study.seeds[0]) for arm in study.arms if arm in without}
+    sources = ", ".join(dict.fromkeys(config.data.source for config in configs.values()))
+    on_them = replace(
+        study,
+        hypotheses={i: h for i, h in study.hypotheses.items() if without & set(h.weights)},
+        gates={i: g for i, g in study.gates.items() if without & set(g.arms)},
+    )
+    if unlabelled := needs_labels(on_them):
+        raise StudyError(
+            f"{', '.join(unlabelled)}: k-NN, gaps and the linear probe need labels, and "
+            f"{sources} has none; "
+            "put the images into one sub-folder a label, or use another metric"
+        )
+    if learns := [arm for arm, config in configs.items() if config.loss.labels]:
+        raise StudyError(
+            f"{', '.join(learns)}: loss.labels needs labels, and {sources} has "
+            "none; put the images into one sub-folder a label, or leave the arm out"
+        )

@@ -13,6 +13,7 @@ from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
 from trainers.data.image_set import open_images
 from trainers.errors import ConfigError, DinolabError, InputError
+from trainers.runs.left_behind import left_behind
 from trainers.runs.reporters import Console, Fanout
 from trainers.runs.trial import TrialFolder, run_trial, trial_key
 from trainers.system.world import World, make_reproducible
@@ -46,7 +47,11 @@ def run(arguments: list[str] | None = None) -> int:
         images = open_images(config.data, given.root / "data")
         if world.is_first:
             world.wait()
-        folder = TrialFolder(given.root / "train" / "trials" / trial_key(config, images.digest))
+        key = trial_key(config, images.digest)
+        folder = TrialFolder(given.root / "train" / "trials" / key)
+        left = left_behind([(key, config, images.digest)], folder.path.parent)
+        if left and world.is_first and not folder.finished():
+            print(f"note: {left.sentence(1)}")
         shown = Console(sys.stdout, steps=config.steps)
         run_trial(
             folder,

@@ -8,6 +8,7 @@
     │   ├── DataError            a data set: missing, empty, unreadable
     │   ├── StudyError           a study file: one line for each problem, all at once
     │   └── RootError            the run folder cannot be written, or holds something else
+    ├── PlanError                a worker found other data or other code than were planned
     ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
     └── FencedError              another attempt at the same trial has taken over
 
@@ -43,6 +44,10 @@ class StudyError(InputError):
 
 class RootError(InputError):
     """The run folder cannot be written, or already holds something else."""
+
+
+class PlanError(DinolabError):
+    """A worker found other data or other code than its run was planned with."""
 
 
 class CheckpointError(DinolabError):

@@ -41,6 +41,7 @@ def train(
     from orchestrator.tracking.mirror import Mirror, tracking_uri
     from trainers.config import override
     from trainers.config.recipe import knobs_given, recipe
+    from trainers.runs.left_behind import left_behind
     from trainers.runs.reporters import Console as ConsoleReporter
     from trainers.runs.trial import TrialFolder, run_trial, trial_key
     from trainers.system.world import World, make_reproducible
@@ -49,10 +50,13 @@ def train(
     config = override(recipe(recipe_name), knobs_given(set_))
     root = open_root(absolute_root(root, console))
     images = open_with_progress(config.data, root, console, console.is_terminal)
-    folder = TrialFolder(root / "train" / "trials" / trial_key(config, images.digest))
+    key = trial_key(config, images.digest)
+    folder = TrialFolder(root / "train" / "trials" / key)
     mirror = Mirror(tracking_uri(root), "train", root)
     if folder.finished():
         console.print("finished already: nothing to train")
+    elif left := left_behind([(key, config, images.digest)], folder.path.parent):
+        console.print(f"note: {left.sentence(1)}", markup=False, highlight=False)
     make_reproducible(threads)
     try:
         run_trial(

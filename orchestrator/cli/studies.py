@@ -27,6 +27,8 @@ from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from ablations.study.study import Study
+    from trainers.config import DataConfig
+    from trainers.data.image_set import ImageSet
 
 
 def load(
@@ -73,8 +75,12 @@ def run(
     root = open_root(absolute_root(root, console))
     warn(checked, console)
     listed = ", all in study.lock.json"
-    images = open_with_progress(checked.base.data, root, console, live, listed=listed)
-    plan = make_plan(checked, images)
+
+    def opened(data: "DataConfig") -> "ImageSet":
+        return open_with_progress(data, root, console, live, listed=listed)
+
+    images = opened(checked.base.data)
+    plan = make_plan(checked, images, opened)
     console.print(
         f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
         f"{len(plan.trials)} runs on {len(images)} images",
@@ -115,15 +121,22 @@ def plan(
     from ablations.spec import BASELINE
     from ablations.verdicts.planning import family_sizes, power_text
     from orchestrator.cost import measure
-    from orchestrator.driver.root import open_root
+    from orchestrator.driver.root import left_behind_text, open_root
+    from orchestrator.lock import read_earlier
     from orchestrator.plan import make_plan
 
     console = make_console()
     checked = load(study, data, workers, ablations, scale)
     root = open_root(absolute_root(root, console))
-    images = open_with_progress(checked.base.data, root, console, console.is_terminal)
-    made = make_plan(checked, images)
+
+    def opened(data: "DataConfig") -> "ImageSet":
+        return open_with_progress(data, root, console, console.is_terminal)
+
+    images = opened(checked.base.data)
+    made = make_plan(checked, images, opened)
     missing = made.missing(root / checked.name)
+    if left := left_behind_text(made, root / checked.name, read_earlier(root / checked.name)):
+        console.print(f"note: {left}", markup=False, highlight=False)
 
     console.print(
         f"study {checked.name}: recipe {checked.recipe}, {len(images)} images "

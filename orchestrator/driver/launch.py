@@ -8,9 +8,15 @@ from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import write_results, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.root import only_driver, open_root, reuse_finished
+from orchestrator.driver.root import (
+    left_behind_text,
+    only_driver,
+    open_root,
+    reuse_finished,
+    taken_text,
+)
 from orchestrator.driver.tuning import train_missing
-from orchestrator.lock import write_lock
+from orchestrator.lock import read_earlier, write_lock
 from orchestrator.plan import Plan
 from orchestrator.tracking.mirror import Mirror, tracking_uri
 from trainers.data.image_set import ImageSet
@@ -28,19 +34,26 @@ def run_study(
     uri = tracking_uri(root)
     mirror = Mirror(uri, plan.study.name, root)
     with only_driver(folder):
+        earlier = read_earlier(folder)
         write_lock(plan, images, folder)
-        reused = reuse_finished(plan, root, folder)
+        reuse_finished(plan, root, folder)
+        if left := left_behind_text(plan, folder, earlier):
+            console.print(f"note: {left}", markup=False, highlight=False)
         missing = plan.missing(folder)
         already = len(plan.trials) - len(missing)
+        taken = taken_text(plan, folder)
+        note = f" ({taken})" if taken else ""
         if not missing:
             console.print(
-                f"all {len(plan.trials)} runs are finished: nothing to train", highlight=False
+                f"all {len(plan.trials)} runs are finished{note}: nothing to train",
+                markup=False,
+                highlight=False,
             )
         elif already:
-            note = f" ({reused} taken from other studies of this root)" if reused else ""
             console.print(
                 f"{already} of {len(plan.trials)} runs are finished{note}: "
                 f"training the other {len(missing)}",
+                markup=False,
                 highlight=False,
             )
         shown = Mirrored(mirror, console)

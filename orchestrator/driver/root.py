@@ -1,14 +1,21 @@
-"""The run root of a driver: whether it can be written, and who is at a study."""
+"""The run root of a driver: whether it can be written, who is at a study, which trials it has."""
 
 import contextlib
 import fcntl
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestrator.plan import Plan
 from trainers.errors import RootError
+from trainers.runs.left_behind import left_behind
+from trainers.system.atomic import replace_json
+
+TAKEN_FROM = "taken_from.json"
+"""In a trial's folder, when it was trained for another study: the name of that."""
 
 
 def open_root(root: Path) -> Path:
@@ -38,18 +45,46 @@ def only_driver(folder: Path) -> Iterator[None]:
         yield
 
 
-def reuse_finished(plan: Plan, root: Path, folder: Path) -> int:
-    """Copy finished trials of other studies in the same root; returns how many."""
-    reused = 0
+def reuse_finished(plan: Plan, root: Path, folder: Path) -> None:
+    """Copy finished trials of other studies in the same root, each with a note of where from."""
     for trial in plan.missing(folder):
         for result in root.glob(f"*/trials/{trial.key}/result.json"):
             place_of_copy = folder / "trials" / trial.key
             with tempfile.TemporaryDirectory(dir=folder, prefix=".copy-") as scratch:
                 copy = Path(scratch) / trial.key
                 shutil.copytree(result.parent, copy, ignore=shutil.ignore_patterns("lock"))
+                if not (copy / TAKEN_FROM).exists():
+                    replace_json(copy / TAKEN_FROM, {"study": result.parent.parent.parent.name})
                 shutil.rmtree(place_of_copy, ignore_errors=True)
                 place_of_copy.parent.mkdir(exist_ok=True)
                 copy.replace(place_of_copy)
-            reused += 1
             break
-    return reused
+
+
+def taken_text(plan: Plan, folder: Path) -> str:
+    """How many finished trials were trained for which other studies; empty when none were."""
+    notes = [folder / "trials" / trial.key / TAKEN_FROM for trial in plan.trials]
+    studies = [json.loads(note.read_text())["study"] for note in notes if note.exists()]
+    if not studies:
+        return ""
+    names = ", ".join(sorted(set(studies)))
+    return f"{len(studies)} taken from other studies of this root: {names}"
+
+
+def left_behind_text(plan: Plan, folder: Path, earlier: Mapping[str, Any]) -> str:
+    """Which missing trials other code has finished, in words; empty when there are none.
+
+    `earlier` is the lock of the study as it was, which knows the commit if it is of that code.
+    """
+    missing = plan.missing(folder)
+    found = left_behind(
+        [(trial.key, trial.config, trial.digest) for trial in missing], folder / "trials"
+    )
+    if found is None:
+        return ""
+    git = earlier.get("git") or {}
+    then = ""
+    if git and {trial["key"] for trial in earlier.get("trials", ())} & set(found.found):
+        dirty = ", with changes that were not committed" if git.get("dirty") else ""
+        then = f"commit {str(git['commit'])[:12]}{dirty}"
+    return found.sentence(len(missing), then)

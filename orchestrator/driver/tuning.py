@@ -16,6 +16,8 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.resources import DRIVER_CPUS, Placement, place
 from orchestrator.retry import ATTEMPTS
 from trainers.data.image_set import CACHE
+from trainers.runs.trial import Planned
+from trainers.runs.version import code_versions
 
 
 def train_missing(
@@ -51,6 +53,7 @@ def train_missing(
             trial.key: worker.Assignment(
                 folder=str((folder / "trials" / trial.key).resolve()),
                 config=trial.config.model_dump_json(),
+                planned=Planned(key=trial.key, digest=trial.digest, code=dict(code_versions())),
                 cache=str((root / CACHE).resolve()),
             )
             for trial in missing

@@ -18,7 +18,7 @@ from orchestrator.retry import decide
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
 from trainers.runs.reporters import Fanout, read_records
-from trainers.runs.trial import TrialFolder, run_trial
+from trainers.runs.trial import Planned, TrialFolder, run_trial
 from trainers.system.world import World, make_reproducible
 
 
@@ -29,6 +29,7 @@ class Assignment:
     folder: str
     config: str
     """TrainConfig as JSON"""
+    planned: Planned
     cache: str
     """where data sets are indexed"""
 
@@ -60,6 +61,8 @@ def _images(data: DataConfig, cache: str) -> ImageSet:
 
 def _train(assignment: Assignment, world: World, reporter: Any, threads: int) -> None:
     make_reproducible(threads)
+    # First: other code may not even read the configuration.
+    assignment.planned.refuse_other_code()
     config = TrainConfig.model_validate_json(assignment.config)
     run_trial(
         TrialFolder(Path(assignment.folder)),
@@ -67,6 +70,7 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
         images=_images(config.data, assignment.cache),
         world=world,
         reporter=reporter,
+        planned=assignment.planned,
     )
 
 
@@ -108,7 +112,8 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     try:
         trainer.fit()
     except Exception as error:  # noqa: BLE001 (as above)
-        _settle(assignment, getattr(error, "worker_failures", {}).get(0, error))
+        failures = getattr(error, "worker_failures", {})
+        _settle(assignment, next((failures[rank] for rank in sorted(failures)), error))
     finally:
         ended.set()
         follower.join()

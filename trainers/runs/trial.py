@@ -1,20 +1,23 @@
 """One run on disk: its folder, the lock that fences attempts, and resuming where it stopped."""
 
 import fcntl
-import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import trainers
+import torch
+
 from trainers.config import TrainConfig
 from trainers.data.image_set import ImageSet
-from trainers.errors import CheckpointError
+from trainers.errors import CheckpointError, PlanError
+from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout, JsonLines
+from trainers.runs.version import code_versions, differing
 from trainers.system.atomic import replace_json
 from trainers.system.world import World
 from trainers.training import checkpoint
@@ -22,14 +25,11 @@ from trainers.training.loop import train
 from trainers.training.reporter import Reporter
 
 
-@functools.cache
-def code_version() -> str:
-    """Hexadecimal hash of the source of this package: other code, other runs."""
-    digest = hashlib.sha256()
-    home = Path(trainers.__file__).parent
-    for path in sorted(home.rglob("*.py")):
-        digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def trial_content(config: TrainConfig) -> dict[str, Any]:
+    """The part of a configuration that counts in a key: all but where the data lie."""
+    content = config.model_dump(mode="json")
+    del content["data"]["source"]
+    return content
 
 
 def trial_key(config: TrainConfig, dataset_digest: str) -> str:
@@ -37,14 +37,56 @@ def trial_key(config: TrainConfig, dataset_digest: str) -> str:
 
     The path of the data does not count, its digest does: a moved folder is the same data.
     """
-    content = config.model_dump(mode="json")
-    del content["data"]["source"]
-    canonical = json.dumps([content, dataset_digest, code_version()], sort_keys=True)
+    content = [trial_content(config), dataset_digest, dict(code_versions())]
+    canonical = json.dumps(content, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first `most` names in a row, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What a run was planned to be: its key, and what that was made of beside a configuration."""
+
+    key: str
+    digest: str
+    """of the data"""
+    code: Mapping[str, str]
+    """version of each module, as `code_versions` gives it"""
+
+    def refuse_other_code(self) -> None:
+        """Raises PlanError, one line, where this process runs other code than was planned."""
+        if other := differing(self.code, code_versions()):
+            raise PlanError(
+                f"planned with other code than this worker has, which differs in {listed(other)}; "
+                "install one version of dinolab on every node, and run the same command again"
+            )
+
+    def refuse_another(self, config: TrainConfig, digest: str) -> None:
+        """Raises PlanError, one line, where configuration, data or code are not as planned."""
+        self.refuse_other_code()
+        if digest != self.digest:
+            raise PlanError(
+                f"planned on data {self.digest[:12]}, but this worker finds {digest[:12]} at "
+                f"{config.data.source}: the data have changed since, or are others on this node; "
+                "bring back what was planned, or plan anew by the same command"
+            )
+        if (key := trial_key(config, digest)) != self.key:
+            raise PlanError(
+                f"planned as run {self.key}, but this worker makes {key} of its configuration; "
+                "run the same command again"
+            )
+
+
 class TrialFolder:
-    """`config.json`, `metrics.jsonl`, `result.json`, `failure.json` and `checkpoint/` of a run."""
+    """`config.json`, `metrics.jsonl`, `result.json`, `failure.json` and `checkpoint/` of a run.
+
+    `machines.json` lists what its attempts have computed on up to the checkpoint, each once.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,6 +94,7 @@ class TrialFolder:
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
         self.failure = path / "failure.json"
+        self.machines = path / "machines.json"
         self.checkpoints = path / "checkpoint"
 
     def finished(self) -> dict[str, Any] | None:
@@ -64,6 +107,13 @@ class TrialFolder:
     def fail(self, message: str) -> None:
         """Record why the last attempt ended without a result."""
         replace_json(self.failure, {"message": message})
+
+    def machines_before(self) -> list[dict[str, Any]]:
+        """What earlier attempts have computed on, as `machine_of` says it; empty if unknown."""
+        found: list[dict[str, Any]] = []
+        if self.machines.exists():
+            found = json.loads(self.machines.read_text())
+        return found
 
     def checkpoint_step(self) -> int | None:
         """The step of the checkpoint, or None when there is no readable one."""
@@ -86,12 +136,21 @@ class TrialFolder:
 
 
 def run_trial(
-    folder: TrialFolder, config: TrainConfig, *, images: ImageSet, world: World, reporter: Reporter
+    folder: TrialFolder,
+    config: TrainConfig,
+    *,
+    images: ImageSet,
+    world: World,
+    reporter: Reporter,
+    planned: Planned | None = None,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the result.
 
-    Every worker calls this. What is finished already is left alone.
+    Every worker calls this. What is finished already is left alone. Raises PlanError, before
+    anything is written, where a worker has other data or other code than was planned, or than the
+    other workers have.
     """
+    _refuse_another(config, images, world, planned)
     if not world.is_first:
         world.wait()
         _attempt(folder, config, images, world, reporter)
@@ -101,6 +160,21 @@ def run_trial(
         _attempt(folder, config, images, world, reporter)
 
 
+def _refuse_another(
+    config: TrainConfig, images: ImageSet, world: World, planned: Planned | None
+) -> None:
+    number = int(trial_key(config, images.digest)[:15], 16)
+    # All workers come here first, so that none waits for one that has refused.
+    numbers = world.gather(torch.tensor([number], device=world.device))
+    if planned is not None:
+        planned.refuse_another(config, images.digest)
+    if (numbers != number).any():
+        raise PlanError(
+            "the workers of this run have not all the same data and code; give them one data set "
+            "and one version of dinolab, and run the same command again"
+        )
+
+
 def _attempt(
     folder: TrialFolder, config: TrainConfig, images: ImageSet, world: World, reporter: Reporter
 ) -> None:
@@ -108,8 +182,12 @@ def _attempt(
         return
     started = time.monotonic()
     step = folder.checkpoint_step()
+    machine = machine_of(world.device)
     if world.is_first:
         replace_json(folder.config, config.model_dump(mode="json"))
+        earlier = folder.machines_before() if step is not None else []
+        machines = [*(one for one in earlier if one != machine), machine]
+        replace_json(folder.machines, machines)
         kept = JsonLines(folder.metrics, keep_up_to=-1 if step is None else step)
         reporter = Fanout(kept, reporter)
     result = train(
@@ -129,8 +207,11 @@ def _attempt(
             "chain": result.chain,
             "resumed_at": step or 0,
             "wall_s": round(time.monotonic() - started, 3),
-            "device": str(world.device),
+            **machine,
+            "earlier_machines": machines[:-1],
             "workers": world.size,
+            "data": images.digest,
+            "code": dict(code_versions()),
         }
         replace_json(folder.result, content)
         folder.failure.unlink(missing_ok=True)

@@ -1,0 +1,168 @@
+"""A run that is not the one that was planned, and runs that other code has finished."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from trainers import __main__ as command
+from trainers.config import TrainConfig, override
+from trainers.config.recipe import recipe
+from trainers.errors import PlanError
+from trainers.runs.left_behind import left_behind
+from trainers.runs.machine import machine_of
+from trainers.runs.reporters import Fanout
+from trainers.runs.trial import Planned, TrialFolder, run_trial, trial_key
+from trainers.runs.version import code_versions
+from trainers.system.world import World
+
+CPU = torch.device("cpu")
+SMALL = [
+    "--set", "steps=2", "--set", "model.depth=2", "--set", "evaluation.globality_layers=[1]",
+    "--set", "evaluation.causal_images=0", "--set", "evaluation.globality_images=8",
+    "--set", "evaluation.globality_probe_images=8",
+]  # fmt: skip
+
+
+def planned(tiny, images, **changes):
+    key = trial_key(tiny, images.digest)
+    return dataclasses.replace(
+        Planned(key=key, digest=images.digest, code=dict(code_versions())), **changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"digest": "f" * 64}, "planned on data ffffffffffff, but this worker finds"),
+        ({"code": {**code_versions(), "trainers.grid": "0"}}, "which differs in trainers.grid;"),
+        ({"code": {}}, "more; install one version of dinolab on every node"),
+        ({"key": "0" * 16}, "planned as run 0000000000000000, but this worker makes"),
+    ],
+)
+def test_what_was_not_planned_is_refused_in_one_line_and_nothing_is_written(
+    tiny, images, tmp_path, changes, says
+):
+    folder = TrialFolder(tmp_path / "trial")
+    with pytest.raises(PlanError) as raised:
+        run_trial(
+            folder, tiny, images=images, world=World(rank=0, size=1, device=CPU),
+            reporter=Fanout(), planned=planned(tiny, images, **changes),
+        )  # fmt: skip
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not folder.path.exists()
+
+
+def test_workers_that_would_make_different_runs_are_refused(tiny, images, tmp_path):
+    class Elsewhere(World):
+        def gather(self, rows):
+            return torch.cat([rows, rows + 1])
+
+    two = Elsewhere(rank=0, size=2, device=CPU)
+    with pytest.raises(PlanError, match="not all the same data and code"):
+        run_trial(
+            TrialFolder(tmp_path / "trial"), tiny, images=images, world=two, reporter=Fanout()
+        )
+
+
+def test_a_result_says_on_what_and_from_what_it_was_made(tmp_path, capsys):
+    assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("train/trials/*/result.json")
+    result = json.loads(path.read_text())
+    assert {name: result[name] for name in machine_of(CPU)} == machine_of(CPU)
+    assert result["device"] == "cpu"
+    assert result["torch"] == torch.__version__
+    assert result["earlier_machines"] == []
+    assert result["code"] == code_versions()
+    config = TrainConfig.model_validate_json((path.parent / "config.json").read_bytes())
+    assert path.parent.name == trial_key(config, result["data"])
+
+    # As if other code had made it: another hash of one module, and so another key.
+    result["code"]["trainers.grid"] = "0" * 12
+    path.write_text(json.dumps(result))
+    path.parent.rename(path.parent.with_name("0" * 16))
+    capsys.readouterr()
+    assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0
+    note = capsys.readouterr().out.splitlines()[0]
+    assert note.startswith("note: other code has finished 1 of the 1 runs to train")
+    assert "differs in trainers.grid." in note
+    assert "check out the code of then" in note
+    assert "another --root" in note
+    assert len(list(tmp_path.glob("train/trials/*/result.json"))) == 2
+    assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path):
+    folder = TrialFolder(tmp_path / "trial")
+    alone = World(rank=0, size=1, device=CPU)
+
+    class StopError(Exception):
+        pass
+
+    class Stop:
+        def report(self, step, metrics, *, checkpoint=None):
+            if checkpoint is not None:
+                raise StopError
+
+    with pytest.raises(StopError):
+        run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
+    assert json.loads(folder.machines.read_text()) == [machine_of(CPU)]
+    assert folder.checkpoint_step()
+    other = {**machine_of(CPU), "device": "cuda", "device_name": "a GPU"}
+    folder.machines.write_text(json.dumps([other]))
+    run_trial(folder, tiny, images=images, world=alone, reporter=Fanout())
+    result = folder.finished()
+    assert result["device"] == "cpu"
+    assert result["earlier_machines"] == [other]
+
+
+class TestLeftBehind:
+    BASE = recipe("digits_tiny")
+
+    def finish(self, trials, name, config, **result):
+        folder = trials / name
+        folder.mkdir(parents=True)
+        content = config if isinstance(config, dict) else config.model_dump(mode="json")
+        (folder / "config.json").write_text(json.dumps(content))
+        (folder / "result.json").write_text(json.dumps({"status": "finished", **result}))
+
+    def of(self, trials, *configs):
+        return left_behind([(f"key{i}", c, "data") for i, c in enumerate(configs)], trials)
+
+    def test_nothing_is_left_behind_by_the_same_code(self, tmp_path):
+        self.finish(tmp_path, "old", self.BASE, code=dict(code_versions()), data="data")
+        assert self.of(tmp_path, self.BASE) is None
+
+    def test_the_modules_that_differ_are_named(self, tmp_path):
+        code = {**code_versions(), "trainers.grid": "0", "trainers.gone": "1"}
+        self.finish(tmp_path, "old", self.BASE, code=code, data="data")
+        found = self.of(tmp_path, self.BASE, override(self.BASE, {"seed": 1}))
+        assert (found.wanted, found.found) == (("key0",), ("old",))
+        assert found.modules == ("trainers.gone", "trainers.grid")
+        sentence = found.sentence(2, "commit 0123")
+        assert sentence.startswith("other code (commit 0123) has finished 1 of the 2 runs to train")
+
+    def test_results_without_a_version_count_too(self, tmp_path):
+        self.finish(tmp_path, "old", override(self.BASE, {"data.source": "/elsewhere"}))
+        found = self.of(tmp_path, self.BASE)
+        assert found.modules == ()
+        assert "modules that it has not recorded" in found.sentence(1)
+
+    @pytest.mark.parametrize("change", [{"seed": 1}, {"steps": 7}, {"optimizer.beta1": 0.8}])
+    def test_another_configuration_is_another_run(self, tmp_path, change):
+        self.finish(tmp_path, "old", override(self.BASE, change))
+        assert self.of(tmp_path, self.BASE) is None
+
+    def test_other_data_are_another_run(self, tmp_path):
+        self.finish(tmp_path, "old", self.BASE, code={}, data="other")
+        assert self.of(tmp_path, self.BASE) is None
+
+    def test_knobs_that_one_code_alone_has_do_not_hide_it(self, tmp_path):
+        content = self.BASE.model_dump(mode="json")
+        del content["loss"]["koleo"]
+        content["loss"]["forgotten"] = 1.0
+        self.finish(tmp_path, "old", content)
+        assert self.of(tmp_path, self.BASE).found == ("old",)

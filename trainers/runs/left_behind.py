@@ -1,0 +1,86 @@
+"""Finished runs that other code made: their keys are no longer asked for."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainers.config import TrainConfig, leaves
+from trainers.runs.trial import TrialFolder, listed, trial_content
+from trainers.runs.version import code_versions, differing
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftBehind:
+    """Runs that are to be trained though other code has finished them."""
+
+    wanted: tuple[str, ...]
+    """keys of runs to train"""
+    found: tuple[str, ...]
+    """keys of finished runs that differ from them in nothing but code"""
+    modules: tuple[str, ...]
+    """in which their code differs; empty if they have not recorded theirs"""
+
+    def sentence(self, of: int, then: str = "") -> str:
+        """What to tell a person, where `of` runs are to be trained; `then` names the code."""
+        differ = listed(self.modules) or "modules that it has not recorded"
+        return (
+            f"other code{f' ({then})' if then else ''} has finished {len(self.wanted)} of the {of} "
+            f"runs to train; it differs in {differ}. Those are left where they are, and trained "
+            "again. To use them instead, stop and check out the code of then; to keep the two "
+            "apart, give another --root"
+        )
+
+
+def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) -> LeftBehind | None:
+    """Which of the runs `wanted`, each (key, configuration, digest of its data), are such.
+
+    They are looked for in the folder `trials`. A run that is finished under its key is not wanted.
+    None when there are none.
+    """
+    asked = [(key, digest, dict(leaves(trial_content(config)))) for key, config, digest in wanted]
+    keys: set[str] = set()
+    found: list[str] = []
+    modules: set[str] = set()
+    for path in sorted(trials.glob("*/result.json")) if asked else ():
+        folder = TrialFolder(path.parent)
+        result = folder.finished() or {}
+        code = result.get("code")
+        if code == code_versions():
+            continue
+        knobs = _knobs_of(folder)
+        twins = [
+            key
+            for key, digest, own in asked
+            if result.get("data", digest) == digest
+            and all(knobs[name] == own[name] for name in own if name in knobs)
+        ]
+        if knobs and twins:
+            keys.update(twins)
+            found.append(folder.path.name)
+            modules.update(differing(code, code_versions()) if code else ())
+    if not keys:
+        return None
+    return LeftBehind(
+        wanted=tuple(sorted(keys)), found=tuple(found), modules=tuple(sorted(modules))
+    )
+
+
+def _knobs_of(folder: TrialFolder) -> dict[str, Any]:
+    """The knobs of a run that count in its key, as this code reads them, or else as they stand.
+
+    Empty when it has kept none.
+    """
+    try:
+        text = folder.config.read_bytes()
+        return dict(leaves(trial_content(TrainConfig.model_validate_json(text))))
+    except FileNotFoundError:
+        return {}
+    except ValidationError:
+        # Other code had other knobs: the ones that both have must do.
+        knobs = dict(leaves(json.loads(text)))
+        knobs.pop("data.source", None)
+        return knobs
