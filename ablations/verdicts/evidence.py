@@ -20,6 +20,8 @@ class Run:
     reason: str = ""
     start: Mapping[str, float]
     end: Mapping[str, float]
+    machine: str = ""
+    """Device and versions it was computed with, in words; empty if they were not recorded."""
 
 
 class Pair(NamedTuple):

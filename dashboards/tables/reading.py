@@ -98,9 +98,25 @@ def _run(trial: TrialRecord) -> Run:
             reason=str(trial.result.get("reason", "")),
             start=start,
             end=trial.metrics.get(step, {}) if reached_end else {},
+            machine=_machine(trial.result),
         )
     if trial.failure is not None:
         return Run(status="failed", reason=trial.failure, start=start, end={})
     last = max(trial.metrics, default=None)
     reason = "not started" if last is None else f"not finished, last record at step {last}"
     return Run(status="missing", reason=reason, start=start, end={})
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    """Device and versions of a result, in words; empty for one of before they were recorded."""
+    if "torch" not in result:
+        return ""
+    last = _machine_text(result)
+    earlier = [_machine_text(one) for one in result.get("earlier_machines", ())]
+    return f"{last} after {' and '.join(earlier)}" if earlier else last
+
+
+def _machine_text(one: Mapping[str, Any]) -> str:
+    versions = [("PyTorch", "torch"), ("CUDA", "cuda"), ("cuDNN", "cudnn")]
+    parts = [f"{title} {one[name]}" for title, name in versions if one.get(name) is not None]
+    return f"{one.get('device')} ({', '.join([str(one.get('device_name')), *parts])})"
