@@ -26,10 +26,12 @@ from trainers.errors import (
     ConfigError,
     DataError,
     InputError,
+    PlanError,
     RootError,
     StudyError,
 )
 from trainers.runs.trial import TrialFolder
+from trainers.runs.version import code_versions
 
 STUDY = """
 name: small
@@ -93,6 +95,7 @@ def test_a_trial_that_cannot_fit_is_refused(resources, cpus, gpus):
     ("error", "decision"),
     [
         (ConfigError("x"), "give up"),
+        (PlanError("x"), "give up"),
         (ValueError("x"), "give up"),
         (RuntimeError("shapes do not match"), "give up"),
         (OSError("stale file handle"), "retry"),
@@ -133,6 +136,31 @@ def test_a_key_follows_configuration_seed_and_data_but_not_the_path(study, image
     assert key != trial_key(override(base, {"seed": 1}), images.digest)
     assert key != trial_key(override(base, {"optimizer.beta1": 0.8}), images.digest)
     assert key != trial_key(base, "other data")
+
+
+def with_photographs(study):
+    """The study with one arm more, of other data."""
+    return replace(study, arms={**study.arms, "photographs": {"data.source": "photographs"}})
+
+
+def test_an_arm_with_other_data_has_their_digest_in_its_keys(study, images):
+    plan = make_plan(with_photographs(study), images)
+    (digest,) = {trial.digest for trial in plan.trials if trial.arms == ("photographs",)}
+    assert digest == open_images(plan.trials[2].config.data, None).digest != images.digest
+    assert {trial.digest for trial in plan.trials if "baseline" in trial.arms} == {images.digest}
+    assert len(plan.trials) == 3 * 3
+
+
+def test_each_data_set_is_opened_once_for_all_arms(study, images):
+    opened = []
+
+    def open_data(data):
+        opened.append(data.source)
+        return open_images(data, None)
+
+    again = {**with_photographs(study).arms, "again": {"data.source": "photographs", "steps": 5}}
+    make_plan(replace(study, arms=again), images, open_data)
+    assert opened == ["photographs"]
 
 
 def test_confounds_are_counted(study, images):
@@ -269,6 +297,26 @@ class TestLock:
         images.digest = "0" * 64
         with pytest.raises(RootError, match="locked with other data"):
             write_lock(make_plan(study, images), images, tmp_path)
+
+    def test_it_holds_the_data_of_each_arm_and_the_code(self, study, images, tmp_path):
+        plan = make_plan(with_photographs(study), images)
+        lock = write_lock(plan, images, tmp_path)
+        (other,) = lock["other_datasets"]
+        assert other["digest"] == plan.images["photographs"].digest
+        assert (other["source"], other["arms"]) == ("photographs", ["photographs"])
+        assert lock["dataset"]["digest"] == images.digest
+        assert lock["code"] == code_versions()
+        plan.images["photographs"].digest = "0" * 64
+        with pytest.raises(RootError, match="locked with other data at photographs"):
+            write_lock(plan, images, tmp_path)
+
+    def test_a_lock_of_before_is_renewed(self, study, images, tmp_path):
+        lock = write_lock(make_plan(study, images), images, tmp_path)
+        path = tmp_path / "study.lock.json"
+        before = {k: v for k, v in lock.items() if k not in ("other_datasets", "code")}
+        path.write_text(json.dumps(before))
+        plan = make_plan(with_photographs(study), images)
+        assert write_lock(plan, images, tmp_path)["created"] == lock["created"]
 
 
 class TestTrialFolder:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import warnings
 
@@ -58,8 +59,33 @@ def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
     study.write_text(MINI.replace("name: mini", "name: again"))
     code, output = dinolab("run", study, "--root", root)
     assert code == 0
-    assert "nothing to train" in output
+    taken = "all 6 runs are finished (6 taken from other studies of this root: mini)"
+    assert f"{taken}: nothing to train" in output
     assert len(list(root.glob("again/trials/*/result.json"))) == 6
+
+
+def test_runs_that_other_code_finished_are_said_before_anything_trains(finished, mini, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(finished[0] / "mini", root / "mini")
+    lock = json.loads((root / "mini" / "study.lock.json").read_text())
+    for number, path in enumerate(sorted(root.glob("mini/trials/*/result.json"))):
+        # As other code would have left them: another version of a module, so another key.
+        result = json.loads(path.read_text())
+        result["code"]["trainers.training.step"] = "0" * 12
+        path.write_text(json.dumps(result))
+        for trial in lock["trials"]:
+            if trial["key"] == path.parent.name:
+                trial["key"] = f"{number:016x}"
+        path.parent.rename(path.parent.with_name(f"{number:016x}"))
+    lock["git"] = {"commit": "0123456789abcdef", "dirty": True}
+    (root / "mini" / "study.lock.json").write_text(json.dumps(lock))
+    code, output = dinolab("plan", mini, "--root", root, "--tflops", "1")
+    assert code == 0, output
+    assert (
+        "note: other code (commit 0123456789ab, with changes that were not committed) has finished "
+        "6 of the 6 runs to train; it differs in trainers.training.step."
+    ) in output
+    assert "6 runs, 0 finished" in output
 
 
 def test_killed_and_interrupted_it_goes_on_to_the_same_bits(finished, mini, tmp_path):

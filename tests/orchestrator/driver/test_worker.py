@@ -1,10 +1,68 @@
-"""What a worker group's trial tells Tune."""
+"""What a trial refuses to train, and what a worker group's trial tells Tune."""
 
+import json
 import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
 
 from orchestrator.driver import worker
+from orchestrator.resources import Placement
+from trainers.config import override
+from trainers.config.recipe import recipe
+from trainers.data.image_set import open_images
 from trainers.runs.reporters import JsonLines
-from trainers.runs.trial import TrialFolder
+from trainers.runs.trial import Planned, TrialFolder, trial_key
+from trainers.runs.version import code_versions
+
+ALONE = Placement(workers=1, cpus_per_worker=1, gpus_per_worker=0, concurrent=1)
+
+
+@pytest.fixture
+def assignment(tmp_path):
+    """A trial on a folder of images, planned."""
+    for number in range(8):
+        picture = Image.new("RGB", (16, 16), (30 * number, 0, 0))
+        (tmp_path / "images").mkdir(exist_ok=True)
+        picture.save(tmp_path / "images" / f"{number}.png")
+    config = override(
+        recipe("digits_tiny"), {"data.source": str(tmp_path / "images"), "batch_size": 4}
+    )
+    digest = open_images(config.data, tmp_path / "cache").digest
+    key = trial_key(config, digest)
+    return worker.Assignment(
+        folder=str(tmp_path / "trials" / key),
+        config=config.model_dump_json(),
+        planned=Planned(key=key, digest=digest, code=dict(code_versions())),
+        cache=str(tmp_path / "cache"),
+    )
+
+
+def failure(assignment):
+    """Why the trial failed for good: an error that may go better next time is raised instead."""
+    worker.run_alone({"trial": assignment}, ALONE)
+    folder = TrialFolder(Path(assignment.folder))
+    assert folder.finished() is None
+    assert not folder.metrics.exists()
+    return json.loads(folder.failure.read_text())["message"]
+
+
+def test_data_that_changed_since_the_plan_are_not_trained_on(assignment, tmp_path):
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "images" / "0.png")
+    message = failure(assignment)
+    assert message.startswith(f"PlanError: planned on data {assignment.planned.digest[:12]}, but")
+    assert str(tmp_path / "images") in message
+    assert "\n" not in message
+
+
+def test_a_node_with_other_code_trains_nothing(assignment, monkeypatch):
+    other = {**code_versions(), "trainers.training.step": "0" * 12}
+    monkeypatch.setattr("trainers.runs.trial.code_versions", lambda: other)
+    message = failure(assignment)
+    assert message.startswith("PlanError: planned with other code than this worker has")
+    assert "differs in trainers.training.step;" in message
+    assert "\n" not in message
 
 
 class Rounds(threading.Event):
