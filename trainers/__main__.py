@@ -49,9 +49,10 @@ def run(arguments: list[str] | None = None) -> int:
             world.wait()
         key = trial_key(config, images.digest)
         folder = TrialFolder(given.root / "train" / "trials" / key)
-        left = left_behind([(key, config, images.digest)], folder.path.parent)
-        if left and world.is_first and not folder.finished():
-            print(f"note: {left.sentence(1)}")
+        if world.is_first and not folder.finished():
+            left = left_behind([(key, config, images.digest)], folder.path.parent)
+            if left:
+                print(f"note: {left.sentence(1)}")
         shown = Console(sys.stdout, steps=config.steps)
         run_trial(
             folder,

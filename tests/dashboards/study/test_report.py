@@ -282,3 +282,30 @@ def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> 
         timeout=60,
     )
     assert Page(shown.stdout).drawn >= set(FIGURES)
+
+
+def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study):
+    machine = {
+        "device": "cpu", "device_name": "x86_64", "torch": "2.11.0", "cuda": None, "cudnn": None,
+    }  # fmt: skip
+    gpu = {**machine, "device": "cuda", "device_name": "H100", "cuda": "12.8", "cudnn": 91002}
+    folder = make_study()
+    plain = judge_study(folder)["hypotheses"]
+    for arm in ("baseline", "cls_position_none", "loss_on_patches"):
+        for seed in range(6):
+            path = folder / "trials" / trial_key(arm, seed) / "result.json"
+            ran = {**machine, "earlier_machines": []}
+            if (arm, seed) == ("loss_on_patches", 2):
+                ran = {**gpu, "earlier_machines": [machine]}
+            path.write_text(json.dumps({**json.loads(path.read_text()), **ran}))
+    said = (
+        "pairs differ in device or versions, seed 2: loss_on_patches on cuda (H100, PyTorch "
+        "2.11.0, CUDA 12.8, cuDNN 91002) after cpu (x86_64, PyTorch 2.11.0), baseline on cpu "
+        "(x86_64, PyTorch 2.11.0)"
+    )
+    for name, entry in judge_study(folder)["hypotheses"].items():
+        before = plain[name]["verdict"]
+        if name.startswith("loss_on_cls"):
+            before = {**before, "reason": f"{before['reason']}; {said}"}
+        assert entry["verdict"] == before
+    assert said in write_report(folder).read_text()
