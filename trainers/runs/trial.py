@@ -73,7 +73,7 @@ class Planned:
             raise PlanError(
                 f"planned on data {self.digest[:12]}, but this worker finds {digest[:12]} at "
                 f"{config.data.source}: the data have changed since, or are others on this node; "
-                "bring back what was planned, or plan anew by the same command"
+                "bring back what was planned, or give the new data a study or --root of their own"
             )
         if (key := trial_key(config, digest)) != self.key:
             raise PlanError(
