@@ -28,15 +28,9 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
     path = folder / FILE_NAME
     lock = _content(plan, images)
     if earlier := read_earlier(folder):
-        others = {data["source"]: data["digest"] for data in earlier.get("other_datasets", [])}
         for what, before, now in (
             ("hypotheses", earlier["hypotheses_sha256"], lock["hypotheses_sha256"]),
             ("data", earlier["dataset"]["digest"], lock["dataset"]["digest"]),
-            *(
-                (f"data at {data['source']}", others[data["source"]], data["digest"])
-                for data in lock["other_datasets"]
-                if data["source"] in others
-            ),
         ):
             if before != now:
                 raise RootError(
@@ -87,25 +81,10 @@ def _content(plan: Plan, images: ImageSet) -> dict[str, Any]:
         ],
         "config": study.base.model_dump(mode="json"),
         "dataset": _dataset(study.base.data.source, images),
-        "other_datasets": [
-            {**_dataset(source, plan.images[arms[0]]), "arms": arms}
-            for source, arms in _elsewhere(plan).items()
-        ],
         "code": dict(code_versions()),
         "git": _git(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-
-
-def _elsewhere(plan: Plan) -> dict[str, list[str]]:
-    """Sources of data that are not the base's, with the arms that train on them."""
-    study = plan.study
-    arms_of: dict[str, list[str]] = {}
-    for arm in study.arms:
-        source = study.config(arm, study.seeds[0]).data.source
-        if source != study.base.data.source:
-            arms_of.setdefault(source, []).append(arm)
-    return arms_of
 
 
 def _dataset(source: str, images: ImageSet) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from typing import Any
 from ablations.spec import Gate, Hypothesis
 from ablations.statistics.multiplicity import holm
 from ablations.statistics.summary import Summary, summarise
-from ablations.verdicts.evidence import Pair, Run, missed_gates, pairs_of, problems_of
+from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of
 from ablations.verdicts.gates import measure_gates, missed_gates
 from ablations.verdicts.machines import machines_text
 from ablations.verdicts.planning import family_sizes, seeds_text, seeds_to_plan
-from ablations.verdicts.reasons import count_of, decided, seeds_text, seeds_to_plan
+from ablations.verdicts.reasons import count_of, decided
 from ablations.verdicts.rule import FEWEST_SEEDS, Label, Tag
 
 

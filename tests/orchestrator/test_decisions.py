@@ -298,25 +298,17 @@ class TestLock:
         with pytest.raises(RootError, match="locked with other data"):
             write_lock(make_plan(study, images), images, tmp_path)
 
-    def test_it_holds_the_data_of_each_arm_and_the_code(self, study, images, tmp_path):
-        plan = make_plan(with_photographs(study), images)
-        lock = write_lock(plan, images, tmp_path)
-        (other,) = lock["other_datasets"]
-        assert other["digest"] == plan.images["photographs"].digest
-        assert (other["source"], other["arms"]) == ("photographs", ["photographs"])
-        assert lock["dataset"]["digest"] == images.digest
+    def test_it_holds_the_code_that_its_runs_execute(self, study, images, tmp_path):
+        lock = write_lock(make_plan(study, images), images, tmp_path)
         assert lock["code"] == code_versions()
-        plan.images["photographs"].digest = "0" * 64
-        with pytest.raises(RootError, match="locked with other data at photographs"):
-            write_lock(plan, images, tmp_path)
 
     def test_a_lock_of_before_is_renewed(self, study, images, tmp_path):
         lock = write_lock(make_plan(study, images), images, tmp_path)
         path = tmp_path / "study.lock.json"
-        before = {k: v for k, v in lock.items() if k not in ("other_datasets", "code")}
-        path.write_text(json.dumps(before))
-        plan = make_plan(with_photographs(study), images)
-        assert write_lock(plan, images, tmp_path)["created"] == lock["created"]
+        path.write_text(json.dumps({name: lock[name] for name in lock if name != "code"}))
+        renewed = write_lock(make_plan(study, images), images, tmp_path)
+        assert renewed["created"] == lock["created"]
+        assert renewed["code"] == lock["code"]
 
 
 class TestTrialFolder:
