@@ -41,6 +41,7 @@ from trainers.config import TrainConfig, nearest, override
 from trainers.config.explain import brief, explained
 from trainers.config.recipe import recipe
 from trainers.errors import ConfigError, StudyError
+from trainers.system.storage import absolute_source
 
 LONGEST_CELL = 200
 """Bytes of the joined names of a cell's levels."""
@@ -227,8 +228,9 @@ def _base(raw: Mapping[str, Any], problems: list[str]) -> TrainConfig | None:
     of_a_study = {knob: NOT_AN_ARMS[knob] for knob in ("seed", "data.source") if knob in common}
     problems += [f"set: {knob} is not to be set: {why}" for knob, why in of_a_study.items()]
     change = {knob: value for knob, value in common.items() if knob not in of_a_study}
-    if isinstance(raw.get("dataset"), str) and raw["dataset"]:
-        change["data.source"] = raw["dataset"]
+    chosen = raw.get("dataset")
+    source = chosen if isinstance(chosen, str) and chosen else base.data.source
+    change["data.source"] = absolute_source(source)
     try:
         return override(base, change)
     except ConfigError as error:

@@ -8,7 +8,7 @@ import typer
 
 from orchestrator import interrupt
 from orchestrator.cli.exit_codes import INTERRUPTED
-from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root
+from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root, at_home
 from orchestrator.cli.rendering import make_console, open_with_progress
 
 
@@ -25,6 +25,7 @@ def measure(
     out: Annotated[
         Path,
         typer.Option(
+            callback=at_home,
             metavar="DIR",
             help="Folder for report.html, figures, metrics.parquet and summary.json: new or empty.",
             show_default=False,
@@ -66,6 +67,7 @@ def measure(
     weights: Annotated[
         Path | None,
         typer.Option(
+            callback=at_home,
             metavar="FILE",
             help="State of the timm model that is named (.safetensors, .pth).",
             show_default=False,
@@ -135,7 +137,6 @@ def measure(
 
     console = make_console()
     live = console.is_terminal and not quiet
-    out = out.expanduser()
     check_folder(out)
     chosen = measuring.device_named(device)
     if threads is not None:

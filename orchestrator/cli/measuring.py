@@ -12,6 +12,7 @@ from trainers.errors import InputError
 from trainers.globality.instruments import Settings
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Plan, check_layers, choose
+from trainers.system.storage import absolute_source
 from trainers.system.world import default_device
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -57,10 +58,11 @@ def images_wanted(model: Measurable, data: str | None, size: int | None) -> Data
         )
     side = model.image_size if size is None else size
     model.grid(side)
-    if own is not None and (data is None or data == own.source):
+    source = None if data is None else absolute_source(data)
+    if own is not None and source in (None, own.source):
         larger = max(own.image_size, side)
         return own.model_copy(update={"image_size": larger})
-    return DataConfig(source=str(data), image_size=max(4, round(ROOM * side)))
+    return DataConfig(source=str(source), image_size=max(4, round(ROOM * side)))
 
 
 def plan(

@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress
 
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
-from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root
+from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root, at_home
 from orchestrator.cli.rendering import make_console, open_with_progress, show_metrics
 from trainers.errors import InputError
 
@@ -37,22 +37,28 @@ def train(
 
     The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
     """
+    from orchestrator.driver.mirrored import Mirrored
     from orchestrator.driver.root import open_root
-    from orchestrator.tracking.mirror import Mirror, tracking_uri
+    from orchestrator.plan import Trial
+    from orchestrator.tracking.store import check_store
     from trainers.config import override
     from trainers.config.recipe import knobs_given, recipe
     from trainers.runs.left_behind import left_behind
     from trainers.runs.reporters import Console as ConsoleReporter
     from trainers.runs.trial import TrialFolder, run_trial, trial_key
+    from trainers.system.storage import absolute_source
     from trainers.system.world import World, make_reproducible
 
     console = make_console()
     config = override(recipe(recipe_name), knobs_given(set_))
-    root = open_root(absolute_root(root, console))
+    config = override(config, {"data.source": absolute_source(config.data.source)})
+    root = absolute_root(root, console)
+    check_store(root)
+    open_root(root)
     images = open_with_progress(config.data, root, console, console.is_terminal)
     key = trial_key(config, images.digest)
     folder = TrialFolder(root / "train" / "trials" / key)
-    mirror = Mirror(tracking_uri(root), "train", root)
+    mirrored = Mirrored("train", root, console)
     if folder.finished():
         console.print("finished already: nothing to train")
     elif left := left_behind([(key, config, images.digest)], folder.path.parent):
@@ -69,7 +75,8 @@ def train(
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from the last checkpoint")
         raise typer.Exit(INTERRUPTED) from None
-    mirror.sync(recipe_name, config.seed, folder)
+    trial = Trial(key=key, arms=(recipe_name,), seed=config.seed, config=config)
+    mirrored.sync(trial, root / "train")
     result = folder.finished() or {}
     console.print(f"{result['status']} {result['reason']}".strip(), markup=False)
     console.print(f"run folder: {folder.path}", markup=False, highlight=False)
@@ -81,7 +88,9 @@ def evaluate(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A state.safetensors, its folder, or the folder of a run.", show_default=False
+            callback=at_home,
+            help="A state.safetensors, its folder, or the folder of a run.",
+            show_default=False,
         ),
     ],
     data: Annotated[
@@ -103,7 +112,13 @@ def evaluate(
     ] = None,
     json_: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Writes every metric.", show_default=False),
+        typer.Option(
+            "--json",
+            callback=at_home,
+            metavar="FILE",
+            help="Writes every metric.",
+            show_default=False,
+        ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -118,11 +133,13 @@ def evaluate(
     from trainers.config.recipe import knobs_given
     from trainers.runs.saved_run import evaluate_run, find_run
     from trainers.system.atomic import replace_json
+    from trainers.system.storage import absolute_source
     from trainers.system.world import World, make_reproducible
 
     console = make_console()
     live = console.is_terminal and not quiet
-    run = find_run(checkpoint, data=data, change=knobs_given(set_ or []))
+    source = None if data is None else absolute_source(data)
+    run = find_run(checkpoint, data=source, change=knobs_given(set_ or []))
     if json_ is not None and not json_.absolute().parent.is_dir():
         raise InputError(f"--json {json_}: there is no folder {json_.absolute().parent}")
     root = open_root(absolute_root(root, console))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.options import at_home
 from orchestrator.cli.rendering import make_console
 
 
@@ -28,7 +29,7 @@ def new(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the file is written.")
+        Path, typer.Option(callback=at_home, metavar="FOLDER", help="Where the file is written.")
     ] = Path(),
 ) -> None:
     """Write NAME.py, an ablation of your own, or NAME.yaml, a study: it works, and you change it.

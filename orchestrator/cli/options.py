@@ -2,15 +2,28 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+
+Given = TypeVar("Given", Path, list[Path], None)
+
+
+def at_home(given: Given) -> Given:
+    """The paths of an option, with `~` as home: after `--root=` the shell leaves it as it is."""
+    if given is None:
+        return given
+    if isinstance(given, list):
+        return [at_home(path) for path in given]
+    return Path(os.path.expanduser(given))  # noqa: PTH111 (a Path raises for an unknown ~name)
+
 
 RootOption = Annotated[
     Path,
     typer.Option(
         "--root",
+        callback=at_home,
         envvar="DINOLAB_ROOT",
         help="Run root: studies, data indexes and the MLflow store lie in it.",
     ),
@@ -20,13 +33,13 @@ RootOption = Annotated[
 def _study(given: Path) -> Path:
     from ablations.study.where import find_study
 
-    return find_study(given)
+    return find_study(at_home(given))
 
 
 def _study_or_folder(given: Path) -> Path:
     from ablations.study.where import find_study
 
-    return find_study(given, "a YAML file, a run folder")
+    return find_study(at_home(given), "a YAML file, a run folder")
 
 
 StudyArgument = Annotated[
@@ -81,6 +94,7 @@ AblationsOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--ablations",
+        callback=at_home,
         metavar="PATH",
         help="Ablations of your own: a file that sets ABLATION, or a folder of such; may be given "
         "again.",

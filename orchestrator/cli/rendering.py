@@ -1,5 +1,6 @@
 """What several commands print: verdicts, arms, images that were skipped, tables."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -113,10 +114,12 @@ def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
     unfinished = any(one.status in ("missing", "failed") for one in result.runs.values())
     folder = result.folder
     console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)
-    ui = "dinolab ui" if root == DEFAULT_ROOT.absolute() else f"dinolab ui --root {root}"
-    if Path(sys.prefix).parent == Path.cwd():
-        ui = f"{Path(sys.prefix).name}/bin/{ui}"
-    console.print(f"MLflow UI: {ui}", markup=False, highlight=False)
+    in_here = Path(sys.prefix).parent == Path.cwd()
+    command = [f"{Path(sys.prefix).name}/bin/dinolab" if in_here else "dinolab", "ui"]
+    if root != DEFAULT_ROOT.absolute():
+        command += ["--root", str(root)]
+    ui = shlex.join(command)
+    console.print(f"MLflow UI: {ui}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(INCOMPLETE if unfinished else DONE)
 
 

@@ -65,14 +65,19 @@ def run(
     again: after an interruption the same command goes on where it stopped. MLflow is written to
     ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI.
     """
+    from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
     from orchestrator.driver.root import open_root
     from orchestrator.plan import make_plan
+    from orchestrator.tracking.store import check_store
 
     console = make_console()
     live = console.is_terminal and not quiet
     checked = load(study, data, workers, ablations, scale)
-    root = open_root(absolute_root(root, console))
+    root = absolute_root(root, console)
+    check_cluster()
+    check_store(root)
+    open_root(root)
     warn(checked, console)
     listed = ", all in study.lock.json"
 

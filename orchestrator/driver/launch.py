@@ -18,7 +18,6 @@ from orchestrator.driver.root import (
 from orchestrator.driver.tuning import train_missing
 from orchestrator.lock import read_earlier, write_lock
 from orchestrator.plan import Plan
-from orchestrator.tracking.mirror import Mirror, tracking_uri
 from trainers.data.image_set import ImageSet
 
 
@@ -31,8 +30,7 @@ def run_study(
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on.
     """
     folder = open_root(root) / plan.study.name
-    uri = tracking_uri(root)
-    mirror = Mirror(uri, plan.study.name, root)
+    shown = Mirrored(plan.study.name, root, console)
     with only_driver(folder):
         earlier = read_earlier(folder)
         write_lock(plan, images, folder)
@@ -56,7 +54,6 @@ def run_study(
                 markup=False,
                 highlight=False,
             )
-        shown = Mirrored(mirror, console)
         for trial in plan.trials:
             if trial not in missing:
                 shown.sync(trial, folder)

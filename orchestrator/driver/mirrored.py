@@ -8,15 +8,21 @@ from rich.console import Console
 
 from dashboards.tables.reading import StudyRun
 from orchestrator.plan import Trial
-from orchestrator.tracking.mirror import Mirror, MirrorError
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.store import shown, trouble
 from trainers.runs.trial import TrialFolder
 
 
 class Mirrored:
-    """The mirror, which may fail at any time without stopping the study: it says so once."""
+    """The mirror, which may fail at any time without stopping the study: it says so once.
 
-    def __init__(self, mirror: Mirror, console: Console) -> None:
-        self.mirror = mirror
+    Raises InputError when it cannot be opened.
+    """
+
+    def __init__(self, study: str, root: Path, console: Console) -> None:
+        self.mirror = Mirror(
+            study, root, lambda line: console.print(line, markup=False, highlight=False)
+        )
         self.console = console
         self.broken = False
 
@@ -25,13 +31,14 @@ class Mirrored:
             return
         try:
             work(*arguments)
-        except MirrorError as error:
+        except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
             self.broken = True
             self.console.print(
-                f"MLflow store {self.mirror.uri} does not answer "
-                f"({str(error).splitlines()[0][:120]}); training goes on, nothing is lost: "
-                "run the same command again when it is back",
+                f"MLflow store {shown(self.mirror.uri)} takes nothing more: {trouble(error)}; "
+                "training goes on, nothing is lost: the same command, run again when that is "
+                "mended, writes what is missing",
                 markup=False,
+                highlight=False,
             )
 
     def sync(self, trial: Trial, folder: Path) -> None:

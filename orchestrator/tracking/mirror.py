@@ -5,18 +5,10 @@ all of it, from the run folder: an interrupted or unreachable mirror is made who
 `dinolab run`, and each (metric, step) is logged once.
 """
 
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-# Before mlflow is imported: a dead server is a clear line within seconds, not retried for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -24,22 +16,14 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from orchestrator.tracking.store import artifact_location, in_time, open_store, tracking_uri
 from trainers.config import TrainConfig, flatten
-from trainers.errors import InputError
 from trainers.runs.reporters import read_records
 from trainers.runs.trial import TrialFolder
-
-MirrorError = MlflowException
-"""What a store that does not answer raises."""
 
 _METRICS_A_BATCH = 1000
 _PARAMETERS_A_BATCH = 100
 _MIRRORED = "dinolab.mirrored_step"
-
-
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI when it is set, else a SQLite file in the run root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
 
 
 class MlflowReporter:
@@ -76,33 +60,21 @@ class MlflowReporter:
 class Mirror:
     """The MLflow runs of one study.
 
-    Raises InputError when the store cannot be reached or opened.
+    `say` gets a line for what was mended in the store. Raises InputError when the store cannot be
+    reached or opened.
     """
 
-    def __init__(self, uri: str, study: str, root: Path) -> None:
-        self.uri = uri
-        self.client = MlflowClient(tracking_uri=uri)
-        try:
-            self.experiment = self._experiment(study, root)
-            self.runs = {
-                self._name(run): run
-                for run in self.client.search_runs([self.experiment], max_results=50_000)
-            }
-        except MlflowException as error:
-            raise InputError(
-                f"MLflow store {uri} cannot be used ({_first_line(error)}); start that server, "
-                "or unset MLFLOW_TRACKING_URI to write beside the runs"
-            ) from error
+    def __init__(self, study: str, root: Path, say: Callable[[str], None]) -> None:
+        self.uri = tracking_uri(root)
         self.study = study
 
-    def _experiment(self, study: str, root: Path) -> str:
-        known = self.client.get_experiment_by_name(study)
-        if known is not None:
-            return str(known.experiment_id)
-        artifacts = None
-        if self.uri.startswith("sqlite:"):
-            artifacts = (root.resolve() / "mlflow-artifacts" / study).as_uri()
-        return str(self.client.create_experiment(study, artifact_location=artifacts))
+        def work() -> tuple[MlflowClient, str, dict[tuple[str, str], Run]]:
+            client = open_store(root, say)
+            experiment = _experiment(client, study, artifact_location(root, study), say)
+            found = client.search_runs([experiment], max_results=50_000)
+            return client, experiment, {self._name(run): run for run in found}
+
+        self.client, self.experiment, self.runs = in_time(self.uri, work)
 
     @staticmethod
     def _name(run: Run) -> tuple[str, str]:
@@ -193,5 +165,20 @@ def _is_figure(path: Path) -> bool:
     return path.parent.name == "figures"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+def _experiment(
+    client: MlflowClient, name: str, artifacts: str | None, say: Callable[[str], None]
+) -> str:
+    """The identifier of the experiment of that name: made, or restored, if need be."""
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:
+            # Another process may have been first.
+            known = client.get_experiment_by_name(name)
+            if known is None:
+                raise
+    if known.lifecycle_stage == "deleted":
+        client.restore_experiment(known.experiment_id)
+        say(f"MLflow experiment {name} had been deleted: it is restored")
+    return str(known.experiment_id)

@@ -1,10 +1,13 @@
 """The command line: help that is enough, one line for bad input."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ablations.study.loading import load_study
 from ablations.study.schema import StudyFile
 from orchestrator.cli.options import absolute_root
 from orchestrator.cli.rendering import make_console
@@ -318,6 +321,43 @@ def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_pa
         assert (folder / name).exists()
     again = (folder / "results.parquet").read_bytes()
     assert again == (finished[0] / "mini" / "results.parquet").read_bytes()
+
+
+def test_a_tilde_that_the_shell_left_is_home(dinolab, mini, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mini.yaml").write_text(mini.read_text())
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    ask = ["plan", "~/mini.yaml", "--tflops", "1", "--ablations", EXAMPLE, "--ablations"]
+    code, _, err = dinolab(*ask, "~/none.py", "--root=~/given")
+    assert (code, str(home / "none.py") in err) == (2, True)
+    code, _, err = dinolab(*ask[:4], "--root=~/given")
+    assert code == 0, err
+    monkeypatch.setenv("DINOLAB_ROOT", "~/named")
+    code, _, err = dinolab(*ask[:4])
+    assert code == 0, err
+    code, _, err = dinolab("new", "ablation", "mine", "--out", "~")
+    assert code == 0, err
+    assert {path.name for path in home.iterdir()} == {"mini.yaml", "given", "named", "mine.py"}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_data_is_named_by_its_absolute_path_where_the_user_is(tmp_path, monkeypatch, mini):
+    monkeypatch.chdir(tmp_path)
+    assert load_study(mini, "pics").base.data.source == str(tmp_path / "pics")
+    assert load_study(mini).base.data.source == "digits"
+    study = tmp_path / "own.yaml"
+    study.write_text(mini.read_text() + "dataset: ../pics\n")
+    assert load_study(study).base.data.source == str(tmp_path.parent / "pics")
+
+
+def test_the_printed_command_for_the_ui_can_be_pasted(dinolab, finished, tmp_path):
+    root = tmp_path / "my runs; #1's"
+    shutil.copytree(finished[0] / "mini", root / "mini")
+    _, out, _ = dinolab("report", root / "mini")
+    (line,) = (line for line in out.splitlines() if line.startswith("MLflow UI: "))
+    assert shlex.split(line)[-2:] == ["--root", str(root)]
 
 
 def test_the_ui_needs_a_store(dinolab, tmp_path):

@@ -199,7 +199,7 @@ def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp
     assert code == 2, output
     assert "MLflow store http://127.0.0.1:9 cannot be used" in output
     assert "Traceback" not in output
-    assert not (root / "mini").exists()
+    assert not root.exists()
 
 
 def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, tmp_path):

@@ -1,0 +1,48 @@
+"""What stands in the way of a Ray is one line before a study starts."""
+
+import socket
+
+import pytest
+
+from orchestrator.driver import cluster
+from orchestrator.driver.cluster import SOCKET_PATH_BYTES, check_cluster
+from trainers.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:8265", "that is for `ray job submit --address http://127.0.0.1:8265"),
+        ("ray://127.0.0.1:10001", "Ray Client"),
+        ("127.0.0.1:9", "nothing answers there .Connection refused"),
+        ("no-such-host.invalid:6379", "nothing answers there"),
+        ("127.0.0.1:99999", "nothing answers there"),
+        ("head", "Invalid address format: head"),
+    ],
+)
+def test_an_address_without_a_cluster_is_one_line(monkeypatch, address, said):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=said) as caught:
+        check_cluster()
+    assert str(caught.value).startswith(f"RAY_ADDRESS={address} cannot be used: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_that_says_nothing_does_not_answer(monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER_WITHIN_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(InputError, match="no cluster answers within 2 s"):
+            check_cluster()
+
+
+def test_our_own_sockets_fit_below_a_long_temporary_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    long = tmp_path / ("x" * 53)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    folder = cluster._scratch()
+    session = "session_2026-01-01_00-00-00_000000_4194304"
+    path = f"{folder}/dinolab-12345678/{session}/sockets/plasma_store"
+    assert len(path) <= SOCKET_PATH_BYTES
+    check_cluster()
