@@ -75,7 +75,9 @@ def train(
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from the last checkpoint")
         raise typer.Exit(INTERRUPTED) from None
-    trial = Trial(key=key, arms=(recipe_name,), seed=config.seed, config=config)
+    trial = Trial(
+        key=key, arms=(recipe_name,), seed=config.seed, config=config, digest=images.digest
+    )
     mirrored.sync(trial, root / "train")
     result = folder.finished() or {}
     console.print(f"{result['status']} {result['reason']}".strip(), markup=False)

@@ -66,8 +66,10 @@ def test_a_good_file_becomes_a_study(tmp_path):
     assert study.hypotheses["tied"].alpha == 0.05
 
 
-def test_the_data_set_can_be_replaced(tmp_path):
-    assert load(tmp_path, GOOD, dataset="elsewhere").base.data.source == "elsewhere"
+def test_the_data_set_can_be_replaced_and_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = load(tmp_path, GOOD, dataset="elsewhere").base.data.source
+    assert source == str(tmp_path / "elsewhere")
 
 
 def test_without_hypotheses_those_of_the_catalogue_count(tmp_path):

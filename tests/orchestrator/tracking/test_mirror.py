@@ -113,7 +113,13 @@ def test_a_server_that_goes_away_stops_nothing_and_is_made_whole_later(
         config = TrainConfig.model_validate_json(
             (folder / "trials" / locked["key"] / "config.json").read_text()
         )
-        return Trial(key=locked["key"], arms=(locked["arm"],), seed=locked["seed"], config=config)
+        return Trial(
+            key=locked["key"],
+            arms=(locked["arm"],),
+            seed=locked["seed"],
+            config=config,
+            digest="0" * 64,
+        )
 
     with server(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -173,7 +173,7 @@ def test_a_store_that_breaks_under_a_study_is_one_line_and_stops_nothing(root, t
     said = io.StringIO()
     mirrored = Mirrored("tiny", root, Console(file=said, width=1000))
     config = TrainConfig()
-    trial = Trial(key="key", arms=("baseline",), seed=0, config=config)
+    trial = Trial(key="key", arms=("baseline",), seed=0, config=config, digest="0" * 64)
     folder = TrialFolder(tmp_path / "tiny" / "trials" / "key")
     folder.path.mkdir(parents=True)
     folder.config.write_text(config.model_dump_json())
