@@ -9,8 +9,7 @@
     │   ├── StudyError           a study file: one line for each problem, all at once
     │   └── RootError            the run folder cannot be written, or holds something else
     ├── PlanError                a worker found other data or other code than were planned
-    ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
-    └── FencedError              another attempt at the same trial has taken over
+    └── CheckpointError          a checkpoint is corrupt or belongs to another configuration
 
 Each message says what was given, what is allowed, and what to do. All can be pickled, so that they
 travel between processes unchanged.
@@ -52,7 +51,3 @@ class PlanError(DinolabError):
 
 class CheckpointError(DinolabError):
     """A checkpoint is corrupt or belongs to another configuration."""
-
-
-class FencedError(DinolabError):
-    """Another attempt at the same trial has taken over; this one must not write any more."""

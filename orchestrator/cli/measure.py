@@ -8,7 +8,14 @@ import typer
 
 from orchestrator import interrupt
 from orchestrator.cli.exit_codes import INTERRUPTED
-from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root, at_home
+from orchestrator.cli.options import (
+    DEFAULT_ROOT,
+    Device,
+    QuietOption,
+    RootOption,
+    absolute_root,
+    at_home,
+)
 from orchestrator.cli.rendering import make_console, open_with_progress
 
 
@@ -109,7 +116,7 @@ def measure(
     patch_queries: Annotated[
         int, typer.Option(min=1, help="Patch queries measured on grids of more than 196 patches.")
     ] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto: a GPU if PyTorch finds one.")] = Device.AUTO,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 16,
     memory: Annotated[
         float, typer.Option(min=0.1, max=2**20, help="Attention weights held at once, MiB.")
@@ -138,7 +145,7 @@ def measure(
     console = make_console()
     live = console.is_terminal and not quiet
     check_folder(out)
-    chosen = measuring.device_named(device)
+    chosen = measuring.torch_device(device)
     if threads is not None:
         measuring.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.cli.options import Device
 from trainers.config import DataConfig
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
@@ -14,8 +15,6 @@ from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Plan, check_layers, choose
 from trainers.system.storage import absolute_source
 from trainers.system.world import default_device
-
-DEVICES = ("auto", "cpu", "cuda")
 
 ROOM = 4 / 3
 """Side of the stored squares over that of the crops: those of 4:3 images lose no resolution."""
@@ -32,13 +31,11 @@ IMAGES_OF_MEAN = 16
 PACKAGES = ("dinolab", "torch", "timm")
 
 
-def device_named(name: str) -> torch.device:
-    """The device of one of DEVICES. Raises InputError for another, or a GPU that is not there."""
-    if name not in DEVICES:
-        raise InputError(f"--device {name}: no such device (allowed: {', '.join(DEVICES)})")
-    if name == "cuda" and not torch.cuda.is_available():
+def torch_device(chosen: Device) -> torch.device:
+    """PyTorch's name for it. Raises InputError for a GPU that is not there."""
+    if chosen is Device.CUDA and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no GPU here; use cpu or auto")
-    return default_device() if name == "auto" else torch.device(name)
+    return default_device() if chosen is Device.AUTO else torch.device(chosen)
 
 
 def use_threads(threads: int) -> None:

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -17,6 +18,14 @@ def at_home(given: Given) -> Given:
     if isinstance(given, list):
         return [at_home(path) for path in given]
     return Path(os.path.expanduser(given))  # noqa: PTH111 (a Path raises for an unknown ~name)
+
+
+class Device(StrEnum):
+    """Where a network is measured."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 RootOption = Annotated[

@@ -79,7 +79,7 @@ def test_a_timm_vit_is_measured(dinolab, tmp_path, name, size, more):
         (["vit_tiny_patch16_224", "--out", "/proc/none"], "--out /proc/none cannot be written"),
         (["vit_tiny_patch16_224", "--layers", "13"], "blocks 1 to 12 of this model: 13"),
         (["vit_tiny_patch16_224", "--layers", "a"], "must be numbers such as 7,8"),
-        (["vit_tiny_patch16_224", "--device", "tpu"], "allowed: auto, cpu, cuda"),
+        (["vit_tiny_patch16_224", "--device", "tpu"], "is not one of 'auto', 'cpu', 'cuda'"),
         (["vit_tiny_patch16_224", "--data", "nowhere"], "No such file"),
         (["vit_tiny_patch16_224", "--weights", "nowhere.pth"], "there is no such file"),
         (["vit_tiny_patch16_224", "--heads", "7"], "should be divisible by num_heads"),
