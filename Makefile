@@ -1,17 +1,21 @@
-# Two commands: `make demo` and `make test`. Both set up .venv first, once.
+# `make demo`, `make test`, and `make check` for its quick part. Each sets up .venv first, once.
 PYTHON := $(or $(shell command -v python3.11),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # The pip that is there installs into .venv: Debian's venv has none without a further package.
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test check lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/dinolab run ablations/studies/demo.yaml
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+# Lint, types and the quick tests: what to run before every commit.
+check: lint
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
