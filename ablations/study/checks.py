@@ -9,7 +9,8 @@ from ablations.study.schema import Change
 from ablations.study.study import Study
 from trainers.config import TrainConfig, nearest, shown
 from trainers.config.size import share_problem
-from trainers.metrics import EVALUATED, METRICS, why_missing
+from trainers.metrics import EVALUATED, METRICS
+from trainers.reported import why_missing
 
 LABELLED = ("knn/", "gap/", "linear_probe/")
 """How the names of metrics begin that exist only on a data set with labels."""

@@ -28,6 +28,7 @@ ROOMS = {
         {"runs"},
         {"adapters"},
         {"metrics.py"},
+        {"reported.py"},
         {"__main__.py"},
     ),
     "ablations": (

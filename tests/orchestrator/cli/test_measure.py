@@ -105,7 +105,7 @@ def test_a_number_out_of_range_is_refused(dinolab, tmp_path, arguments):
 
 def test_the_table_shows_every_number_in_a_narrow_terminal(dinolab, monkeypatch, tmp_path):
     # What is no terminal has 120 columns, whatever the environment says.
-    monkeypatch.setattr(cli, "_console", lambda: Console(width=80))
+    monkeypatch.setattr("orchestrator.cli.measure.make_console", lambda: Console(width=80))
     code, out, _ = dinolab("vit_little_patch16_reg4_gap_256", "--size", 48, "--out", "out", *QUICK)
     assert code == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

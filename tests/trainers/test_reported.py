@@ -5,7 +5,8 @@ import torch
 
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import open_images
-from trainers.metrics import METRICS, why_missing
+from trainers.metrics import METRICS
+from trainers.reported import why_missing
 from trainers.system.world import World
 from trainers.training.loop import train
 
