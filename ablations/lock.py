@@ -32,11 +32,15 @@ class Place(Stated):
 
 
 class ArmFacts(Stated):
-    """What an arm changes, and what differs with it; None where that was not recorded."""
+    """What an arm changes, and what differs with it; None where that was not recorded.
+
+    `confounds` are those that its ablation declares, in words.
+    """
 
     change: dict[str, Any] = Field(default_factory=dict)
     parameters: int | None = None
     gigaflops_per_image: float | None = None
+    confounds: tuple[str, ...] = ()
 
 
 class Resolved(Stated):

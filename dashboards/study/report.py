@@ -180,7 +180,8 @@ def _arms(study: StudyRun) -> list[dict[str, Any]]:
                 {"name": knob, "old": base.get(knob), "new": value}
                 for knob, value in study.lock.resolved.arms[arm].items()
             ],
-            "confounds": [
+            "confounds": facts[arm].confounds,
+            "sizes": [
                 _compared(getattr(facts[arm], name), getattr(first, name))
                 for name in ("parameters", "gigaflops_per_image")
             ],

@@ -20,6 +20,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "cls_position_none": {"model.cls_position": "none"},
     "loss_on_patches": {"loss.cls": 0.0, "loss.patches": 1.0},
 }
+CONFOUNDS = {"loss_on_patches": ["every <patch> has a loss", "the loss is larger"]}
 ACCURACY = {"baseline": 0.86, "cls_position_none": 0.862, "loss_on_patches": 0.74}
 GYRATION = {
     "baseline": {"cls": 0.93, "patch": 0.72},
@@ -172,6 +173,7 @@ def make_study(tmp_path: Path) -> MakeStudy:
                     "change": change,
                     "parameters": 91_000 - 48 * (arm == "cls_position_none"),
                     "gigaflops_per_image": 0.0031,
+                    "confounds": CONFOUNDS.get(arm, []),
                 }
                 for arm, change in ARMS.items()
             },

@@ -13,7 +13,7 @@ import pytest
 
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judge_study, write_verdicts
-from tests.dashboards.conftest import trial_key
+from tests.dashboards.conftest import CONFOUNDS, trial_key
 
 MakeStudy = Callable[..., Path]
 
@@ -204,6 +204,13 @@ def test_report_shows_what_differs_between_arms(make_study: MakeStudy) -> None:
     assert 'model.cls_position: "learned" → "none"' in text
     assert "90,952 (-0.05%)" in text
     assert "loss.cls: 1.0 → 0.0" in text
+
+
+def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeStudy) -> None:
+    report = page(make_study())
+    arms = report.text[report.text.index("What else differs") :]
+    for confound in CONFOUNDS["loss_on_patches"]:
+        assert arms.count(confound) == 1
 
 
 def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
