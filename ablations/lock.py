@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ablations.spec import Claim, Gate, Hypothesis
 
+LOCK = "study.lock.json"
+
 MOST_PROBLEMS = 3
 """Problems that one line names; a lock that lost something has hundreds."""
 

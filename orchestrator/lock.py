@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ablations.lock import LOCK
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
 from trainers.runs.version import code_versions
 from trainers.system.atomic import replace_json
 
-FILE_NAME = "study.lock.json"
 _PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy", "statsmodels")
 
 
@@ -25,7 +25,7 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
     Arms and seeds may be added later; hypotheses and gates may not change once they are locked.
     Raises RootError when the folder holds a study with other hypotheses or other data.
     """
-    path = folder / FILE_NAME
+    path = folder / LOCK
     lock = _content(plan, images)
     if earlier := read_earlier(folder):
         for what, before, now in (
@@ -44,7 +44,7 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
 
 def read_earlier(folder: Path) -> dict[str, Any]:
     """The lock that lies in `folder`; empty without one."""
-    path = folder / FILE_NAME
+    path = folder / LOCK
     earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return earlier
 

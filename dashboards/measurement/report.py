@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
@@ -27,11 +26,14 @@ from dashboards.measurement.table import (
     number,
 )
 from dashboards.names import split_metric
+from dashboards.page import rendered
 from trainers.errors import InputError
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import SHOWN, Measurement, Plan
 
 METRICS, SUMMARY, REPORT = "metrics.parquet", "summary.json", "report.html"
+
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 CAPTIONS = {
     "by_layer": "Attention by block: means over heads (lines) and the range of heads (bands). "
@@ -157,16 +159,10 @@ def _page(
     notes: Sequence[str],
     made: Mapping[str, bytes],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
     query = found.maps.query
-    return environment.get_template("report.html.jinja").render(
+    return rendered(
+        _TEMPLATE,
+        {"number": number},
         model=model,
         plan=plan,
         notes=notes,

@@ -7,11 +7,10 @@ of a study to its end. Text from study files, data and error messages is escaped
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
@@ -22,39 +21,26 @@ from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
+from dashboards.page import rendered
 from dashboards.study.figures import every_figure
-from dashboards.tables.derived import VERDICTS, interval_shown, judged
-from dashboards.tables.reading import StudyRun, read_study
+from dashboards.tables.derived import VERDICTS, interval_shown
+from dashboards.tables.reading import StudyRun
 from trainers.config import leaves
 from trainers.system import atomic
 
 REPORT = "report.html"
 FIGURES = "figures"
 
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _SHOWN = {"displayModeBar": False, "responsive": True}
 
 
-def write_report(folder: Path) -> Path:
-    """Writes `report.html` into the run folder. Raises InputError if it is not one."""
-    study = read_study(folder)
-    verdicts = judged(study)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": _number,
-        "interval": _interval,
-        "code": _code,
-        "breakable": _breakable,
-        "compared": compared,
-        "interval_shown": interval_shown,
-    }
+def write_report(study: StudyRun, verdicts: Mapping[str, Any]) -> Path:
+    """Writes `report.html` into the run folder of `study`, judged as `verdicts`."""
     figures = every_figure(study, verdicts)
-    page = environment.get_template("report.html.jinja").render(
+    page = rendered(
+        _TEMPLATE,
+        _FILTERS,
         study=study,
         lock=study.lock,
         verdicts=verdicts,
@@ -62,7 +48,7 @@ def write_report(folder: Path) -> Path:
         judgement=_judgement(verdicts),
         unfinished=_unfinished(study),
         left_out=_left_out(study),
-        stale=_is_stale(folder, verdicts),
+        stale=_is_stale(study.folder, verdicts),
         figures={name: _embedded(name, figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
         arms=_arms(study),
@@ -72,18 +58,17 @@ def write_report(folder: Path) -> Path:
         label_colours=LABEL_COLOURS,
         ink=Markup(", ".join(str(part) for part in bytes.fromhex(INK[1:]))),
     )
-    return atomic.replace(folder / REPORT, page.encode())
+    return atomic.replace(study.folder / REPORT, page.encode())
 
 
-def write_figures(folder: Path) -> list[Path]:
+def write_figures(study: StudyRun, verdicts: Mapping[str, Any]) -> list[Path]:
     """Writes every figure as a page of its own into `figures/`; each opens without a network."""
-    study = read_study(folder)
     return [
         atomic.replace(
-            folder / FIGURES / f"{name}.html",
+            study.folder / FIGURES / f"{name}.html",
             figure.to_html(include_plotlyjs=True, div_id=name, config=_SHOWN).encode(),
         )
-        for name, figure in every_figure(study, judged(study)).items()
+        for name, figure in every_figure(study, verdicts).items()
     ]
 
 
@@ -292,3 +277,13 @@ def _code(value: object) -> str:
 def _breakable(name: str) -> Markup:
     """A long name that may be broken after its slashes and underscores, and nowhere else."""
     return Markup(escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "number": _number,
+    "interval": _interval,
+    "code": _code,
+    "breakable": _breakable,
+    "compared": compared,
+    "interval_shown": interval_shown,
+}

@@ -91,9 +91,9 @@ def judged(study: StudyRun) -> dict[str, Any]:
     return plain
 
 
-def write_verdicts(folder: Path) -> Path:
-    """Judges the study in `folder` and writes `verdicts.json`."""
-    return atomic.replace_json(folder / VERDICTS, judge_study(folder))
+def write_verdicts(study: StudyRun, verdicts: Mapping[str, Any]) -> Path:
+    """Writes `verdicts.json` into the run folder of `study`."""
+    return atomic.replace_json(study.folder / VERDICTS, verdicts)
 
 
 def interval_shown(entry: Mapping[str, Any]) -> tuple[list[float] | None, float]:

@@ -8,15 +8,13 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from ablations.lock import Lock, shortened
+from ablations.lock import LOCK, Lock, shortened
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
 from dashboards.tables.long import table_of
 from dashboards.tables.trials import TrialRecord, places_of, read_trials
 from trainers.config import explain
 from trainers.errors import InputError
-
-LOCK = "study.lock.json"
 
 
 @dataclass(frozen=True)

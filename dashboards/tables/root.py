@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dashboards.tables.reading import LOCK, read_lock, study_runs
+from ablations.lock import LOCK
+from dashboards.tables.reading import read_lock, study_runs
 from dashboards.tables.trials import read_object
 from trainers.errors import InputError
 

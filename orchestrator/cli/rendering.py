@@ -2,8 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -58,12 +59,13 @@ def open_with_progress(
     return images
 
 
-def show_verdicts(result: "StudyRun", root: Path, console: Console) -> NoReturn:
+def show_verdicts(
+    result: "StudyRun", verdicts_of: Mapping[str, Any], root: Path, console: Console
+) -> NoReturn:
     """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
     from ablations.verdicts.reasons import seed_list
-    from dashboards.tables.derived import interval_shown, judged
+    from dashboards.tables.derived import interval_shown
 
-    verdicts_of = judged(result)
     verdicts = verdicts_of["hypotheses"]
     if verdicts_of["claims"]:
         claims = Table(title=f"Claims of study {result.name}", title_justify="left")

@@ -65,6 +65,7 @@ def run(
     again: after an interruption the same command goes on where it stopped. MLflow is written to
     ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI.
     """
+    from ablations.lock import LOCK
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
     from orchestrator.driver.root import open_root
@@ -79,7 +80,7 @@ def run(
     check_store(root)
     open_root(root)
     warn(checked, console)
-    listed = ", all in study.lock.json"
+    listed = f", all in {LOCK}"
 
     def opened(data: "DataConfig") -> "ImageSet":
         return open_with_progress(data, root, console, live, listed=listed)
@@ -101,7 +102,7 @@ def run(
             highlight=False,
         )
         raise typer.Exit(INTERRUPTED) from None
-    show_verdicts(result, root, console)
+    show_verdicts(*result, root, console)
 
 
 def plan(
@@ -219,4 +220,4 @@ def report(
     )
     if not folder.is_dir():
         raise InputError(f"{folder} is not there: run the study first, or give its run folder")
-    show_verdicts(conclude(folder), folder.absolute().parent, console)
+    show_verdicts(*conclude(folder), folder.absolute().parent, console)

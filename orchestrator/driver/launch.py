@@ -1,11 +1,13 @@
 """Runs what a plan still lacks on Ray, then turns the run folder into verdicts and a report."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from ablations.lock import LOCK
 from dashboards.study.report import write_figures, write_report
-from dashboards.tables.derived import write_results, write_verdicts
+from dashboards.tables.derived import judged, write_results, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import (
@@ -23,8 +25,8 @@ from trainers.data.image_set import ImageSet
 
 def run_study(
     plan: Plan, images: ImageSet, root: Path, *, console: Console, live: bool
-) -> StudyRun:
-    """Train what is missing, and write results, verdicts and report; returns the run as read.
+) -> tuple[StudyRun, dict[str, Any]]:
+    """Train what is missing, and write results, verdicts and report; returns run and verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on.
@@ -62,14 +64,21 @@ def run_study(
         return conclude(folder, shown)
 
 
-def conclude(folder: Path, shown: "Mirrored | None" = None) -> StudyRun:
-    """Write results.parquet, verdicts.json, figures and report.html from the run folder."""
+def conclude(folder: Path, shown: "Mirrored | None" = None) -> tuple[StudyRun, dict[str, Any]]:
+    """Write results.parquet, verdicts.json, figures and report.html from the run folder.
+
+    Returns the run as read and its verdicts as judged, once each.
+    """
     study = read_study(folder)
-    write_results(study)
-    write_verdicts(folder)
-    artifacts = [write_report(folder), *write_figures(folder)]
+    verdicts = judged(study)
+    artifacts = [
+        folder / LOCK,
+        write_results(study),
+        write_verdicts(study, verdicts),
+        write_report(study, verdicts),
+        *write_figures(study, verdicts),
+    ]
     if shown is not None:
-        files = [folder / name for name in ("study.lock.json", "results.parquet", "verdicts.json")]
         whole = all(run.status in ("finished", "collapsed") for run in study.runs.values())
-        shown.finish(study, [*files, *artifacts], whole)
-    return study
+        shown.finish(study, artifacts, whole)
+    return study, verdicts

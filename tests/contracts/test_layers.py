@@ -1,6 +1,8 @@
 """The import rules: between the top folders, between the folders in each, between files."""
 
 import ast
+import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ ROOMS = {
         {"study"},
         {"template.py"},
     ),
-    "dashboards": ({"names.py"}, {"tables"}, {"figures"}, {"measurement", "study"}),
+    "dashboards": ({"names.py", "page.py"}, {"tables"}, {"figures"}, {"measurement", "study"}),
     "orchestrator": (
         {"interrupt.py", "resources.py", "retry.py", "cost.py"},
         {"plan.py"},
@@ -112,6 +114,12 @@ def test_there_are_files_in_every_layer():
 def test_every_module_says_what_it_is(path):
     if path.name != "__init__.py":
         assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(HOME).as_posix())
+def test_a_dotted_name_in_backticks_is_there(path):
+    for name in re.findall(rf"`((?:{'|'.join(LAYERS)})(?:\.\w+)+)`", path.read_text()):
+        pkgutil.resolve_name(name)
 
 
 def test_every_folder_and_file_of_a_top_folder_has_its_place_in_the_order():

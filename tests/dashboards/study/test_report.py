@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dashboards.study.report import write_figures, write_report
-from dashboards.tables.derived import judge_study, write_verdicts
+from dashboards.tables.derived import judge_study, judged, write_verdicts
+from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import CONFOUNDS, trial_key
 
 MakeStudy = Callable[..., Path]
@@ -95,8 +97,17 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
+def judged_study(folder: Path) -> tuple[StudyRun, dict[str, Any]]:
+    study = read_study(folder)
+    return study, judged(study)
+
+
+def report_of(folder: Path) -> Path:
+    return write_report(*judged_study(folder))
+
+
 def page(folder: Path) -> Page:
-    return Page(write_report(folder).read_text(encoding="utf-8"))
+    return Page(report_of(folder).read_text(encoding="utf-8"))
 
 
 def test_report_has_its_sections_in_order(make_study: MakeStudy) -> None:
@@ -144,14 +155,14 @@ def test_report_names_what_did_not_finish(make_study: MakeStudy) -> None:
 
 def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
     folder = make_study()
-    assert "in no mean" not in write_report(folder).read_text()
+    assert "in no mean" not in report_of(folder).read_text()
     for seed, share in ((1, 0.125), (3, 0.0625), (4, 0.0)):
         records = folder / "trials" / trial_key("loss_on_patches", seed) / "metrics.jsonl"
         lines = records.read_text().splitlines()
         last = json.loads(lines[-1])
         last["metrics"] |= {"globality/patch/undefined": share}
         records.write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
-    text = write_report(folder).read_text()
+    text = report_of(folder).read_text()
     table = text[text.index("in no mean") :]
     table = table[: table.index("</table>")]
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table.replace("<wbr>", ""))
@@ -225,7 +236,7 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
     make_study: MakeStudy,
 ) -> None:
     folder = make_study()
-    source = html.unescape(write_report(folder).read_text(encoding="utf-8"))
+    source = html.unescape(report_of(folder).read_text(encoding="utf-8"))
     source = source.replace("\\u00b1", "±").replace("\\u003c", "<").replace("\\u003e", ">")
     for entry in judge_study(folder)["hypotheses"].values():
         assert source.count(entry["verdict"]["reason"]) == 1
@@ -237,7 +248,7 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
 
 def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:
     folder = make_study()
-    path = write_verdicts(folder)
+    path = write_verdicts(*judged_study(folder))
     assert "was written from other runs" not in page(folder).text
     written = json.loads(path.read_text())
     written["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] = "refuted"
@@ -247,13 +258,13 @@ def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:
 
 def test_report_is_the_same_each_time(make_study: MakeStudy) -> None:
     folder = make_study()
-    assert write_report(folder).read_bytes() == write_report(folder).read_bytes()
+    assert report_of(folder).read_bytes() == report_of(folder).read_bytes()
     assert not list(folder.glob(".*"))
 
 
 def test_figures_are_pages_of_their_own(make_study: MakeStudy) -> None:
     folder = make_study()
-    paths = write_figures(folder)
+    paths = write_figures(*judged_study(folder))
     assert [path.stem for path in paths] == list(FIGURES)
     for path in paths:
         assert path.parent == folder / "figures"
@@ -266,7 +277,7 @@ def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> 
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not on the PATH")
-    report = write_report(make_study({("loss_on_patches", 1): "collapsed"}))
+    report = report_of(make_study({("loss_on_patches", 1): "collapsed"}))
     shown = subprocess.run(
         [
             chromium,
@@ -315,4 +326,4 @@ def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study)
         if name.startswith("loss_on_cls"):
             before = {**before, "reason": f"{before['reason']}; {said}"}
         assert entry["verdict"] == before
-    assert said in write_report(folder).read_text()
+    assert said in report_of(folder).read_text()

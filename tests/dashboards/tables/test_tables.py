@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dashboards.names import split_metric
-from dashboards.tables.derived import judge_study, write_results, write_verdicts
+from dashboards.tables.derived import judge_study, judged, write_results, write_verdicts
 from dashboards.tables.long import COLUMNS, long_table
 from dashboards.tables.reading import read_lock, read_study, study_runs
 from trainers.errors import InputError
@@ -199,7 +199,8 @@ def test_arms_that_share_a_trial_share_its_values(make_study: MakeStudy) -> None
 
 def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
     folder = make_study()
-    written = json.loads(write_verdicts(folder).read_text())
+    study = read_study(folder)
+    written = json.loads(write_verdicts(study, judged(study)).read_text())
     assert written == judge_study(folder)
     assert written["study"] == "why_cls_is_global"
     assert list(written["hypotheses"]) == list(read_lock(folder).resolved.hypotheses)

@@ -1,27 +1,50 @@
 """What is printed of verdicts: each reason once, and the interval that decides."""
 
 import io
+from collections import Counter
 
 import pytest
 import typer
 from rich.console import Console
 
+from dashboards.tables import derived, reading
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
+from orchestrator.cli.entry import main
 from orchestrator.cli.rendering import show_verdicts
 from tests.dashboards.conftest import make_study  # noqa: F401
 
 
 def shown(folder):
     out = io.StringIO()
+    study = read_study(folder)
     with pytest.raises(typer.Exit) as ended:
-        show_verdicts(read_study(folder), folder.parent, Console(file=out, width=160))
+        show_verdicts(study, judged(study), folder.parent, Console(file=out, width=160))
     return out.getvalue(), ended.value.exit_code
 
 
 def row(text, name):
     [line] = [line for line in text.splitlines() if name in line and "│" in line]
     return line
+
+
+def test_a_report_reads_and_judges_its_study_once(make_study, monkeypatch):  # noqa: F811
+    calls = Counter()
+    for module, name in ((reading, "read_trials"), (derived, "judge")):
+        work = getattr(module, name)
+
+        def counted(*arguments, work=work, name=name):
+            calls[name] += 1
+            return work(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+    folder = make_study()
+    monkeypatch.setattr("sys.argv", ["dinolab", "report", str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert (folder / "report.html").is_file()
+    assert calls == {"read_trials": 1, "judge": 1}
 
 
 def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
