@@ -32,8 +32,6 @@ class Plan:
     study: Study
     trials: tuple[Trial, ...]
     arms: Mapping[str, ArmCost]
-    images: Mapping[str, ImageSet]
-    """what each arm trains on"""
 
     def missing(self, folder: Path) -> list[Trial]:
         """Trials without a result in the study's run folder."""
@@ -60,8 +58,8 @@ def make_plan(
 ) -> Plan:
     """The trials of a study, seed by seed so that early seeds of all arms come first.
 
-    `images` are those of the base; arms with other data have theirs opened by `open_data`, once for
-    each. Raises StudyError when the study asks for what a data set does not have.
+    `images` are those of the base. An arm may have them at another `data.image_size`: `open_data`
+    opens each size once. Raises StudyError when the study asks for what a data set does not have.
     """
     opened = {study.base.data: images}
     images_of = {}
@@ -83,7 +81,6 @@ def make_plan(
     return Plan(
         study=study,
         trials=tuple(trials.values()),
-        images=images_of,
         arms={
             arm: ArmCost(
                 change=change,

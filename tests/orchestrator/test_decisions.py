@@ -183,29 +183,28 @@ def test_a_key_follows_configuration_seed_and_data_but_not_the_path(study, image
     assert key != trial_key(base, "other data")
 
 
-def with_photographs(study):
-    """The study with one arm more, of other data."""
-    return replace(study, arms={**study.arms, "photographs": {"data.source": "photographs"}})
+def with_larger_images(study):
+    """The study with one arm more, whose images are larger."""
+    return replace(study, arms={**study.arms, "larger": {"data.image_size": 32}})
 
 
-def test_an_arm_with_other_data_has_their_digest_in_its_keys(study, images):
-    plan = make_plan(with_photographs(study), images)
-    (digest,) = {trial.digest for trial in plan.trials if trial.arms == ("photographs",)}
-    assert digest == open_images(plan.trials[2].config.data, None).digest != images.digest
-    assert {trial.digest for trial in plan.trials if "baseline" in trial.arms} == {images.digest}
+def test_an_arm_with_larger_images_has_runs_of_its_own_on_the_same_data(study, images):
+    plan = make_plan(with_larger_images(study), images)
+    assert [trial.arms for trial in plan.trials].count(("larger",)) == 3
     assert len(plan.trials) == 3 * 3
+    assert {trial.digest for trial in plan.trials} == {images.digest}
 
 
-def test_each_data_set_is_opened_once_for_all_arms(study, images):
+def test_each_size_of_image_is_opened_once_for_all_arms(study, images):
     opened = []
 
     def open_data(data):
-        opened.append(data.source)
+        opened.append(data.image_size)
         return open_images(data, None)
 
-    again = {**with_photographs(study).arms, "again": {"data.source": "photographs", "steps": 5}}
+    again = {**with_larger_images(study).arms, "again": {"data.image_size": 32, "steps": 5}}
     make_plan(replace(study, arms=again), images, open_data)
-    assert opened == ["photographs"]
+    assert opened == [32]
 
 
 def test_confounds_are_counted(study, images):
