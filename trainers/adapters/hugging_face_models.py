@@ -20,11 +20,12 @@ theirs (without wrappers: `vit.`, `dinov2.`)   timm's
 ``layernorm``                                  ``norm``
 =============================================  =============================================
 
-Classifiers, poolers, decoders and mask tokens are set aside (`trainers.weights_file`); anything
-else left over or missing is an error. The folded positions compute the same function, and images of
-another size than the model's own get the positions that transformers' own code interpolates for the
-type: bicubic, with antialiasing for `dinov2_with_registers` only (timm always has it). `vit` and
-`deit` do so there only with `interpolate_pos_encoding=True`, and refuse such images otherwise.
+Classifiers, poolers, decoders and mask tokens are set aside (`trainers.adapters.weights_file`);
+anything else left over or missing is an error. The folded positions compute the same function, and
+images of another size than the model's own get the positions that transformers' own code
+interpolates for the type: bicubic, with antialiasing for `dinov2_with_registers` only (timm always
+has it). `vit` and `deit` do so there only with `interpolate_pos_encoding=True`, and refuse such
+images otherwise.
 """
 
 import functools

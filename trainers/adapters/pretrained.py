@@ -15,7 +15,7 @@ theirs (official DINO and timm)         ours (trainers/model)
 ``blocks.N.mlp.fc1.*``                  ``blocks.N.expand.*``
 ``blocks.N.mlp.fc2.*``                  ``blocks.N.contract.*``
 ``norm.*``                              the same
-heads, masks, decoders                  set aside, by name (`trainers.weights_file`)
+heads, masks, decoders                  set aside, by name (`trainers.adapters.weights_file`)
 ======================================  ==============================================
 
 Anything else that is left over on either side is an error. The official code and timm compute the
