@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -32,7 +33,9 @@ def test_every_command_explains_itself(dinolab, command):
 def test_help_names_every_command_and_the_exit_codes(dinolab):
     code, out, _ = dinolab("--help")
     assert code == 0
-    assert all(command in out for command in entry.COMMANDS)
+    for name, command in entry.COMMANDS.items():
+        purpose = inspect.getdoc(command).splitlines()[0].split()
+        assert re.search(rf"│ {name} +{re.escape(' '.join(purpose[:3]))}", out), name
     assert "130 interrupted" in out
 
 
@@ -105,7 +108,11 @@ def test_bad_input_is_one_line_and_exit_code_2(dinolab, tmp_path, monkeypatch, a
 
 @pytest.mark.parametrize(
     ("data", "line"),
-    [("nowhere", "No such file"), ("file.txt", "Not a directory"), ("empty", "empty")],
+    [
+        ("nowhere", "cannot be read: No such file or directory"),
+        ("file.txt", "cannot be read: Not a directory"),
+        ("empty", "holds no images, nor do the folders in it; give a folder of AVIF, BMP"),
+    ],
 )
 def test_data_that_cannot_be_used_is_one_line(dinolab, mini, tmp_path, data, line):
     (tmp_path / "file.txt").write_text("x")
@@ -268,9 +275,9 @@ def test_a_checkpoint_is_measured_on_other_images(dinolab, saved, tmp_path):
     [
         (["--set", "evaluation.knn=3"], "evaluation.knn: no such knob"),
         (["--set", "model.depth=3"], "model.depth: a trained network can only be measured"),
-        (["--set", "evaluation.knn_neighbours=0"], "evaluation.knn_neighbours"),
+        (["--set", "evaluation.knn_neighbours=0"], "greater than or equal to 1 (given: 0)"),
         (["--json", "nowhere/metrics.json"], "--json nowhere/metrics.json: there is no folder"),
-        (["--data", "nowhere"], "nowhere"),
+        (["--data", "nowhere"], "cannot be read: No such file or directory"),
     ],
 )
 def test_a_measurement_that_cannot_be_made_is_one_line(
