@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -97,6 +98,33 @@ def test_the_installed_command_writes_the_report_of_a_run_folder(dinolab, tmp_pa
     (tmp_path / "kept" / "study.lock.json").write_text(json.dumps(lock))
     assert "report: " in dinolab("report", "kept", code=INCOMPLETE)
     assert "<html" in (tmp_path / "kept" / "report.html").read_text()
+
+
+TINY = """
+name: tiny
+recipe: digits_tiny
+seeds: 1
+set:
+  {steps: 2, evaluation.every: 2, log_every: 1, batch_size: 8, evaluation.probes: false,
+   evaluation.globality_images: 4, evaluation.globality_probe_images: 4,
+   evaluation.causal_images: 0}
+arms: [cls_position_none]
+hypotheses:
+  same: {metric: knn/cls_top1, contrast: [cls_position_none, baseline], direction: holds,
+         smallest_effect: 0.05}
+"""
+
+
+def test_the_installed_command_runs_a_study(dinolab, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    out = dinolab("run", "tiny.yaml")
+    assert "2 runs" in out
+    assert "INCONCLUSIVE" in out
+    folder = tmp_path / "runs" / "tiny"
+    results = [json.loads(path.read_text()) for path in folder.glob("trials/*/result.json")]
+    assert [(result["status"], result["step"]) for result in results] == [("finished", 2)] * 2
+    assert pq.read_table(folder / "results.parquet").num_rows > 0
+    assert (folder / "report.html").is_file()
 
 
 def test_the_citation_is_of_this_version_and_licence():
