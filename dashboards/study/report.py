@@ -22,7 +22,6 @@ from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.page import rendered
-from dashboards.study.figures import every_figure
 from dashboards.tables.derived import VERDICTS, interval_shown
 from dashboards.tables.reading import StudyRun
 from trainers.config import leaves
@@ -35,9 +34,10 @@ _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _SHOWN = {"displayModeBar": False, "responsive": True}
 
 
-def write_report(study: StudyRun, verdicts: Mapping[str, Any]) -> Path:
+def write_report(
+    study: StudyRun, verdicts: Mapping[str, Any], figures: Mapping[str, go.Figure]
+) -> Path:
     """Writes `report.html` into the run folder of `study`, judged as `verdicts`."""
-    figures = every_figure(study, verdicts)
     page = rendered(
         _TEMPLATE,
         _FILTERS,
@@ -61,14 +61,14 @@ def write_report(study: StudyRun, verdicts: Mapping[str, Any]) -> Path:
     return atomic.replace(study.folder / REPORT, page.encode())
 
 
-def write_figures(study: StudyRun, verdicts: Mapping[str, Any]) -> list[Path]:
+def write_figures(study: StudyRun, figures: Mapping[str, go.Figure]) -> list[Path]:
     """Writes every figure as a page of its own into `figures/`; each opens without a network."""
     return [
         atomic.replace(
             study.folder / FIGURES / f"{name}.html",
             figure.to_html(include_plotlyjs=True, div_id=name, config=_SHOWN).encode(),
         )
-        for name, figure in every_figure(study, verdicts).items()
+        for name, figure in figures.items()
     ]
 
 

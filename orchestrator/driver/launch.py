@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from ablations.lock import LOCK
+from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judged, write_results, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
@@ -71,12 +72,13 @@ def conclude(folder: Path, shown: "Mirrored | None" = None) -> tuple[StudyRun, d
     """
     study = read_study(folder)
     verdicts = judged(study)
+    figures = every_figure(study, verdicts)
     artifacts = [
         folder / LOCK,
         write_results(study),
         write_verdicts(study, verdicts),
-        write_report(study, verdicts),
-        *write_figures(study, verdicts),
+        write_report(study, verdicts, figures),
+        *write_figures(study, figures),
     ]
     if shown is not None:
         whole = all(run.status in ("finished", "collapsed") for run in study.runs.values())

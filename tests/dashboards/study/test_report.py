@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judge_study, judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
@@ -103,7 +104,8 @@ def judged_study(folder: Path) -> tuple[StudyRun, dict[str, Any]]:
 
 
 def report_of(folder: Path) -> Path:
-    return write_report(*judged_study(folder))
+    study, verdicts = judged_study(folder)
+    return write_report(study, verdicts, every_figure(study, verdicts))
 
 
 def page(folder: Path) -> Page:
@@ -264,7 +266,8 @@ def test_report_is_the_same_each_time(make_study: MakeStudy) -> None:
 
 def test_figures_are_pages_of_their_own(make_study: MakeStudy) -> None:
     folder = make_study()
-    paths = write_figures(*judged_study(folder))
+    study, verdicts = judged_study(folder)
+    paths = write_figures(study, every_figure(study, verdicts))
     assert [path.stem for path in paths] == list(FIGURES)
     for path in paths:
         assert path.parent == folder / "figures"

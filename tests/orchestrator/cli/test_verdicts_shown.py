@@ -7,6 +7,7 @@ import pytest
 import typer
 from rich.console import Console
 
+from dashboards.study import figures
 from dashboards.tables import derived, reading
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
@@ -28,9 +29,13 @@ def row(text, name):
     return line
 
 
-def test_a_report_reads_and_judges_its_study_once(make_study, monkeypatch):  # noqa: F811
+def test_a_report_reads_judges_and_draws_its_study_once(make_study, monkeypatch):  # noqa: F811
     calls = Counter()
-    for module, name in ((reading, "read_trials"), (derived, "judge")):
+    for module, name in (
+        (reading, "read_trials"),
+        (derived, "judge"),
+        (figures, "learning_curves"),
+    ):
         work = getattr(module, name)
 
         def counted(*arguments, work=work, name=name):
@@ -44,7 +49,7 @@ def test_a_report_reads_and_judges_its_study_once(make_study, monkeypatch):  # n
         main()
     assert ended.value.code == 0
     assert (folder / "report.html").is_file()
-    assert calls == {"read_trials": 1, "judge": 1}
+    assert calls == {"read_trials": 1, "judge": 1, "learning_curves": 1}
 
 
 def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
