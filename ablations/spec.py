@@ -184,7 +184,7 @@ class Hypothesis(Declared):
     )
     rationale: str = Field("", description="why an effect smaller than that does not matter")
     test: Literal["signflip", "t"] = Field("signflip", description="test behind the p-value")
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="error rate")
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = Field(0.05, description="error rate")
     family: str = Field(
         "primary", max_length=LONGEST_NAME, description="p-values are Holm-adjusted within a family"
     )

@@ -41,6 +41,7 @@ from trainers.config import TrainConfig, nearest, override
 from trainers.config.explain import brief, explained
 from trainers.config.recipe import recipe
 from trainers.errors import ConfigError, StudyError
+from trainers.method.site import sites
 from trainers.system.storage import absolute_source
 
 LONGEST_CELL = 200
@@ -187,7 +188,9 @@ def _resolve(
             if base is not None:
                 for origin in origins.values():
                     check_base(base, origin)
-                found.configs[name], change = changed(base, change)
+                config, change = changed(base, change)
+                sites(config.loss)
+                found.configs[name] = config
         except ConfigError as error:
             problems += [f"{kind} {brief(name)}: {line}" for line in str(error).splitlines()]
         found.arms[name] = change
@@ -219,6 +222,7 @@ def _base(raw: Mapping[str, Any], problems: list[str]) -> TrainConfig | None:
         return None
     try:
         base = recipe(raw["recipe"])
+        sites(base.loss)
     except ConfigError as error:
         problems += str(error).splitlines()
         return None
@@ -232,7 +236,9 @@ def _base(raw: Mapping[str, Any], problems: list[str]) -> TrainConfig | None:
     source = chosen if isinstance(chosen, str) and chosen else base.data.source
     change["data.source"] = absolute_source(source)
     try:
-        return override(base, change)
+        common_base = override(base, change)
+        sites(common_base.loss)
     except ConfigError as error:
         problems += [f"set: {line}" for line in str(error).splitlines()]
         return base
+    return common_base

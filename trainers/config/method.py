@@ -69,6 +69,13 @@ class LossConfig(Knobs):
             raise ValueError(f"mask_share must rise and not exceed 1, got ({low}, {high})")
         return self
 
+    @model_validator(mode="after")
+    def _each_site_once(self) -> Self:
+        names = [name for name, _ in self.further]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"further gives {twice[0]!r} more than one weight; give it one")
+        return self
+
 
 class TargetsConfig(Knobs):
     """How the teacher's outputs become targets."""

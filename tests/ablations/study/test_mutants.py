@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import ablations.studies
+from ablations.study.lint import lint
 from ablations.study.loading import load_study
 from trainers.config.explain import LONGEST_LINE
 from trainers.errors import InputError
@@ -146,6 +147,25 @@ MUTANTS = {
     "a metric against nothing": (
         expecting("loss/total", more=", metric_against: loss/cls"), "metric_against is the metric",
     ),
+    "a site that is not there": (
+        with_arm("a: {loss.further: [[nosuch, 1.0]]}"), "arm a: loss.further: nosuch is no file",
+    ),
+    "a common site that is not there": (
+        with_set("{loss.further: [[nosuch, 1.0]]}"), "set: loss.further: nosuch is no file",
+    ),
+    "a site twice": (
+        with_arm("a: {loss.further: [[mine, 1.0], [mine, 2.0]]}"),
+        "arm a: loss: further gives 'mine' more than one weight",
+    ),
+    "an alpha of almost nothing": (
+        expecting("knn/cls_top1", more=", alpha: 1.0e-300"), "greater than or equal to 0.000001",
+    ),
+    "an alpha that no number of seeds reaches": (
+        expecting("knn/cls_top1", more=", direction: holds, alpha: 1.0e-20").replace(
+            "direction: rises, ", ""
+        ),
+        "greater than or equal to 0.000001",
+    ),
     "a mask of words": (with_set("{model.cls: perhaps}"), "valid boolean (given: 'perhaps')"),
     "an infinite rate": (with_set("{optimizer.learning_rate: .inf}"), "learning_rate"),
     "a rate beyond numbers": (with_set("{optimizer.learning_rate: 1e999}"), "learning_rate"),
@@ -158,7 +178,7 @@ def test_a_wrong_study_is_short_lines_at_once(text, said, tmp_path):
     path.write_text(text)
     began = time.process_time()
     with pytest.raises(InputError) as caught:
-        load_study(path)
+        lint(load_study(path))
     assert time.process_time() - began < 2
     lines = str(caught.value).splitlines()
     assert [line for line in lines if said in line]
@@ -182,6 +202,14 @@ def test_a_key_with_nothing_below_it_is_left_out(key, tmp_path):
     stated.pop(key, None)
     without = loaded(yaml.safe_dump(stated), tmp_path)
     assert loaded(yaml.safe_dump(stated | {key: None}), tmp_path) == without
+
+
+@pytest.mark.parametrize("direction", ["rises", "holds"])
+def test_the_smallest_alpha_is_planned_for_at_once(direction, tmp_path):
+    text = expecting("knn/cls_top1", more=", alpha: 1.0e-6").replace("rises", direction)
+    began = time.process_time()
+    assert "at 1e-06" in lint(loaded(text, tmp_path))[0]
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("written", ["baseline", "baseline: {}", "baseline:"])
