@@ -18,16 +18,19 @@ EVALUATED = {
 }
 """Metrics of held-out images; where not AT_THE_ENDS, measured at a cadence too."""
 
+OF_A_SITE = {
+    "": "cross-entropy of teacher and student (Caron et al. 2021, eq. 3), nats; on",
+    "_target_entropy": "mean entropy of the targets, nats, 0 to ln K; on",
+    "_kl": "KL divergence from targets to student, nats, 0: constant output; on",
+}
+"""How the names of a site's metrics end, and their meaning."""
+
 TRAINING = {
     "loss/total": "training loss: weighted sum of all losses; nats",
     **{
         f"loss/{name}{suffix}": f"{meaning} {site.meaning}"
         for name, site in all_sites().items()
-        for suffix, meaning in (
-            ("", "cross-entropy of teacher and student (Caron et al. 2021, eq. 3), nats; on"),
-            ("_target_entropy", "mean entropy of the targets, nats, 0 to ln K; on"),
-            ("_kl", "KL divergence from targets to student, nats, 0: constant output; on"),
-        )
+        for suffix, meaning in OF_A_SITE.items()
     },
     "loss/labels": "supervised cross-entropy on [CLS]; nats",
     "loss/labels_top1": "share of training crops whose label the classifier finds; 0 to 1",

@@ -1,9 +1,9 @@
 """Which metrics a run reports, by its configuration."""
 
-from trainers.config import TrainConfig
+from trainers.config import LossConfig, TrainConfig
 from trainers.evaluation import collapse
-from trainers.method.site import sites
-from trainers.metrics import PROBED
+from trainers.method.site import all_sites, sites
+from trainers.metrics import OF_A_SITE, PROBED
 
 _WITH_CLS = {"cls", "contrast", "cls_mass", "patch_cosine", "cls_top1", "cls_patch", "gap"}
 _WITH_REGISTER = {"register", "register_contrast", "register_mass", "register_top1"}
@@ -21,10 +21,7 @@ def why_missing(metric: str, config: TrainConfig) -> str:
     """
     parts, model, loss = metric.split("/"), config.model, config.loss
     if parts[0] == "loss":
-        knob = parts[1].removesuffix("_target_entropy").removesuffix("_kl").removesuffix("_top1")
-        if knob != "total" and not getattr(loss, knob):
-            return f"loss.{knob} above 0"
-        return ""
+        return _why_no_loss(metric, loss)
     if not model.cls and _WITH_CLS & set(parts):
         return "a [CLS] token (model.cls)"
     if not model.registers and _WITH_REGISTER & set(parts):
@@ -38,3 +35,14 @@ def why_missing(metric: str, config: TrainConfig) -> str:
     if metric in _WITH_OUTPUTS and not sites(loss):
         return "a weight of self-distillation above 0"
     return ""
+
+
+def _why_no_loss(metric: str, loss: LossConfig) -> str:
+    site_of = {f"loss/{name}{suffix}": name for name in all_sites() for suffix in OF_A_SITE}
+    if site := site_of.get(metric):
+        if site in sites(loss):
+            return ""
+        has_knob = site in LossConfig.model_fields
+        return f"loss.{site} above 0" if has_knob else f"{site} and its weight in loss.further"
+    knob = metric.removeprefix("loss/").removesuffix("_top1")
+    return "" if knob == "total" or getattr(loss, knob) else f"loss.{knob} above 0"

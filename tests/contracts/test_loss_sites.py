@@ -2,7 +2,10 @@
 
 import ast
 import inspect
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +13,14 @@ import torch
 import trainers.method.sites
 from orchestrator.cost import cost_of
 from tests.trainers.method.test_sites import ALONE, BASE, batch
+from tests.trainers.test_metrics import SMALL
 from trainers import metrics
 from trainers.config import LossConfig, override
+from trainers.config.idle import idle
 from trainers.errors import ConfigError
 from trainers.evaluation import evaluate
 from trainers.method.site import all_sites, sites
+from trainers.metrics import why_missing
 from trainers.training import loop, state, step
 from trainers.training.state import TrainState
 from trainers.training.step import update
@@ -104,6 +110,83 @@ def test_a_file_without_a_site_is_one_line(add):
     add("nothing", '"""No site."""\n')
     with pytest.raises(ConfigError, match=r"^trainers\.method\.sites\.nothing must set SITE to a "):
         all_sites()
+
+
+OWN = {"loss.cls": 0.0, "loss.further": [["corner", 1.0]]}
+
+
+def test_a_metric_of_a_site_needs_its_weight(add):
+    add("corner", CORNER)
+    for metric in ("loss/corner", "loss/corner_kl", "loss/corner_target_entropy"):
+        assert why_missing(metric, override(BASE, OWN)) == ""
+        assert why_missing(metric, BASE) == "corner and its weight in loss.further"
+    assert why_missing("loss/cls_kl", override(BASE, OWN)) == "loss.cls above 0"
+
+
+def test_knobs_of_masks_may_be_read_by_a_site_of_ones_own():
+    for knob in ("loss.mask_share", "loss.mask_probability"):
+        assert idle(knob, BASE) == "loss.masked is 0.0"
+        assert idle(knob, override(BASE, OWN)) == ""
+
+
+def test_a_site_of_ones_own_compares_views_too():
+    one_view = {"augment.global_crops": 1, "augment.local_crops": 0}
+    with pytest.raises(ConfigError, match="must be 2 or more: self-distillation compares views"):
+        override(BASE, OWN | one_view)
+
+
+STUDY = """
+name: own
+recipe: base.json
+seeds: [0]
+arms: [hides_more: {loss.mask_share: [0.5, 0.9]}]
+hypotheses:
+  h: {metric: loss/corner, contrast: [hides_more, baseline], direction: rises, smallest_effect: 1}
+"""
+
+RUN = """
+import pathlib
+import trainers.method.sites
+trainers.method.sites.__path__.append("sites")
+import torch
+from ablations.study.loading import load_study
+from trainers.data.image_set import open_images
+from trainers.metrics import METRICS, why_missing
+from trainers.system.world import World
+from trainers.training.loop import train
+
+config = load_study(pathlib.Path("study.yaml")).config("hides_more", 0)
+reported = set()
+
+class Names:
+    def report(self, step, metrics, *, checkpoint=None):
+        reported.update(metrics)
+
+train(config, images=open_images(config.data, None), reporter=Names(), resume_from=None,
+      world=World(rank=0, size=1, device=torch.device("cpu")), checkpoints=pathlib.Path())
+assert "loss/corner" in reported
+assert {name for name in METRICS if not why_missing(name, config)} == reported & set(METRICS)
+"""
+
+
+def test_a_site_of_ones_own_passes_through_a_study_and_a_run(tmp_path):
+    (tmp_path / "sites").mkdir()
+    hiding = CORNER.replace("    meaning", "    hides_patches = True\n    meaning")
+    (tmp_path / "sites" / "corner.py").write_text(hiding)
+    quick = {"evaluation.probes": False, "evaluation.causal_images": 1}
+    (tmp_path / "base.json").write_text(override(SMALL, OWN | quick).model_dump_json())
+    (tmp_path / "study.yaml").write_text(STUDY)
+    home = str(Path(trainers.__file__).parent.parent)
+    # Metrics are listed at the first import, so a site is there before it.
+    made = subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
 
 
 @pytest.mark.parametrize("name", ["nowhere", "cls"])

@@ -94,7 +94,7 @@ class TrainConfig(Knobs):
                 "loss.register_token needs a register: set model.registers to 1 or more"
             )
         views = self.augment.global_crops + self.augment.local_crops
-        compared = ("cls", "patches", "dense", "register_token", "fixed_patch")
+        compared = ("cls", "patches", "dense", "register_token", "fixed_patch", "further")
         if views < 2 and any(getattr(loss, name) for name in compared):
             raise ValueError(
                 "augment.global_crops + augment.local_crops must be 2 or more: "
