@@ -1,14 +1,25 @@
 """What an ablation is: a claim, arms that change knobs, and what each change is expected to do."""
 
 import functools
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
-from trainers.config import Switch, TrainConfig, flatten, override
+from trainers.config import Knobs, Switch, TrainConfig, explain, flatten, override
+from trainers.config.explain import brief
 from trainers.errors import ConfigError
 
 Direction = Literal["rises", "falls", "differs", "holds"]
@@ -27,6 +38,9 @@ NOT_AN_ARMS: Mapping[str, str] = types.MappingProxyType(
     }
 )
 """Knobs that no arm may change, since arms are paired by seed and image; and what to do instead."""
+
+A_STUDYS = ("seed", "data.source")
+"""Those of them that neither `set` nor the base of an ablation may have."""
 
 
 def name_problem(name: str, longest: int = LONGEST_NAME) -> str:
@@ -47,6 +61,39 @@ def not_an_arms(change: Mapping[str, Any]) -> list[str]:
         for knob in change
         if knob in NOT_AN_ARMS
     ]
+
+
+def _checked(change: Mapping[str, Any]) -> dict[str, Any]:
+    """`change` with values as a configuration has them; whether they fit together is open.
+
+    Raises ConfigError, one line for each problem: an unknown knob, a value of the wrong type or out
+    of its range.
+    """
+    _check_names(change)
+    fields: dict[str, Any] = {
+        knob: (field.annotation, field) for knob in change for field in (_field(knob),)
+    }
+    each = create_model("Change", __base__=Knobs, **fields)
+    try:
+        return each.model_validate_json(json.dumps(change)).model_dump(mode="json")
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error))) from None
+    except TypeError as error:
+        line = brief(f"{', '.join(change)}: not a value that JSON knows: {error}")
+        raise ConfigError(line) from None
+
+
+def _check_names(change: Mapping[str, Any]) -> None:
+    known = flatten(TrainConfig())
+    override(TrainConfig(), {knob: known.get(knob) for knob in change})
+
+
+def _field(knob: str) -> Any:
+    *groups, name = knob.split(".")
+    group: Any = TrainConfig
+    for one in groups:
+        group = group.model_fields[one].annotation
+    return group.model_fields[name]
 
 
 @dataclass(frozen=True)
@@ -79,9 +126,7 @@ class Arm:
     confounds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        known = flatten(TrainConfig())
-        # Names only: whether the values fit is known with the base that they change.
-        override(TrainConfig(), {knob: known.get(knob) for knob in self.change})
+        _check_names(self.change)
         if refused := not_an_arms(self.change):
             raise ConfigError("\n".join(refused))
 
@@ -96,8 +141,9 @@ class Ablation:
     """One claim, where it was made, and the arms that test it, by name.
 
     `base` are knobs, beside those that an arm changes, that a study's base must have for the arms
-    to make sense: a study whose base has others is refused. Raises ConfigError for an unknown knob,
-    a value of the wrong type, or values that do not fit together.
+    to make sense: a study whose base has others is refused. Raises ConfigError for an unknown knob
+    and a value of the wrong type or out of its range. Whether values fit together is known only
+    with the recipe of a study: see ablations/study.
     """
 
     claim: str
@@ -109,26 +155,21 @@ class Ablation:
         for name in self.arms:
             if problem := name_problem(name):
                 raise ConfigError(f"arm {name!r}: {problem}")
-        if "seed" in self.base or "data.source" in self.base:
-            raise ConfigError("base: seed and data.source are a study's own; leave them out")
-        try:
-            base = override(TrainConfig(), self.base)
-        except ConfigError as error:
-            raise ConfigError(_each_line("base", error)) from None
-        for name, arm in self.arms.items():
+        if any(knob in self.base for knob in A_STUDYS):
+            raise ConfigError(f"base: {' and '.join(A_STUDYS)} are a study's own; leave them out")
+        arms = {f"arm {name}": arm.change for name, arm in self.arms.items()}
+        for what, change in {"base": self.base, **arms}.items():
             try:
-                override(base, arm.change)
+                _checked(change)
             except ConfigError as error:
-                raise ConfigError(_each_line(f"arm {name}", error)) from None
+                lines = str(error).splitlines()
+                raise ConfigError("\n".join(f"{what}: {line}" for line in lines)) from None
 
     def missing(self, base: TrainConfig) -> dict[str, Any]:
         """The knobs of `self.base` that `base` does not have, with the values it would need."""
-        needed, given = flatten(override(TrainConfig(), self.base)), flatten(base)
-        return {knob: needed[knob] for knob in self.base if given[knob] != needed[knob]}
-
-
-def _each_line(what: str, error: ConfigError) -> str:
-    return "\n".join(f"{what}: {line}" for line in str(error).splitlines())
+        given = flatten(base)
+        needed = _checked(self.base)
+        return {knob: value for knob, value in needed.items() if given[knob] != value}
 
 
 class Declared(BaseModel):

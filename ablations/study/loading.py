@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ablations.library import Known, library
 from ablations.spec import (
+    A_STUDYS,
     BASELINE,
     LONGEST_NAME,
     NOT_AN_ARMS,
@@ -229,7 +230,7 @@ def _base(raw: Mapping[str, Any], problems: list[str]) -> TrainConfig | None:
     common = raw.get("set", {})
     if not isinstance(common, dict):
         return base
-    of_a_study = {knob: NOT_AN_ARMS[knob] for knob in ("seed", "data.source") if knob in common}
+    of_a_study = {knob: NOT_AN_ARMS[knob] for knob in A_STUDYS if knob in common}
     problems += [f"set: {knob} is not to be set: {why}" for knob, why in of_a_study.items()]
     change = {knob: value for knob, value in common.items() if knob not in of_a_study}
     chosen = raw.get("dataset")

@@ -33,9 +33,9 @@ def write(folder, name, text):
     return path
 
 
-def refused(call, *arguments):
+def refused(call, *arguments, **options):
     with pytest.raises(InputError) as caught:
-        call(*arguments)
+        call(*arguments, **options)
     (line,) = str(caught.value).splitlines()
     return line
 
@@ -154,11 +154,31 @@ class TestBase:
         assert self.NEEDY.missing(TrainConfig()) == wanted
         assert self.NEEDY.missing(override(TrainConfig(), wanted)) == {}
 
-    def test_a_base_that_is_none_and_an_arm_that_does_not_fit_it_are_refused(self):
+    def test_a_base_that_is_none_and_a_value_that_no_knob_may_have_are_refused(self):
         with pytest.raises(ConfigError, match=r"^base: model.widht: no such knob"):
             Ablation(claim="c", source="s", base={"model.widht": 3}, arms={})
-        with pytest.raises(ConfigError, match=r"^arm turned: model: cls_position rotary needs"):
-            Ablation(claim="c", source="s", arms=self.NEEDY.arms)
+        with pytest.raises(ConfigError, match=r"^base: model.cls: input should be a valid boolean"):
+            Ablation(claim="c", source="s", base={"model.cls": "perhaps"}, arms={})
+        for value in (0, 1.5, float("inf"), object()):
+            with pytest.raises(ConfigError, match=r"^arm a: steps: [^\n]+$"):
+                Ablation(claim="c", source="s", arms={"a": Arm(change={"steps": value})})
+
+    def test_an_arm_may_fit_another_recipe_than_the_default_one(self):
+        patches = Ablation(
+            claim="c", source="s", base={"augment.local_size": 98, "model.cls": "yes"},
+            arms={"a": Arm(change={"model.patch_size": 14, "evaluation.globality_layers": [8]})},
+        )  # fmt: skip
+        assert patches.missing(TrainConfig()) == {"augment.local_size": 98}
+
+    def test_an_arm_that_does_not_fit_the_base_of_a_study_is_refused_there(self, tmp_path):
+        (tmp_path / "turned.py").write_text(
+            "from ablations.spec import Ablation, Arm\nABLATION = Ablation(claim='c', source='s', "
+            "arms={'turned': Arm(change={'model.cls_position': 'rotary'})})\n"
+        )
+        path = tmp_path / "study.yaml"
+        path.write_text("name: a\nrecipe: digits_tiny\nseeds: 6\narms: [turned]\n")
+        line = refused(load_study, path, ablations=[tmp_path / "turned.py"])
+        assert "arm turned: model: cls_position rotary needs" in line
 
     def test_a_study_with_another_base_is_refused_and_one_with_it_is_not(self, tmp_path):
         path = tmp_path / "study.yaml"
