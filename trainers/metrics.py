@@ -4,6 +4,9 @@ from trainers.evaluation import collapse, knn, linear_probe, position_probe
 from trainers.globality import alignment, descriptions
 from trainers.method.site import all_sites
 
+LABELLED = knn.DESCRIPTIONS.keys() | linear_probe.DESCRIPTIONS.keys()
+"""Metrics of held-out images that exist only on a data set with labels."""
+
 PROBED = {**linear_probe.DESCRIPTIONS, **position_probe.DESCRIPTIONS}
 """Metrics of held-out images that take training a probe."""
 

@@ -9,12 +9,8 @@ from ablations.study.schema import Change
 from ablations.study.study import Study
 from trainers.config import TrainConfig, nearest, shown
 from trainers.config.size import share_problem
-from trainers.metrics import EVALUATED, METRICS
+from trainers.metrics import EVALUATED, LABELLED, METRICS
 from trainers.reported import why_missing
-
-LABELLED = ("knn/", "gap/", "linear_probe/")
-"""How the names of metrics begin that exist only on a data set with labels."""
-
 
 NAMED = {"hypotheses": "hypothesis", "gates": "gate", "claims": "claim", "scales": "scale"}
 """Keys of a study file whose values have names, and what one of them is called."""
@@ -147,6 +143,4 @@ def needs_labels(study: Study) -> list[str]:
         ),
         *((name, {gate.metric}) for name, gate in study.gates.items()),
     ]
-    return [
-        name for name, metrics in used if any(metric.startswith(LABELLED) for metric in metrics)
-    ]
+    return [name for name, metrics in used if metrics & LABELLED]
