@@ -13,14 +13,14 @@ import torch
 import trainers.method.sites
 from orchestrator.cost import cost_of
 from tests.trainers.method.test_sites import ALONE, BASE, batch
-from tests.trainers.test_metrics import SMALL
+from tests.trainers.test_reported import SMALL
 from trainers import metrics
 from trainers.config import LossConfig, override
 from trainers.config.idle import idle
 from trainers.errors import ConfigError
 from trainers.evaluation import evaluate
 from trainers.method.site import all_sites, sites
-from trainers.metrics import why_missing
+from trainers.reported import why_missing
 from trainers.training import loop, state, step
 from trainers.training.state import TrainState
 from trainers.training.step import update
@@ -151,7 +151,8 @@ trainers.method.sites.__path__.append("sites")
 import torch
 from ablations.study.loading import load_study
 from trainers.data.image_set import open_images
-from trainers.metrics import METRICS, why_missing
+from trainers.metrics import METRICS
+from trainers.reported import why_missing
 from trainers.system.world import World
 from trainers.training.loop import train
 
