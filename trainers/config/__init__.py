@@ -1,6 +1,6 @@
 """Every knob of a run, as frozen pydantic models, made by a recipe and changed by `override`."""
 
-from trainers.config.change import diff, fingerprint, flatten, leaves, override
+from trainers.config.change import diff, fingerprint, flatten, leaves, override, trial_content
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig, DataConfig
 from trainers.config.evaluation import EvaluationConfig
@@ -55,4 +55,5 @@ __all__ = [
     "nearest",
     "override",
     "shown",
+    "trial_content",
 ]

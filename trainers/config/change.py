@@ -64,7 +64,14 @@ def diff(base: TrainConfig, other: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in flatten(other).items() if value != before[name]}
 
 
-def fingerprint(config: BaseModel) -> str:
-    """Hexadecimal SHA-256 of the configuration's canonical JSON."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+def trial_content(config: TrainConfig) -> dict[str, Any]:
+    """The part of a configuration that makes a run what it is: all but where the data lie."""
+    content = config.model_dump(mode="json")
+    del content["data"]["source"]
+    return content
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """Hexadecimal SHA-256 of the canonical JSON of `trial_content`."""
+    canonical = json.dumps(trial_content(config), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainers.config import TrainConfig, leaves
-from trainers.runs.trial import TrialFolder, listed, trial_content
+from trainers.config import TrainConfig, leaves, trial_content
+from trainers.runs.trial import TrialFolder, listed
 from trainers.runs.version import code_versions, differing
 
 

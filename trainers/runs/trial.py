@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainers.config import TrainConfig
+from trainers.config import TrainConfig, trial_content
 from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError, PlanError
 from trainers.runs.machine import machine_of
@@ -23,13 +23,6 @@ from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.reporter import Reporter
-
-
-def trial_content(config: TrainConfig) -> dict[str, Any]:
-    """The part of a configuration that counts in a key: all but where the data lie."""
-    content = config.model_dump(mode="json")
-    del content["data"]["source"]
-    return content
 
 
 def trial_key(config: TrainConfig, dataset_digest: str) -> str:
@@ -182,6 +175,9 @@ def _attempt(
         return
     started = time.monotonic()
     step = folder.checkpoint_step()
+    resume_from = None if step is None else folder.checkpoints / checkpoint.FILE_NAME
+    if resume_from:
+        checkpoint.refuse_another(resume_from, config)
     machine = machine_of(world.device)
     if world.is_first:
         replace_json(folder.config, config.model_dump(mode="json"))
@@ -196,7 +192,7 @@ def _attempt(
         world=world,
         reporter=reporter,
         checkpoints=folder.checkpoints,
-        resume_from=None if step is None else folder.checkpoints / checkpoint.FILE_NAME,
+        resume_from=resume_from,
     )
     if world.is_first:
         content = {

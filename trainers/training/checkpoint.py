@@ -66,17 +66,22 @@ def saved_fingerprint(path: Path) -> str:
     return str(_notes(path)["config"])
 
 
+def refuse_another(path: Path, config: TrainConfig) -> None:
+    """Raises CheckpointError when the file is corrupt or was saved under another configuration."""
+    if saved_fingerprint(path) != fingerprint(config):
+        raise CheckpointError(
+            f"checkpoint {path} belongs to another configuration; "
+            "train with the config.json beside it, or remove it to start anew"
+        )
+
+
 def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> TrainState:
     """The saved state, on the device of `world`; `classes` of the data count where labels do.
 
     Raises CheckpointError when the file is corrupt or was saved under another configuration.
     """
+    refuse_another(path, config)
     notes = _notes(path)
-    if notes["config"] != fingerprint(config):
-        raise CheckpointError(
-            f"checkpoint {path} belongs to another configuration; "
-            "train with the config.json beside it, or remove it to start anew"
-        )
     tensors = safetensors.torch.load_file(path)
     state = TrainState.fresh(config, world, classes)
     parts: dict[str, dict[str, torch.Tensor]] = {}

@@ -9,10 +9,11 @@ import torch
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
-from trainers.errors import PlanError
+from trainers.errors import CheckpointError, PlanError
 from trainers.runs.left_behind import left_behind
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout
+from trainers.runs.saved_run import find_run
 from trainers.runs.trial import Planned, TrialFolder, run_trial, trial_key
 from trainers.runs.version import code_versions
 from trainers.system.world import World
@@ -23,6 +24,18 @@ SMALL = [
     "--set", "evaluation.causal_images=0", "--set", "evaluation.globality_images=8",
     "--set", "evaluation.globality_probe_images=8",
 ]  # fmt: skip
+
+
+class StopError(Exception):
+    """Stands for a kill."""
+
+
+class Stop:
+    """Stops a run at its first checkpoint."""
+
+    def report(self, step, metrics, *, checkpoint=None):
+        if checkpoint is not None:
+            raise StopError
 
 
 def planned(tiny, images, **changes):
@@ -99,14 +112,6 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
     folder = TrialFolder(tmp_path / "trial")
     alone = World(rank=0, size=1, device=CPU)
 
-    class StopError(Exception):
-        pass
-
-    class Stop:
-        def report(self, step, metrics, *, checkpoint=None):
-            if checkpoint is not None:
-                raise StopError
-
     with pytest.raises(StopError):
         run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
     assert json.loads(folder.machines.read_text()) == [machine_of(CPU)]
@@ -117,6 +122,32 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
     result = folder.finished()
     assert result["device"] == "cpu"
     assert result["earlier_machines"] == [other]
+
+
+def test_a_run_whose_data_were_moved_goes_on_and_can_be_measured(tiny, images, tmp_path):
+    folder, whole = TrialFolder(tmp_path / "trial"), TrialFolder(tmp_path / "whole")
+    alone = World(rank=0, size=1, device=CPU)
+    with pytest.raises(StopError):
+        run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
+    moved = override(tiny, {"data.source": "/elsewhere"})
+    assert trial_key(moved, images.digest) == trial_key(tiny, images.digest)
+    run_trial(folder, moved, images=images, world=alone, reporter=Fanout())
+    assert find_run(folder.path).trained == moved
+    run_trial(whole, tiny, images=images, world=alone, reporter=Fanout())
+    assert folder.finished()["resumed_at"]
+    assert folder.finished()["chain"] == whole.finished()["chain"]
+
+
+def test_a_checkpoint_of_another_configuration_leaves_the_run_as_it_is(tiny, images, tmp_path):
+    folder = TrialFolder(tmp_path / "trial")
+    alone = World(rank=0, size=1, device=CPU)
+    with pytest.raises(StopError):
+        run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.*")}
+    other = override(tiny, {"seed": 1})
+    with pytest.raises(CheckpointError, match="belongs to another configuration"):
+        run_trial(folder, other, images=images, world=alone, reporter=Fanout())
+    assert {path: path.read_bytes() for path in folder.path.rglob("*.*")} == before
 
 
 class TestLeftBehind:
