@@ -13,8 +13,9 @@ from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
 from trainers.data.image_set import open_images
 from trainers.errors import ConfigError, DinolabError, InputError
+from trainers.runs.console import Console
 from trainers.runs.left_behind import left_behind
-from trainers.runs.reporters import Console, Fanout
+from trainers.runs.reporters import Fanout
 from trainers.runs.trial import TrialFolder, run_trial, trial_key
 from trainers.system.world import World, make_reproducible
 

@@ -143,7 +143,8 @@ def _list_runs(root: Path) -> Table:
 
 
 def _list_knobs(recipe_name: str | None) -> Table:
-    from trainers.config import TrainConfig, flatten, knobs
+    from trainers.config import TrainConfig, flatten
+    from trainers.config.listing import knobs
     from trainers.config.recipe import recipe
 
     table = Table("knob", "default", "allowed", "unit", "meaning (source)")

@@ -43,8 +43,8 @@ def train(
     from orchestrator.tracking.store import check_store
     from trainers.config import override
     from trainers.config.recipe import knobs_given, recipe
+    from trainers.runs.console import Console as ConsoleReporter
     from trainers.runs.left_behind import left_behind
-    from trainers.runs.reporters import Console as ConsoleReporter
     from trainers.runs.trial import TrialFolder, run_trial, trial_key
     from trainers.system.storage import absolute_source
     from trainers.system.world import World, make_reproducible

@@ -17,7 +17,6 @@ from trainers.config.knob import (
     Switch,
     knob,
 )
-from trainers.config.listing import Knob, knobs
 from trainers.config.method import LossConfig, OptimizerConfig, TargetsConfig, TeacherConfig
 from trainers.config.model import SIZES, HeadConfig, ModelConfig
 from trainers.config.train import TrainConfig
@@ -34,7 +33,6 @@ __all__ = [
     "EvaluationConfig",
     "HeadConfig",
     "Interval",
-    "Knob",
     "Knobs",
     "LossConfig",
     "ModelConfig",
@@ -50,7 +48,6 @@ __all__ = [
     "fingerprint",
     "flatten",
     "knob",
-    "knobs",
     "leaves",
     "nearest",
     "override",

@@ -1,9 +1,8 @@
-"""Where a run's numbers go: a file, a terminal, several at once."""
+"""Where a run's numbers go: a file, several reporters at once."""
 
 import json
 import math
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -84,27 +83,3 @@ def read_records(path: Path) -> list[tuple[int, dict[str, float]]]:
                 "restore the file, or remove the folder of this run and run it again"
             ) from None
     return records
-
-
-class Console:
-    """Prints a plain line for each report."""
-
-    def __init__(self, out: TextIO, *, steps: int) -> None:
-        self.out = out
-        self.steps = steps
-        self.started = time.monotonic()
-
-    SHOWN = ("loss/total", "knn/cls_top1", "globality/cls/gyration", "globality/patch/gyration")
-
-    def report(
-        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
-    ) -> None:
-        """See Reporter."""
-        shown = [f"{name} {metrics[name]:.4f}" for name in self.SHOWN if name in metrics]
-        if shown:
-            seconds = time.monotonic() - self.started
-            print(
-                f"step {step}/{self.steps}  {'  '.join(shown)}  {seconds:.0f} s",
-                file=self.out,
-                flush=True,
-            )

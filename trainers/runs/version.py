@@ -5,7 +5,7 @@ top of a file or inside a function. A package that is searched at run time (`pkg
 counts with every module in it. Not counted, since no number can depend on it: comments, formatting,
 line numbers, docstrings, `if TYPE_CHECKING`, annotations outside classes (those of a decorated
 function count, since its decorator may read them), the order of imports at the top of a file, what
-a knob means, and what an error that is raised says.
+a knob, a metric and a site of the loss mean, and what an error says.
 """
 
 import ast
@@ -21,10 +21,14 @@ ENTRY = "trainers.runs.trial"
 MAKING_DATA = ("trainers.data.ingest", "trainers.data.sources")
 """Modules that are imported and do not count: what they make is in the digest of the data."""
 
+ONLY_REFUSING = ("trainers.config.explain", "trainers.config.size", "trainers.errors")
+"""The same: all they can do to a run is to refuse it, and to say why."""
+
 _ONLY_TYPES = {"__future__", "collections.abc", "typing"}
 _SEARCHING = {"importlib", "pkgutil"}
 _OWN_PLACE = {"__file__", "__name__", "__package__", "__path__"}
 _UNREAD = {"ctx", "kind", "type_comment", "type_ignores"}
+_MEANINGS = {"DESCRIPTIONS", "meaning"}
 _DIGITS = 12
 
 
@@ -41,7 +45,7 @@ def versions_in(home: Path) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         path = _file_of(home, name)
-        if path is None or name in found or _makes_data(name):
+        if path is None or name in found or _does_not_count(name):
             continue
         tree = ast.parse(path.read_bytes())
         module = _Module()
@@ -66,8 +70,8 @@ def _file_of(home: Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _makes_data(name: str) -> bool:
-    return any(name == made or name.startswith(f"{made}.") for made in MAKING_DATA)
+def _does_not_count(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in MAKING_DATA + ONLY_REFUSING)
 
 
 def _parents(name: str) -> set[str]:
@@ -134,6 +138,8 @@ class _Module:
                 isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
             ):
                 continue
+            if isinstance(one, ast.Assign) and _says_what_is_meant(one):
+                continue
             if isinstance(one, ast.If) and _last_name(one.test) == "TYPE_CHECKING":
                 kept += self._executed(one.orelse, of_class=of_class)
             elif isinstance(one, ast.AnnAssign) and not of_class:
@@ -158,6 +164,8 @@ class _Module:
             _forget_annotations(node)
         elif isinstance(node, ast.Call) and _last_name(node.func) == "knob":
             node = _without_meaning(node)
+        elif isinstance(node, ast.Call) and _last_name(node.func) == "brief":
+            node = _without_text(node)
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node = ast.Raise(exc=_without_text(node.exc), cause=node.cause)
         parts = []
@@ -172,6 +180,11 @@ class _Module:
 def _last_name(node: ast.expr) -> str:
     """`c` of `c` and of `a.b.c`; empty for anything else."""
     return getattr(node, "id", None) or getattr(node, "attr", None) or ""
+
+
+def _says_what_is_meant(assignment: ast.Assign) -> bool:
+    names = {_last_name(target) for target in assignment.targets}
+    return names <= _MEANINGS and isinstance(assignment.value, ast.Constant | ast.Dict)
 
 
 def _forget_annotations(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -191,7 +204,7 @@ def _without_meaning(call: ast.Call) -> ast.Call:
 
 
 def _without_text(call: ast.Call) -> ast.Call:
-    """The call of an error's class without the arguments that are texts."""
+    """The call of an error's class, or of `brief`, without the arguments that are texts."""
     kept = [
         one
         for one in call.args

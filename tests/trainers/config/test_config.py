@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from trainers.config import TrainConfig, diff, fingerprint, flatten, knobs, override
+from trainers.config import TrainConfig, diff, fingerprint, flatten, override
+from trainers.config.listing import knobs
 from trainers.errors import ConfigError
 
 

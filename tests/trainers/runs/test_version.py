@@ -115,6 +115,13 @@ def test_docstrings_and_annotations_of_every_module_make_no_other_runs(home):
         ("trainers.config.method", '"weight of the same on one patch', '"the weight on one patch'),
         ("trainers.config.train", 'unit="optimiser steps"', 'unit="updates"'),
         ("trainers.system.world", "choose a multiple of", "take a multiple of"),
+        ("trainers.config.change", "no such knob", "no knob of this name"),
+        ("trainers.config.size", "choose a number", "take a number"),
+        ("trainers.config.explain", "did you mean", "do you mean"),
+        ("trainers.config.listing", " | ", " or "),
+        ("trainers.runs.console", '"loss/total", ', ""),
+        ("trainers.evaluation.knn", "k-NN accuracy", "accuracy by k-NN"),
+        ("trainers.method.sites.dense", '"every patch, matched', '"each patch, matched'),
     ],
 )  # fmt: skip
 def test_types_meanings_and_messages_make_no_other_runs(home, name, old, new):
@@ -150,6 +157,8 @@ def test_a_number_an_operator_and_a_branch_make_other_runs(home, name, how):
         ("trainers.config.data", '"digits",', '"photographs",'),
         ("trainers.training.loop", "import Batch, update", "import Batch, Batch as update"),
         ("trainers.grid", "Grid = ", "OTHER = 1\nGrid = "),
+        ("trainers.method.sites.dense", "    meaning =", "    weight = 2\n    meaning ="),
+        ("trainers.config.change", "brief(f", "shown(f"),
     ],
 )
 def test_knobs_defaults_and_bindings_make_other_runs(home, name, old, new):
