@@ -5,9 +5,9 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 from trainers.errors import InputError
+from trainers.system.atomic import replacing
 from trainers.training.reporter import Reporter
 
 
@@ -37,26 +37,26 @@ class JsonLines:
         # Nothing is kept of a run that starts anew, so whatever is there may be damaged.
         known = read_records(path) if keep_up_to >= 0 else []
         kept = [record for record in known if record[0] <= keep_up_to]
-        with path.open("w") as file:
+        with replacing(path) as file:
             for step, metrics in kept:
-                self._write(file, step, metrics)
+                file.write(self._line(step, metrics))
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
     ) -> None:
         """See Reporter."""
         if metrics:
-            with self.path.open("a") as file:
-                self._write(file, step, metrics)
+            with self.path.open("ab") as file:
+                file.write(self._line(step, metrics))
                 file.flush()
                 os.fsync(file.fileno())
 
     @staticmethod
-    def _write(file: TextIO, step: int, metrics: Mapping[str, float]) -> None:
+    def _line(step: int, metrics: Mapping[str, float]) -> bytes:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value} at step {step}: not a number to report")
-        file.write(json.dumps({"step": step, "metrics": dict(metrics)}) + "\n")
+        return (json.dumps({"step": step, "metrics": dict(metrics)}) + "\n").encode()
 
 
 def read_records(path: Path) -> list[tuple[int, dict[str, float]]]:

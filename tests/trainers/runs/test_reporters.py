@@ -52,6 +52,15 @@ def test_a_run_that_starts_anew_needs_nothing_of_a_damaged_file(written):
     assert read_records(written) == RECORDS[:1]
 
 
+def test_a_run_that_goes_on_and_fails_at_once_keeps_its_records(written):
+    written.write_bytes(written.read_bytes() + b'{"step": 21, "metrics": {"a": null}}\n')
+    before = written.read_bytes()
+    with pytest.raises(ValueError, match="not a number to report"):
+        JsonLines(written, keep_up_to=21)
+    assert written.read_bytes() == before
+    assert [path.name for path in written.parent.iterdir()] == [written.name]
+
+
 def test_null_is_no_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0, "metrics": {"a": null}}\n')
