@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainers.config import TrainConfig, leaves, trial_content
+from trainers.errors import InputError
 from trainers.runs.trial import TrialFolder, listed
 from trainers.runs.version import code_versions, differing
 
@@ -39,7 +40,7 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) ->
     """Which of the runs `wanted`, each (key, configuration, digest of its data), are such.
 
     They are looked for in the folder `trials`. A run that is finished under its key is not wanted.
-    None when there are none.
+    None when there are none. Folders of runs that are damaged are passed over.
     """
     asked = [(key, digest, dict(leaves(trial_content(config)))) for key, config, digest in wanted]
     keys: set[str] = set()
@@ -47,9 +48,9 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) ->
     modules: set[str] = set()
     for path in sorted(trials.glob("*/result.json")) if asked else ():
         folder = TrialFolder(path.parent)
-        result = folder.finished() or {}
+        result = _result_of(folder)
         code = result.get("code")
-        if code == code_versions():
+        if not result or code == code_versions():
             continue
         knobs = _knobs_of(folder)
         twins = [
@@ -61,7 +62,7 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) ->
         if knobs and twins:
             keys.update(twins)
             found.append(folder.path.name)
-            modules.update(differing(code, code_versions()) if code else ())
+            modules.update(differing(code, code_versions()) if isinstance(code, dict) else ())
     if not keys:
         return None
     return LeftBehind(
@@ -69,18 +70,29 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) ->
     )
 
 
+def _result_of(folder: TrialFolder) -> dict[str, Any]:
+    """The result of a run; empty when it cannot be read."""
+    try:
+        result = folder.finished()
+    except (OSError, ValueError, InputError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
 def _knobs_of(folder: TrialFolder) -> dict[str, Any]:
     """The knobs of a run that count in its key, as this code reads them, or else as they stand.
 
-    Empty when it has kept none.
+    Empty when it has kept none that can be read.
     """
     try:
         text = folder.config.read_bytes()
-        return dict(leaves(trial_content(TrainConfig.model_validate_json(text))))
-    except FileNotFoundError:
+        content = json.loads(text)
+    except (OSError, ValueError):
         return {}
+    try:
+        return dict(leaves(trial_content(TrainConfig.model_validate_json(text))))
     except ValidationError:
         # Other code had other knobs: the ones that both have must do.
-        knobs = dict(leaves(json.loads(text)))
+        knobs = dict(leaves(content)) if isinstance(content, dict) else {}
         knobs.pop("data.source", None)
         return knobs

@@ -26,6 +26,9 @@ SMALL = [
 ]  # fmt: skip
 
 
+FINISHED = {"status": "finished", "step": 1, "steps": 1}
+
+
 class StopError(Exception):
     """Stands for a kill."""
 
@@ -158,7 +161,7 @@ class TestLeftBehind:
         folder.mkdir(parents=True)
         content = config if isinstance(config, dict) else config.model_dump(mode="json")
         (folder / "config.json").write_text(json.dumps(content))
-        (folder / "result.json").write_text(json.dumps({"status": "finished", **result}))
+        (folder / "result.json").write_text(json.dumps(FINISHED | result))
 
     def of(self, trials, *configs):
         return left_behind([(f"key{i}", c, "data") for i, c in enumerate(configs)], trials)
@@ -196,4 +199,19 @@ class TestLeftBehind:
         del content["loss"]["koleo"]
         content["loss"]["forgotten"] = 1.0
         self.finish(tmp_path, "old", content)
+        assert self.of(tmp_path, self.BASE).found == ("old",)
+
+    @pytest.mark.parametrize("content", [b"", b'{"status": "fini', b"[1]", b"\xff", b"3", b"null"])
+    @pytest.mark.parametrize("name", ["config.json", "result.json"])
+    def test_a_damaged_run_does_not_hide_the_others(self, tmp_path, name, content):
+        self.finish(tmp_path, "old", self.BASE)
+        self.finish(tmp_path, "damaged", self.BASE)
+        (tmp_path / "damaged" / name).write_bytes(content)
+        assert self.of(tmp_path, self.BASE).found == ("old",)
+
+    def test_a_file_that_cannot_be_read_does_not_hide_the_others(self, tmp_path):
+        self.finish(tmp_path, "old", self.BASE)
+        self.finish(tmp_path, "damaged", self.BASE)
+        (tmp_path / "damaged" / "config.json").unlink()
+        (tmp_path / "damaged" / "config.json").mkdir()
         assert self.of(tmp_path, self.BASE).found == ("old",)
