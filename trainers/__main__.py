@@ -5,6 +5,7 @@ Several processes of one machine or more train one model when started by PyTorch
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from trainers.runs.console import Console
 from trainers.runs.left_behind import left_behind
 from trainers.runs.reporters import Fanout
 from trainers.runs.trial import TrialFolder, run_trial, trial_key
+from trainers.system.storage import absolute_source
 from trainers.system.world import World, make_reproducible
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -38,18 +40,20 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 def run(arguments: list[str] | None = None) -> int:
     """Train one run to its end and return the exit code; the same command goes on after a stop."""
     given = _arguments(arguments)
+    root = Path(os.path.expanduser(given.root))  # noqa: PTH111 (a Path raises for unknown ~name)
     config = override(recipe(given.recipe), knobs_given(given.knobs))
+    config = override(config, {"data.source": absolute_source(config.data.source)})
     make_reproducible(given.threads)
     with World.launched() as world:
         if problem := share_problem(config, world.size):
             raise ConfigError(problem)
         if not world.is_first:
             world.wait()  # for the first one to index the images
-        images = open_images(config.data, given.root / "data")
+        images = open_images(config.data, root / "data")
         if world.is_first:
             world.wait()
         key = trial_key(config, images.digest)
-        folder = TrialFolder(given.root / "train" / "trials" / key)
+        folder = TrialFolder(root / "train" / "trials" / key)
         if world.is_first and not folder.finished():
             left = left_behind([(key, config, images.digest)], folder.path.parent)
             if left:

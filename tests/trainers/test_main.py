@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
@@ -36,6 +37,23 @@ def test_it_trains_a_recipe_and_a_second_time_nothing(tmp_path, capsys):
     assert (result["status"], result["step"], result["workers"]) == ("finished", 4, 1)
     assert command.run(arguments) == 0
     assert results(tmp_path) == before
+
+
+def test_data_are_recorded_by_their_absolute_path_and_a_tilde_is_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        place = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(place)
+    arguments = [
+        "digits_tiny", *SMALL, "--set", "steps=1", "--set", "data.source=pictures",
+        "--set", "batch_size=4", "--root=~/runs",
+    ]  # fmt: skip
+    assert command.run(arguments) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "pictures"]
+    (config,) = tmp_path.glob("home/runs/train/trials/*/config.json")
+    assert json.loads(config.read_text())["data"]["source"] == str(tmp_path / "pictures")
 
 
 def test_a_launcher_starts_two_workers_that_see_the_same(tmp_path, capsys):
