@@ -105,7 +105,7 @@ def load_backbone(
             patch_size=patch_size,
             width=width,
             depth=depth,
-            heads=heads or width // HEAD_FEATURES,
+            heads=width // HEAD_FEATURES if heads is None else heads,
             mlp_ratio=theirs["blocks.0.mlp.fc1.weight"].shape[0] / width,
             patch_position="none" if grid is None else "learned",
             cls="cls_token" in theirs,

@@ -1,5 +1,6 @@
 """ViTs in a folder that timm saved: `config.json` beside `model.safetensors` or a pickle."""
 
+import inspect
 import json
 import math
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.adapters.hugging_face_models import CONFIG, WEIGHTS
-from trainers.adapters.timm_models import TimmBackbone, open_timm
+from trainers.adapters.timm_models import TimmBackbone, need_timm, open_timm
 from trainers.adapters.weights_file import read_weights
 from trainers.errors import InputError
 from trainers.system.storage import printable
@@ -36,9 +37,13 @@ def is_timm(folder: Path) -> bool:
 def open_timm_folder(folder: Path) -> TimmFolder:
     """The backbone in `folder`, made as its configuration says, frozen, on the CPU.
 
+    Its `model_args` reach the model alone: what would make timm read other files is left out.
     Raises InputError, one line, for a configuration that cannot be followed; CheckpointError when
     the weights cannot be read or do not fit it.
     """
+    need_timm(str(folder))
+    import timm
+
     place, config, file = folder / CONFIG, _config(folder), _weights(folder)
     assert config is not None, folder
     assert file is not None, folder
@@ -56,11 +61,15 @@ def open_timm_folder(folder: Path) -> TimmFolder:
             raise InputError(
                 f"{place}: {name} must be three numbers{above}, got {printable(repr(values))[:60]}"
             )
+    own_to_timm = inspect.signature(timm.create_model).parameters
     read = read_weights(file)
     backbone = open_timm(
         config["architecture"],
         read.tensors,
-        options={**arguments, "pretrained_cfg_overlay": stated},
+        options={
+            **{name: value for name, value in arguments.items() if name not in own_to_timm},
+            "pretrained_cfg_overlay": stated,
+        },
     )
     return TimmFolder(
         backbone=backbone,

@@ -142,6 +142,16 @@ def test_a_folder_that_timm_saved_opens_as_its_configuration_says(tmp_path):
     torch.testing.assert_close(found.network(images).tokens, expected)
 
 
+@pytest.mark.parametrize("name", ["checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg"])
+def test_a_folder_that_timm_saved_makes_timm_read_no_other_file(tmp_path, name):
+    gone = str(tmp_path / "gone.pth")
+    source = timm_folder(tmp_path, {"model_args": {"depth": 1, name: gone}}, depth=1)
+    found = open_measurable(str(tmp_path))
+    images = torch.randn(1, 3, 224, 224)
+    expected = source.eval().forward_features(images)
+    torch.testing.assert_close(found.network(images).tokens, expected)
+
+
 def test_a_folder_that_does_not_say_its_normalisation_has_that_of_the_name(tmp_path):
     source = timm_folder(tmp_path, {})
     found = open_measurable(str(tmp_path))

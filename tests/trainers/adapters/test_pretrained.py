@@ -216,6 +216,8 @@ def test_heads_are_asked_for_where_the_width_does_not_tell():
 def test_heads_that_do_not_divide_the_width_are_one_line(state: dict):
     with pytest.raises(ConfigError, match="heads must divide width, got 5 and 128") as caught:
         load_backbone(state, heads=5)
+    with pytest.raises(ConfigError, match=r"heads: .* \(given: 0\)"):
+        load_backbone(state, heads=0)
     assert "\n" not in str(caught.value)
 
 
