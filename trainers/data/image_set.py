@@ -203,7 +203,7 @@ def _open_photographs(config: DataConfig) -> ImageSet:
     )
 
 
-_EMBEDDED = dict(zip(EMBEDDED, (_open_digits, _open_photographs), strict=True))
+_EMBEDDED = {"digits": _open_digits, "photographs": _open_photographs}
 
 
 def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:

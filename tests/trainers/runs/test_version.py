@@ -117,7 +117,7 @@ def test_docstrings_and_annotations_of_every_module_make_no_other_runs(home):
         ("trainers.system.world", "choose a multiple of", "take a multiple of"),
         ("trainers.config.change", "no such knob", "no knob of this name"),
         ("trainers.config.size", "choose a number", "take a number"),
-        ("trainers.config.explain", "did you mean", "do you mean"),
+        ("trainers.config.explain", 'f"; did you mean', 'f"; do you mean'),
         ("trainers.config.listing", " | ", " or "),
         ("trainers.runs.console", '"loss/total", ', ""),
         ("trainers.evaluation.knn", "k-NN accuracy", "accuracy by k-NN"),
