@@ -17,7 +17,7 @@ from trainers.errors import CheckpointError, ConfigError, InputError
 from trainers.globality.measurable import Draws, Measurable
 from trainers.grid import Grid
 from trainers.model.vit import VisionTransformer
-from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
+from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
 from trainers.runs.saved_run import find_run, load_run
 from trainers.system.storage import printable
 from trainers.training.checkpoint import FILE_NAME, is_checkpoint
@@ -276,12 +276,10 @@ def _shape(model: ModelConfig, image_size: int) -> dict[str, Any]:
 
 
 def _draws(model: ModelConfig, seed: int) -> Draws:
-    """Where a wandering [CLS] stands: as in `trainers/evaluation`."""
+    """Where a wandering [CLS] stands: as it did where the run was evaluated."""
 
     def draws(identifiers: Tensor, grid: Grid) -> ForwardDraws:
-        never = torch.zeros_like(identifiers)
-        source = keyed(seed, "cls position/evaluation", identifiers, never, range(1))
-        return ForwardDraws(cls_patch=wandering_cls(source, model, grid))
+        return evaluation_draws(seed, identifiers, model, grid)
 
     return draws
 

@@ -21,7 +21,7 @@ from trainers.method.site import sites
 from trainers.model.network import Network
 from trainers.model.positions import patch_at
 from trainers.model.vit import Features, Layer, Observer
-from trainers.randomness.forward_draws import ForwardDraws, keyed, wandering_cls
+from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws, keyed
 
 Metrics = dict[str, float]
 Progress = Callable[[int, int], None]
@@ -122,9 +122,7 @@ def batches(
             config.augment.global_size,
         )
         identifiers = images.identifiers[batch].to(device)
-        never = torch.zeros_like(identifiers)
-        source = keyed(config.seed, "cls position/evaluation", identifiers, never, range(1))
-        draws = ForwardDraws(cls_patch=wandering_cls(source, config.model, grid))
+        draws = evaluation_draws(config.seed, identifiers, config.model, grid)
         yield normalize(crops), draws, identifiers
 
 

@@ -107,3 +107,15 @@ def wandering_cls(source: Keyed, model: ModelConfig, grid: Grid) -> Tensor | Non
     if not (model.cls and model.cls_position == "random"):
         return None
     return (source.uniform(1)[:, 0] * (grid[0] * grid[1])).to(torch.int64)
+
+
+def evaluation_draws(
+    seed: int, identifiers: Tensor, model: ModelConfig, grid: Grid
+) -> ForwardDraws:
+    """What chance decides where images are measured: where [CLS] stands, the same at every step.
+
+    `identifiers`, int64 [B], name the images.
+    """
+    never = torch.zeros_like(identifiers)
+    source = keyed(seed, "cls position/evaluation", identifiers, never, range(1))
+    return ForwardDraws(cls_patch=wandering_cls(source, model, grid))

@@ -4,7 +4,14 @@ import scipy.stats
 import torch
 
 from trainers.config import LossConfig, ModelConfig
-from trainers.randomness.forward_draws import ForwardDraws, drop_path, keyed, masks, wandering_cls
+from trainers.randomness.forward_draws import (
+    ForwardDraws,
+    drop_path,
+    evaluation_draws,
+    keyed,
+    masks,
+    wandering_cls,
+)
 
 MANY = torch.arange(4000)
 FIRST = torch.zeros_like(MANY)
@@ -78,3 +85,15 @@ def test_some_rows_of_draws_are_those_rows():
     assert torch.equal(some.keep, draws.keep[[2, 0]])
     assert some.cls_patch.tolist() == [2, 0]
     assert some.mask is None
+
+
+def test_where_images_are_measured_cls_wanders_by_image_and_seed_alone():
+    model = ModelConfig(cls_position="random")
+    drawn = evaluation_draws(0, MANY, model, (4, 4))
+    assert (drawn.keep, drawn.mask) == (None, None)
+    assert drawn.cls_patch.unique().tolist() == list(range(16))
+    assert torch.equal(
+        evaluation_draws(0, MANY[7:9], model, (4, 4)).cls_patch, drawn.cls_patch[7:9]
+    )
+    assert not torch.equal(evaluation_draws(1, MANY, model, (4, 4)).cls_patch, drawn.cls_patch)
+    assert evaluation_draws(0, MANY, ModelConfig(), (4, 4)).cls_patch is None
