@@ -15,10 +15,29 @@ Each message says what was given, what is allowed, and what to do. All can be pi
 travel between processes unchanged.
 """
 
+from collections.abc import Sequence
+
 
 def first_line(error: BaseException) -> str:
     """The first line of what `error` says, or its kind when it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """`text` in one line that any terminal can show: odd characters as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line of at most 300 characters."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:300]
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first `most` names in a row, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class DinolabError(Exception):

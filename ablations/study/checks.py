@@ -9,6 +9,7 @@ from ablations.study.schema import Change
 from ablations.study.study import Study
 from trainers.config import TrainConfig, nearest, shown
 from trainers.config.size import share_problem
+from trainers.errors import listed
 from trainers.metrics import EVALUATED, LABELLED, METRICS
 from trainers.reported import why_missing
 
@@ -118,10 +119,7 @@ def check_reported(
     for what, metric, arm in used():
         if metric in METRICS and arm in configs and (why := why_missing(metric, configs[arm])):
             without.setdefault(f"{what}: {metric} needs {why}, which is not so in", []).append(arm)
-    return [
-        f"{line} {', '.join(arms[:5])}{f' and {len(arms) - 5} more' if len(arms) > 5 else ''}"
-        for line, arms in without.items()
-    ]
+    return [f"{line} {listed(arms)}" for line, arms in without.items()]
 
 
 def check_shares(configs: Mapping[str, TrainConfig], workers: int) -> list[str]:

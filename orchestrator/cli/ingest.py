@@ -41,7 +41,8 @@ def ingest(
     from trainers.data import arrow
     from trainers.data import ingest as ingesting
     from trainers.data.sources.grammar import open_source
-    from trainers.system.storage import locate, printable
+    from trainers.errors import printable
+    from trainers.system.storage import locate
 
     console = make_console()
     home = locate(out)

@@ -43,7 +43,7 @@ def open_with_progress(
             root / CACHE,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    from trainers.system.storage import printable
+    from trainers.errors import printable
 
     if images.skipped:
         console.print(
@@ -157,7 +157,7 @@ def show_metrics(metrics: dict[str, float], console: Console) -> None:
 def show_rows(place: "Location", title: str, console: Console, most: int = 20) -> None:
     """The first rows of a parquet table, and where all of them are; nothing when it has none."""
     from trainers.data.arrow import read_table
-    from trainers.system.storage import printable
+    from trainers.errors import printable
 
     rows = read_table(place)
     if not len(rows):

@@ -44,9 +44,9 @@ from torch.nn import functional
 
 from trainers.adapters.timm_models import TimmBackbone, need_timm
 from trainers.adapters.weights_file import Weights, read_weights, set_aside
+from trainers.config import shown
 from trainers.data.augment import IMAGENET
-from trainers.errors import CheckpointError, InputError, first_line
-from trainers.system.storage import printable
+from trainers.errors import CheckpointError, InputError, first_line, listed, printable
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 _ANTIALIASED = ("dinov2_with_registers",)
@@ -250,7 +250,7 @@ def _square(config: Mapping[str, Any], name: str) -> tuple[int, int]:
     sides = said if isinstance(said, list) else [said, said]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise _UnknownPartError(
-            f"{name} must be one whole number of pixels or two, got {_short(said)}"
+            f"{name} must be one whole number of pixels or two, got {shown(said)}"
         )
     return sides[0], sides[1]
 
@@ -271,11 +271,12 @@ def _translated(theirs: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
         else:
             left.append(name)
     if left:
-        raise CheckpointError(f"weights in {folder} are left over: {_few(left)}")
+        raise CheckpointError(f"weights in {folder} are left over: {printable(listed(left))}")
     for name, three in parts.items():
         if len(three) < 3:
             absent = {"query", "key", "value"} - three.keys()
-            raise CheckpointError(f"weights in {folder} lack the {_few(sorted(absent))} of {name}")
+            lacking = listed(sorted(absent))
+            raise CheckpointError(f"weights in {folder} lack the {lacking} of {name}")
         timms[name] = torch.cat([three[part] for part in ("query", "key", "value")])
     position = timms.get("pos_embed")
     if position is not None and "cls_token" in timms and position.ndim == 3:
@@ -288,16 +289,6 @@ def _translated(theirs: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
     return timms
 
 
-def _short(value: object, most: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
-
-
-def _few(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return printable(", ".join(names[:most])) + more
-
-
 def _read_weights(folder: Path) -> Weights:
     for index in (folder / name for name in _INDEXES):
         if index.is_file():
@@ -306,7 +297,7 @@ def _read_weights(folder: Path) -> Weights:
             if not files or not all(isinstance(file, str) for file in files):
                 raise InputError(
                     f"{index}: weight_map must say of each tensor which file holds it, got "
-                    f"{_short(shards)}; download the folder again"
+                    f"{shown(shards)}; download the folder again"
                 )
             return read_weights(*(folder / Path(file).name for file in sorted(set(files))))
     for name in WEIGHTS:
@@ -341,7 +332,7 @@ def _preparation(folder: Path, kind: str) -> tuple[tuple[float, ...], tuple[floa
     if not fits or min(deviation) <= 0:
         raise InputError(
             f"{path}: image_mean and image_std must be three numbers each, those of image_std above"
-            f" 0, got {_short(said['image_mean'])} and {_short(said['image_std'])}"
+            f" 0, got {shown(said['image_mean'])} and {shown(said['image_std'])}"
         )
     return mean, deviation, True
 

@@ -13,13 +13,12 @@ from trainers.adapters.timm_models import TimmBackbone, open_timm
 from trainers.adapters.weights_file import read_weights
 from trainers.config import ModelConfig
 from trainers.data.augment import IMAGENET, Colours
-from trainers.errors import CheckpointError, ConfigError, InputError
+from trainers.errors import CheckpointError, ConfigError, InputError, listed, printable
 from trainers.globality.measurable import Draws, Measurable
 from trainers.grid import Grid
 from trainers.model.vit import VisionTransformer
 from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
 from trainers.runs.saved_run import find_run, load_run
-from trainers.system.storage import printable
 from trainers.training.checkpoint import FILE_NAME, is_checkpoint
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
@@ -300,10 +299,9 @@ def _tag(backbone: TimmBackbone) -> str:
     return f" ({tag})" if tag else ""
 
 
-def _without(set_aside: tuple[str, ...], most: int = 4) -> tuple[str, ...]:
+def _without(set_aside: tuple[str, ...]) -> tuple[str, ...]:
     """A sentence on tensors that are not used, if there are any."""
     if not set_aside:
         return ()
-    more = f" and {len(set_aside) - most} more" if len(set_aside) > most else ""
-    names = printable(", ".join(set_aside[:most]))
-    return (f"Set aside, a backbone has no use for them: {names}{more}.",)
+    names = printable(listed(set_aside))
+    return (f"Set aside, a backbone has no use for them: {names}.",)

@@ -10,8 +10,7 @@ from typing import Any
 from trainers.adapters.hugging_face_models import CONFIG, WEIGHTS
 from trainers.adapters.timm_models import TimmBackbone, need_timm, open_timm
 from trainers.adapters.weights_file import read_weights
-from trainers.errors import InputError
-from trainers.system.storage import printable
+from trainers.errors import InputError, printable
 
 
 @dataclass(frozen=True, kw_only=True)

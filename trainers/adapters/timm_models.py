@@ -20,10 +20,9 @@ from torch.nn import functional
 
 from trainers.adapters.timm_weights import size_of_positions, take_weights
 from trainers.config import nearest
-from trainers.errors import InputError, first_line
+from trainers.errors import InputError, first_line, printable
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws
-from trainers.system.storage import printable
 
 TOLERANCE = 1e-4
 """Largest difference between an attention module's output and ours of its queries and keys."""

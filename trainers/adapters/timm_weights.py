@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainers.adapters.weights_file import is_aside, set_aside
-from trainers.errors import CheckpointError, first_line
-from trainers.system.storage import printable
+from trainers.errors import CheckpointError, first_line, printable
 
 
 def size_of_positions(model: Any, weights: Mapping[str, Tensor]) -> int | None:

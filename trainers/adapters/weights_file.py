@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from trainers.errors import CheckpointError, first_line
-from trainers.system.storage import printable
+from trainers.errors import CheckpointError, first_line, printable
 
 _FIRST = re.compile(r"^(?P<wrapper>(?:[^.]+\.)*?)(?:patch_embed|embeddings\.patch_embeddings)\.")
 """A name that every ViT has, and what stands before it."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trainers.errors import printable
+
 LONGEST_LINE = 600
 """Characters of a message: what was given is shown as far as it helps to find it."""
 
@@ -39,9 +41,10 @@ def shown(value: object) -> str:
 
 def brief(message: str) -> str:
     """`message` as one printable line: long words and a long whole are cut in their middle."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
     line = re.sub(
-        rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}…{word[0][-30:]}", line
+        rf"\S{{{_LONGEST_WORD + 1},}}",
+        lambda word: f"{word[0][:60]}…{word[0][-30:]}",
+        printable(message),
     )
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE - 200]} … {line[-190:]}"

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainers.data.sources.source import Item, Skipped
-from trainers.errors import DataError
-from trainers.system.storage import Location, printable, reason
+from trainers.errors import DataError, printable, reason
+from trainers.system.storage import Location
 
 VERSION = "2"
 MANIFEST, SKIPPED, DUPLICATES = "dataset.json", "skipped.parquet", "duplicates.parquet"

@@ -24,9 +24,9 @@ from trainers.data.photographs import CLASS_NAMES, photographs
 from trainers.data.portable import portable
 from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
-from trainers.errors import DataError
+from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
-from trainers.system.storage import EMBEDDED, Location, locate, printable, reason
+from trainers.system.storage import EMBEDDED, Location, locate
 
 CACHE = ".data"
 """Folder of a run root in which indexes of image folders lie."""

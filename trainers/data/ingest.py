@@ -13,8 +13,8 @@ from trainers.data import arrow
 from trainers.data.arrow import Manifest, Seen
 from trainers.data.decode import UnreadableImage, decode, decoding_threads
 from trainers.data.sources.source import Item, Skipped, Source
-from trainers.errors import DataError
-from trainers.system.storage import Location, printable
+from trainers.errors import DataError, printable
+from trainers.system.storage import Location
 
 Progress = Callable[[int, int], None]
 """Called with items done and all, after each item or finished part."""

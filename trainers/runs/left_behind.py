@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainers.config import TrainConfig, leaves, trial_content
-from trainers.errors import InputError
-from trainers.runs.trial import TrialFolder, listed
+from trainers.errors import InputError, listed
+from trainers.runs.trial import TrialFolder
 from trainers.runs.version import code_versions, differing
 
 

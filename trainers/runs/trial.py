@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 
 from trainers.config import TrainConfig, trial_content
 from trainers.data.image_set import ImageSet
-from trainers.errors import CheckpointError, PlanError
+from trainers.errors import CheckpointError, PlanError, listed
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout, JsonLines
 from trainers.runs.version import code_versions, differing
@@ -33,12 +33,6 @@ def trial_key(config: TrainConfig, dataset_digest: str) -> str:
     content = [trial_content(config), dataset_digest, dict(code_versions())]
     canonical = json.dumps(content, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first `most` names in a row, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,22 +18,11 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from trainers.errors import DataError
+from trainers.errors import DataError, printable, reason
 from trainers.system.atomic import replacing
 
 EMBEDDED = ("digits", "photographs")
 """Data sets that are named and lie nowhere."""
-
-
-def printable(text: str) -> str:
-    """`text` in one line that any terminal can show: odd characters as their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def reason(error: Exception) -> str:
-    """What an error says, in one line of at most 300 characters."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:300]
 
 
 @dataclass(frozen=True, kw_only=True)

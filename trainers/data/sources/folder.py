@@ -10,8 +10,8 @@ from pathlib import Path
 from trainers.data.decode import FORMATS, OTHER_SUFFIXES, SUFFIXES
 from trainers.data.sources.layout import Layout, layout
 from trainers.data.sources.source import Item, Skipped, is_leftover
-from trainers.errors import DataError
-from trainers.system.storage import Location, locate, printable, reason
+from trainers.errors import DataError, printable, reason
+from trainers.system.storage import Location, locate
 
 _REQUESTS = 16
 """Files asked for at once on object storage, where each takes a while to come."""

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.data.sources.source import Item, Skipped, split_called
-from trainers.errors import DataError
-from trainers.system.storage import printable, reason
+from trainers.errors import DataError, printable, reason
 
 
 class HuggingFaceSet:

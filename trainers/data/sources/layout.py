@@ -15,8 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from trainers.data.sources.source import split_called
-from trainers.errors import DataError
-from trainers.system.storage import printable
+from trainers.errors import DataError, listed, printable
 
 _SHOWN = 8
 """Folders that a message names."""
@@ -59,8 +58,9 @@ def _splits(paths: _Paths, text: str) -> dict[str, str]:
     kinds = set(named.values())
     if "" in kinds:
         if _mixed(named):
+            folders = printable(listed(sorted(named), _SHOWN))
             raise DataError(
-                f"image folder {text!r} holds splits beside other folders ({_listed(named)}): call "
+                f"image folder {text!r} holds splits beside other folders ({folders}): call "
                 "splits train, val or test, move other folders elsewhere, or give one of these"
             )
         return {}
@@ -78,11 +78,6 @@ def _mixed(folders: Iterable[str]) -> bool:
                 by_rest["" if split_called(folder) else folder.replace(word, "", 1)].add(split)
     is_split = "" in by_rest and len(set.union(*by_rest.values())) > 1
     return is_split or any(len(splits) > 1 for splits in by_rest.values())
-
-
-def _listed(folders: Iterable[str]) -> str:
-    names = sorted(printable(folder) for folder in folders)
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _splits_first(paths: _Paths, splits: dict[str, str]) -> Layout:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from trainers.data.arrow import MANIFEST
 from trainers.data.sources.source import Item, Skipped, is_leftover, split_called
-from trainers.errors import DataError
-from trainers.system.storage import Location, is_there, is_uri, locate, printable, reason
+from trainers.errors import DataError, printable, reason
+from trainers.system.storage import Location, is_there, is_uri, locate
 
 SUFFIXES = (".parquet", ".arrow")
 _LABELS = ("label", "labels", "class", "target", "fine_label", "category")

@@ -17,8 +17,7 @@ from torchvision import datasets
 from trainers.config import nearest
 from trainers.data.portable import portable
 from trainers.data.sources.source import Item, Skipped, split_called
-from trainers.errors import DataError
-from trainers.system.storage import printable, reason
+from trainers.errors import DataError, printable, reason
 
 DEFAULT_ROOT = Path("~/.cache/dinolab/torchvision")
 

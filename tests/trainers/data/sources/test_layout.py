@@ -118,7 +118,7 @@ def test_all_else_are_labels(folders, labels):
         (("a/train/cat", "a/val/cat", "a/more"), "more, train, val"),
         (("cat/train/a", "cat/test/a", "cat/truth", "ant/test/a"), "test, train, truth"),
         ([f"label{number}" for number in range(9)] + ["train", "val"],
-         "label0, label1, label2, label3, label4, label5, label6, label7, …"),
+         "label0, label1, label2, label3, label4, label5, label6, label7 and 3 more"),
     ],
 )  # fmt: skip
 def test_splits_beside_other_folders_are_refused_by_name(folders, named):
