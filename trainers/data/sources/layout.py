@@ -12,7 +12,7 @@ Folders below these say nothing, either.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from trainers.data.sources.source import split_called
 from trainers.errors import DataError, listed, printable
@@ -56,17 +56,21 @@ def _splits(paths: _Paths, text: str) -> dict[str, str]:
     """The split that each first folder is, if they are splits."""
     named = {head: split_called(head) for head in _heads(paths)}
     kinds = set(named.values())
+    _refuse_mixed(named, text)
     if "" in kinds:
-        if _mixed(named):
-            folders = printable(listed(sorted(named), _SHOWN))
-            raise DataError(
-                f"image folder {text!r} holds splits beside other folders ({folders}): call "
-                "splits train, val or test, move other folders elsewhere, or give one of these"
-            )
         return {}
     # An image beside one folder of images, called test, says nothing of splits.
     is_flat = all(len(path) < 2 for path in paths.values())
     return {} if len(kinds) == 1 and is_flat and () in paths.values() else named
+
+
+def _refuse_mixed(heads: Collection[str], text: str) -> None:
+    if not all(map(split_called, heads)) and _mixed(heads):
+        folders = printable(listed(sorted(heads), _SHOWN))
+        raise DataError(
+            f"image folder {text!r} holds splits beside other folders ({folders}): call "
+            "splits train, val or test, move other folders elsewhere, or give one of these"
+        )
 
 
 def _mixed(folders: Iterable[str]) -> bool:
@@ -98,7 +102,7 @@ def _labels_first(paths: _Paths, text: str) -> Layout | None:
     divided = {paths[one][0] for one in split if split[one]}
     if divided != _heads(paths) or len(set(split.values()) - {""}) < 2:
         return None
-    _splits(below, text)
+    _refuse_mixed(_heads(below), text)
     return {one: (split[one], paths[one][0]) for one in split}
 
 
