@@ -1,4 +1,4 @@
-"""Published ViT weights by name: the official DINO names and timm's into ours, and back to timm.
+"""Published ViT weights by name: the official DINO names and timm's into ours.
 
 ======================================  ==============================================
 theirs (official DINO and timm)         ours (trainers/model)
@@ -29,7 +29,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -37,7 +36,7 @@ from trainers.adapters.weights_file import set_aside
 from trainers.config import ModelConfig, explain
 from trainers.errors import CheckpointError, ConfigError
 from trainers.grid import Grid
-from trainers.model.positions import interpolation, patch_coordinates, sine_cosine
+from trainers.model.positions import interpolation
 from trainers.model.vit import VisionTransformer
 
 HEAD_FEATURES = 64
@@ -130,43 +129,6 @@ def load_backbone(
             "weights do not fit this ViT: " + ("; ".join(problems or reasons))
         ) from error
     return Pretrained(backbone=backbone, image_size=image_size, set_aside=aside)
-
-
-def to_timm(backbone: VisionTransformer, *, no_embed_class: bool = False) -> dict[str, Tensor]:
-    """The state of a timm `VisionTransformer` without classifier that computes the same function.
-
-    For a timm model of the same shape and image size, `reg_tokens` as many as our registers and
-    `no_embed_class` as given (timm's DINO models: False). What [CLS] carries as its position goes
-    into `pos_embed`, or with `no_embed_class` into `cls_token`; the mask token of masked training
-    is left out. Raises ConfigError for rotary positions and a random [CLS] position, which these
-    models do not have.
-    """
-    config, grid = backbone.config, backbone.grid
-    if config.patch_position == "rotary" or config.cls_position in ("rotary", "random"):
-        raise ConfigError(
-            "timm's ViT has no rotary positions and no random [CLS] position, got patch_position "
-            f"{config.patch_position} and cls_position {config.cls_position}"
-        )
-    ours = {name: tensor.detach().clone() for name, tensor in backbone.state_dict().items()}
-    ours.pop("mask", None)
-    nowhere = torch.zeros(1, 1, config.width, device=backbone.embedding.weight.device)
-    position = ours.pop("position", nowhere.expand(-1, grid[0] * grid[1], -1))
-    if config.patch_position == "sincos":
-        places = patch_coordinates(grid, nowhere.device)
-        position = sine_cosine(places, grid, config.width)[None]
-    cls_position = ours.pop("cls_position", nowhere)
-    if config.cls and config.cls_position == "tied":
-        row, column = config.cls_tied_patch
-        cls_position = position[:, None, row * grid[1] + column]
-    elif config.cls and config.cls_position == "sincos":
-        here = torch.tensor(config.cls_coordinate, device=nowhere.device)
-        cls_position = sine_cosine(here, grid, config.width)[None, None]
-    if config.cls and no_embed_class:
-        ours["cls"] = ours["cls"] + cls_position
-    elif not no_embed_class:
-        first = [cls_position] if config.cls else []
-        position = torch.cat([*first, *[nowhere] * config.registers, position], dim=1)
-    return {_theirs(name): tensor for name, tensor in ours.items()} | {"pos_embed": position}
 
 
 def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int, Grid | None]:
