@@ -119,6 +119,7 @@ def test_docstrings_and_annotations_of_every_module_make_no_other_runs(home):
         ("trainers.config.size", "choose a number", "take a number"),
         ("trainers.config.explain", 'f"; did you mean', 'f"; do you mean'),
         ("trainers.config.listing", " | ", " or "),
+        ("trainers.errors", "} more\"", "} others\""),
         ("trainers.runs.console", '"loss/total", ', ""),
         ("trainers.evaluation.knn", "k-NN accuracy", "accuracy by k-NN"),
         ("trainers.method.sites.dense", '"every patch, matched', '"each patch, matched'),
