@@ -80,7 +80,7 @@ def train(
     )
     mirrored.sync(trial, root / "train")
     result = folder.finished() or {}
-    console.print(f"{result['status']} {result['reason']}".strip(), markup=False)
+    console.print(f"{result['status']} {result.get('reason', '')}".strip(), markup=False)
     console.print(f"run folder: {folder.path}", markup=False, highlight=False)
     if result["status"] != "finished":
         raise typer.Exit(FAILED)

@@ -121,8 +121,8 @@ class Mirror:
         result = folder.finished()
         if result and run.info.status == "RUNNING":
             self.client.set_tag(run_id, "dinolab.status", result["status"])
-            if result["reason"]:
-                self.client.set_tag(run_id, "dinolab.reason", result["reason"])
+            if reason := result.get("reason"):
+                self.client.set_tag(run_id, "dinolab.reason", reason)
             status = "FAILED" if result["status"] == "diverged" else "FINISHED"
             self.client.set_terminated(run_id, status)
             self.runs[name] = self.client.get_run(run_id)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from trainers.config import TrainConfig, leaves
 from trainers.runs.trial import TrialFolder, listed, trial_content
 from trainers.runs.version import code_versions, differing
+from trainers.system.atomic import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +76,12 @@ def _knobs_of(folder: TrialFolder) -> dict[str, Any]:
     Empty when it has kept none.
     """
     try:
-        text = folder.config.read_bytes()
-        return dict(leaves(trial_content(TrainConfig.model_validate_json(text))))
+        content = read_object(folder.config)
+        return dict(leaves(trial_content(TrainConfig.model_validate_json(json.dumps(content)))))
     except FileNotFoundError:
         return {}
     except ValidationError:
         # Other code had other knobs: the ones that both have must do.
-        knobs = dict(leaves(json.loads(text)))
+        knobs = dict(leaves(content))
         knobs.pop("data.source", None)
         return knobs

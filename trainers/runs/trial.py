@@ -14,15 +14,17 @@ import torch
 
 from trainers.config import TrainConfig
 from trainers.data.image_set import ImageSet
-from trainers.errors import CheckpointError, PlanError
+from trainers.errors import CheckpointError, InputError, PlanError
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout, JsonLines
 from trainers.runs.version import code_versions, differing
-from trainers.system.atomic import replace_json
+from trainers.system.atomic import read_object, replace_json
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.reporter import Reporter
+
+RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
 
 def trial_content(config: TrainConfig) -> dict[str, Any]:
@@ -98,11 +100,29 @@ class TrialFolder:
         self.checkpoints = path / "checkpoint"
 
     def finished(self) -> dict[str, Any] | None:
-        """The result, or None while there is none; a collapsed or diverged run is finished."""
-        if not self.result.exists():
+        """The result, or None while there is none; a collapsed or diverged run is finished.
+
+        Raises InputError, one line, when it is damaged.
+        """
+        if not self.result.is_file():
             return None
-        result: dict[str, Any] = json.loads(self.result.read_text())
+        result = read_object(self.result)
+        if (
+            result.get("status") not in RESULT_STATUSES
+            or not isinstance(result.get("step"), int)
+            or not isinstance(result.get("steps"), int)
+        ):
+            raise InputError(
+                f"{self.result} is corrupt: status must be one of {', '.join(RESULT_STATUSES)}, "
+                "and step and steps whole numbers; restore the file, or remove it and run again"
+            )
         return result
+
+    def failed(self) -> str | None:
+        """Why the last attempt ended without a result, or None. Raises InputError, one line."""
+        if not self.failure.is_file():
+            return None
+        return str(read_object(self.failure).get("message", "no message"))
 
     def fail(self, message: str) -> None:
         """Record why the last attempt ended without a result."""
@@ -110,10 +130,12 @@ class TrialFolder:
 
     def machines_before(self) -> list[dict[str, Any]]:
         """What earlier attempts have computed on, as `machine_of` says it; empty if unknown."""
-        found: list[dict[str, Any]] = []
-        if self.machines.exists():
-            found = json.loads(self.machines.read_text())
-        return found
+        try:
+            found = json.loads(self.machines.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return []
+        is_known = isinstance(found, list) and all(isinstance(one, dict) for one in found)
+        return found if is_known else []
 
     def checkpoint_step(self) -> int | None:
         """The step of the checkpoint, or None when there is no readable one."""

@@ -119,6 +119,9 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
     assert result["earlier_machines"] == [other]
 
 
+ENDED = {"status": "finished", "step": 4, "steps": 4}
+
+
 class TestLeftBehind:
     BASE = recipe("digits_tiny")
 
@@ -127,7 +130,7 @@ class TestLeftBehind:
         folder.mkdir(parents=True)
         content = config if isinstance(config, dict) else config.model_dump(mode="json")
         (folder / "config.json").write_text(json.dumps(content))
-        (folder / "result.json").write_text(json.dumps({"status": "finished", **result}))
+        (folder / "result.json").write_text(json.dumps({**ENDED, **result}))
 
     def of(self, trials, *configs):
         return left_behind([(f"key{i}", c, "data") for i, c in enumerate(configs)], trials)
