@@ -173,7 +173,7 @@ def measure(
             facts = measuring.facts(model, opened, plan, source, images, chosen)
             write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written", highlight=False)
+        console.print("interrupted: nothing was written")
         raise typer.Exit(INTERRUPTED) from None
     shown.show_measurement(opened, plan, found, console)
-    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
+    console.print(f"report: {out / 'report.html'}")

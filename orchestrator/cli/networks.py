@@ -62,7 +62,7 @@ def train(
     if folder.finished():
         console.print("finished already: nothing to train")
     elif left := left_behind([(key, config, images.digest)], folder.path.parent):
-        console.print(f"note: {left.sentence(1)}", markup=False, highlight=False)
+        console.print(f"note: {left.sentence(1)}")
     make_reproducible(threads)
     try:
         run_trial(
@@ -80,8 +80,8 @@ def train(
     )
     mirrored.sync(trial, root / "train")
     result = folder.finished() or {}
-    console.print(f"{result['status']} {result.get('reason', '')}".strip(), markup=False)
-    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
+    console.print(f"{result['status']} {result.get('reason', '')}".strip())
+    console.print(f"run folder: {folder.path}")
     if result["status"] != "finished":
         raise typer.Exit(FAILED)
 
@@ -151,8 +151,6 @@ def evaluate(
     console.print(
         f"step {run.step} of {run.trained.steps}, {run.measured.data.source}: {len(images)} "
         f"images, {len(images.test)} held out, on {device.type}",
-        markup=False,
-        highlight=False,
     )
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("measuring images", total=None)
@@ -172,4 +170,4 @@ def evaluate(
             "metrics": metrics,
         }
         replace_json(json_, content)
-        console.print(f"metrics: {json_}", markup=False, highlight=False)
+        console.print(f"metrics: {json_}")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.exit_codes import INTERRUPTED
@@ -47,7 +46,7 @@ def warn(study: "Study", console: Console) -> None:
     from ablations.study.lint import lint
 
     for warning in lint(study):
-        console.print(f"note: {warning}", markup=False, highlight=False)
+        console.print(f"note: {warning}")
 
 
 def run(
@@ -89,7 +88,6 @@ def run(
     console.print(
         f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
         f"{len(plan.trials)} runs on {len(images)} images",
-        highlight=False,
     )
     try:
         result = run_study(plan, images, root, console=console, live=live)
@@ -98,7 +96,6 @@ def run(
         console.print(
             f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
             "the same command goes on from here",
-            highlight=False,
         )
         raise typer.Exit(INTERRUPTED) from None
     show_verdicts(result, root, console)
@@ -141,13 +138,12 @@ def plan(
     made = make_plan(checked, images, opened)
     missing = made.missing(root / checked.name)
     if left := left_behind_text(made, root / checked.name, read_earlier(root / checked.name)):
-        console.print(f"note: {left}", markup=False, highlight=False)
+        console.print(f"note: {left}")
 
     console.print(
         f"study {checked.name}: recipe {checked.recipe}, {len(images)} images "
         f"({len(images.train)} to train, {len(images.test)} held out), "
         f"seeds {', '.join(map(str, checked.seeds))}",
-        highlight=False,
     )
     console.print(arms_table(made))
     table = Table("arm", "what else differs from the baseline", title="Confounds")
@@ -155,19 +151,19 @@ def plan(
     for arm, cost in made.arms.items():
         if arm != BASELINE:
             lines = "\n".join(cost.differences(base)) or "nothing that is known"
-            table.add_row(escape(arm), escape(lines))
+            table.add_row(arm, lines)
     console.print(table)
     if checked.claims:
         table = Table("claim", "", "rule", "hypotheses", title="Claims")
         for name, claim in checked.claims.items():
-            table.add_row(name, escape(claim.text), claim.rule, "\n".join(claim.hypotheses))
+            table.add_row(name, claim.text, claim.rule, "\n".join(claim.hypotheses))
         console.print(table)
     table = Table("hypothesis", "contrast", "end point", "expected", title="Hypotheses")
     for name, hypothesis in checked.hypotheses.items():
         since = " since step 0" if hypothesis.minus_start else ""
         table.add_row(
             name,
-            escape(" − ".join(side for side in hypothesis.sides if side)),
+            " − ".join(side for side in hypothesis.sides if side),
             " against ".join(filter(None, (hypothesis.metric, hypothesis.metric_against))) + since,
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
@@ -178,7 +174,7 @@ def plan(
         text = power_text(hypothesis, len(checked.seeds), sizes.get(hypothesis.family, 1))
         powers.setdefault(text, []).append(name)
     for text, names in powers.items():
-        console.print(f"power: {text} ({', '.join(names)})", markup=False, highlight=False)
+        console.print(f"power: {text} ({', '.join(names)})")
     warn(checked, console)
     if tflops is not None:
         hours = made.operations(missing) / (tflops * 1e12) / 3600
@@ -187,7 +183,6 @@ def plan(
             f"{len(missing)} to train: about {hours:,.1f} worker-hours at {tflops:g} TFLOP/s a "
             f"worker, {hours / max(1, len(missing)):.2f} a run, for the operations of training "
             "steps alone",
-            highlight=False,
         )
         return
     threads = checked.resources.cpus_per_worker
@@ -198,7 +193,6 @@ def plan(
         f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
         f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "
         f"{concurrent} at a time",
-        highlight=False,
     )
 
 

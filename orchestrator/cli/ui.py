@@ -23,9 +23,9 @@ def ui(
     if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
         raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
     uri = tracking_uri(root)
-    in_time(uri, lambda: open_store(root, lambda line: console.print(line, markup=False)))
+    in_time(uri, lambda: open_store(root, console.print))
     if uri.startswith(("http://", "https://")):
-        console.print(f"the MLflow server at {shown(uri)} has its UI there", markup=False)
+        console.print(f"the MLflow server at {shown(uri)} has its UI there")
         return
     console.print(f"MLflow UI at http://127.0.0.1:{port} (Ctrl-C ends it)")
     arguments = ["-m", "mlflow", "ui", "--backend-store-uri", uri]

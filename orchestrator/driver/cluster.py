@@ -42,7 +42,7 @@ def connected(console: Console) -> Iterator[None]:
         prefix="dinolab-", dir=_scratch(), ignore_cleanup_errors=True
     ) as scratch:
         if address:
-            console.print(f"using the Ray cluster at {address}", highlight=False)
+            console.print(f"using the Ray cluster at {address}")
             ray.init(**quiet, **shipped_code(address))
         else:
             # Without a token given, Ray writes one into the home directory.

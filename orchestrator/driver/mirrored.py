@@ -20,9 +20,7 @@ class Mirrored:
     """
 
     def __init__(self, study: str, root: Path, console: Console) -> None:
-        self.mirror = Mirror(
-            study, root, lambda line: console.print(line, markup=False, highlight=False)
-        )
+        self.mirror = Mirror(study, root, console.print)
         self.console = console
         self.broken = False
 
@@ -37,8 +35,6 @@ class Mirrored:
                 f"MLflow store {shown(self.mirror.uri)} takes nothing more: {trouble(error)}; "
                 "training goes on, nothing is lost: the same command, run again when that is "
                 "mended, writes what is missing",
-                markup=False,
-                highlight=False,
             )
 
     def sync(self, trial: Trial, folder: Path) -> None:
