@@ -64,6 +64,8 @@ def test_the_schema_is_printed_for_editors(dinolab):
     [
         (["run", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["run", "demos"], "no packaged study of that name; did you mean demo? (allowed: a YAML"),
+        (["run", "."], "study . cannot be read: a folder, and no packaged study of that name"),
+        (["new", "study", "train"], "new study train: a run root has such a folder"),
         (["run"], "dinolab run: Missing argument 'study'"),
         (["run", "demo", "--scle", "x"], "No such option: --scle (Possible options: --scale)"),
         (["rnu", "demo"], "dinolab: No such command 'rnu'. Did you mean 'run'?"),

@@ -17,13 +17,15 @@ from trainers.config.recipe import recipe
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-def test_a_packaged_study_is_run_by_its_name_unless_a_path_of_that_name_exists(
+def test_a_packaged_study_is_run_by_its_name_unless_a_file_of_that_name_exists(
     dinolab, mini, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
     code, out, err = dinolab("plan", "demo", "--tflops", 1)
     assert code == 0, err
     assert "study demo: recipe digits_tiny" in out
+    (tmp_path / "demo").rmdir()
     (tmp_path / "demo").write_text(mini.read_text())
     code, out, err = dinolab("plan", "demo", "--tflops", 1)
     assert code == 0, err
