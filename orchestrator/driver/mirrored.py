@@ -10,6 +10,7 @@ from dashboards.tables.reading import StudyRun
 from orchestrator.plan import Trial
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.store import shown, trouble
+from trainers.errors import DinolabError
 from trainers.runs.trial import TrialFolder
 
 
@@ -23,12 +24,18 @@ class Mirrored:
         self.mirror = Mirror(study, root, console.print)
         self.console = console
         self.broken = False
+        self.said: set[str] = set()
 
     def _try(self, work: Any, *arguments: Any) -> None:
         if self.broken:
             return
         try:
             work(*arguments)
+        except DinolabError as error:
+            # A file of a run is damaged, which is not the store's fault.
+            if str(error) not in self.said:
+                self.said.add(str(error))
+                self.console.print(f"not in MLflow yet: {error}")
         except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
             self.broken = True
             self.console.print(
