@@ -111,7 +111,7 @@ def _dataset(source: str, images: ImageSet) -> dict[str, Any]:
 
 
 def _git() -> Mapping[str, Any]:
-    """Commit and dirtiness of the checkout this code lies in; empty outside one."""
+    """Commit and dirtiness of the checkout this code is part of; empty outside one."""
     here = Path(__file__).parent
 
     def ask(*words: str) -> str:
@@ -121,6 +121,8 @@ def _git() -> Mapping[str, Any]:
         return asked.stdout.strip()
 
     try:
+        # A package installed inside somebody's repository is no part of that.
+        ask("ls-files", "--error-unmatch", __file__)
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {}

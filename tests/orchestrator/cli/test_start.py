@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 
+from orchestrator import lock
 from tests.orchestrator import conftest
 
 
@@ -75,3 +77,22 @@ def test_a_damaged_result_is_one_line(dinolab, mini, root, text):
     assert "restore the file, or remove it" in err
     assert len(err.splitlines()) == 1
     assert contents(root) == before
+
+
+def test_a_package_inside_a_repository_of_somebody_else_has_no_commit(monkeypatch, tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+
+    git("init")
+    code = tmp_path / "site-packages" / "orchestrator" / "lock.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("")
+    (tmp_path / "own.txt").write_text("")
+    git("add", "own.txt")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    git(*who, "commit", "-m", "own")
+    monkeypatch.setattr(lock, "__file__", str(code))
+    assert lock._git() == {}
+    git("add", str(code))
+    git(*who, "commit", "-m", "with the package")
+    assert len(lock._git()["commit"]) == 40
