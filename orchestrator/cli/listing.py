@@ -26,6 +26,7 @@ class Listing(StrEnum):
 
 
 def list_(
+    context: typer.Context,
     what: Annotated[Listing, typer.Argument(show_default=False)],
     ablations: AblationsOption = None,
     recipe: Annotated[
@@ -51,6 +52,13 @@ def list_(
     ):
         if given and what != used_by:
             raise InputError(f"list {what}: {option} belongs to `list {used_by}` alone")
+    source = context.get_parameter_source("root")
+    origin = source.name if source else ""
+    is_given = origin == "COMMANDLINE"
+    if is_given and what not in (Listing.studies, Listing.runs):
+        raise InputError(f"list {what}: --root belongs to `list studies` and `list runs` alone")
+    # A root in the environment is for every command, and need not be there yet.
+    is_root = is_given or (origin == "ENVIRONMENT" and root.is_dir())
     console = make_console()
     listings: dict[Listing, Callable[[], Table]] = {
         Listing.ablations: lambda: _list_ablations(ablations or []),
@@ -62,7 +70,7 @@ def list_(
     }
     if what in listings:
         console.print(listings[what]())
-    if what == Listing.runs or (what == Listing.studies and root != DEFAULT_ROOT):
+    if what == Listing.runs or (what == Listing.studies and is_root):
         console.print(_list_runs(absolute_root(root, console)))
 
 

@@ -16,12 +16,13 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store of a run root; Ctrl-C ends it."""
-    from orchestrator.tracking.store import in_time, open_store, shown, tracking_uri
+    from orchestrator.tracking.store import check_store, in_time, open_store, shown, tracking_uri
 
     console = make_console()
     root = absolute_root(root, console)
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlflow.db").exists():
         raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
+    check_store(root)
     uri = tracking_uri(root)
     in_time(uri, lambda: open_store(root, console.print))
     if uri.startswith(("http://", "https://")):
