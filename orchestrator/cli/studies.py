@@ -26,6 +26,7 @@ from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from ablations.study.study import Study
+    from orchestrator.plan import Plan
     from trainers.config import DataConfig
     from trainers.data.image_set import ImageSet
 
@@ -49,6 +50,19 @@ def warn(study: "Study", console: Console) -> None:
         console.print(f"note: {warning}")
 
 
+def planned(
+    study: "Study", root: Path, console: Console, live: bool, *, listed: str = ""
+) -> "tuple[Plan, ImageSet]":
+    """The plan of a study, and the images of its base; `listed` as in `open_with_progress`."""
+    from orchestrator.plan import make_plan
+
+    def opened(data: "DataConfig") -> "ImageSet":
+        return open_with_progress(data, root, console, live, listed=listed)
+
+    images = opened(study.base.data)
+    return make_plan(study, images, opened), images
+
+
 def run(
     study: StudyArgument,
     root: RootOption = DEFAULT_ROOT,
@@ -64,10 +78,10 @@ def run(
     again: after an interruption the same command goes on where it stopped. MLflow is written to
     ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI.
     """
+    from dashboards.tables.reading import LOCK
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
     from orchestrator.driver.root import open_root
-    from orchestrator.plan import make_plan
     from orchestrator.tracking.store import check_store
 
     console = make_console()
@@ -78,13 +92,7 @@ def run(
     check_store(root)
     open_root(root)
     warn(checked, console)
-    listed = ", all in study.lock.json"
-
-    def opened(data: "DataConfig") -> "ImageSet":
-        return open_with_progress(data, root, console, live, listed=listed)
-
-    images = opened(checked.base.data)
-    plan = make_plan(checked, images, opened)
+    plan, images = planned(checked, root, console, live, listed=f", all in {LOCK}")
     console.print(
         f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
         f"{len(plan.trials)} runs on {len(images)} images",
@@ -125,17 +133,11 @@ def plan(
     from orchestrator.cost import measure
     from orchestrator.driver.root import left_behind_text, open_root
     from orchestrator.lock import read_earlier
-    from orchestrator.plan import make_plan
 
     console = make_console()
     checked = load(study, data, workers, ablations, scale)
     root = open_root(absolute_root(root, console))
-
-    def opened(data: "DataConfig") -> "ImageSet":
-        return open_with_progress(data, root, console, console.is_terminal)
-
-    images = opened(checked.base.data)
-    made = make_plan(checked, images, opened)
+    made, images = planned(checked, root, console, console.is_terminal)
     missing = made.missing(root / checked.name)
     if left := left_behind_text(made, root / checked.name, read_earlier(root / checked.name)):
         console.print(f"note: {left}")
