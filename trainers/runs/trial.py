@@ -129,13 +129,22 @@ class TrialFolder:
         replace_json(self.failure, {"message": message})
 
     def machines_before(self) -> list[dict[str, Any]]:
-        """What earlier attempts have computed on, as `machine_of` says it; empty if unknown."""
+        """What earlier attempts have computed on, as `machine_of` says it; empty if unknown.
+
+        Raises InputError, one line, when it is damaged.
+        """
+        if not self.machines.is_file():
+            return []
         try:
             found = json.loads(self.machines.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return []
-        is_known = isinstance(found, list) and all(isinstance(one, dict) for one in found)
-        return found if is_known else []
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise InputError(
+                f"{self.machines} is corrupt: not a list of JSON objects; restore the file, or "
+                "remove the folder of this run and run it again"
+            )
+        return found
 
     def checkpoint_step(self) -> int | None:
         """The step of the checkpoint, or None when there is no readable one."""

@@ -9,7 +9,7 @@ import torch
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
-from trainers.errors import PlanError
+from trainers.errors import InputError, PlanError
 from trainers.runs.left_behind import left_behind
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout
@@ -117,6 +117,16 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
     result = folder.finished()
     assert result["device"] == "cpu"
     assert result["earlier_machines"] == [other]
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]"])
+def test_damaged_notes_of_earlier_machines_are_one_line(tmp_path, text):
+    folder = TrialFolder(tmp_path)
+    assert folder.machines_before() == []
+    folder.machines.write_text(text)
+    with pytest.raises(InputError, match="is corrupt: not a list of JSON objects") as raised:
+        folder.machines_before()
+    assert "\n" not in str(raised.value)
 
 
 ENDED = {"status": "finished", "step": 4, "steps": 4}
