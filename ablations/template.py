@@ -7,6 +7,7 @@ import yaml
 
 from ablations.library import library
 from ablations.spec import BASELINE
+from ablations.study.schema import NOT_A_STUDYS
 from ablations.study.where import packaged_studies
 from trainers.errors import ConfigError, RootError
 
@@ -121,6 +122,8 @@ def write_study(name: str, folder: Path) -> Path:
             "and no word that YAML reads as a value"
         )
     known = packaged_studies()
+    if name in NOT_A_STUDYS:
+        raise ConfigError(f"new study {name}: a run root has such a folder; choose another")
     if name in known:
         raise ConfigError(f"new study {name}: {known[name]} has the name; choose another")
     return _write(folder / f"{name}.yaml", _STUDY.replace("NAME", name))

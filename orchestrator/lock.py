@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ablations.lock import LOCK
+from ablations.lock import LOCK, Lock
+from dashboards.tables.reading import read_lock
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
@@ -25,41 +26,51 @@ def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
     Arms and seeds may be added later; hypotheses and gates may not change once they are locked.
     Raises RootError when the folder holds a study with other hypotheses or other data.
     """
-    path = folder / LOCK
     lock = _content(plan, images)
-    if earlier := read_earlier(folder):
-        for what, before, now in (
-            ("hypotheses", earlier["hypotheses_sha256"], lock["hypotheses_sha256"]),
-            ("data", earlier["dataset"]["digest"], lock["dataset"]["digest"]),
-        ):
-            if before != now:
-                raise RootError(
-                    f"{folder} was locked with other {what} (sha256 {before[:12]}, now "
-                    f"{now[:12]}); give the changed study another name or another --root"
-                )
-        lock["created"] = earlier["created"]
-    replace_json(path, lock)
+    if earlier := matching_lock(plan, images, folder):
+        lock["created"] = earlier.created
+    replace_json(folder / LOCK, lock)
     return lock
 
 
-def read_earlier(folder: Path) -> dict[str, Any]:
-    """The lock that lies in `folder`; empty without one."""
-    path = folder / LOCK
-    earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+def matching_lock(plan: Plan, images: ImageSet, folder: Path) -> Lock | None:
+    """The lock that lies in `folder`, or None without one.
+
+    Raises RootError when it is of other hypotheses or other data, InputError when it is damaged.
+    """
+    earlier = read_earlier(folder)
+    if earlier is None:
+        return None
+    for what, before, now in (
+        ("hypotheses", earlier.hypotheses_sha256, _digest_of_hypotheses(plan)),
+        ("data", str(earlier.dataset.get("digest", "unknown")), images.digest),
+    ):
+        if before != now:
+            raise RootError(
+                f"{folder} was locked with other {what} (sha256 {before[:12]}, now "
+                f"{now[:12]}); give the changed study another name or another --root"
+            )
     return earlier
+
+
+def read_earlier(folder: Path) -> Lock | None:
+    """The lock that lies in `folder`, or None without one. Raises InputError, one line."""
+    return read_lock(folder) if (folder / LOCK).exists() else None
+
+
+def _digest_of_hypotheses(plan: Plan) -> str:
+    resolved = plan.study.to_json()
+    stated = [resolved["hypotheses"], resolved["gates"], resolved["claims"]]
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def _content(plan: Plan, images: ImageSet) -> dict[str, Any]:
     study = plan.study
-    resolved = study.to_json()
-    stated = json.dumps(
-        [resolved["hypotheses"], resolved["gates"], resolved["claims"]], sort_keys=True
-    )
     return {
         "study": study.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hypotheses_sha256": hashlib.sha256(stated.encode()).hexdigest(),
-        "resolved": resolved,
+        "hypotheses_sha256": _digest_of_hypotheses(plan),
+        "resolved": study.to_json(),
         "arms": {
             arm: {
                 "change": dict(cost.change),
@@ -100,7 +111,7 @@ def _dataset(source: str, images: ImageSet) -> dict[str, Any]:
 
 
 def _git() -> Mapping[str, Any]:
-    """Commit and dirtiness of the checkout this code lies in; empty outside one."""
+    """Commit and dirtiness of the checkout this code is part of; empty outside one."""
     here = Path(__file__).parent
 
     def ask(*words: str) -> str:
@@ -110,6 +121,8 @@ def _git() -> Mapping[str, Any]:
         return asked.stdout.strip()
 
     try:
+        # A package installed inside somebody's repository is no part of that.
+        ask("ls-files", "--error-unmatch", __file__)
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {}

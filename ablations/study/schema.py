@@ -13,6 +13,9 @@ MOST_ARMS = 1000
 FORMS = ("<name>", "<inline>", "<number>", "<list>", "<arms>", "<weights>")
 """What values of several forms are taken for, as pydantic puts it into the place of an error."""
 
+NOT_A_STUDYS = ("train", "mlflow-artifacts", "data")
+"""Folders of a run root that hold something else."""
+
 MOST_RUNS = 10_000
 """Arms times seeds."""
 
@@ -108,6 +111,15 @@ class StudyFile(Declared):
     scales: dict[str, Scale] = Field(
         {}, description="sizes of the same study; `--scale NAME` chooses one"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _has_a_folder_of_its_own(cls, name: str) -> str:
+        if name in NOT_A_STUDYS:
+            raise ValueError(
+                f"{name} is a folder of the run root that holds something else; choose another"
+            )
+        return name
 
     @field_validator("seeds")
     @classmethod

@@ -16,14 +16,16 @@ def packaged_studies() -> dict[str, Path]:
     }
 
 
-def find_study(given: Path, allowed: str = "a YAML file") -> Path:
-    """`given` itself where something is there, or else the packaged study of that name.
+def find_study(given: Path, *, or_folder: bool = False) -> Path:
+    """`given` itself where a file is there, or else the packaged study of that name.
 
-    Raises StudyError, one line, for neither; `allowed` are the words for what else may be given.
+    A folder counts where `or_folder`. Raises StudyError, one line, for none of these.
     """
+    allowed = "a YAML file, a run folder" if or_folder else "a YAML file"
     try:
         path = given.expanduser()
-        if path.exists():
+        is_folder = path.is_dir()
+        if path.exists() and (or_folder or not is_folder):
             return path
     except (OSError, RuntimeError) as error:
         raise StudyError(f"study {given} cannot be read: {error}; give {allowed}") from None
@@ -31,7 +33,8 @@ def find_study(given: Path, allowed: str = "a YAML file") -> Path:
     name = str(given)
     if name not in known:
         raise StudyError(
-            f"study {name} cannot be read: no such file, and no packaged study of that name"
+            f"study {name} cannot be read: {'a folder' if is_folder else 'no such file'}, and no "
+            "packaged study of that name"
             f"{nearest(name.removesuffix('.yaml'), known)} (allowed: {allowed}, "
             f"{', '.join(known)})"
         )

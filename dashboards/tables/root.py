@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ablations.lock import LOCK
 from dashboards.tables.reading import read_lock, study_runs
-from dashboards.tables.trials import read_object
 from trainers.errors import InputError
+from trainers.runs.trial import TrialFolder
 
 SINGLE = "train"
 """Folder of the runs that belong to no study: `dinolab train`."""
@@ -71,9 +71,8 @@ def _single(folder: Path) -> Summary:
     statuses: Counter[str] = Counter()
     try:
         for trial in (folder / "trials").iterdir():
-            result = trial / "result.json"
-            found = read_object(result) if result.is_file() else {}
-            statuses[str(found.get("status", "missing"))] += 1
+            found = TrialFolder(trial).finished()
+            statuses[found["status"] if found else "missing"] += 1
     except InputError as error:
         return Summary(name=SINGLE, statuses={}, problem=str(error))
     return Summary(name=SINGLE, statuses=statuses, ended=_latest(folder))

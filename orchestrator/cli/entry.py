@@ -48,7 +48,10 @@ def version() -> str:
     """
     project = Path(__file__).parents[2] / "pyproject.toml"
     if project.is_file():
-        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+        found = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {})
+        # Where this package is installed, another project may be around it.
+        if found.get("name") == "dinolab":
+            return str(found["version"])
     return importlib.metadata.version("dinolab")
 
 

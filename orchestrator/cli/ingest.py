@@ -47,7 +47,7 @@ def ingest(
     console = make_console()
     home = locate(out)
     opened = open_source(source)
-    console.print(f"{printable(opened.name)}: {len(opened)} items", markup=False, highlight=False)
+    console.print(f"{printable(opened.name)}: {len(opened)} items")
     finished = 0
     with Progress(
         *Progress.get_default_columns(),
@@ -71,19 +71,15 @@ def ingest(
             console.print(
                 f"interrupted at {finished} of {len(opened)} items: the same command goes on "
                 f"from the last whole part in {home.shown}",
-                markup=False,
-                highlight=False,
             )
             raise typer.Exit(INTERRUPTED) from None
     if not finished and len(opened):
-        console.print(f"{home.shown} is finished already", markup=False, highlight=False)
+        console.print(f"{home.shown} is finished already")
     splits = ", ".join(f"{name or 'no split'} {n}" for name, n in manifest.splits.items())
     console.print(
         f"{_counted(manifest.images, 'image')} ({splits}), "
         f"{_counted(len(manifest.classes), 'label')}, {manifest.skipped} skipped, "
         f"{_counted(manifest.duplicates, 'duplicate')}",
-        markup=False,
-        highlight=False,
     )
     for name, title in (
         (arrow.SKIPPED, "Skipped: cannot be decoded"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.options import DEFAULT_ROOT, AblationsOption, RootOption, absolute_root
@@ -27,6 +26,7 @@ class Listing(StrEnum):
 
 
 def list_(
+    context: typer.Context,
     what: Annotated[Listing, typer.Argument(show_default=False)],
     ablations: AblationsOption = None,
     recipe: Annotated[
@@ -52,6 +52,13 @@ def list_(
     ):
         if given and what != used_by:
             raise InputError(f"list {what}: {option} belongs to `list {used_by}` alone")
+    source = context.get_parameter_source("root")
+    origin = source.name if source else ""
+    is_given = origin == "COMMANDLINE"
+    if is_given and what not in (Listing.studies, Listing.runs):
+        raise InputError(f"list {what}: --root belongs to `list studies` and `list runs` alone")
+    # A root in the environment is for every command, and need not be there yet.
+    is_root = is_given or (origin == "ENVIRONMENT" and root.is_dir())
     console = make_console()
     listings: dict[Listing, Callable[[], Table]] = {
         Listing.ablations: lambda: _list_ablations(ablations or []),
@@ -63,7 +70,7 @@ def list_(
     }
     if what in listings:
         console.print(listings[what]())
-    if what == Listing.runs or (what == Listing.studies and root != DEFAULT_ROOT):
+    if what == Listing.runs or (what == Listing.studies and is_root):
         console.print(_list_runs(absolute_root(root, console)))
 
 
@@ -78,7 +85,7 @@ def _list_ablations(paths: list[Path]) -> Table:
         for arm, declared in found.arms.items():
             changes = [f"{knob}: {value}" for knob, value in declared.change.items()]
             cells = (arm, "\n".join([*changes, *needs]), found.claim, known.origin)
-            table.add_row(*(escape(cell) for cell in cells))
+            table.add_row(*cells)
     return table
 
 
@@ -91,7 +98,7 @@ def _list_recipes() -> Table:
     table = Table("recipe", "what it is")
     for name in names_in(ablations.recipes):
         text = importlib.import_module(f"ablations.recipes.{name}").__doc__ or ""
-        table.add_row(name, escape(text.splitlines()[0]))
+        table.add_row(name, text.splitlines()[0])
     return table
 
 
@@ -112,7 +119,7 @@ def _list_metrics() -> Table:
 
     table = Table("metric", "meaning")
     for name, text in METRICS.items():
-        table.add_row(escape(name), escape(text))
+        table.add_row(name, text)
     return table
 
 
@@ -122,7 +129,7 @@ def _list_studies() -> Table:
     table = Table("study", "what it asks", "file")
     table.columns[0].no_wrap, table.columns[2].overflow = True, "fold"
     for name, path in packaged_studies().items():
-        table.add_row(name, escape(question_of(path)), escape(str(path)))
+        table.add_row(name, question_of(path), str(path))
     return table
 
 
@@ -130,7 +137,7 @@ def _list_runs(root: Path) -> Table:
     from dashboards.tables.root import SINGLE, summaries
 
     table = Table("study", "arms × seeds", "runs", "started", "last result")
-    table.title, table.title_justify = f"Studies in {escape(str(root))}", "left"
+    table.title, table.title_justify = f"Studies in {root}", "left"
     for one in summaries(root):
         counts = [f"{count} {status}" for status, count in sorted(one.statuses.items())]
         size = f"{one.arms} × {one.seeds}" if one.arms else "–"
@@ -138,7 +145,7 @@ def _list_runs(root: Path) -> Table:
             size = "single runs"
         times = [f"{time:%Y-%m-%d %H:%M} UTC" if time else "–" for time in (one.started, one.ended)]
         cells = (one.name, size, one.problem or "\n".join(counts) or "none", *times)
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(*cells)
     return table
 
 
@@ -153,7 +160,7 @@ def _list_knobs(recipe_name: str | None) -> Table:
     values, defaults = {}, flatten(TrainConfig())
     if recipe_name is not None:
         values = flatten(recipe(recipe_name))
-        table.columns[1].header = f"{escape(Path(recipe_name).stem)} (* not the default)"
+        table.columns[1].header = f"{Path(recipe_name).stem} (* not the default)"
     for knob in knobs():
         shown = str(knob.default)
         if knob.name in values and values[knob.name] != defaults[knob.name]:
@@ -163,5 +170,5 @@ def _list_knobs(recipe_name: str | None) -> Table:
             knob.name, shown, allowed.strip(), knob.unit,
             f"{knob.description} ({knob.source})",
         )  # fmt: skip
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(*cells)
     return table

@@ -137,21 +137,20 @@ def measure(
     # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dashboards.measurement.report import check_folder, write_measurement
-    from orchestrator.cli import measured as shown
-    from orchestrator.cli import measuring
+    from orchestrator.cli import measure_options, measure_output
     from trainers.adapters.opening import open_measurable
-    from trainers.globality.measurement import measure as measured
+    from trainers.globality import measurement
 
     console = make_console()
     live = console.is_terminal and not quiet
     check_folder(out)
-    chosen = measuring.torch_device(device)
+    chosen = measure_options.torch_device(device)
     if threads is not None:
-        measuring.use_threads(threads)
+        measure_options.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)
-    source = measuring.images_wanted(opened, data, size)
+    source = measure_options.images_wanted(opened, data, size)
     images = open_with_progress(source, absolute_root(root, console), console, live)
-    plan = measuring.plan(
+    plan = measure_options.plan(
         opened,
         images,
         source,
@@ -166,14 +165,14 @@ def measure(
         seed=seed,
     )
     try:
-        shown.introduce(opened, plan, source, chosen, console)
-        with shown.measuring_progress(console, live) as (show, drawing):
-            found = measured(opened, images, plan, chosen, show)
+        measure_output.introduce(opened, plan, source, chosen, console)
+        with measure_output.measuring_progress(console, live) as (show, drawing):
+            found = measurement.measure(opened, images, plan, chosen, show)
             drawing()
-            facts = measuring.facts(model, opened, plan, source, images, chosen)
+            facts = measure_options.facts(model, opened, plan, source, images, chosen)
             write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written", highlight=False)
+        console.print("interrupted: nothing was written")
         raise typer.Exit(INTERRUPTED) from None
-    shown.show_measurement(opened, plan, found, console)
-    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
+    measure_output.show_measurement(opened, plan, found, console)
+    console.print(f"report: {out / 'report.html'}")

@@ -1,5 +1,6 @@
 """Commands on one network: train and eval."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -58,11 +59,12 @@ def train(
     images = open_with_progress(config.data, root, console, console.is_terminal)
     key = trial_key(config, images.digest)
     folder = TrialFolder(root / "train" / "trials" / key)
+    is_finished = folder.finished()
     mirrored = Mirrored("train", root, console)
-    if folder.finished():
+    if is_finished:
         console.print("finished already: nothing to train")
     elif left := left_behind([(key, config, images.digest)], folder.path.parent):
-        console.print(f"note: {left.sentence(1)}", markup=False, highlight=False)
+        console.print(f"note: {left.sentence(1)}")
     make_reproducible(threads)
     try:
         run_trial(
@@ -80,8 +82,8 @@ def train(
     )
     mirrored.sync(trial, root / "train")
     result = folder.finished() or {}
-    console.print(f"{result['status']} {result['reason']}".strip(), markup=False)
-    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
+    console.print(f"{result['status']} {result.get('reason', '')}".strip())
+    console.print(f"run folder: {folder.path}")
     if result["status"] != "finished":
         raise typer.Exit(FAILED)
 
@@ -142,8 +144,8 @@ def evaluate(
     live = console.is_terminal and not quiet
     source = None if data is None else absolute_source(data)
     run = find_run(checkpoint, data=source, change=knobs_given(set_ or []))
-    if json_ is not None and not json_.absolute().parent.is_dir():
-        raise InputError(f"--json {json_}: there is no folder {json_.absolute().parent}")
+    if json_ is not None:
+        _check_file("--json", json_)
     root = open_root(absolute_root(root, console))
     images = open_with_progress(run.measured.data, root, console, live)
     device = World.alone().device
@@ -151,8 +153,6 @@ def evaluate(
     console.print(
         f"step {run.step} of {run.trained.steps}, {run.measured.data.source}: {len(images)} "
         f"images, {len(images.test)} held out, on {device.type}",
-        markup=False,
-        highlight=False,
     )
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("measuring images", total=None)
@@ -172,4 +172,15 @@ def evaluate(
             "metrics": metrics,
         }
         replace_json(json_, content)
-        console.print(f"metrics: {json_}", markup=False, highlight=False)
+        console.print(f"metrics: {json_}")
+
+
+def _check_file(option: str, path: Path) -> None:
+    """Raises InputError where no file can be written to `path`."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise InputError(f"{option} {path}: a folder is there; give the name of a file")
+    if not folder.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{option} {path}: folder {folder} cannot be written")

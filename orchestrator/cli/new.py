@@ -45,7 +45,7 @@ def new(
         path = write_study(name, out)
         use = f"`dinolab run {shlex.quote(str(path))}`"
     console = make_console()
-    console.print(f"{path}: change it, then {use}", markup=False, highlight=False)
+    console.print(f"{path}: change it, then {use}")
 
 
 def schema() -> None:

@@ -48,7 +48,7 @@ def _study(given: Path) -> Path:
 def _study_or_folder(given: Path) -> Path:
     from ablations.study.where import find_study
 
-    return find_study(at_home(given), "a YAML file, a run folder")
+    return find_study(at_home(given), or_folder=True)
 
 
 StudyArgument = Annotated[

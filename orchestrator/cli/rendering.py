@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -24,7 +23,15 @@ if TYPE_CHECKING:
 
 
 def make_console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+    """A console that prints every text as it stands: paths and names may hold brackets."""
+    is_terminal = sys.stdout.isatty()
+    return Console(
+        width=None if is_terminal else 120,
+        soft_wrap=not is_terminal,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
 
 
 def open_with_progress(
@@ -49,11 +56,10 @@ def open_with_progress(
         console.print(
             f"skipped {len(images.skipped)} of {len(images) + len(images.skipped)} files in "
             f"{config.source}:",
-            highlight=False,
         )
         for skipped in images.skipped[:20]:
             line = printable(f"  {skipped.path}: {skipped.reason}")
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
         if len(images.skipped) > 20:
             console.print(f"  and {len(images.skipped) - 20} more{listed}")
     return images
@@ -74,10 +80,10 @@ def show_verdicts(
         for name, entry in verdicts_of["claims"].items():
             claim = entry["claim"]
             label = entry["verdict"]["label"].upper()
-            claims.add_row(escape(name), escape(claim["text"]), claim["rule"], label)
+            claims.add_row(name, claim["text"], claim["rule"], label)
         console.print(claims)
         for name, entry in verdicts_of["claims"].items():
-            console.print(f"{name}: {entry['verdict']['reason']}", markup=False, highlight=False)
+            console.print(f"{name}: {entry['verdict']['reason']}")
     table = Table(title=f"Verdicts of study {result.name}", title_justify="left")
     table.add_column("hypothesis", overflow="fold")
     for column in ("expected", "seeds", "mean difference", "interval", "p"):
@@ -88,7 +94,7 @@ def show_verdicts(
         ends, level = interval_shown(entry)
         sign = "±" if hypothesis["direction"] == "holds" else "by"
         table.add_row(
-            escape(name),
+            name,
             f"{hypothesis['direction']} {sign} {hypothesis['smallest_effect']:g}",
             str(verdict["n"]),
             "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
@@ -103,7 +109,7 @@ def show_verdicts(
     for name, entry in verdicts.items():
         names_of.setdefault(entry["verdict"]["reason"], []).append(name)
     for reason, names in names_of.items():
-        console.print(f"{', '.join(names)}: {reason}", markup=False, highlight=False)
+        console.print(f"{', '.join(names)}: {reason}")
     said = {arm for hypothesis in result.hypotheses.values() for arm in hypothesis.weights}
     others: dict[tuple[str, str, str], list[int]] = {}
     for (arm, seed), one in result.runs.items():
@@ -112,16 +118,16 @@ def show_verdicts(
     for (arm, status, reason), seeds in others.items():
         why = f" ({reason})" if reason else ""
         line = f"{arm}: {status}{why}, {seed_list(seeds)}"
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     unfinished = any(one.status in ("missing", "failed") for one in result.runs.values())
     folder = result.folder
-    console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False)
+    console.print(f"report: {folder / 'report.html'}")
     in_here = Path(sys.prefix).parent == Path.cwd()
     command = [f"{Path(sys.prefix).name}/bin/dinolab" if in_here else "dinolab", "ui"]
     if root != DEFAULT_ROOT.absolute():
         command += ["--root", str(root)]
     ui = shlex.join(command)
-    console.print(f"MLflow UI: {ui}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"MLflow UI: {ui}", soft_wrap=True)
     raise typer.Exit(INCOMPLETE if unfinished else DONE)
 
 
@@ -139,7 +145,7 @@ def arms_table(made: "Plan") -> Table:
             arm, "\n".join(changes) or "the base", f"{cost.parameters:,}",
             f"{cost.gigaflops_per_image:.4g}", f"{cost.gigaflops_per_step:.4g}",
         )  # fmt: skip
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(*cells)
     return table
 
 
@@ -150,7 +156,7 @@ def show_metrics(metrics: dict[str, float], console: Console) -> None:
     table = Table("metric", "value", "meaning")
     for name, meaning in EVALUATED.items():
         if name in metrics:
-            table.add_row(escape(name), f"{metrics[name]:.4f}", escape(meaning))
+            table.add_row(name, f"{metrics[name]:.4f}", meaning)
     console.print(table)
 
 
@@ -164,6 +170,6 @@ def show_rows(place: "Location", title: str, console: Console, most: int = 20) -
         return
     table = Table(*rows.column_names, title=title, title_justify="left")
     for row in rows.slice(0, most).to_pylist():
-        table.add_row(*(escape(printable(str(value))) for value in row.values()))
+        table.add_row(*(printable(str(value)) for value in row.values()))
     console.print(table)
-    console.print(f"{len(rows)} rows in {place.shown}", markup=False, highlight=False)
+    console.print(f"{len(rows)} rows in {place.shown}")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.exit_codes import INTERRUPTED
@@ -27,6 +26,7 @@ from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from ablations.study.study import Study
+    from orchestrator.plan import Plan
     from trainers.config import DataConfig
     from trainers.data.image_set import ImageSet
 
@@ -47,7 +47,20 @@ def warn(study: "Study", console: Console) -> None:
     from ablations.study.lint import lint
 
     for warning in lint(study):
-        console.print(f"note: {warning}", markup=False, highlight=False)
+        console.print(f"note: {warning}")
+
+
+def planned(
+    study: "Study", root: Path, console: Console, live: bool, *, listed: str = ""
+) -> "tuple[Plan, ImageSet]":
+    """The plan of a study, and the images of its base; `listed` as in `open_with_progress`."""
+    from orchestrator.plan import make_plan
+
+    def opened(data: "DataConfig") -> "ImageSet":
+        return open_with_progress(data, root, console, live, listed=listed)
+
+    images = opened(study.base.data)
+    return make_plan(study, images, opened), images
 
 
 def run(
@@ -69,7 +82,6 @@ def run(
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
     from orchestrator.driver.root import open_root
-    from orchestrator.plan import make_plan
     from orchestrator.tracking.store import check_store
 
     console = make_console()
@@ -80,17 +92,10 @@ def run(
     check_store(root)
     open_root(root)
     warn(checked, console)
-    listed = f", all in {LOCK}"
-
-    def opened(data: "DataConfig") -> "ImageSet":
-        return open_with_progress(data, root, console, live, listed=listed)
-
-    images = opened(checked.base.data)
-    plan = make_plan(checked, images, opened)
+    plan, images = planned(checked, root, console, live, listed=f", all in {LOCK}")
     console.print(
         f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
         f"{len(plan.trials)} runs on {len(images)} images",
-        highlight=False,
     )
     try:
         result = run_study(plan, images, root, console=console, live=live)
@@ -99,7 +104,6 @@ def run(
         console.print(
             f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
             "the same command goes on from here",
-            highlight=False,
         )
         raise typer.Exit(INTERRUPTED) from None
     show_verdicts(*result, root, console)
@@ -129,26 +133,19 @@ def plan(
     from orchestrator.cost import measure
     from orchestrator.driver.root import left_behind_text, open_root
     from orchestrator.lock import read_earlier
-    from orchestrator.plan import make_plan
 
     console = make_console()
     checked = load(study, data, workers, ablations, scale)
     root = open_root(absolute_root(root, console))
-
-    def opened(data: "DataConfig") -> "ImageSet":
-        return open_with_progress(data, root, console, console.is_terminal)
-
-    images = opened(checked.base.data)
-    made = make_plan(checked, images, opened)
+    made, images = planned(checked, root, console, console.is_terminal)
     missing = made.missing(root / checked.name)
     if left := left_behind_text(made, root / checked.name, read_earlier(root / checked.name)):
-        console.print(f"note: {left}", markup=False, highlight=False)
+        console.print(f"note: {left}")
 
     console.print(
         f"study {checked.name}: recipe {checked.recipe}, {len(images)} images "
         f"({len(images.train)} to train, {len(images.test)} held out), "
         f"seeds {', '.join(map(str, checked.seeds))}",
-        highlight=False,
     )
     console.print(arms_table(made))
     table = Table("arm", "what else differs from the baseline", title="Confounds")
@@ -156,19 +153,19 @@ def plan(
     for arm, cost in made.arms.items():
         if arm != BASELINE:
             lines = "\n".join(cost.differences(base)) or "nothing that is known"
-            table.add_row(escape(arm), escape(lines))
+            table.add_row(arm, lines)
     console.print(table)
     if checked.claims:
         table = Table("claim", "", "rule", "hypotheses", title="Claims")
         for name, claim in checked.claims.items():
-            table.add_row(name, escape(claim.text), claim.rule, "\n".join(claim.hypotheses))
+            table.add_row(name, claim.text, claim.rule, "\n".join(claim.hypotheses))
         console.print(table)
     table = Table("hypothesis", "contrast", "end point", "expected", title="Hypotheses")
     for name, hypothesis in checked.hypotheses.items():
         since = " since step 0" if hypothesis.minus_start else ""
         table.add_row(
             name,
-            escape(" − ".join(side for side in hypothesis.sides if side)),
+            " − ".join(side for side in hypothesis.sides if side),
             " against ".join(filter(None, (hypothesis.metric, hypothesis.metric_against))) + since,
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
@@ -179,7 +176,7 @@ def plan(
         text = power_text(hypothesis, len(checked.seeds), sizes.get(hypothesis.family, 1))
         powers.setdefault(text, []).append(name)
     for text, names in powers.items():
-        console.print(f"power: {text} ({', '.join(names)})", markup=False, highlight=False)
+        console.print(f"power: {text} ({', '.join(names)})")
     warn(checked, console)
     if tflops is not None:
         hours = made.operations(missing) / (tflops * 1e12) / 3600
@@ -188,7 +185,6 @@ def plan(
             f"{len(missing)} to train: about {hours:,.1f} worker-hours at {tflops:g} TFLOP/s a "
             f"worker, {hours / max(1, len(missing)):.2f} a run, for the operations of training "
             "steps alone",
-            highlight=False,
         )
         return
     threads = checked.resources.cpus_per_worker
@@ -199,7 +195,6 @@ def plan(
         f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
         f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "
         f"{concurrent} at a time",
-        highlight=False,
     )
 
 

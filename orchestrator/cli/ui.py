@@ -16,16 +16,17 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store of a run root; Ctrl-C ends it."""
-    from orchestrator.tracking.store import in_time, open_store, shown, tracking_uri
+    from orchestrator.tracking.store import check_store, in_time, open_store, shown, tracking_uri
 
     console = make_console()
     root = absolute_root(root, console)
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlflow.db").exists():
         raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
+    check_store(root)
     uri = tracking_uri(root)
-    in_time(uri, lambda: open_store(root, lambda line: console.print(line, markup=False)))
+    in_time(uri, lambda: open_store(root, console.print))
     if uri.startswith(("http://", "https://")):
-        console.print(f"the MLflow server at {shown(uri)} has its UI there", markup=False)
+        console.print(f"the MLflow server at {shown(uri)} has its UI there")
         return
     console.print(f"MLflow UI at http://127.0.0.1:{port} (Ctrl-C ends it)")
     arguments = ["-m", "mlflow", "ui", "--backend-store-uri", uri]

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator import interrupt
-from trainers.errors import InputError
+from trainers.errors import InputError, reason
 
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
@@ -42,7 +42,7 @@ def connected(console: Console) -> Iterator[None]:
         prefix="dinolab-", dir=_scratch(), ignore_cleanup_errors=True
     ) as scratch:
         if address:
-            console.print(f"using the Ray cluster at {address}", highlight=False)
+            console.print(f"using the Ray cluster at {address}")
             ray.init(**quiet, **shipped_code(address))
         else:
             # Without a token given, Ray writes one into the home directory.
@@ -85,10 +85,11 @@ def check_cluster() -> None:
         raise _unusable(address, f"that is for `ray job submit --address {address} -- dinolab …`")
     if address.startswith("ray://"):
         raise _unusable(address, "Ray Client lets no driver of trials in")
+    # HOST:PORT and [IPV6]:PORT. Ray takes other words too, such as auto: it says what is wrong.
     if found := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address):
         try:
             socket.create_connection((found[1], int(found[2])), timeout=10).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             what = getattr(error, "strerror", None) or error
             raise _unusable(address, f"nothing answers there ({what})") from error
     try:
@@ -107,6 +108,7 @@ def check_cluster() -> None:
 
 
 def _address() -> str:
+    """RAY_ADDRESS as given, or empty for a Ray of our own, which Ray too calls local."""
     address = os.environ.get("RAY_ADDRESS", "").strip()
     return "" if address == "local" else address
 
@@ -138,7 +140,8 @@ def _try_to_connect() -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # noqa: BLE001 (whatever Ray raises is the answer)
-        print(" ".join(str(error).split())[:400])
+        # All lines: of another version Ray says on the second one which.
+        print(reason(error))
         sys.exit(1)
 
 

@@ -1,5 +1,6 @@
 """Runs what a plan still lacks on Ray, then turns the run folder into verdicts and a report."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from dashboards.tables.derived import judged, write_results, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import (
+    finished_in,
     left_behind_text,
     only_driver,
     open_root,
     reuse_finished,
     taken_text,
 )
-from orchestrator.driver.tuning import train_missing
-from orchestrator.lock import read_earlier, write_lock
+from orchestrator.driver.tuning import placed, train_missing
+from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
 
@@ -33,36 +35,39 @@ def run_study(
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on.
     """
     folder = open_root(root) / plan.study.name
-    shown = Mirrored(plan.study.name, root, console)
-    with only_driver(folder):
-        earlier = read_earlier(folder)
-        write_lock(plan, images, folder)
-        reuse_finished(plan, root, folder)
-        if left := left_behind_text(plan, folder, earlier):
-            console.print(f"note: {left}", markup=False, highlight=False)
-        missing = plan.missing(folder)
-        already = len(plan.trials) - len(missing)
-        taken = taken_text(plan, folder)
-        note = f" ({taken})" if taken else ""
-        if not missing:
-            console.print(
-                f"all {len(plan.trials)} runs are finished{note}: nothing to train",
-                markup=False,
-                highlight=False,
-            )
-        elif already:
-            console.print(
-                f"{already} of {len(plan.trials)} runs are finished{note}: "
-                f"training the other {len(missing)}",
-                markup=False,
-                highlight=False,
-            )
-        for trial in plan.trials:
-            if trial not in missing:
-                shown.sync(trial, folder)
-        if missing:
-            train_missing(missing, plan, folder, root, shown, console=console, live=live)
-        return conclude(folder, shown)
+    earlier = matching_lock(plan, images, folder)
+    is_finished = all(finished_in(root, trial.key) for trial in plan.trials)
+    with contextlib.ExitStack() as cluster:
+        # Before anything is written: only a cluster itself knows what fits into it.
+        placement = (
+            None if is_finished else cluster.enter_context(placed(plan.study.resources, console))
+        )
+        with only_driver(folder):
+            shown = Mirrored(plan.study.name, root, console)
+            write_lock(plan, images, folder)
+            reuse_finished(plan, root, folder)
+            if left := left_behind_text(plan, folder, earlier):
+                console.print(f"note: {left}")
+            missing = plan.missing(folder)
+            already = len(plan.trials) - len(missing)
+            taken = taken_text(plan, folder)
+            note = f" ({taken})" if taken else ""
+            if not missing:
+                console.print(f"all {len(plan.trials)} runs are finished{note}: nothing to train")
+            elif already:
+                console.print(
+                    f"{already} of {len(plan.trials)} runs are finished{note}: "
+                    f"training the other {len(missing)}"
+                )
+            for trial in plan.trials:
+                if trial not in missing:
+                    shown.sync(trial, folder)
+            if missing and placement:
+                train_missing(
+                    missing, plan, folder, root, shown, placement, console=console, live=live
+                )
+            cluster.close()
+            return conclude(folder, shown)
 
 
 def conclude(folder: Path, shown: "Mirrored | None" = None) -> tuple[StudyRun, dict[str, Any]]:

@@ -10,6 +10,7 @@ from dashboards.tables.reading import StudyRun
 from orchestrator.plan import Trial
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.store import shown, trouble
+from trainers.errors import DinolabError
 from trainers.runs.trial import TrialFolder
 
 
@@ -20,25 +21,27 @@ class Mirrored:
     """
 
     def __init__(self, study: str, root: Path, console: Console) -> None:
-        self.mirror = Mirror(
-            study, root, lambda line: console.print(line, markup=False, highlight=False)
-        )
+        self.mirror = Mirror(study, root, console.print)
         self.console = console
         self.broken = False
+        self.said: set[str] = set()
 
     def _try(self, work: Any, *arguments: Any) -> None:
         if self.broken:
             return
         try:
             work(*arguments)
+        except DinolabError as error:
+            # A file of a run is damaged, which is not the store's fault.
+            if str(error) not in self.said:
+                self.said.add(str(error))
+                self.console.print(f"not in MLflow yet: {error}")
         except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
             self.broken = True
             self.console.print(
                 f"MLflow store {shown(self.mirror.uri)} takes nothing more: {trouble(error)}; "
                 "training goes on, nothing is lost: the same command, run again when that is "
                 "mended, writes what is missing",
-                markup=False,
-                highlight=False,
             )
 
     def sync(self, trial: Trial, folder: Path) -> None:

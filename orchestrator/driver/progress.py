@@ -32,12 +32,12 @@ class StudyProgress:
         self.spoke = time.monotonic()
         self.progress = (
             Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[numbers]}"),
+                TextColumn("{task.fields[numbers]}", markup=False),
                 console=console,
             )
             if live
@@ -74,7 +74,7 @@ class StudyProgress:
         self.latest[title] = f"{title} {step}/{steps}"
         if time.monotonic() - self.spoke > _PLAIN_EVERY_S:
             self.spoke = time.monotonic()
-            self.console.print(f"running: {', '.join(self.latest.values())}", highlight=False)
+            self.console.print(f"running: {', '.join(self.latest.values())}")
 
     def ended(self, title: str, outcome: str) -> None:
         """A trial has ended, with this outcome in words."""
@@ -82,7 +82,7 @@ class StudyProgress:
         self.latest.pop(title, None)
         self.spoke = time.monotonic()
         line = f"[{self.done}/{self.trials}] {title}: {outcome}"
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line)
         if self.progress:
             if title in self.bars:
                 self.progress.remove_task(self.bars.pop(title))

@@ -2,17 +2,17 @@
 
 import contextlib
 import fcntl
-import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from ablations.lock import Lock
 from orchestrator.plan import Plan
 from trainers.errors import RootError
 from trainers.runs.left_behind import left_behind
-from trainers.system.atomic import replace_json
+from trainers.runs.trial import TrialFolder
+from trainers.system.atomic import read_object, replace_json
 
 TAKEN_FROM = "taken_from.json"
 """In a trial's folder, when it was trained for another study: the name of that."""
@@ -45,33 +45,43 @@ def only_driver(folder: Path) -> Iterator[None]:
         yield
 
 
+def finished_in(root: Path, key: str) -> Path | None:
+    """The folder of the finished trial of that key in any study of `root`, or None.
+
+    Raises InputError, one line, when a result of that key is damaged.
+    """
+    for result in root.glob(f"*/trials/{key}/result.json"):
+        if TrialFolder(result.parent).finished():
+            return result.parent
+    return None
+
+
 def reuse_finished(plan: Plan, root: Path, folder: Path) -> None:
     """Copy finished trials of other studies in the same root, each with a note of where from."""
     for trial in plan.missing(folder):
-        for result in root.glob(f"*/trials/{trial.key}/result.json"):
+        if found := finished_in(root, trial.key):
             place_of_copy = folder / "trials" / trial.key
             with tempfile.TemporaryDirectory(dir=folder, prefix=".copy-") as scratch:
                 copy = Path(scratch) / trial.key
-                shutil.copytree(result.parent, copy, ignore=shutil.ignore_patterns("lock"))
+                shutil.copytree(found, copy, ignore=shutil.ignore_patterns("lock"))
                 if not (copy / TAKEN_FROM).exists():
-                    replace_json(copy / TAKEN_FROM, {"study": result.parent.parent.parent.name})
+                    replace_json(copy / TAKEN_FROM, {"study": found.parent.parent.name})
                 shutil.rmtree(place_of_copy, ignore_errors=True)
                 place_of_copy.parent.mkdir(exist_ok=True)
                 copy.replace(place_of_copy)
-            break
 
 
 def taken_text(plan: Plan, folder: Path) -> str:
     """How many finished trials were trained for which other studies; empty when none were."""
     notes = [folder / "trials" / trial.key / TAKEN_FROM for trial in plan.trials]
-    studies = [json.loads(note.read_text())["study"] for note in notes if note.exists()]
+    studies = [str(read_object(note).get("study", "unknown")) for note in notes if note.is_file()]
     if not studies:
         return ""
     names = ", ".join(sorted(set(studies)))
     return f"{len(studies)} taken from other studies of this root: {names}"
 
 
-def left_behind_text(plan: Plan, folder: Path, earlier: Mapping[str, Any]) -> str:
+def left_behind_text(plan: Plan, folder: Path, earlier: Lock | None) -> str:
     """Which missing trials other code has finished, in words; empty when there are none.
 
     `earlier` is the lock of the study as it was, which knows the commit if it is of that code.
@@ -82,9 +92,9 @@ def left_behind_text(plan: Plan, folder: Path, earlier: Mapping[str, Any]) -> st
     )
     if found is None:
         return ""
-    git = earlier.get("git") or {}
     then = ""
-    if git and {trial["key"] for trial in earlier.get("trials", ())} & set(found.found):
-        dirty = ", with changes that were not committed" if git.get("dirty") else ""
-        then = f"commit {str(git['commit'])[:12]}{dirty}"
+    if earlier and {trial.key for trial in earlier.trials} & set(found.found):
+        dirty = ", with changes that were not committed" if earlier.git.get("dirty") else ""
+        if commit := earlier.git.get("commit"):
+            then = f"commit {str(commit)[:12]}{dirty}"
     return found.sentence(len(missing), then)

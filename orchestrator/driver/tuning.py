@@ -1,13 +1,15 @@
 """RAY: Tune runs the trials that are missing."""
 
+import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.driver.cluster import connected
 from orchestrator.driver.mirrored import Mirrored
@@ -20,12 +22,26 @@ from trainers.runs.trial import Planned
 from trainers.runs.version import code_versions
 
 
+@contextlib.contextmanager
+def placed(resources: Resources, console: Console) -> Iterator[Placement]:
+    """What each trial gets on the cluster, which is there until the block ends.
+
+    Raises InputError when not even one trial fits.
+    """
+    with connected(console):
+        import ray
+
+        cluster = ray.cluster_resources()
+        yield place(resources, cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
+
+
 def train_missing(
     missing: Sequence[Trial],
     plan: Plan,
     folder: Path,
     root: Path,
     shown: Mirrored,
+    placement: Placement,
     *,
     console: Console,
     live: bool,
@@ -34,53 +50,45 @@ def train_missing(
     # Imported here: half of what `dinolab` does needs no Ray, whose import takes seconds.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    import ray
     from ray import tune
 
     from orchestrator.driver import worker
     from orchestrator.driver.watcher import Watcher
 
-    with connected(console):
-        cluster = ray.cluster_resources()
-        placement = place(plan.study.resources, cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
-        is_group = placement.workers > 1
-        run = functools.partial(
-            worker.run_group if is_group else worker.run_alone, placement=placement
+    is_group = placement.workers > 1
+    run = functools.partial(worker.run_group if is_group else worker.run_alone, placement=placement)
+    run.__name__ = "trial"  # type: ignore[attr-defined]
+    tune_storage = folder / ".ray"
+    assignments = {
+        trial.key: worker.Assignment(
+            folder=str((folder / "trials" / trial.key).resolve()),
+            config=trial.config.model_dump_json(),
+            planned=Planned(key=trial.key, digest=trial.digest, code=dict(code_versions())),
+            cache=str((root / CACHE).resolve()),
         )
-        run.__name__ = "trial"  # type: ignore[attr-defined]
-        tune_storage = folder / ".ray"
-        assignments = {
-            trial.key: worker.Assignment(
-                folder=str((folder / "trials" / trial.key).resolve()),
-                config=trial.config.model_dump_json(),
-                planned=Planned(key=trial.key, digest=trial.digest, code=dict(code_versions())),
-                cache=str((root / CACHE).resolve()),
-            )
-            for trial in missing
-        }
-        with StudyProgress(
-            console, name=plan.study.name, trials=len(missing), live=live
-        ) as progress:
-            watcher = Watcher(missing, folder, progress, lambda one: shown.sync(one, folder))
-            tuner = tune.Tuner(
-                tune.with_resources(run, _trial_resources(placement)),
-                param_space={"trial": tune.grid_search(list(assignments.values()))},
-                tune_config=tune.TuneConfig(
-                    max_concurrent_trials=placement.concurrent, reuse_actors=not is_group
-                ),
-                run_config=tune.RunConfig(
-                    name="trials",
-                    storage_path=str(tune_storage.resolve()),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-                    callbacks=[watcher],
-                ),
-            )
-            try:
-                tuner.fit()
-                interrupt.check()
-            finally:
-                shutil.rmtree(tune_storage, ignore_errors=True)
+        for trial in missing
+    }
+    with StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress:
+        watcher = Watcher(missing, folder, progress, lambda one: shown.sync(one, folder))
+        tuner = tune.Tuner(
+            tune.with_resources(run, _trial_resources(placement)),
+            param_space={"trial": tune.grid_search(list(assignments.values()))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=placement.concurrent, reuse_actors=not is_group
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(tune_storage.resolve()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                callbacks=[watcher],
+            ),
+        )
+        try:
+            tuner.fit()
+            interrupt.check()
+        finally:
+            shutil.rmtree(tune_storage, ignore_errors=True)
 
 
 def _trial_resources(placement: Placement) -> dict[str, float]:

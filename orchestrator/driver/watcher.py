@@ -1,6 +1,5 @@
 """RAY: what the driver does when trials report and end: show it and mirror it."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,10 +73,7 @@ def outcome(folder: TrialFolder) -> str:
     """How a trial ended, in words."""
     result = folder.finished()
     if result is None:
-        reason = "it left no result"
-        if folder.failure.exists():
-            reason = json.loads(folder.failure.read_text())["message"]
-        return f"failed: {reason}"
+        return f"failed: {folder.failed() or 'it left no result'}"
     took = f"{result['wall_s']:.0f} s"
     if result["resumed_at"]:
         took += f", resumed at step {result['resumed_at']}"

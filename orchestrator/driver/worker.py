@@ -1,5 +1,6 @@
 """What runs on the cluster: one trial, in its own process or in a Ray Train worker group."""
 
+import contextlib
 import functools
 import threading
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from orchestrator.resources import DRIVER_CPUS, Placement
 from orchestrator.retry import decide
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
+from trainers.errors import InputError
 from trainers.runs.reporters import Fanout, read_records
 from trainers.runs.trial import Planned, TrialFolder, run_trial
 from trainers.system.world import World, make_reproducible
@@ -128,10 +130,12 @@ def _follow(folder: TrialFolder, ended: threading.Event) -> None:
     reporter, last, over = TuneReporter(), -1, False
     while not over:
         over = ended.wait(FOLLOWED_EVERY_S)
-        for step, metrics in read_records(folder.metrics):
-            if step > last:
-                reporter.report(step, metrics)
-                last = step
+        # A damaged file is for the driver to tell, and the group may yet write it anew.
+        with contextlib.suppress(InputError):
+            for step, metrics in read_records(folder.metrics):
+                if step > last:
+                    reporter.report(step, metrics)
+                    last = step
 
 
 def _group_worker(parameters: dict[str, Any]) -> None:

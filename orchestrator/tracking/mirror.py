@@ -15,9 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pydantic import ValidationError
 
 from orchestrator.tracking.store import artifact_location, in_time, open_store, tracking_uri
-from trainers.config import TrainConfig, flatten
+from trainers.config import TrainConfig, explain, flatten
+from trainers.errors import InputError
 from trainers.runs.reporters import read_records
 from trainers.runs.trial import TrialFolder
 
@@ -105,24 +107,28 @@ class Mirror:
             return
         name = (arm, folder.path.name)
         is_new = name not in self.runs
+        records = read_records(folder.metrics)
+        result = folder.finished()
         run = self._run(*name, f"{arm} · seed {seed}", self.arm_run(arm).info.run_id)
         run_id = run.info.run_id
         if is_new:
-            config = TrainConfig.model_validate_json(folder.config.read_text())
+            try:
+                config = TrainConfig.model_validate_json(folder.config.read_bytes())
+            except ValidationError as error:
+                raise InputError(f"{folder.config} is corrupt: {explain(error)[0]}") from None
             parameters = [Param(knob, str(value)) for knob, value in flatten(config).items()]
             for start in range(0, len(parameters), _PARAMETERS_A_BATCH):
                 batch = parameters[start : start + _PARAMETERS_A_BATCH]
                 self.client.log_batch(run_id, params=batch)
         mirrored = int(run.data.tags.get(_MIRRORED, -1))
-        records = [r for r in read_records(folder.metrics) if r[0] > mirrored]
-        MlflowReporter(self.client, run_id).report_all(records)
-        if records:
-            run.data.tags[_MIRRORED] = str(records[-1][0])
-        result = folder.finished()
+        newer = [record for record in records if record[0] > mirrored]
+        MlflowReporter(self.client, run_id).report_all(newer)
+        if newer:
+            run.data.tags[_MIRRORED] = str(newer[-1][0])
         if result and run.info.status == "RUNNING":
             self.client.set_tag(run_id, "dinolab.status", result["status"])
-            if result["reason"]:
-                self.client.set_tag(run_id, "dinolab.reason", result["reason"])
+            if reason := result.get("reason"):
+                self.client.set_tag(run_id, "dinolab.reason", reason)
             status = "FAILED" if result["status"] == "diverged" else "FINISHED"
             self.client.set_terminated(run_id, status)
             self.runs[name] = self.client.get_run(run_id)

@@ -5,13 +5,12 @@ while making one leaves none, and two that make one at once both find it whole.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +32,7 @@ from mlflow import MlflowClient
 
 from trainers.errors import InputError, first_line
 from trainers.system import atomic
+from trainers.system.storage import locate
 
 ANSWER_WITHIN_S = 45.0
 """A store that takes longer to open does not answer."""
@@ -78,7 +78,7 @@ def open_store(root: Path, say: Callable[[str], None]) -> MlflowClient:
     file = _sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(file.parent):
+        with locate(str(file.parent)).held():
             if file == _own_file(root) and file.exists() and _is_half_made(file):
                 say(f"MLflow store {file} was never made whole: set aside as {_set_aside(file)}")
             if not file.exists():
@@ -251,18 +251,6 @@ def _new_store(root: Path) -> bytes:
         store = SqlAlchemyStore(_sqlite_uri(file), (root.resolve() / ARTIFACTS).as_uri())
         store.engine.dispose()
         return file.read_bytes()
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder; another process that wants it waits."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems lock no folders
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _bring_artifacts_home(file: Path, root: Path) -> None:

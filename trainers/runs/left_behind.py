@@ -12,6 +12,7 @@ from trainers.config import TrainConfig, leaves, trial_content
 from trainers.errors import InputError, listed
 from trainers.runs.trial import TrialFolder
 from trainers.runs.version import code_versions, differing
+from trainers.system.atomic import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +86,13 @@ def _knobs_of(folder: TrialFolder) -> dict[str, Any]:
     Empty when it has kept none that can be read.
     """
     try:
-        text = folder.config.read_bytes()
-        content = json.loads(text)
-    except (OSError, ValueError):
+        content = read_object(folder.config)
+    except (OSError, InputError):
         return {}
     try:
-        return dict(leaves(trial_content(TrainConfig.model_validate_json(text))))
+        return dict(leaves(trial_content(TrainConfig.model_validate_json(json.dumps(content)))))
     except ValidationError:
         # Other code had other knobs: the ones that both have must do.
-        knobs = dict(leaves(content)) if isinstance(content, dict) else {}
+        knobs = dict(leaves(content))
         knobs.pop("data.source", None)
         return knobs

@@ -14,15 +14,17 @@ import torch
 
 from trainers.config import TrainConfig, trial_content
 from trainers.data.image_set import ImageSet
-from trainers.errors import CheckpointError, PlanError, listed
+from trainers.errors import CheckpointError, InputError, PlanError, listed
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout, JsonLines
 from trainers.runs.version import code_versions, differing
-from trainers.system.atomic import replace_json
+from trainers.system.atomic import read_object, replace_json
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.reporter import Reporter
+
+RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
 
 def trial_key(config: TrainConfig, dataset_digest: str) -> str:
@@ -85,21 +87,50 @@ class TrialFolder:
         self.checkpoints = path / "checkpoint"
 
     def finished(self) -> dict[str, Any] | None:
-        """The result, or None while there is none; a collapsed or diverged run is finished."""
-        if not self.result.exists():
+        """The result, or None while there is none; a collapsed or diverged run is finished.
+
+        Raises InputError, one line, when it is damaged.
+        """
+        if not self.result.is_file():
             return None
-        result: dict[str, Any] = json.loads(self.result.read_text())
+        result = read_object(self.result)
+        if (
+            result.get("status") not in RESULT_STATUSES
+            or not isinstance(result.get("step"), int)
+            or not isinstance(result.get("steps"), int)
+        ):
+            raise InputError(
+                f"{self.result} is corrupt: status must be one of {', '.join(RESULT_STATUSES)}, "
+                "and step and steps whole numbers; restore the file, or remove it and run again"
+            )
         return result
+
+    def failed(self) -> str | None:
+        """Why the last attempt ended without a result, or None. Raises InputError, one line."""
+        if not self.failure.is_file():
+            return None
+        return str(read_object(self.failure).get("message", "no message"))
 
     def fail(self, message: str) -> None:
         """Record why the last attempt ended without a result."""
         replace_json(self.failure, {"message": message})
 
     def machines_before(self) -> list[dict[str, Any]]:
-        """What earlier attempts have computed on, as `machine_of` says it; empty if unknown."""
-        found: list[dict[str, Any]] = []
-        if self.machines.exists():
-            found = json.loads(self.machines.read_text())
+        """What earlier attempts have computed on, as `machine_of` says it; empty if unknown.
+
+        Raises InputError, one line, when it is damaged.
+        """
+        if not self.machines.is_file():
+            return []
+        try:
+            found = json.loads(self.machines.read_bytes())
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise InputError(
+                f"{self.machines} is corrupt: not a list of JSON objects; restore the file, or "
+                "remove the folder of this run and run it again"
+            )
         return found
 
     def checkpoint_step(self) -> int | None:

@@ -120,6 +120,12 @@ def test_a_bad_file_is_one_line_that_says_what_to_do(tmp_path, before, after, li
         assert len(found) <= 2
 
 
+@pytest.mark.parametrize("name", ["train", "mlflow-artifacts", "data"])
+def test_a_study_has_no_name_that_its_run_root_uses(tmp_path, name):
+    (line,) = problems(tmp_path, GOOD.replace("name: small", f"name: {name}"))
+    assert f"{name} is a folder of the run root that holds something else" in line
+
+
 def test_all_problems_come_at_once(tmp_path):
     text = (
         GOOD.replace("name: small", "name: Small!\ncolour: red")

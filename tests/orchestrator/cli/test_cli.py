@@ -67,6 +67,8 @@ def test_the_schema_is_printed_for_editors(dinolab):
     [
         (["run", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["run", "demos"], "no packaged study of that name; did you mean demo? (allowed: a YAML"),
+        (["run", "."], "study . cannot be read: a folder, and no packaged study of that name"),
+        (["new", "study", "train"], "new study train: a run root has such a folder"),
         (["run"], "dinolab run: Missing argument 'study'"),
         (["run", "demo", "--scle", "x"], "No such option: --scle (Possible options: --scale)"),
         (["rnu", "demo"], "dinolab: No such command 'rnu'. Did you mean 'run'?"),
@@ -277,6 +279,7 @@ def test_a_checkpoint_is_measured_on_other_images(dinolab, saved, tmp_path):
         (["--set", "model.depth=3"], "model.depth: a trained network can only be measured"),
         (["--set", "evaluation.knn_neighbours=0"], "greater than or equal to 1 (given: 0)"),
         (["--json", "nowhere/metrics.json"], "--json nowhere/metrics.json: there is no folder"),
+        (["--json", "."], "--json .: a folder is there; give the name of a file"),
         (["--data", "nowhere"], "cannot be read: No such file or directory"),
     ],
 )
@@ -364,6 +367,17 @@ def test_the_ui_needs_a_store(dinolab, tmp_path):
     code, _, err = dinolab("ui", "--root", tmp_path)
     assert code == 2
     assert "has no MLflow store yet" in err
+
+
+def test_the_ui_of_a_server_that_does_not_answer_is_one_line(dinolab, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, out, err = dinolab("ui", "--root", tmp_path)
+    assert (code, out) == (2, "")
+    assert "MLflow store http://127.0.0.1:9 cannot be used: it does not answer" in err
+    assert len(err.splitlines()) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert "has no MLflow store yet" in dinolab("ui", "--root", tmp_path)[2]
 
 
 def test_a_ray_job_writes_below_home_and_not_into_its_temporary_copy(monkeypatch, tmp_path, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import entry
 from orchestrator.cli.listing import Listing
 from orchestrator.cli.new import Kind
 from tests.orchestrator.conftest import environment
@@ -17,13 +18,15 @@ from trainers.config.recipe import recipe
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-def test_a_packaged_study_is_run_by_its_name_unless_a_path_of_that_name_exists(
+def test_a_packaged_study_is_run_by_its_name_unless_a_file_of_that_name_exists(
     dinolab, mini, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
     code, out, err = dinolab("plan", "demo", "--tflops", 1)
     assert code == 0, err
     assert "study demo: recipe digits_tiny" in out
+    (tmp_path / "demo").rmdir()
     (tmp_path / "demo").write_text(mini.read_text())
     code, out, err = dinolab("plan", "demo", "--tflops", 1)
     assert code == 0, err
@@ -33,6 +36,16 @@ def test_a_packaged_study_is_run_by_its_name_unless_a_path_of_that_name_exists(
 def test_the_version_is_that_of_the_project_and_needs_no_installation(dinolab):
     project = tomllib.loads(PROJECT.read_text())["project"]
     assert dinolab("--version") == (0, f"dinolab {project['version']}\n", "")
+
+
+def test_another_project_around_the_package_does_not_give_its_version(monkeypatch, tmp_path):
+    before = entry.version()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\nversion = "9.9"\n')
+    monkeypatch.setattr(entry, "__file__", str(tmp_path / "orchestrator" / "cli" / "entry.py"))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"installed {name}")
+    assert entry.version() == "installed dinolab"
+    (tmp_path / "pyproject.toml").write_text(PROJECT.read_text())
+    assert entry.version() == before
 
 
 @pytest.mark.parametrize(
@@ -69,6 +82,26 @@ def test_a_new_study_can_be_planned_as_it_was_written(dinolab, tmp_path, monkeyp
     assert code == 0, err
     assert "24 runs, 0 finished" in out
     assert dinolab("new", "study", "my-first", "--out", "my studies")[0] == 2
+
+
+def test_a_root_is_listed_where_it_is_named_and_refused_where_it_is_unused(
+    dinolab, finished, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished[0] / "mini", tmp_path / "runs" / "mini")
+    listed = "Studies in "
+    assert listed not in dinolab("list", "studies")[1]
+    assert listed in dinolab("list", "studies", "--root", "runs")[1]
+    monkeypatch.setenv("DINOLAB_ROOT", "runs")
+    assert listed in dinolab("list", "studies")[1]
+    monkeypatch.setenv("DINOLAB_ROOT", "nowhere")
+    code, out, err = dinolab("list", "studies")
+    assert (code, err) == (0, "")
+    assert "demo" in out
+    assert dinolab("list", "knobs")[0] == 0
+    code, _, err = dinolab("list", "knobs", "--root", "runs")
+    assert code == 2
+    assert "list knobs: --root belongs to `list studies` and `list runs` alone" in err
 
 
 def test_studies_and_single_runs_of_a_root_are_listed_with_how_far_they_are(

@@ -16,6 +16,8 @@ from trainers.errors import InputError
         ("ray://127.0.0.1:10001", "Ray Client"),
         ("127.0.0.1:9", "nothing answers there .Connection refused"),
         ("no-such-host.invalid:6379", "nothing answers there"),
+        ("a..b:6379", "nothing answers there"),
+        (f"{'a' * 64}.invalid:6379", "nothing answers there"),
         ("127.0.0.1:99999", "nothing answers there"),
         ("head", "Invalid address format: head"),
     ],

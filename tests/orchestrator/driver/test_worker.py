@@ -81,6 +81,7 @@ def test_records_of_a_group_are_told_once_in_order_and_to_the_last(tmp_path, mon
     told = []
     monkeypatch.setattr(worker.tune, "report", told.append)
     folder = TrialFolder(tmp_path / "trial")
+    damaged = folder.metrics
 
     def write(*steps, keep_up_to):
         lines = JsonLines(folder.metrics, keep_up_to=keep_up_to)
@@ -94,7 +95,9 @@ def test_records_of_a_group_are_told_once_in_order_and_to_the_last(tmp_path, mon
             lambda: write(0, 10, keep_up_to=-1),
             # Another attempt takes back what the checkpoint does not know, and comes past it.
             lambda: write(10, keep_up_to=0),
-            lambda: write(20, 30, keep_up_to=10),
+            lambda: damaged.write_text("damaged\n"),
+            damaged.unlink,
+            lambda: write(0, 10, 20, 30, keep_up_to=-1),
         ),
     )
     assert told == [{"step": step, "loss/total": 1.0 + step} for step in (0, 10, 20, 30)]

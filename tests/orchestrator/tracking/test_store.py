@@ -186,6 +186,24 @@ def test_a_store_that_breaks_under_a_study_is_one_line_and_stops_nothing(root, t
     assert "training goes on, nothing is lost" in line
 
 
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
+def test_a_damaged_file_of_a_run_is_not_blamed_on_the_store(root, tmp_path, name):
+    said = io.StringIO()
+    mirrored = Mirrored("tiny", root, Console(file=said, width=1000))
+    config = TrainConfig()
+    folder = TrialFolder(tmp_path / "tiny" / "trials" / "key")
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(config.model_dump_json())
+    folder.metrics.write_text('{"step": 0, "metrics": {"loss/total": 1.0}}\n')
+    trial = Trial(key="key", arms=("baseline",), seed=0, config=config, digest="0" * 64)
+    (folder.path / name).write_text("damaged\n")
+    for _ in range(2):
+        mirrored.sync(trial, tmp_path / "tiny")
+    (line,) = said.getvalue().splitlines()
+    assert line.startswith(f"not in MLflow yet: {folder.path / name} is corrupt: ")
+    assert not mirrored.broken
+
+
 def test_what_a_store_that_is_there_refuses_is_not_called_silence(root):
     mirror = Mirror("tiny", root, print)
     with pytest.raises(InputError, match=r"it refuses \(.*no-such-run") as caught:

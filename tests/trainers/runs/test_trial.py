@@ -9,7 +9,7 @@ import torch
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
-from trainers.errors import CheckpointError, PlanError
+from trainers.errors import CheckpointError, InputError, PlanError
 from trainers.runs.left_behind import left_behind
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout
@@ -24,9 +24,6 @@ SMALL = [
     "--set", "evaluation.causal_images=0", "--set", "evaluation.globality_images=8",
     "--set", "evaluation.globality_probe_images=8",
 ]  # fmt: skip
-
-
-FINISHED = {"status": "finished", "step": 1, "steps": 1}
 
 
 class StopError(Exception):
@@ -153,6 +150,19 @@ def test_a_checkpoint_of_another_configuration_leaves_the_run_as_it_is(tiny, ima
     assert {path: path.read_bytes() for path in folder.path.rglob("*.*")} == before
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[1]"])
+def test_damaged_notes_of_earlier_machines_are_one_line(tmp_path, text):
+    folder = TrialFolder(tmp_path)
+    assert folder.machines_before() == []
+    folder.machines.write_text(text)
+    with pytest.raises(InputError, match="is corrupt: not a list of JSON objects") as raised:
+        folder.machines_before()
+    assert "\n" not in str(raised.value)
+
+
+ENDED = {"status": "finished", "step": 4, "steps": 4}
+
+
 class TestLeftBehind:
     BASE = recipe("digits_tiny")
 
@@ -161,7 +171,7 @@ class TestLeftBehind:
         folder.mkdir(parents=True)
         content = config if isinstance(config, dict) else config.model_dump(mode="json")
         (folder / "config.json").write_text(json.dumps(content))
-        (folder / "result.json").write_text(json.dumps(FINISHED | result))
+        (folder / "result.json").write_text(json.dumps({**ENDED, **result}))
 
     def of(self, trials, *configs):
         return left_behind([(f"key{i}", c, "data") for i, c in enumerate(configs)], trials)

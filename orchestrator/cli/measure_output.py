@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from dashboards.measurement.table import (
     KINDS,
@@ -50,13 +50,11 @@ def introduce(
         f"on {device.type}",
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     if plan.settings.causal_images > 1:
         console.print(
             f"influence and gradient reach: on {plan.settings.causal_images} of them "
             "(--thorough or --causal-images for more)",
-            markup=False,
-            highlight=False,
         )
     if model.is_random:
         console.print(f"RANDOM WEIGHTS: {model.name} is not trained", style="bold red")
@@ -78,7 +76,7 @@ def measuring_progress(
     started = time.monotonic()
     next_line = started + SPOKEN_AFTER_S
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
@@ -113,13 +111,13 @@ def _table(model: Measurable, rows: Sequence[Row], title: str, parts: Sequence[s
         for name in titles.values():
             mark = "| " if part != parts[0] else ""
             # Wide enough for a number, which has 6 characters at most.
-            table.add_column(mark + escape(name), justify="right", no_wrap=True, min_width=6)
+            table.add_column(mark + name, justify="right", no_wrap=True, min_width=6)
     for kind in KINDS.values():
         of_kind = [row for row in rows if row.kind == kind]
         if not of_kind:
             continue
         table.add_section()
-        table.add_row(f"[bold]{escape(kind)}[/bold]")
+        table.add_row(Text(kind, style="bold"))
         for row in of_kind:
             cells = [number(getattr(row, part)[token]) for part in parts for token in titles]
             table.add_row("  " + row.measure.replace("_", " "), *cells)
@@ -140,7 +138,7 @@ def show_measurement(model: Measurable, plan: Plan, found: Measurement, console:
     meaning = Table("measure", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for measure, text in MEASURES.items():
         if measure in shown:
-            meaning.add_row(measure.replace("_", " "), escape(text))
+            meaning.add_row(measure.replace("_", " "), text)
     console.print(meaning)
     blocks = Table(
         "tokens", "primary", "final", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
@@ -149,7 +147,7 @@ def show_measurement(model: Measurable, plan: Plan, found: Measurement, console:
         if name in found.metrics:
             final = number(found.metrics.get(f"{name}/final_block"))
             what = name.split("/", 1)[1].replace("_", " ").replace("/", " ")
-            blocks.add_row(what, number(found.metrics[name]), final, escape(text))
+            blocks.add_row(what, number(found.metrics[name]), final, text)
     console.print(blocks)
     for note in honest_notes(model, plan, found.metrics):
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}")

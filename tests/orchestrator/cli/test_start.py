@@ -1,0 +1,98 @@
+"""What stands in the way of a study is one line, before anything of it is written."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from orchestrator import lock
+from tests.orchestrator import conftest
+
+
+@pytest.fixture
+def root(finished, tmp_path):
+    """A copy of a finished study, in a root without a store."""
+    root = tmp_path / "runs"
+    shutil.copytree(finished[0] / "mini", root / "mini")
+    return root
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_trial_that_fits_into_no_machine_leaves_the_root_empty(mini, tmp_path):
+    study = tmp_path / "large.yaml"
+    study.write_text(mini.read_text() + "resources: {cpus_per_worker: 10000}\n")
+    code, output = conftest.dinolab("run", study, "--root", tmp_path / "runs")
+    assert code == 2, output
+    assert "a trial needs 10000 CPUs and 0 GPUs, the cluster has " in output.splitlines()[-1]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_other_hypotheses_are_refused_before_a_store_is_made(dinolab, mini, root, tmp_path):
+    before = contents(root)
+    looser = tmp_path / "looser.yaml"
+    looser.write_text(mini.read_text().replace("smallest_effect: 0.05", "smallest_effect: 0.5"))
+    code, _, err = dinolab("run", looser, "--root", root)
+    assert code == 2
+    assert "was locked with other hypotheses" in err
+    assert contents(root) == before
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("lost", ["everything", "hypotheses_sha256", "trials"])
+def test_a_damaged_lock_is_one_line(dinolab, mini, root, command, lost):
+    path = root / "mini" / "study.lock.json"
+    lock = json.loads(path.read_text())
+    lock.pop(lost, None)
+    path.write_text("{" if lost == "everything" else json.dumps(lock))
+    before = contents(root)
+    code, _, err = dinolab(command, mini, "--root", root)
+    assert code == 2
+    assert f"{path} is corrupt: " in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+
+def test_a_lock_that_says_nothing_of_its_data_is_not_taken_for_one_of_these(dinolab, mini, root):
+    path = root / "mini" / "study.lock.json"
+    lock = json.loads(path.read_text())
+    del lock["dataset"]["digest"]
+    path.write_text(json.dumps(lock))
+    code, _, err = dinolab("run", mini, "--root", root)
+    assert code == 2
+    assert "was locked with other data (sha256 unknown, now " in err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"status": "won"}'])
+def test_a_damaged_result_is_one_line(dinolab, mini, root, text):
+    path = next(root.glob("mini/trials/*/result.json"))
+    path.write_text(text)
+    before = contents(root)
+    code, _, err = dinolab("run", mini, "--root", root)
+    assert code == 2
+    assert f"{path} is corrupt: " in err
+    assert "restore the file, or remove it" in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+
+def test_a_package_inside_a_repository_of_somebody_else_has_no_commit(monkeypatch, tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+
+    git("init")
+    code = tmp_path / "site-packages" / "orchestrator" / "lock.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("")
+    (tmp_path / "own.txt").write_text("")
+    git("add", "own.txt")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    git(*who, "commit", "-m", "own")
+    monkeypatch.setattr(lock, "__file__", str(code))
+    assert lock._git() == {}
+    git("add", str(code))
+    git(*who, "commit", "-m", "with the package")
+    assert len(lock._git()["commit"]) == 40
