@@ -11,7 +11,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So a study is run once, and no two clusters at once.
     """
     for item in items:
-        whole = "finished" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py"
+        whole = "cluster" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py"
         group = "studies" if whole else item.path.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
 

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,9 +64,29 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The run root of a finished study, and what the command printed."""
+def cluster() -> Iterator[str]:
+    """Address of a Ray cluster of two nodes, shared by all studies that need none of their own."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        with warnings.catch_warnings(action="ignore"):
+            nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+            nodes.add_node(num_cpus=1)
+            nodes.wait_for_nodes()
+        yield nodes.address
+        with warnings.catch_warnings(action="ignore"):
+            ray.shutdown()
+            nodes.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished(
+    mini: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The run root of a study that the cluster finished, and what the command printed."""
     root = tmp_path_factory.mktemp("root") / "runs"
-    code, output = dinolab("run", mini, "--root", root)
+    code, output = dinolab("run", mini, "--root", root, RAY_ADDRESS=cluster)
     assert code == 0, output
     return root, output

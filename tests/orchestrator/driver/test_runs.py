@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import warnings
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,6 +27,7 @@ def results(root):
 
 def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished):
     root, output = finished
+    assert "using the Ray cluster at" in output
     assert "none_is_equivalent: 2 seeds; 6 is the fewest" in output
     assert "INCONCLUSIVE" in output
     assert f"report: {root / 'mini' / 'report.html'}" in output
@@ -88,7 +88,7 @@ def test_runs_that_other_code_finished_are_said_before_anything_trains(finished,
     assert "6 runs, 0 finished" in output
 
 
-def test_killed_and_interrupted_it_goes_on_to_the_same_bits(finished, mini, tmp_path):
+def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mini, tmp_path):
     root = tmp_path / "runs"
 
     with start("run", mini, "--root", root) as process:
@@ -121,11 +121,11 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_bits(finished, mini, tmp_
     assert rows_without_times(root) == rows_without_times(finished[0])
 
 
-def test_two_workers_see_the_same_crops_as_one(finished, tmp_path):
+def test_two_workers_on_two_nodes_see_the_same_crops_as_one(finished, cluster, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE.replace("seeds: 2", "seeds: 1"))
     root = tmp_path / "runs"
-    code, output = dinolab("run", study, "--root", root, "--workers", "2")
+    code, output = dinolab("run", study, "--root", root, "--workers", "2", RAY_ADDRESS=cluster)
     assert code == 0, output
     found = {path.parent.name: json.loads(path.read_text())
              for path in root.glob("mini/trials/*/result.json")}  # fmt: skip
@@ -135,29 +135,7 @@ def test_two_workers_see_the_same_crops_as_one(finished, tmp_path):
     assert result["chain"] == alone["chain"]
 
 
-def test_a_cluster_of_several_nodes_runs_it_at_ray_address(finished, mini, tmp_path, monkeypatch):
-    import ray
-    from ray.cluster_utils import Cluster
-
-    root = tmp_path / "runs"
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        try:
-            cluster.add_node(num_cpus=1)
-            cluster.wait_for_nodes()
-            address = cluster.address
-            code, output = dinolab("run", mini, "--root", root, RAY_ADDRESS=address)
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
-    assert code == 0, output
-    assert f"using the Ray cluster at {address}" in output
-    assert rows_without_times(root) == rows_without_times(finished[0])
-
-
-def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(tmp_path):
+def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(cluster, tmp_path):
     generator = np.random.default_rng(0)
 
     def pixels(height, width, channels):
@@ -180,7 +158,9 @@ def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(tmp_path):
         .replace("  - loss_on_patches\n", "").replace("checkpoint_every: 8", "checkpoint_every: 24")
     )  # fmt: skip
     root = tmp_path / "runs"
-    code, output = dinolab("run", study, "--root", root, "--data", tmp_path / "images")
+    code, output = dinolab(
+        "run", study, "--root", root, "--data", tmp_path / "images", RAY_ADDRESS=cluster
+    )
     assert code == 0, output
     assert "skipped 1 of 73 files" in output
     assert "cats/broken.jpg: broken:" in output
@@ -202,7 +182,7 @@ def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp
     assert not root.exists()
 
 
-def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, tmp_path):
+def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, cluster, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE)
     root = tmp_path / "runs"
@@ -211,7 +191,7 @@ def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, tmp_path):
     blocked = root / "mini" / "trials" / key
     # A folder where the checkpoint should go: this trial fails alike at every attempt.
     (blocked / "checkpoint" / "state.safetensors").mkdir(parents=True)
-    code, output = dinolab("run", study, "--root", root)
+    code, output = dinolab("run", study, "--root", root, RAY_ADDRESS=cluster)
     assert code == 3, output
     assert "failed: " in output
     assert len(results(root)) == 1
@@ -219,7 +199,7 @@ def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, tmp_path):
     assert message.split(":")[0] in output
     assert message.split(":")[0] in (root / "mini" / "report.html").read_text()
     os.rmdir(blocked / "checkpoint" / "state.safetensors")  # noqa: PTH106
-    code, output = dinolab("run", study, "--root", root)
+    code, output = dinolab("run", study, "--root", root, RAY_ADDRESS=cluster)
     assert code == 0, output
     assert "training the other 1" in output
     assert not (blocked / "failure.json").exists()
