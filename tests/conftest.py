@@ -12,6 +12,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         whole = "cluster" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py"
+        if whole:
+            item.add_marker(pytest.mark.slow)
         group = "studies" if whole else item.path.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
 

@@ -36,6 +36,7 @@ def test_an_arm_changes_exactly_what_it_says(name):
     checks.check_change(CATALOGUE[name].load())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_arm_trains_and_is_not_the_baseline(name, tmp_path):
     checks.check_runs(CATALOGUE[name].load(), tmp_path)

@@ -244,6 +244,7 @@ class TestNewStudy:
         assert list(study.arms) == ["baseline", "registers_4", "one_register"]
         assert set(study.hypotheses) == {"one_register_changes_nothing", "four_registers_change_it"}
 
+    @pytest.mark.slow
     def test_its_arms_train_and_report_what_its_hypotheses_and_gates_ask_for(self, tmp_path):
         study = load_study(write_study("mine", tmp_path))
         reported = {

@@ -14,6 +14,7 @@ from trainers.training.state import TrainState
 QUICK = ["--setting", "least", "--rounds", "1", "--steps", "1", "--warmup", "0", "--device", "cpu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", [step, end_to_end])
 def test_a_benchmark_runs_without_peers_and_says_so(benchmark, capsys, tmp_path):
     written = tmp_path / "result.json"

@@ -191,6 +191,7 @@ def finished(images, tmp_path_factory):
     return folder, result, recorder
 
 
+@pytest.mark.slow
 def test_a_run_sees_the_crops_of_the_cpu_and_measures_the_same(finished, images, tmp_path):
     _, result, there = finished
     short = override(EVERYTHING, {"steps": 1})
@@ -201,6 +202,7 @@ def test_a_run_sees_the_crops_of_the_cpu_and_measures_the_same(finished, images,
     assert there.records[0] == pytest.approx(here.records[0], rel=1e-3, abs=1e-4, nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [THERE, CPU], ids=["device", "cpu"])
 def test_a_run_of_the_device_goes_on_from_its_checkpoint(finished, images, tmp_path, world):
     _, result, whole = finished
@@ -213,6 +215,7 @@ def test_a_run_of_the_device_goes_on_from_its_checkpoint(finished, images, tmp_p
         assert rest.records[4] == pytest.approx(whole.records[4], rel=0, abs=0, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_a_saved_run_is_evaluated_on_the_device(finished, images):
     folder, _, recorder = finished
     metrics = evaluate_run(find_run(folder), images, THERE.device)
@@ -221,6 +224,7 @@ def test_a_saved_run_is_evaluated_on_the_device(finished, images):
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_on_the_device_as_on_the_cpu(finished, images):
     found = []
     for world in (CPU, THERE):

@@ -234,6 +234,7 @@ def test_knobs_shown_elsewhere_are_shown_there():
         assert f"def {test}(" in source, knob
 
 
+@pytest.mark.slow
 def test_the_same_knobs_make_the_same_trace(small, tmp_path):
     _, second, third = (trace(small, tmp_path / name) for name in "abc")
     assert second == third
@@ -242,6 +243,7 @@ def test_the_same_knobs_make_the_same_trace(small, tmp_path):
 _TRACES: dict[str, str] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knob", list(CHANGES))
 def test_a_knob_is_alive(knob, small, tmp_path):
     value, also = CHANGES[knob]
@@ -262,6 +264,7 @@ IDLE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_knob_is_idle_where_it_is_said_to_be(small, tmp_path):
     base = override(small, IDLE)
     change = {knob: CHANGES[knob][0] for knob in ALIVE_WITH if knob != "model.cls_position"}

@@ -170,6 +170,7 @@ assert {name for name in METRICS if not why_missing(name, config)} == reported &
 """
 
 
+@pytest.mark.slow
 def test_a_site_of_ones_own_passes_through_a_study_and_a_run(tmp_path):
     (tmp_path / "sites").mkdir()
     hiding = CORNER.replace("    meaning", "    hides_patches = True\n    meaning")

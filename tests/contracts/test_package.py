@@ -80,12 +80,14 @@ def test_the_installed_command_says_its_version(dinolab):
     assert dinolab("--version") == f"dinolab {PROJECT['project']['version']}\n"
 
 
+@pytest.mark.slow
 def test_the_installed_command_lists_and_plans_its_studies(dinolab):
     assert "why_cls_is_global" in dinolab("list", "studies")
     assert "digits_tiny" in dinolab("list", "recipes")
     assert "study demo: recipe digits_tiny" in dinolab("plan", "demo", "--tflops", 1)
 
 
+@pytest.mark.slow
 def test_the_installed_command_writes_the_report_of_a_run_folder(dinolab, tmp_path):
     kept = HOME / "docs" / "why_cls_is_global-small" / "study.lock.json"
     lock = json.loads(kept.read_text())
@@ -115,6 +117,7 @@ hypotheses:
 """
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs_a_study(dinolab, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     out = dinolab("run", "tiny.yaml")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,22 +62,36 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+TWO_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+nodes.add_node(num_cpus=1)
+nodes.wait_for_nodes()
+print("address", nodes.address, flush=True)
+sys.stdin.read()
+nodes.shutdown()
+"""
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """Address of a Ray cluster of two nodes, shared by all studies that need none of their own."""
-    import ray
-    from ray.cluster_utils import Cluster
+    """Address of a Ray cluster of two nodes, shared by all studies that need none of their own.
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")
-        with warnings.catch_warnings(action="ignore"):
-            nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-            nodes.add_node(num_cpus=1)
-            nodes.wait_for_nodes()
-        yield nodes.address
-        with warnings.catch_warnings(action="ignore"):
-            ray.shutdown()
-            nodes.shutdown()
+    It lies in a process of its own: Ray leaves warnings about its processes behind.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", TWO_NODES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        said = (line.split() for line in process.stdout)
+        yield next(words[1] for words in said if words[:1] == ["address"])
+        process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="session")

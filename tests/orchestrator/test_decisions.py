@@ -296,6 +296,7 @@ def test_a_metric_that_needs_labels_is_refused_without_them(study, images, tmp_p
         make_plan(replace(study, hypotheses={"none": hypothesis}), images)
 
 
+@pytest.mark.slow
 def test_the_estimate_times_real_steps(study, images):
     timing = measure(study.base, images, threads=2, steps=4)
     assert torch.get_num_threads() == 2

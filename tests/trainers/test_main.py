@@ -26,6 +26,7 @@ def results(root):
     }
 
 
+@pytest.mark.slow
 def test_it_trains_a_recipe_and_a_second_time_nothing(tmp_path, capsys):
     arguments = ["digits_tiny", *SMALL, "--root", str(tmp_path)]
     assert command.run(arguments) == 0
@@ -56,6 +57,7 @@ def test_data_are_recorded_by_their_absolute_path_and_a_tilde_is_home(tmp_path, 
     assert json.loads(config.read_text())["data"]["source"] == str(tmp_path / "pictures")
 
 
+@pytest.mark.slow
 def test_a_launcher_starts_two_workers_that_see_the_same(tmp_path, capsys):
     assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path / "one")]) == 0
     launched = subprocess.run(

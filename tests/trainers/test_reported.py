@@ -24,6 +24,7 @@ SMALL = override(
 WITHOUT_CLS = {"model.cls": False, "loss.cls": 0.0, "loss.patches": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from ablations.spec import Hypothesis
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
@@ -28,6 +30,7 @@ def verdict(machines, hypothesis=HYPOTHESIS):
     return judge({"h": hypothesis}, {}, runs, SEEDS)["h"]
 
 
+@pytest.mark.slow
 def test_pairs_on_one_machine_each_are_not_said():
     plain = verdict(lambda _arm, _seed: "")
     assert "pairs differ" not in plain.reason

@@ -103,6 +103,7 @@ def verdicts(folder, **hypotheses) -> dict[str, str]:
     return {name: entry["verdict"]["label"] for name, entry in found.items()}
 
 
+@pytest.mark.slow
 def test_planted_attention_gets_the_verdict_that_is_true_of_it(tmp_path):
     gyration, locality = "globality/cls/gyration", "globality/patch/locality"
     bias, dependence = "globality/cls/positional_bias", "globality/cls/content_dependence"

@@ -158,6 +158,7 @@ class TestSignFlip:
 
 
 class TestIntervals:
+    @pytest.mark.slow
     def test_t_interval_is_its_closed_form_at_any_alpha(self):
         d = spread(0.4, 1.3, n=9)
         for alpha in (0.05, 0.01, 0.2):
@@ -247,6 +248,7 @@ class TestStatistics:
         assert low == pytest.approx(scipy.stats.beta.ppf(0.025, 4, 5))
         assert high == pytest.approx(scipy.stats.beta.ppf(0.975, 7, 2))
 
+    @pytest.mark.slow
     def test_direction_does_not_change_the_raw_numbers(self):
         d = spread(0.8, 1.3)
         assert judged(d, direction="falls").mean == judged(d).mean
@@ -271,6 +273,7 @@ class TestHolm:
         assert [256 * verdicts[name].p for name in "abc"] == pytest.approx([2, 4, 6])
         assert [256 * verdicts[name].p_adjusted for name in "abc"] == pytest.approx([6, 8, 8])
 
+    @pytest.mark.slow
     def test_holds_and_other_families_are_not_counted(self):
         values = {name: [1, 2, 4, 8, 16, 32, 64, 128] for name in "abc"}
         verdicts = self.judged(
@@ -320,6 +323,7 @@ class TestHolm:
 
 
 class TestLabels:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("mean", "deviation", "label", "tags", "reason"),
         [
@@ -660,6 +664,7 @@ class TestEqualDifferences:
         assert verdict.standard_deviation == 0.0
         assert verdict.label == "equivalent"
 
+    @pytest.mark.slow
     def test_stricter_than_flips_can_reach_says_so(self):
         for deviation in (0.0, 3e-12, 1e-6):
             verdict = judged(spread(2.0, deviation), alpha=0.001)

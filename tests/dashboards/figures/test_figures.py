@@ -39,6 +39,7 @@ def texts(figure: go.Figure) -> list[str]:
     return [annotation.text for annotation in figure.layout.annotations]
 
 
+@pytest.mark.slow
 def test_figures_have_as_many_traces_as_stated(
     study: StudyRun, verdicts: Mapping[str, Any]
 ) -> None:
@@ -108,6 +109,7 @@ def test_arms_beyond_the_palette_still_differ() -> None:
     assert len(set(styles.values())) == 3 * len(PALETTE) + 1
 
 
+@pytest.mark.slow
 def test_every_axis_that_shows_has_a_title(study: StudyRun, verdicts: Mapping[str, Any]) -> None:
     for name in ("verdict_intervals", "learning_curves", "collapse_panel"):
         figure = every_figure(study, verdicts)[name]
@@ -118,6 +120,7 @@ def test_every_axis_that_shows_has_a_title(study: StudyRun, verdicts: Mapping[st
     assert metric_title("globality/cls/gyration", minus_start=True).endswith("minus step 0")
 
 
+@pytest.mark.slow
 def test_names_are_escaped_for_plotly(make_study: MakeStudy) -> None:
     hypothesis = {
         "metric": "knn/cls_top1",
@@ -138,6 +141,7 @@ def test_labels_keep_their_distance_and_stay_inside() -> None:
     assert moved["d"] == 0.9
 
 
+@pytest.mark.slow
 def test_figures_without_any_value_say_so(make_study: MakeStudy) -> None:
     study = read_study(make_study(otherwise="missing"))
     figures = every_figure(study, judged(study))

@@ -71,6 +71,7 @@ def written(measured, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_everything_is_written(written):
     assert sorted(path.name for path in written.iterdir()) == [
         "figures",
@@ -100,6 +101,7 @@ def test_the_table_is_long_and_named_as_results_are(written, measured):
     assert table.equals(long_table("<small>", metrics))
 
 
+@pytest.mark.slow
 def test_the_report_is_one_page_with_all_figures_that_needs_no_network(written):
     page = (written / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(CAPTIONS)
@@ -117,6 +119,7 @@ def test_the_summary_has_facts_notes_and_metrics(written, measured):
     assert summary["metrics"][name] == measured[2].metrics[name]
 
 
+@pytest.mark.slow
 def test_the_same_measurement_gives_the_same_bytes(written, measured, tmp_path):
     write_measurement(tmp_path / "again", *measured, facts=FACTS)
     for path in sorted(written.rglob("*")):
@@ -125,6 +128,7 @@ def test_the_same_measurement_gives_the_same_bytes(written, measured, tmp_path):
             assert again.read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", range(1, 7))
 def test_an_interruption_leaves_nothing(measured, tmp_path, after):
     calls = 0
@@ -154,6 +158,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(measured, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
+@pytest.mark.slow
 def test_a_failure_to_write_is_one_line_and_leaves_nothing(measured, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

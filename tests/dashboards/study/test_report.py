@@ -112,6 +112,7 @@ def page(folder: Path) -> Page:
     return Page(report_of(folder).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_report_has_its_sections_in_order(make_study: MakeStudy) -> None:
     report = page(make_study())
     assert report.headings == SECTIONS
@@ -125,6 +126,7 @@ def test_report_fetches_nothing(make_study: MakeStudy) -> None:
     assert not any("url(" in style or "@import" in style for style in report.styles)
 
 
+@pytest.mark.slow
 def test_report_holds_plotly_once(make_study: MakeStudy) -> None:
     report = page(make_study())
     large = [script for script in report.scripts if len(script) > 1_000_000]
@@ -155,6 +157,7 @@ def test_report_names_what_did_not_finish(make_study: MakeStudy) -> None:
     assert "missed: no value at seed 3" in report.text
 
 
+@pytest.mark.slow
 def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
     folder = make_study()
     assert "in no mean" not in report_of(folder).read_text()
@@ -234,6 +237,7 @@ def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
     make_study: MakeStudy,
 ) -> None:
@@ -248,6 +252,7 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
         assert re.search(r"\] (\d+) %", found)[1] == str(level)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:
     folder = make_study()
     path = write_verdicts(*judged_study(folder))
@@ -258,6 +263,7 @@ def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:
     assert "was written from other runs" in page(folder).text
 
 
+@pytest.mark.slow
 def test_report_is_the_same_each_time(make_study: MakeStudy) -> None:
     folder = make_study()
     assert report_of(folder).read_bytes() == report_of(folder).read_bytes()
@@ -276,6 +282,7 @@ def test_figures_are_pages_of_their_own(make_study: MakeStudy) -> None:
         assert sum(len(script) > 1_000_000 for script in figure.scripts) == 1
 
 
+@pytest.mark.slow
 def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -305,6 +312,7 @@ def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> 
     assert Page(shown.stdout).drawn >= set(FIGURES)
 
 
+@pytest.mark.slow
 def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study):
     machine = {
         "device": "cpu", "device_name": "x86_64", "torch": "2.11.0", "cuda": None, "cudnn": None,

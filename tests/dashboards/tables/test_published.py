@@ -60,6 +60,7 @@ def close(found: object, expected: object) -> bool:
     return found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hypotheses"),
     [("why_cls_is_global-small", 25), ("why_cls_is_global-photographs", 29)],

@@ -141,6 +141,7 @@ def test_workers_must_divide_the_batch(dinolab, mini, tmp_path):
     assert "batch_size 16 does not divide by 3 workers" in err
 
 
+@pytest.mark.slow
 def test_a_plan_shows_everything_and_trains_nothing(dinolab, mini, tmp_path):
     code, out, _ = dinolab("plan", mini, "--root", tmp_path / "runs")
     assert code == 0
@@ -150,6 +151,7 @@ def test_a_plan_shows_everything_and_trains_nothing(dinolab, mini, tmp_path):
     assert not (tmp_path / "runs" / "mini").exists()
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_else_differs_and_what_the_seeds_can_decide(dinolab, mini, tmp_path):
     text = mini.read_text().replace("seeds: 2", "seeds: 8")
     (tmp_path / "eight.yaml").write_text(text.replace("name: mini", "name: eight"))
@@ -161,6 +163,7 @@ def test_a_plan_says_what_else_differs_and_what_the_seeds_can_decide(dinolab, mi
         assert part in out
 
 
+@pytest.mark.slow
 def test_the_example_of_an_own_ablation_is_planned_as_its_readme_says(
     dinolab, tmp_path, monkeypatch
 ):
@@ -212,6 +215,7 @@ def test_a_broken_file_of_ablations_is_one_line(dinolab, tmp_path, command):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
     root = tmp_path / "runs"
@@ -243,6 +247,7 @@ def saved(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_and_explained(dinolab, saved, tmp_path):
     from trainers.metrics import EVALUATED
 
@@ -310,6 +315,7 @@ def test_a_run_folder_that_is_broken_is_one_line(dinolab, saved, what):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_path):
     import shutil
 
@@ -355,6 +361,7 @@ def test_data_is_named_by_its_absolute_path_where_the_user_is(tmp_path, monkeypa
     assert load_study(study).base.data.source == str(tmp_path.parent / "pics")
 
 
+@pytest.mark.slow
 def test_the_printed_command_for_the_ui_can_be_pasted(dinolab, finished, tmp_path):
     root = tmp_path / "my runs; #1's"
     shutil.copytree(finished[0] / "mini", root / "mini")

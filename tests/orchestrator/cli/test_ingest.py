@@ -135,6 +135,7 @@ def digest_in(output: str) -> str:
     return last
 
 
+@pytest.mark.slow
 def test_all_broken_images_are_reported_with_the_reason_and_none_is_lost(pictures, ingested):
     _, broken = pictures
     assert len(broken) == BROKEN
@@ -193,6 +194,7 @@ def test_a_finished_data_set_is_found_finished(pictures, ingested, dinolab):
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGKILL", -9), ("SIGINT", 130)])
 def test_stopped_in_the_middle_and_resumed_gives_the_same_digest(
     pictures, ingested, tmp_path, dinolab, name, code
@@ -277,6 +279,7 @@ def test_a_set_of_another_source_is_refused(pictures, ingested, dinolab):
     assert f"holds the images of folder {pictures[0]}, not of folder {pictures[0]}/class0" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of what MLflow imports
 def test_a_study_trains_on_an_ingested_set(ingested, tmp_path, dinolab):
     code, output, errors = dinolab(

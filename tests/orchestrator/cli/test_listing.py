@@ -18,6 +18,7 @@ from trainers.config.recipe import recipe
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
+@pytest.mark.slow
 def test_a_packaged_study_is_run_by_its_name_unless_a_file_of_that_name_exists(
     dinolab, mini, tmp_path, monkeypatch
 ):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -36,6 +37,7 @@ def dinolab(monkeypatch, capsys, tmp_path):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "more"),
     [
@@ -66,6 +68,7 @@ def test_a_timm_vit_is_measured(dinolab, tmp_path, name, size, more):
         assert "influence/cls/gyration" in summary["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -103,6 +106,7 @@ def test_a_number_out_of_range_is_refused(dinolab, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_table_shows_every_number_in_a_narrow_terminal(dinolab, monkeypatch, tmp_path):
     # What is no terminal has 120 columns, whatever the environment says.
     monkeypatch.setattr("orchestrator.cli.measure.make_console", lambda: Console(width=80))
@@ -139,6 +143,7 @@ def test_a_gpu_that_is_not_there_is_one_line(dinolab):
     assert "PyTorch finds no GPU here" in err
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_and_of_hugging_face(dinolab, tmp_path):
     transformers = pytest.importorskip("transformers")
     from PIL import Image
@@ -157,11 +162,12 @@ def test_a_folder_of_pictures_and_of_hugging_face(dinolab, tmp_path):
     assert (code, err) == (0, "")
     assert "RANDOM" not in out
     assert "register" in out
-    assert "6 of 6 images in pictures" in out
+    assert f"6 of 6 images in {Path('pictures').absolute()}" in out
     assert "there is no preprocessor_config.json" in out
     assert "Set aside, a backbone has no use for them: embeddings.mask_token" in out
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_is_measured_on_its_held_out_images(dinolab, finished, tmp_path):
     trial = next((finished[0] / "mini" / "trials").iterdir())
     options = ["--limit", "12", "--causal-images", "2", "--threads", "1"]
@@ -171,6 +177,7 @@ def test_a_run_of_ours_is_measured_on_its_held_out_images(dinolab, finished, tmp
     assert "step 24 of 24" in out
 
 
+@pytest.mark.slow
 def test_neither_ray_nor_mlflow_nor_pandas_nor_plotly_is_needed(tmp_path):
     (tmp_path / "only.py").write_text(
         "from importlib.machinery import PathFinder\n"
@@ -194,6 +201,7 @@ def test_neither_ray_nor_mlflow_nor_pandas_nor_plotly_is_needed(tmp_path):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_without_timm_a_name_says_what_to_install(tmp_path):
     code = (
         "import sys; sys.modules['timm'] = None\nfrom orchestrator.cli.entry import main\nmain()"
@@ -211,6 +219,7 @@ def test_without_timm_a_name_says_what_to_install(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_interruption_is_130_and_leaves_nothing(tmp_path):
     arguments = ["measure", "vit_tiny_patch16_224", "--size", "224", "--out", str(tmp_path / "out")]
     with subprocess.Popen(

@@ -22,6 +22,7 @@ def contents(root):
     return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_trial_that_fits_into_no_machine_leaves_the_root_empty(mini, tmp_path):
     study = tmp_path / "large.yaml"
     study.write_text(mini.read_text() + "resources: {cpus_per_worker: 10000}\n")
@@ -66,6 +67,7 @@ def test_a_lock_that_says_nothing_of_its_data_is_not_taken_for_one_of_these(dino
     assert "was locked with other data (sha256 unknown, now " in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]", '{"status": "won"}'])
 def test_a_damaged_result_is_one_line(dinolab, mini, root, text):
     path = next(root.glob("mini/trials/*/result.json"))

@@ -29,6 +29,7 @@ def row(text, name):
     return line
 
 
+@pytest.mark.slow
 def test_a_report_reads_judges_and_draws_its_study_once(make_study, monkeypatch):  # noqa: F811
     calls = Counter()
     for module, name in (
@@ -52,6 +53,7 @@ def test_a_report_reads_judges_and_draws_its_study_once(make_study, monkeypatch)
     assert calls == {"read_trials": 1, "judge": 1, "learning_curves": 1}
 
 
+@pytest.mark.slow
 def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
     folder = make_study()
     text, _ = shown(folder)
@@ -64,6 +66,7 @@ def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
         assert f"{level} [{low:+.4f}, {high:+.4f}]" in row(text, name)
 
 
+@pytest.mark.slow
 def test_every_reason_is_printed_once(make_study):  # noqa: F811
     endings = {("baseline", 3): "failed", ("loss_on_patches", 1): "collapsed"}
     folder = make_study(endings)

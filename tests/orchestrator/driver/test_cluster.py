@@ -30,6 +30,7 @@ def test_an_address_without_a_cluster_is_one_line(monkeypatch, address, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_port_that_says_nothing_does_not_answer(monkeypatch):
     monkeypatch.setattr(cluster, "ANSWER_WITHIN_S", 2)
     with socket.create_server(("127.0.0.1", 0)) as mute:

@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from tests.orchestrator.conftest import MINI, dinolab, start
@@ -43,6 +44,7 @@ def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished
     assert not list(root.glob("mini/.ray*"))
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_says_so(finished, mini):
     root, _ = finished
     before = results(root)
@@ -53,6 +55,7 @@ def test_a_second_run_trains_nothing_and_says_so(finished, mini):
     assert len(before) == 6
 
 
+@pytest.mark.slow
 def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
     root, _ = finished
     study = tmp_path / "again.yaml"
@@ -64,6 +67,7 @@ def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
     assert len(list(root.glob("again/trials/*/result.json"))) == 6
 
 
+@pytest.mark.slow
 def test_runs_that_other_code_finished_are_said_before_anything_trains(finished, mini, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished[0] / "mini", root / "mini")
@@ -88,6 +92,7 @@ def test_runs_that_other_code_finished_are_said_before_anything_trains(finished,
     assert "6 runs, 0 finished" in output
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mini, tmp_path):
     root = tmp_path / "runs"
 
@@ -121,11 +126,11 @@ def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mi
     assert rows_without_times(root) == rows_without_times(finished[0])
 
 
-def test_two_workers_on_two_nodes_see_the_same_crops_as_one(finished, cluster, tmp_path):
+def test_two_workers_see_the_same_crops_as_one(finished, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE.replace("seeds: 2", "seeds: 1"))
     root = tmp_path / "runs"
-    code, output = dinolab("run", study, "--root", root, "--workers", "2", RAY_ADDRESS=cluster)
+    code, output = dinolab("run", study, "--root", root, "--workers", "2")
     assert code == 0, output
     found = {path.parent.name: json.loads(path.read_text())
              for path in root.glob("mini/trials/*/result.json")}  # fmt: skip
@@ -135,6 +140,7 @@ def test_two_workers_on_two_nodes_see_the_same_crops_as_one(finished, cluster, t
     assert result["chain"] == alone["chain"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(cluster, tmp_path):
     generator = np.random.default_rng(0)
 
@@ -170,6 +176,7 @@ def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(cluster, tmp_pa
     assert "cats/broken.jpg" in (root / "photos" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp_path):
     root = tmp_path / "runs"
     code, output = dinolab(
@@ -182,6 +189,7 @@ def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, cluster, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE)

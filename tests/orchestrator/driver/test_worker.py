@@ -56,6 +56,7 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(assignment, tmp_pat
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_a_node_with_other_code_trains_nothing(assignment, monkeypatch):
     other = {**code_versions(), "trainers.training.step": "0" * 12}
     monkeypatch.setattr("trainers.runs.trial.code_versions", lambda: other)

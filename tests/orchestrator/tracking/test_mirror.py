@@ -100,6 +100,7 @@ def sync_all(mirror, root):
     mirror.finish(study.table, lock, [*files, *figures], True)
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_stops_nothing_and_is_made_whole_later(
     finished, tmp_path, monkeypatch
 ):

@@ -62,6 +62,7 @@ def change(root, statement):
     database.close()
 
 
+@pytest.mark.slow
 def test_a_store_whose_maker_was_killed_is_not_there_and_two_makers_share_one(tmp_path):
     root = tmp_path / "runs"
     with opening(root, TMPDIR=str(tmp_path)) as killed:
@@ -79,6 +80,7 @@ def test_a_store_whose_maker_was_killed_is_not_there_and_two_makers_share_one(tm
     assert [path.name for path in root.iterdir()] == ["mlflow.db"]
 
 
+@pytest.mark.slow
 def test_a_half_made_store_is_set_aside(root):
     change(root, "DELETE FROM experiments")
     check_store(root)
@@ -152,6 +154,7 @@ def test_an_address_that_is_no_store_is_one_line(tmp_path, monkeypatch, address,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_calls_and_says_nothing_does_not_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "ANSWER_WITHIN_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:

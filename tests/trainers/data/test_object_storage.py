@@ -78,6 +78,7 @@ def pictures(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_set_on_s3_has_the_digest_of_a_local_one_and_the_same_pixels(
     pictures, uri, tmp_path, monkeypatch
 ):
@@ -178,6 +179,7 @@ def test_keys_are_shown_nowhere(pictures, uri, tmp_path):
     assert all(b"secret" not in path.read_bytes() for path in (tmp_path / "set").iterdir())
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line(server):
     gone = "s3://key:secret@bucket/x?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1"
     with pytest.raises(DataError) as caught:

@@ -117,6 +117,7 @@ def test_opening_takes_less_than_a_second():
     assert time.process_time() - start < 1
 
 
+@pytest.mark.slow
 def test_other_data_sets_do_not_import_scikit_image():
     code = (
         "import sys; from trainers.config import DataConfig; "

@@ -152,6 +152,7 @@ def test_between_the_ends_the_teacher_looks_at_each_image_once(tiny, images, mon
     assert sum(looked_at) == len(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 16, 100, 1000])
 def test_the_batch_size_does_not_matter(tiny, images, batch_size):
     config = override(tiny, {"evaluation.batch_size": batch_size})

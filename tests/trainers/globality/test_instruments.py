@@ -54,6 +54,7 @@ def seen(model, crops, batch: int, **change) -> dict[str, float]:
     return found.total().metrics((1, 2), by_head=("globality",))
 
 
+@pytest.mark.slow
 def test_batches_and_memory_do_not_matter():
     model, crops = network(registers=2), pictures(10)
     expected = seen(model, crops, 10)

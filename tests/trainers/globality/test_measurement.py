@@ -83,6 +83,7 @@ def test_batches_and_memory_change_nothing(run, images):
     torch.testing.assert_close(found[0].maps.influence, found[1].maps.influence, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_fused_attention_gives_what_plain_attention_gives(images):
     timm_layers = pytest.importorskip("timm.layers")
     found = []

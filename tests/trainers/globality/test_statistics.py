@@ -225,6 +225,7 @@ class LargestOutput(TorchDispatchMode):
         return found
 
 
+@pytest.mark.slow
 def test_no_tensor_is_larger_than_the_memory_allows():
     tokens = layout((30, 40), queries=list(range(256)))
     layer = random_layer(4, 4, 3, tokens.count)

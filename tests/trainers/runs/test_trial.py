@@ -80,6 +80,7 @@ def test_workers_that_would_make_different_runs_are_refused(tiny, images, tmp_pa
         )
 
 
+@pytest.mark.slow
 def test_a_result_says_on_what_and_from_what_it_was_made(tmp_path, capsys):
     assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("train/trials/*/result.json")
@@ -124,6 +125,7 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
     assert result["earlier_machines"] == [other]
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_were_moved_goes_on_and_can_be_measured(tiny, images, tmp_path):
     folder, whole = TrialFolder(tmp_path / "trial"), TrialFolder(tmp_path / "whole")
     alone = World(rank=0, size=1, device=CPU)

@@ -51,6 +51,7 @@ def same_to_rounding(ours, theirs, relative=2e-5):
                 assert two[name] == pytest.approx(one[name], rel=relative, abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, EVERYTHING, {"targets.kind": "sinkhorn", **EVERYTHING}])
 @pytest.mark.parametrize("parts", [2, 3])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, losses, change, parts):
@@ -59,6 +60,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, losses, change
     same_to_rounding(whole, losses(override(config, {"compute.accumulate": parts}), "parts"))
 
 
+@pytest.mark.slow
 def test_accumulation_moves_center_and_teacher_once_a_step(tiny, losses, tmp_path):
     losses(tiny, "whole")
     losses(override(tiny, {"compute.accumulate": 4}), "parts")
@@ -70,6 +72,7 @@ def test_accumulation_moves_center_and_teacher_once_a_step(tiny, losses, tmp_pat
         torch.testing.assert_close(saved[1][name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_gives_the_same_bits(tiny, losses):
     config = override(tiny, EVERYTHING)
     changed = override(config, {"compute.activation_checkpointing": True})
@@ -77,6 +80,7 @@ def test_activation_checkpointing_gives_the_same_bits(tiny, losses):
         assert {**one, "time/step_s": 0} == {**two, "time/step_s": 0}
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(tiny, losses, tmp_path):
     config = override(tiny, {"compute.precision": "bf16", "targets.temperature": 0.1,
                              "targets.temperature_start": 0.1})  # fmt: skip
@@ -90,6 +94,7 @@ def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(tiny, losses,
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_compiled_blocks_are_compiled(tiny, losses):
     changes = {"steps": 1, "model.depth": 1, "augment.local_crops": 0, "compute.compile": True}
@@ -100,6 +105,7 @@ def test_compiled_blocks_are_compiled(tiny, losses):
     same_to_rounding(losses(override(config, {"compute.compile": False})), compiled, relative=1e-4)
 
 
+@pytest.mark.slow
 def test_more_workers_see_the_same_data_and_lose_only_rounding(tiny, losses, tmp_path):
     whole_batch = {"head.batch_norm": True, "loss.koleo": 0.1}
     changes = [whole_batch, EVERYTHING, {"targets.kind": "sinkhorn"}]
@@ -111,6 +117,7 @@ def test_more_workers_see_the_same_data_and_lose_only_rounding(tiny, losses, tmp
         same_to_rounding(losses(config, f"alone{number}"), of_steps(records))
 
 
+@pytest.mark.slow
 def test_sharded_workers_hold_a_part_each(tiny, losses, tmp_path):
     config = override(tiny, {"compute.sharded": True, **EVERYTHING})
     alone = losses(config)
@@ -127,6 +134,7 @@ class StopAt(Exception):  # noqa: N818
     pass
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_workers(tiny, losses, images, recorder, tmp_path):
     class Killed(recorder):
         def report(self, step, metrics, *, checkpoint=None):

@@ -38,6 +38,7 @@ class StopAt(Exception):  # noqa: N818
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bits_twice(tiny, images, recorder, tmp_path):
     first, second = recorder(), recorder()
     results = [run(tiny, images, one, tmp_path / str(i)) for i, one in enumerate((first, second))]
@@ -47,6 +48,7 @@ def test_one_seed_gives_the_same_bits_twice(tiny, images, recorder, tmp_path):
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_crops_weights_and_losses(tiny, images, recorder, tmp_path):
     first, second = recorder(), recorder()
     one = run(tiny, images, first, tmp_path / "0")
@@ -55,6 +57,7 @@ def test_another_seed_gives_other_crops_weights_and_losses(tiny, images, recorde
     assert first.records[-1][1]["loss/total"] != second.records[-1][1]["loss/total"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -95,6 +98,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     assert saved.read_bytes() == (tmp_path / "whole" / checkpoint.FILE_NAME).read_bytes()
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_see_the_same_crops_at_each_step(tiny, images, recorder, tmp_path):
     changes = [
         {},
@@ -170,6 +174,7 @@ def test_evaluation_comes_at_step_0_at_the_cadence_and_at_the_end(tiny, images, 
     assert [step for step, m in one.records if "knn/cls_top1" in m] == [0, 4, 6]
 
 
+@pytest.mark.slow
 def test_the_first_step_moves_prototypes_only_when_they_are_not_frozen(
     tiny, images, tmp_path, recorder
 ):

@@ -32,6 +32,7 @@ def standardised(crops):
     return (crops.float() / 255 - mean) / deviation
 
 
+@pytest.mark.slow
 def test_updates_are_those_of_algorithm_1():
     state = TrainState.fresh(CONFIG, ALONE)
     reference = TrainState.fresh(CONFIG, ALONE)
