@@ -5,6 +5,7 @@ while making one leaves none, and two that make one at once both find it whole.
 """
 
 import contextlib
+import logging
 import os
 import re
 import sqlite3
@@ -248,6 +249,8 @@ def _new_store(root: Path) -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         file = Path(scratch) / "mlflow.db"
+        # Ray, which is up by now, may have put loggers back to what they say by themselves.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         store = SqlAlchemyStore(_sqlite_uri(file), (root.resolve() / ARTIFACTS).as_uri())
         store.engine.dispose()
         return file.read_bytes()
