@@ -13,8 +13,6 @@ import typer
 from ablations.study.loading import load_study
 from ablations.study.schema import StudyFile
 from orchestrator.cli import entry
-from orchestrator.cli.options import absolute_root
-from orchestrator.cli.rendering import make_console
 
 EXAMPLE = Path(__file__).parent.parent.parent.parent / "examples" / "my_ablation"
 
@@ -385,17 +383,3 @@ def test_the_ui_of_a_server_that_does_not_answer_is_one_line(dinolab, tmp_path, 
     assert len(err.splitlines()) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert "has no MLflow store yet" in dinolab("ui", "--root", tmp_path)[2]
-
-
-def test_a_ray_job_writes_below_home_and_not_into_its_temporary_copy(monkeypatch, tmp_path, capsys):
-    from pathlib import Path
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    console = make_console()
-    assert absolute_root(Path("runs"), console) == tmp_path / "runs"
-    assert f"run root {tmp_path / 'runs'}" in capsys.readouterr().out
-    assert absolute_root(Path("/shared"), console) == Path("/shared")
-    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
-    monkeypatch.chdir(tmp_path)
-    assert absolute_root(Path("here"), console) == tmp_path / "here"
