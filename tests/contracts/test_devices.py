@@ -127,6 +127,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_an_update_runs_on_the_device_and_gives_the_losses_of_the_cpu(change):
     config = override(SMALL, change)
@@ -251,6 +252,7 @@ def test_images_that_are_not_kept_in_memory_come_to_the_device(monkeypatch):
     assert images.pixels(torch.tensor([3, 4]), DEVICE).device == DEVICE
 
 
+@pytest.mark.slow
 def test_the_chain_that_once_mixed_devices_would_be_caught(images, tmp_path, monkeypatch):
     def extend_chain(self, identifiers, digests):
         seen = torch.stack([identifiers, digests]).cpu().numpy().tobytes()

@@ -199,6 +199,7 @@ def test_an_arm_with_larger_images_has_runs_of_its_own_on_the_same_data(study, i
     assert {trial.digest for trial in plan.trials} == {images.digest}
 
 
+@pytest.mark.slow
 def test_each_size_of_image_is_opened_once_for_all_arms(study, images):
     opened = []
 
@@ -324,6 +325,7 @@ class TestLock:
         assert lock["dataset"]["digest"] == images.digest
         assert lock["packages"]["torch"] == torch.__version__.split("+")[0]
 
+    @pytest.mark.slow
     def test_arms_and_seeds_may_be_added(self, study, images, tmp_path):
         first = write_lock(make_plan(study, images), images, tmp_path)
         more = replace(study, seeds=(*study.seeds, 9))
@@ -332,6 +334,7 @@ class TestLock:
         assert second["created"] == first["created"]
         assert len(second["trials"]) == len(first["trials"]) + 3
 
+    @pytest.mark.slow
     def test_changed_hypotheses_are_refused_and_nothing_is_written(self, study, images, tmp_path):
         write_lock(make_plan(study, images), images, tmp_path)
         before = (tmp_path / "study.lock.json").read_bytes()
@@ -341,6 +344,7 @@ class TestLock:
             write_lock(make_plan(changed, images), images, tmp_path)
         assert (tmp_path / "study.lock.json").read_bytes() == before
 
+    @pytest.mark.slow
     def test_other_data_are_refused(self, study, images, tmp_path):
         write_lock(make_plan(study, images), images, tmp_path)
         images.digest = "0" * 64
@@ -351,6 +355,7 @@ class TestLock:
         lock = write_lock(make_plan(study, images), images, tmp_path)
         assert lock["code"] == code_versions()
 
+    @pytest.mark.slow
     def test_a_lock_of_before_is_renewed(self, study, images, tmp_path):
         lock = write_lock(make_plan(study, images), images, tmp_path)
         path = tmp_path / "study.lock.json"

@@ -38,6 +38,7 @@ def test_pairs_on_one_machine_each_are_not_said():
     assert verdict(lambda _arm, seed: CPU if seed % 2 else GPU) == plain
 
 
+@pytest.mark.slow
 def test_pairs_that_differ_are_said_by_seed_and_nothing_else_changes():
     plain = verdict(lambda _arm, _seed: CPU)
     mixed = verdict(lambda arm, seed: GPU if arm == "arm" and seed in (1, 4) else CPU)

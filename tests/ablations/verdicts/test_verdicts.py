@@ -135,6 +135,7 @@ class TestSignFlip:
         assert signflip_p(d) == pytest.approx(exact, abs=2 * three_errors(exact / 2, 65_536))
         assert signflip_p(d) == signflip_p(d)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("n", "rejected"), [(6, 1), (8, 6), (10, 25)])
     @pytest.mark.parametrize("symmetric", ["normal", "t3", "unequal"])
     def test_false_positives_are_exactly_as_many_as_flips_allow(self, n, rejected, symmetric):
@@ -173,6 +174,7 @@ class TestIntervals:
     def test_inversion_interval_of_six_is_their_range(self):
         assert judged([3, 1, 4, 1.5, 9, 2.6]).interval_inversion == (1, 9)
 
+    @pytest.mark.slow
     def test_five_have_no_inversion_interval_at_0_05(self):
         assert judged([3, 1, 4, 1.5, 9]).interval_inversion is None
         assert judged([3, 1, 4, 1.5, 9], alpha=0.1).interval_inversion == (1, 9)
@@ -189,6 +191,7 @@ class TestIntervals:
         verdict = judged(spread(0.0, 1.0, n=25))
         assert verdict.interval_inversion == pytest.approx(verdict.interval, abs=0.03)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [8, 10])
     def test_both_cover_normal_means_as_often_as_they_say(self, n):
         d = np.random.default_rng(n).standard_normal((DRAWS, n))
@@ -392,6 +395,7 @@ class TestLabels:
                 assert not re.search(r"(rises|falls|differs) by -", reason)
         assert "by -0" not in decided_alone([0.0, 4.0, -4.0] * 3, direction=direction)[2]
 
+    @pytest.mark.slow
     def test_levels_in_reasons_follow_alpha(self):
         assert "99 % interval" in judged(spread(2, 0.5), alpha=0.01).reason
         assert "98 % interval" in judged(spread(0, 0.5), alpha=0.01).reason
@@ -445,6 +449,7 @@ class TestLabels:
         ):
             assert labels.count(label) / DRAWS == pytest.approx(share, abs=three_errors(share))
 
+    @pytest.mark.slow
     def test_judge_passes_its_numbers_to_the_rule(self):
         rows = spread(2, 0.5), spread(0, 1), spread(-1.5, 0.5), spread(0.9, 0.5)
         runs, hypotheses = {}, {}
@@ -522,6 +527,7 @@ class TestTooFewSeeds:
         assert verdict.seeds_needed == 6
         assert verdict.p_adjusted == verdict.p < 0.001
 
+    @pytest.mark.slow
     def test_one_and_none_have_no_numbers_they_cannot_have(self):
         one = judged([2.0])
         assert (one.label, one.n, one.mean) == ("inconclusive", 1, 2.0)
@@ -574,6 +580,7 @@ class TestFailed:
         assert verdict.label == "failed"
         assert verdict.reason == "register: no finite probe/knn at the last step, seed 2"
 
+    @pytest.mark.slow
     def test_minus_start_needs_step_0(self):
         runs = runs_of(spread(2, 0.5))
         runs["register", 2] = Run(status="finished", start={}, end={"probe/knn": 1.0})
@@ -673,6 +680,7 @@ class TestEqualDifferences:
 
 
 class TestOutcome:
+    @pytest.mark.slow
     def test_order_of_mappings_changes_nothing(self):
         d = np.random.default_rng(3).standard_normal(8)
         runs = runs_of(d)
@@ -713,6 +721,7 @@ def runs_at(values, metric="probe/knn"):
     }
 
 
+@pytest.mark.slow
 def test_a_contrast_of_one_arm_is_its_value_against_zero():
     values = spread(2.0, 0.5)
     alone = judge({"h": hypothesis(contrast=("register",))}, {}, runs_of(values), range(8))["h"]
@@ -741,6 +750,7 @@ def test_an_interaction_is_a_difference_of_differences():
     assert found.mean == pytest.approx(expected.mean())
 
 
+@pytest.mark.slow
 def test_the_arm_compared_with_may_have_a_metric_of_its_own():
     runs = runs_at({"register": np.full(8, 3.0)}) | runs_at(
         {"baseline": spread(1.0, 0.1)}, metric="probe/other"
@@ -771,6 +781,7 @@ def test_a_gate_of_any_arm_of_a_contrast_counts():
     assert found.label == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_differs_is_supported_in_either_direction_and_never_refuted(sign):
     found = judged(sign * spread(2.0, 0.5), direction="differs")

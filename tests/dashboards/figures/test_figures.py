@@ -61,6 +61,7 @@ def test_forest_counts_in_smallest_effects(verdicts: Mapping[str, Any]) -> None:
     assert f"<b>{verdict['label']}</b>" in texts(figure)
 
 
+@pytest.mark.slow
 def test_forest_says_when_its_axis_is_compressed(verdicts: Mapping[str, Any]) -> None:
     assert "compressed" not in verdict_intervals(verdicts).layout.xaxis.title.text
     entry = verdicts["hypotheses"]["loss_on_cls_makes_it_useful"]
@@ -95,6 +96,7 @@ def test_globality_is_a_mean_over_heads_and_seeds(study: StudyRun) -> None:
     assert line.y[2] == pytest.approx(sum(values) / 18)
 
 
+@pytest.mark.slow
 def test_an_arm_has_one_colour_everywhere(study: StudyRun, verdicts: Mapping[str, Any]) -> None:
     colour = arm_styles(study.arms)["loss_on_patches"].colour
     assert trace(globality_by_layer(study), "loss_on_patches: [CLS], end").line.color == colour

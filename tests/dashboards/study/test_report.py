@@ -120,6 +120,7 @@ def test_report_has_its_sections_in_order(make_study: MakeStudy) -> None:
     assert "18 of 18 runs finished." in report.text
 
 
+@pytest.mark.slow
 def test_report_fetches_nothing(make_study: MakeStudy) -> None:
     report = page(make_study())
     assert report.addresses == ["data:,"]
@@ -135,6 +136,7 @@ def test_report_holds_plotly_once(make_study: MakeStudy) -> None:
     assert len([script for script in calls if script not in large]) == len(FIGURES)
 
 
+@pytest.mark.slow
 def test_report_names_what_did_not_finish(make_study: MakeStudy) -> None:
     report = page(
         make_study(
@@ -174,6 +176,7 @@ def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
     assert cells[-4:] == ["loss_on_patches", "1, 3", "globality/patch", "12.50%"]
 
 
+@pytest.mark.slow
 def test_an_arm_that_collapsed_everywhere_is_reported(make_study: MakeStudy) -> None:
     report = page(make_study({("loss_on_patches", seed): "collapsed" for seed in range(6)}))
     assert "12 of 18 runs finished; 6 collapsed." in report.text
@@ -181,6 +184,7 @@ def test_an_arm_that_collapsed_everywhere_is_reported(make_study: MakeStudy) -> 
     assert "loss_on_patches 6 collapsed" in report.text
 
 
+@pytest.mark.slow
 def test_report_without_any_finished_run(make_study: MakeStudy) -> None:
     report = page(make_study(otherwise="missing"))
     assert "0 of 18 runs finished; 18 missing." in report.text
@@ -188,6 +192,7 @@ def test_report_without_any_finished_run(make_study: MakeStudy) -> None:
     assert report.headings == SECTIONS
 
 
+@pytest.mark.slow
 def test_report_with_half_written_runs(make_study: MakeStudy) -> None:
     report = page(make_study(otherwise="running"))
     assert "not finished, last record at step 240" in report.text
@@ -197,6 +202,7 @@ def test_report_without_hypotheses(make_study: MakeStudy) -> None:
     assert "No hypotheses were declared." in page(make_study(hypotheses={})).text
 
 
+@pytest.mark.slow
 def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     attack = "</script><script>alert(1)</script>"
     hypothesis = {
@@ -215,6 +221,7 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     assert "broken & <odd>.png" in report.text
 
 
+@pytest.mark.slow
 def test_report_shows_what_differs_between_arms(make_study: MakeStudy) -> None:
     text = page(make_study()).text
     assert 'model.cls_position: "learned" → "none"' in text
@@ -222,6 +229,7 @@ def test_report_shows_what_differs_between_arms(make_study: MakeStudy) -> None:
     assert "loss.cls: 1.0 → 0.0" in text
 
 
+@pytest.mark.slow
 def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeStudy) -> None:
     report = page(make_study())
     arms = report.text[report.text.index("What else differs") :]
@@ -229,6 +237,7 @@ def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeSt
         assert arms.count(confound) == 1
 
 
+@pytest.mark.slow
 def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
     text = page(make_study()).text
     assert "supported cls_needs_no_position" in text
@@ -270,6 +279,7 @@ def test_report_is_the_same_each_time(make_study: MakeStudy) -> None:
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_figures_are_pages_of_their_own(make_study: MakeStudy) -> None:
     folder = make_study()
     study, verdicts = judged_study(folder)

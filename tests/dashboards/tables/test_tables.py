@@ -197,6 +197,7 @@ def test_arms_that_share_a_trial_share_its_values(make_study: MakeStudy) -> None
     assert counts["baseline"] == counts["cls_position_none"]
 
 
+@pytest.mark.slow
 def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
     folder = make_study()
     study = read_study(folder)
@@ -209,6 +210,7 @@ def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
     assert verdict["n"] == 6
 
 
+@pytest.mark.slow
 def test_gates_agree_with_the_verdicts(make_study: MakeStudy) -> None:
     folder = make_study()
     gate = judge_study(folder)["gates"]["learned"]["arms"]["baseline"]

@@ -330,6 +330,7 @@ def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_pa
     assert again == (finished[0] / "mini" / "results.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tilde_that_the_shell_left_is_home(dinolab, mini, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

@@ -176,6 +176,7 @@ def test_one_copy_is_one_duplicate_and_its_rows_are_explained(dinolab, tmp_path)
     assert "a group has equal bytes, the first is the original (all are kept)" in output
 
 
+@pytest.mark.slow
 def test_ingested_twice_gives_the_same_digest(pictures, ingested, tmp_path, dinolab):
     code, output, errors = dinolab("ingest", pictures[0], "--out", tmp_path / "other")
     assert (code, errors) == (0, "")

@@ -32,6 +32,7 @@ def test_a_trial_that_fits_into_no_machine_leaves_the_root_empty(mini, tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_hypotheses_are_refused_before_a_store_is_made(dinolab, mini, root, tmp_path):
     before = contents(root)
     looser = tmp_path / "looser.yaml"
@@ -42,6 +43,7 @@ def test_other_hypotheses_are_refused_before_a_store_is_made(dinolab, mini, root
     assert contents(root) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize("lost", ["everything", "hypotheses_sha256", "trials"])
 def test_a_damaged_lock_is_one_line(dinolab, mini, root, command, lost):

@@ -9,6 +9,7 @@ from orchestrator.driver.cluster import SOCKET_PATH_BYTES, check_cluster
 from trainers.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "said"),
     [

@@ -204,6 +204,7 @@ def test_a_folder_whose_configuration_cannot_be_followed_is_one_line(tmp_path, c
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_with_compile_is_measured_without(tiny, tmp_path):
     config = override(tiny, {"compute.compile": True})
     state = TrainState.fresh(config, ALONE)
@@ -250,6 +251,7 @@ def test_the_primary_layers_are_the_last_third_without_the_final_block():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [15, 100, 16, 0, -32])
 def test_sizes_that_make_no_grid_are_refused_with_the_nearest(size):
     found = open_measurable("vit_tiny_patch16_224")

@@ -77,6 +77,7 @@ def assert_same(ours: VisionTransformer, theirs: torch.nn.Module, side: int) -> 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["vit_small_patch16_224.dino", "vit_tiny_patch16_224", "vit_base_patch8_224.dino"]
 )

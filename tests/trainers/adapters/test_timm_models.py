@@ -42,6 +42,7 @@ def shaken(backbone):
     return backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side", "has_cls", "registers"), MODELS, ids=NAMES)
 def test_features_are_those_of_timm(name: str, side: int, has_cls: bool, registers: int):
     backbone = shaken(open_timm(name, image_size=side))
@@ -58,6 +59,7 @@ def test_features_are_those_of_timm(name: str, side: int, has_cls: bool, registe
     assert torch.equal(short.tokens, expected[:, : found.first])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side", "has_cls", "registers"), MODELS, ids=NAMES)
 def test_queries_and_keys_are_those_that_attention_is_computed_from(
     name: str, side: int, has_cls: bool, registers: int, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +124,7 @@ def test_differential_attention_is_refused():
         open_timm("vit_dlittle_patch16_reg1_gap_256", image_size=64)
 
 
+@pytest.mark.slow
 def test_blocks_without_attention_modules_are_refused():
     with pytest.raises(InputError, match=r"blocks\.0 \(ParallelThingsBlock\) has no attention"):
         open_timm("vit_small_patch16_18x2_224", image_size=64)

@@ -91,6 +91,7 @@ def test_a_folder_that_lists_its_files_but_does_not_let_them_be_read_is_refused(
         assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_a_part_with_any_byte_flipped_is_read_or_refused_as_no_part(flat, tmp_path):
     (flat / "text.png").write_text("not a picture")
     open_at(flat, tmp_path / "cache")

@@ -103,6 +103,7 @@ def test_docstrings_and_annotations_of_every_module_make_no_other_runs(home):
     assert changed(home) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -136,6 +137,7 @@ def test_code_that_no_run_executes_makes_no_other_runs(home, name):
     assert changed(home) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [other_number, other_operator, other_branch])
 @pytest.mark.parametrize("name", EXECUTED)
 def test_a_number_an_operator_and_a_branch_make_other_runs(home, name, how):
@@ -175,6 +177,7 @@ def test_a_new_module_that_is_imported_makes_other_runs_and_one_that_is_not_does
     assert changed(home) == ["trainers.method.losses", "trainers.method.novel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inside", "searching"),
     [

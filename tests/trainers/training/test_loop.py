@@ -157,6 +157,7 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
     assert result.reason == f"{what} at step 4; last good checkpoint: step 2"
 
 
+@pytest.mark.slow
 def test_a_network_that_tells_no_images_apart_ends_as_collapsed(tiny, images, recorder, tmp_path):
     # Learning nothing at a very soft temperature, every image keeps the uniform output.
     config = override(
@@ -168,6 +169,7 @@ def test_a_network_that_tells_no_images_apart_ends_as_collapsed(tiny, images, re
     assert result.reason.startswith("at step 6: outputs are the same for every image, uniform")
 
 
+@pytest.mark.slow
 def test_evaluation_comes_at_step_0_at_the_cadence_and_at_the_end(tiny, images, recorder, tmp_path):
     one = recorder()
     run(override(tiny, {"evaluation.every": 4}), images, one, tmp_path)
