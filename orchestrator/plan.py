@@ -7,7 +7,7 @@ from pathlib import Path
 from ablations.study.checks import needs_labels
 from ablations.study.study import Study
 from orchestrator.cost import ArmCost, cost_of
-from trainers.config import DataConfig, TrainConfig, flatten
+from trainers.config import DataConfig, TrainConfig, flatten, in_steps
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
 from trainers.runs.trial import TrialFolder, trial_key
@@ -72,12 +72,18 @@ def make_plan(
     trials: dict[str, Trial] = {}
     for seed in study.seeds:
         for arm in study.arms:
-            config = study.config(arm, seed)
+            config = in_steps(study.config(arm, seed), len(images_of[arm].train))
             digest = images_of[arm].digest
             key = trial_key(config, digest)
             arms = (*trials[key].arms, arm) if key in trials else (arm,)
             trials[key] = Trial(key=key, arms=arms, seed=seed, config=config, digest=digest)
     before = flatten(study.base)
+
+    def cost(arm: str) -> dict[str, float]:
+        config = study.config(arm, study.seeds[0])
+        seen = images_of[arm]
+        return cost_of(in_steps(config, len(seen.train)), len(seen.class_names))
+
     return Plan(
         study=study,
         trials=tuple(trials.values()),
@@ -86,7 +92,7 @@ def make_plan(
                 change=change,
                 before={knob: before[knob] for knob in change},
                 confounds=study.confounds.get(arm, ()),
-                **cost_of(study.config(arm, study.seeds[0]), len(images_of[arm].class_names)),
+                **cost(arm),
             )
             for arm, change in study.arms.items()
         },

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from trainers.config import override
+from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
 from trainers.data.image_set import open_images
@@ -52,6 +52,7 @@ def run(arguments: list[str] | None = None) -> int:
         images = open_images(config.data, root / "data")
         if world.is_first:
             world.wait()
+        config = in_steps(config, len(images.train))
         key = trial_key(config, images.digest)
         folder = TrialFolder(root / "train" / "trials" / key)
         if world.is_first and not folder.finished():

@@ -42,7 +42,7 @@ def train(
     from orchestrator.driver.root import open_root
     from orchestrator.plan import Trial
     from orchestrator.tracking.store import check_store
-    from trainers.config import override
+    from trainers.config import in_steps, override
     from trainers.config.recipe import knobs_given, recipe
     from trainers.runs.console import Console as ConsoleReporter
     from trainers.runs.left_behind import left_behind
@@ -57,6 +57,7 @@ def train(
     check_store(root)
     open_root(root)
     images = open_with_progress(config.data, root, console, console.is_terminal)
+    config = in_steps(config, len(images.train))
     key = trial_key(config, images.digest)
     folder = TrialFolder(root / "train" / "trials" / key)
     is_finished = folder.finished()

@@ -3,6 +3,7 @@
 from trainers.config.change import diff, fingerprint, flatten, leaves, override, trial_content
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig, DataConfig
+from trainers.config.epochs import in_steps
 from trainers.config.evaluation import EvaluationConfig
 from trainers.config.explain import explain, nearest, shown
 from trainers.config.knob import (
@@ -47,6 +48,7 @@ __all__ = [
     "explain",
     "fingerprint",
     "flatten",
+    "in_steps",
     "knob",
     "leaves",
     "nearest",

@@ -4,19 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainers.config.knob import DINO, OURS, Knobs, Switch, knob
+from trainers.config.knob import DINO, OURS, Knobs, Steps, Switch, knob
 
 
 class EvaluationConfig(Knobs):
     """What is measured of the teacher on held-out images, at step 0 and then at a cadence."""
 
-    every: int = knob(
-        300,
-        "time between evaluations; the last step always",
-        unit="steps",
-        source=OURS,
-        ge=1,
-        le=10**9,
+    every: Steps = knob(
+        300, "time between evaluations; the last step always", unit="steps or epochs", source=OURS
     )
     batch_size: int = knob(256, "images a forward pass", source=OURS, ge=1, le=10**6)
     knn_neighbours: int = knob(20, "k of weighted k-NN", source=DINO, ge=1, le=10**6)

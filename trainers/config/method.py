@@ -4,7 +4,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.config.knob import DINO, OURS, VIT, Coordinate, Interval, Knobs, Share, Switch, knob
+from trainers.config.knob import (
+    DINO,
+    OURS,
+    VIT,
+    Coordinate,
+    Interval,
+    Knobs,
+    LearningRate,
+    Share,
+    StepsOrNone,
+    Switch,
+    knob,
+)
 
 
 class LossConfig(Knobs):
@@ -92,8 +104,8 @@ class TargetsConfig(Knobs):
     )
     temperature: float = knob(0.04, "teacher temperature after warm-up", source=DINO, gt=0)
     temperature_start: float = knob(0.04, "teacher temperature at step 0", source=DINO, gt=0)
-    temperature_warmup_steps: int = knob(
-        0, "length of the linear warm-up", unit="steps", source=DINO, ge=0, le=10**9
+    temperature_warmup_steps: StepsOrNone = knob(
+        0, "length of the linear warm-up", unit="steps or epochs", source=DINO
     )
     center_momentum: Share = knob(0.9, "momentum of the center; centering only", source=DINO)
     sinkhorn_iterations: int = knob(
@@ -118,27 +130,27 @@ class TeacherConfig(Knobs):
 class OptimizerConfig(Knobs):
     """AdamW and its schedules."""
 
-    learning_rate: float = knob(
-        5e-4, "peak learning rate, for the batch as it is", source=DINO, gt=0
+    learning_rate: LearningRate = knob(
+        5e-4,
+        "peak learning rate, for the batch as it is; `0.0005 per 256` grows with the batch",
+        source=DINO + "; Goyal et al. 2017",
     )
     learning_rate_end: float = knob(
         1e-6, "learning rate that a cosine leads to over the run", source=DINO, ge=0
     )
-    warmup_steps: int = knob(
-        50, "linear warm-up of the learning rate", unit="steps", source=DINO, ge=0, le=10**9
+    warmup_steps: StepsOrNone = knob(
+        50, "linear warm-up of the learning rate", unit="steps or epochs", source=DINO
     )
     weight_decay: float = knob(0.04, "decoupled weight decay at step 0", source=DINO, ge=0)
     weight_decay_end: float = knob(
         0.4, "weight decay that a cosine leads to over the run", source=DINO, ge=0
     )
     clip_norm: float = knob(3.0, "largest gradient norm of each parameter", source=DINO, gt=0)
-    freeze_last_layer_steps: int = knob(
+    freeze_last_layer_steps: StepsOrNone = knob(
         50,
         "first steps in which the prototypes do not move",
-        unit="steps",
+        unit="steps or epochs",
         source=DINO,
-        ge=0,
-        le=10**9,
     )
     beta1: float = knob(0.9, "AdamW first moment", source="Loshchilov & Hutter 2019", ge=0, lt=1)
     beta2: float = knob(0.999, "AdamW second moment", source="Loshchilov & Hutter 2019", ge=0, lt=1)

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig, DataConfig
 from trainers.config.evaluation import EvaluationConfig
-from trainers.config.knob import OURS, Knobs, knob
+from trainers.config.knob import OURS, Knobs, Steps, knob
 from trainers.config.method import LossConfig, OptimizerConfig, TargetsConfig, TeacherConfig
 from trainers.config.model import HeadConfig, ModelConfig
 from trainers.config.size import MOST_GIB, MOST_PATCHES, least_gib, patches
@@ -17,13 +17,15 @@ class TrainConfig(Knobs):
     """One run of DINO training, whole: same configuration and seed, same bits."""
 
     seed: int = knob(0, "seed of every random draw, below 2⁶³", source=OURS, ge=0, lt=2**63)
-    steps: int = knob(600, "length of the run", unit="optimiser steps", source=OURS, ge=1, le=10**9)
-    batch_size: int = knob(32, "images a step, over all workers", source=OURS, ge=1, le=10**6)
-    log_every: int = knob(
-        20, "time between records of the training loss", unit="steps", source=OURS, ge=1, le=10**9
+    steps: Steps = knob(
+        600, "length of the run", unit="optimiser steps, or `100 epochs`", source=OURS
     )
-    checkpoint_every: int = knob(
-        200, "time between checkpoints", unit="steps", source=OURS, ge=1, le=10**9
+    batch_size: int = knob(32, "images a step, over all workers", source=OURS, ge=1, le=10**6)
+    log_every: Steps = knob(
+        20, "time between records of the training loss", unit="steps or epochs", source=OURS
+    )
+    checkpoint_every: Steps = knob(
+        200, "time between checkpoints", unit="steps or epochs", source=OURS
     )
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

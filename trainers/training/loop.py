@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from trainers.config import TrainConfig
+from trainers.config import TrainConfig, in_steps
 from trainers.data.augment import augment
 from trainers.data.image_set import ImageSet
 from trainers.data.prefetch import prefetch
@@ -53,6 +53,7 @@ def train(
     device type and world size. A loss or gradient that is not finite ends
     the run as `diverged`, before the update.
     """
+    config = in_steps(config, len(images.train))
     classes = _classes(config, images)
     if resume_from is None:
         state = TrainState.fresh(config, world, classes)
