@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ablations.study.checks import needs_labels
 from ablations.study.study import Study
@@ -79,7 +80,7 @@ def make_plan(
             trials[key] = Trial(key=key, arms=arms, seed=seed, config=config, digest=digest)
     before = flatten(study.base)
 
-    def cost(arm: str) -> dict[str, float]:
+    def cost(arm: str) -> dict[str, Any]:
         config = study.config(arm, study.seeds[0])
         seen = images_of[arm]
         return cost_of(in_steps(config, len(seen.train)), len(seen.class_names))

@@ -1,12 +1,9 @@
-"""DINO ViT-T/16 (5.5 M parameters) as published: 100 epochs of ImageNet-1k in batches of 1,024.
+"""DINO ViT-T/16 (5.5 M parameters) with the settings of the authors' vanilla ViT-S/16 run.
 
     torchrun --nproc-per-node 8 -m trainers dino_vit_tiny_16 --set data.source=/data/imagenet
 
 Cost: not measured yet.
-No published number for this size.
-For patches of 8 pixels: --set model.patch_size=8. For other data sets set steps, warm-ups and
-frozen steps in proportion to the number of images; for other batches the learning rate too (0.0005
-for 256).
+No number is published for this size.
 """
 
 from ablations.recipes import dino_vit_small_16

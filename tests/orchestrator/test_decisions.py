@@ -187,6 +187,15 @@ def test_a_key_follows_configuration_seed_and_data_but_not_the_path(study, image
     assert key != trial_key(base, "other data")
 
 
+def test_an_arm_in_epochs_has_the_runs_of_one_in_as_many_steps(study, images):
+    epoch = len(images.train) / study.base.batch_size
+    arms = {"epochs": {"steps": "0.5 epochs"}, "steps": {"steps": round(epoch / 2)}}
+    plan = make_plan(replace(study, arms=arms), images)
+    assert {trial.arms for trial in plan.trials} == {("epochs", "steps")}
+    assert {trial.config.steps for trial in plan.trials} == {round(epoch / 2)}
+    assert plan.arms["epochs"].gigaflops_per_step == plan.arms["steps"].gigaflops_per_step
+
+
 def with_larger_images(study):
     """The study with one arm more, whose images are larger."""
     return replace(study, arms={**study.arms, "larger": {"data.image_size": 32}})

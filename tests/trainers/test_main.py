@@ -40,6 +40,16 @@ def test_it_trains_a_recipe_and_a_second_time_nothing(tmp_path, capsys):
     assert results(tmp_path) == before
 
 
+@pytest.mark.slow
+def test_a_run_in_epochs_is_that_of_as_many_steps(tmp_path, capsys):
+    # 1,438 digits are trained on.
+    for length in ("steps=1 epochs", "steps=4"):
+        arguments = ["digits_tiny", *SMALL, "--set", length, "--set", "batch_size=360"]
+        assert command.run([*arguments, "--root", str(tmp_path)]) == 0
+    assert len(results(tmp_path)) == 1
+    assert capsys.readouterr().out.count("step 4/4") == 1
+
+
 def test_data_are_recorded_by_their_absolute_path_and_a_tilde_is_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -120,5 +130,5 @@ def test_values_are_written_as_people_write_them():
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_published_recipes_have_the_published_shapes(size):
     config = recipe(f"dino_vit_{size}_16")
-    assert config.augment.local_crops == 8
+    assert config.augment.local_crops == (10 if size == "base" else 8)
     assert config.model.width == {"tiny": 192, "small": 384, "base": 768}[size]

@@ -56,7 +56,9 @@ def _epochs(value: Any, of_steps: ValidatorFunctionWrapHandler) -> Any:
     if not (match := _EPOCHS.fullmatch(value)):
         raise ValueError("must be a whole number of steps, or written as `10 epochs`")
     number = float(match[1])
-    return Epochs(f"{number!r} epochs".replace(".0 ", " ")) if number else of_steps(0)
+    if not number:
+        return of_steps(0)
+    return Epochs("1 epoch" if number == 1 else f"{number!r} epochs".replace(".0 ", " "))
 
 
 def _per_256(value: Any, of_rate: ValidatorFunctionWrapHandler) -> Any:

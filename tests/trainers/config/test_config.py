@@ -14,7 +14,7 @@ from trainers.errors import ConfigError
         ({"model.cls_positon": "tied"}, "no such knob; did you mean model.cls_position?"),
         ({"model.cls_position": "corner"}, "model.cls_position: input should be 'learned', 'none'"),
         ({"steps": 1.5}, "steps: input should be a valid integer (given: 1.5)"),
-        ({"steps": "many"}, "steps: input should be a valid integer (given: 'many')"),
+        ({"steps": "many"}, "a whole number of steps, or written as `10 epochs` (given: 'many')"),
         ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1 (given: 0)"),
         ({"model.heads": 5}, "model: heads must divide width, got 5 and 48"),
         ({"augment.global_size": 18}, "augment.global_size must be a multiple of model.patch_size"),
