@@ -1,26 +1,20 @@
 """What arms cost, in parameters, operations and time, and so what else than meant they change."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import ImageSet
 from trainers.evaluation.evaluate import evaluate
-from trainers.method.site import hides_patches, sites
-from trainers.model.network import Network
-from trainers.model.vit import Features
-from trainers.randomness.forward_draws import ForwardDraws
+from trainers.method.site import sites
 from trainers.system.world import World, make_reproducible
 from trainers.training.loop import train
+from trainers.training.operations import operations
 from trainers.training.state import TrainState
-from trainers.training.step import is_trained, needs_patches
 
 STARTUP_S = 4.0
 """Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
@@ -72,53 +66,20 @@ def _shown(losses: Mapping[str, float]) -> str:
 
 
 def cost_of(config: TrainConfig, classes: int) -> dict[str, Any]:
-    # Nothing is computed: on this device tensors have shapes and no values.
-    with torch.device("meta"), torch.no_grad():
-        network = Network(config, max(classes, 2), masks=hides_patches(config.loss))
-        side, active = config.augment.global_size, sites(config.loss)
-        forward, features = _counted(network, config, side, only_first=False)
-        head = _flops(lambda: network.head(features.image))
-        seen = [(side, config.augment.global_crops, True)]
-        if config.augment.local_crops:
-            seen.append((config.augment.local_size, config.augment.local_crops, False))
-        teacher = student = 0.0
-        for size, crops, is_global in seen if is_trained(config) else []:
-            passed, _ = _counted(network, config, size, only_first=not needs_patches(config))
-            patches = (size // config.model.patch_size) ** 2
-            rows = sum(site.rows_of_crop(patches, is_global=is_global) for site in active.values())
-            student += crops * (passed + rows * head)
-            teacher += crops * (passed + rows * head) * (is_global and bool(active))
-    losses = {name: site.weight for name, site in active.items()}
+    counted = operations(config, classes)
+    losses = {name: site.weight for name, site in sites(config.loss).items()}
     losses |= {
         name: weight for name in ("labels", "koleo") if (weight := getattr(config.loss, name))
     }
     views = config.augment.global_crops + config.augment.local_crops
     return {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "gigaflops_per_image": (forward + head) / 1e9,
-        # A backward pass is about two forward passes.
-        "gigaflops_per_step": config.batch_size * (teacher + 3 * student) / 1e9,
-        "tokens": features.tokens.shape[1],
+        "parameters": counted.parameters,
+        "gigaflops_per_image": counted.forward / 1e9,
+        "gigaflops_per_step": config.batch_size * counted.update / 1e9,
+        "tokens": counted.tokens,
         "crops_per_step": config.batch_size * views,
         "losses": losses,
     }
-
-
-def _counted(
-    network: Network, config: TrainConfig, side: int, *, only_first: bool
-) -> tuple[int, Features]:
-    """FLOPs of one image of a side through the backbone, and its features."""
-    found: list[Features] = []
-    draws = ForwardDraws(cls_patch=torch.zeros(1, dtype=torch.int64))
-    image = torch.zeros(1, 3, side, side)
-    flops = _flops(lambda: found.append(network(image, draws, only_first=only_first)))
-    return flops, found[0]
-
-
-def _flops(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
 
 
 @dataclass(frozen=True, kw_only=True)

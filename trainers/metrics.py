@@ -3,6 +3,7 @@
 from trainers.evaluation import collapse, knn, linear_probe, position_probe
 from trainers.globality import alignment, descriptions
 from trainers.method.site import all_sites
+from trainers.training import pace
 
 LABELLED = knn.DESCRIPTIONS.keys() | linear_probe.DESCRIPTIONS.keys()
 """Metrics of held-out images that exist only on a data set with labels."""
@@ -41,8 +42,12 @@ TRAINING = {
     "optimizer/gradient_norm": "norm of all gradients before clipping",
     "optimizer/learning_rate": "learning rate of the update",
     "data/chain": "first 48 bits of the hash chain of every crop seen; equal iff the data were",
-    "time/step_s": "mean time of an update since the last record; seconds",
+    **pace.DESCRIPTIONS,
+    **pace.ON_KNOWN_CARDS,
 }
 """Metrics of the training itself, recorded every `log_every` steps."""
+
+OF_THE_MACHINE = ("time/", "memory/")
+"""What the names of metrics begin with that say nothing of the model."""
 
 METRICS = {**EVALUATED, **TRAINING}

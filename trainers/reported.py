@@ -4,6 +4,7 @@ from trainers.config import LossConfig, TrainConfig
 from trainers.evaluation import collapse
 from trainers.method.site import all_sites, sites
 from trainers.metrics import OF_A_SITE, PROBED
+from trainers.training import pace
 
 _WITH_CLS = {"cls", "contrast", "cls_mass", "patch_cosine", "cls_top1", "cls_patch", "gap"}
 _WITH_REGISTER = {"register", "register_contrast", "register_mass", "register_top1"}
@@ -32,6 +33,8 @@ def why_missing(metric: str, config: TrainConfig) -> str:
         return "evaluation.causal_images 2 or more"
     if parts[-1] in ("head_max", "head_deviation") and model.heads < 2:
         return "model.heads 2 or more"
+    if metric in pace.ON_KNOWN_CARDS:
+        return "a GPU whose peak is known"
     if metric in _WITH_OUTPUTS and not sites(loss):
         return "a weight of self-distillation above 0"
     return ""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from orchestrator.tracking.store import artifact_location, in_time, open_store, tracking_uri
 from trainers.config import TrainConfig, explain, flatten
 from trainers.errors import InputError
+from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.reporters import read_records
 from trainers.runs.trial import TrialFolder
 
@@ -137,7 +138,7 @@ class Mirror:
         self, table: pd.DataFrame, lock: Mapping[str, Any], artifacts: Iterable[Path], whole: bool
     ) -> None:
         """Log each arm's mean and deviation over seeds, and the study's report and files."""
-        last = table[table["layer"].isna() & ~table["metric"].str.startswith("time/")]
+        last = table[table["layer"].isna() & ~table["metric"].str.startswith(OF_THE_MACHINE)]
         last = last[last["step"] == last.groupby(["arm", "seed"])["step"].transform("max")]
         for arm, rows in last.groupby("arm"):
             run_id = self.arm_run(str(arm)).info.run_id

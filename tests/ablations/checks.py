@@ -14,7 +14,7 @@ from ablations.spec import Ablation
 from trainers.config import TrainConfig, diff, fingerprint, override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import ImageSet, open_images
-from trainers.metrics import EVALUATED
+from trainers.metrics import EVALUATED, OF_THE_MACHINE
 from trainers.system.world import World
 from trainers.training.loop import train
 
@@ -61,7 +61,7 @@ def run(config: TrainConfig, folder: Path) -> Ran:
 
     class Reporter:
         def report(self, step, metrics, *, checkpoint=None):
-            kept = {k: v for k, v in metrics.items() if not k.startswith("time/")}
+            kept = {k: v for k, v in metrics.items() if not k.startswith(OF_THE_MACHINE)}
             # NaN is not itself; its text is.
             if kept:
                 records.append((step, {name: repr(value) for name, value in kept.items()}))

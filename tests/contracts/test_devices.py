@@ -16,6 +16,7 @@ from trainers.data.augment import Views
 from trainers.data.image_set import open_images
 from trainers.globality.instruments import Settings
 from trainers.globality.measurement import Plan, choose, measure
+from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.saved_run import evaluate_run, find_run
 from trainers.system.world import World
 from trainers.training.loop import train
@@ -149,7 +150,9 @@ class Recorder:
         self.saved = {}
 
     def report(self, step, metrics, *, checkpoint=None):
-        kept = {name: value for name, value in metrics.items() if not name.startswith("time/")}
+        kept = {
+            name: value for name, value in metrics.items() if not name.startswith(OF_THE_MACHINE)
+        }
         self.records.setdefault(step, {}).update(kept)
         if checkpoint:
             self.saved[step] = checkpoint.read_bytes()

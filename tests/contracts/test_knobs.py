@@ -24,6 +24,7 @@ from trainers.config import TrainConfig, diff, flatten, override
 from trainers.config.idle import ALIVE_WITH, idle
 from trainers.data.image_set import open_images
 from trainers.errors import StudyError
+from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.trial import trial_key
 from trainers.system.world import World
 from trainers.training.loop import train
@@ -194,7 +195,7 @@ def trace(config, tmp_path):
 
     class Hash:
         def report(self, step, metrics, *, checkpoint=None):
-            kept = {k: v for k, v in metrics.items() if not k.startswith("time/")}
+            kept = {k: v for k, v in metrics.items() if not k.startswith(OF_THE_MACHINE)}
             seen.update(repr((step, kept)).encode())
             if checkpoint:
                 # Tensors alone: the notes in the file name the configuration itself.

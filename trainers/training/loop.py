@@ -1,6 +1,5 @@
 """DINO training from top to bottom (Caron et al. 2021, algorithm 1)."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.world import World
 from trainers.training import checkpoint
+from trainers.training.pace import Pace
 from trainers.training.reporter import Reporter
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, update
@@ -62,7 +62,7 @@ def train(
         state = checkpoint.load(resume_from, config, world, classes)
     stream = Stream(config.seed, "augmentation")
     evaluation: dict[str, float] = {}
-    clock = _Clock(state.step)
+    pace = Pace(config, world, classes, state.step)
     resumed_at_the_end = state.step == config.steps
 
     def read(step: int) -> _Read:
@@ -76,7 +76,8 @@ def train(
             identifiers=images.identifiers[places],
         )
 
-    for seen in prefetch(read, range(state.step, config.steps), _ahead(world)):
+    steps = range(state.step, config.steps)
+    for seen in pace.waiting(prefetch(read, steps, _ahead(world))):
         mine, identifiers = seen.mine, images.identifiers[seen.mine].to(world.device)
         views = augment(
             seen.pixels,
@@ -111,14 +112,14 @@ def train(
                 "optimizer/gradient_norm": done.gradient_norm,
                 "optimizer/learning_rate": done.learning_rate,
                 "data/chain": state.chain_number,
-                "time/step_s": clock.seconds_a_step(state.step),
+                **pace.metrics(state.step),
             }
         if evaluates:
             evaluation = _evaluate(state, images, config, world, classes)
             metrics |= evaluation
         if logs or evaluates:
             reporter.report(state.step, metrics)
-            clock = _Clock(state.step)
+            pace.restart(state.step)
         if is_last or state.step % config.checkpoint_every == 0:
             saved = checkpoint.save(state, config, checkpoints, world)
             reporter.report(state.step, {}, checkpoint=saved)
@@ -182,11 +183,3 @@ def _diverged(state: TrainState, what: str, checkpoints: Path) -> Result:
         step=state.step,
         chain=state.chain.hex(),
     )
-
-
-class _Clock:
-    def __init__(self, step: int) -> None:
-        self.started, self.step = time.monotonic(), step
-
-    def seconds_a_step(self, step: int) -> float:
-        return (time.monotonic() - self.started) / (step - self.step)

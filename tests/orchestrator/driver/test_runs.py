@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from tests.orchestrator.conftest import MINI, dinolab, start
+from trainers.metrics import OF_THE_MACHINE
 
 ONLY_THE_BASELINE = MINI[: MINI.index("arms:")] + "arms: []\n"
 
 
 def rows_without_times(root):
     table = pq.read_table(root / "mini" / "results.parquet").to_pylist()
-    return [row for row in table if not row["metric"].startswith("time/")]
+    return [row for row in table if not row["metric"].startswith(OF_THE_MACHINE)]
 
 
 def results(root):

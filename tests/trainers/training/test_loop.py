@@ -7,6 +7,7 @@ import torch
 
 from trainers.config import override
 from trainers.errors import CheckpointError, ConfigError
+from trainers.metrics import OF_THE_MACHINE
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.loop import train
@@ -29,7 +30,7 @@ def run(config, images, reporter, folder, resume_from=None, world=ALONE):
 
 def without_times(records):
     return [
-        (step, {k: v for k, v in metrics.items() if not k.startswith("time/")})
+        (step, {k: v for k, v in metrics.items() if not k.startswith(OF_THE_MACHINE)})
         for step, metrics in records
     ]
 

@@ -1,0 +1,72 @@
+"""Floating-point operations of a run, from its shapes; a multiplication and an addition are two."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.config import TrainConfig
+from trainers.method.site import hides_patches, sites
+from trainers.model.network import Network
+from trainers.model.vit import Features
+from trainers.randomness.forward_draws import ForwardDraws
+from trainers.training.step import is_trained, needs_patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """What one image takes, and the sizes behind it."""
+
+    parameters: int
+    """of the student"""
+    tokens: int
+    """of a global crop"""
+    forward: float
+    """operations of backbone and head for one global crop"""
+    update: float
+    """operations of one image's part of a step: teacher on global crops, student on all, the
+    student's times 3, since a backward pass is about two forward passes"""
+
+
+def operations(config: TrainConfig, classes: int) -> Operations:
+    """Operations of `config` with that many `classes`; nothing is computed."""
+    # On this device tensors have shapes and no values.
+    with torch.device("meta"), torch.no_grad():
+        network = Network(config, max(classes, 2), masks=hides_patches(config.loss))
+        side, active = config.augment.global_size, sites(config.loss)
+        forward, features = _counted(network, config, side, only_first=False)
+        head = _flops(lambda: network.head(features.image))
+        seen = [(side, config.augment.global_crops, True)]
+        if config.augment.local_crops:
+            seen.append((config.augment.local_size, config.augment.local_crops, False))
+        teacher = student = 0.0
+        for size, crops, is_global in seen if is_trained(config) else []:
+            passed, _ = _counted(network, config, size, only_first=not needs_patches(config))
+            patches = (size // config.model.patch_size) ** 2
+            rows = sum(site.rows_of_crop(patches, is_global=is_global) for site in active.values())
+            student += crops * (passed + rows * head)
+            teacher += crops * (passed + rows * head) * (is_global and bool(active))
+    return Operations(
+        parameters=sum(p.numel() for p in network.parameters()),
+        tokens=features.tokens.shape[1],
+        forward=forward + head,
+        update=teacher + 3 * student,
+    )
+
+
+def _counted(
+    network: Network, config: TrainConfig, side: int, *, only_first: bool
+) -> tuple[int, Features]:
+    """Operations of one image of a side through the backbone, and its features."""
+    found: list[Features] = []
+    draws = ForwardDraws(cls_patch=torch.zeros(1, dtype=torch.int64))
+    image = torch.zeros(1, 3, side, side)
+    flops = _flops(lambda: found.append(network(image, draws, only_first=only_first)))
+    return flops, found[0]
+
+
+def _flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
