@@ -24,8 +24,8 @@ EVALUATED = {
 
 OF_A_SITE = {
     "": "cross-entropy of teacher and student (Caron et al. 2021, eq. 3), nats; on",
-    "_target_entropy": "mean entropy of the targets, nats, 0 to ln K; on",
-    "_kl": "KL divergence from targets to student, nats, 0: constant output; on",
+    "_target_entropy": "mean entropy of the targets as the loss weights them, nats, 0 to ln K; on",
+    "_kl": "KL divergence from targets to student, nats, 0 up; 0: the student gives them; on",
 }
 """How the names of a site's metrics end, and their meaning."""
 

@@ -1,6 +1,6 @@
 """The losses: pure functions of targets, logits and features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,26 +31,49 @@ def dense_distillation(
 
     `targets` [G, B, N, K] and `target_features` [G, B, N, D] of the teacher's patches; `groups` of
     student views of one size, logits [V, B, M, K] and features [V, B, M, D], the teacher's views
-    first. Each student patch is compared with the teacher patch of another view whose features are
-    nearest to its own by cosine. The mean is over pairs of different views.
+    first. Each student patch is compared with its match in every other view of the teacher. The
+    mean is over pairs of different views.
+    """
+    log_student = [
+        view for logits, _ in groups for view in torch.log_softmax(logits / temperature, dim=-1)
+    ]
+    total = targets.new_zeros(())
+    pairs = 0
+    for view, teacher_view, match in matches(target_features, [each for _, each in groups]):
+        index = match[..., None].expand(-1, -1, targets.shape[-1])
+        matched = targets[teacher_view].gather(1, index)
+        total = total - (matched * log_student[view]).sum(-1).mean()
+        pairs += 1
+    return total / pairs
+
+
+def dense_entropy(targets: Tensor, target_features: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """Mean entropy of the targets that `dense_distillation` compares patches with, nats, a scalar.
+
+    `groups` are the student's features alone; a target counts as often as it is a match.
+    """
+    each = torch.special.entr(targets).sum(-1)
+    found = [
+        each[teacher_view].gather(1, match).mean()
+        for _, teacher_view, match in matches(target_features, groups)
+    ]
+    return torch.stack(found).mean()
+
+
+def matches(target_features: Tensor, groups: Sequence[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
+    """Student view, teacher view and matches, int64 [B, M], of every pair of different views.
+
+    The match of a student patch is the teacher patch whose features are nearest to its own by
+    cosine. `target_features` [G, B, N, D]; `groups` of student views, features [V, B, M, D].
     """
     known = functional.normalize(target_features.detach().float(), dim=-1)
-    total = targets.new_zeros(())
-    view, pairs = 0, 0
-    for logits, features in groups:
-        log_student = torch.log_softmax(logits / temperature, dim=-1)
-        asked = functional.normalize(features.detach().float(), dim=-1)
-        for own, student in zip(asked, log_student, strict=True):
-            for teacher_view in range(len(targets)):
-                if teacher_view == view:
-                    continue
-                match = (own @ known[teacher_view].transpose(1, 2)).argmax(2)
-                index = match[..., None].expand(-1, -1, targets.shape[-1])
-                matched = targets[teacher_view].gather(1, index)
-                total = total - (matched * student).sum(-1).mean()
-                pairs += 1
+    view = 0
+    for features in groups:
+        for own in functional.normalize(features.detach().float(), dim=-1):
+            for teacher_view, others in enumerate(known):
+                if teacher_view != view:
+                    yield view, teacher_view, (own @ others.transpose(1, 2)).argmax(2)
             view += 1
-    return total / pairs
 
 
 def masked_distillation(

@@ -87,8 +87,11 @@ class Site(ABC):
         """What the loss needs of the teacher's views besides targets."""
         return None
 
-    def target_entropy(self, targets: Targets) -> Tensor:
-        """Mean entropy of the targets, weighted as the loss weights them; a scalar, nats."""
+    def target_entropy(self, targets: Targets, student: Sequence[Seen]) -> Tensor:
+        """Mean entropy of the targets, each weighted as in `loss`; a scalar, nats.
+
+        So `loss` minus this is a mean Kullback-Leibler divergence, and never negative.
+        """
         return entropy(targets.rows)
 
 

@@ -264,7 +264,7 @@ class _Step:
         parts: dict[str, Tensor] = {}
         for name, site in self.sites.items():
             loss = site.loss(targets[name], seen, self._head(student))
-            entropy = site.target_entropy(targets[name])
+            entropy = site.target_entropy(targets[name], seen)
             total = total + site.weight * loss
             parts[f"loss/{name}"] = loss
             parts[f"loss/{name}_target_entropy"] = entropy

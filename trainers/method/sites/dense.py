@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from trainers.method.losses import dense_distillation
+from trainers.method.losses import dense_distillation, dense_entropy
 from trainers.method.site import Head, PatchSite, Seen, Targets
 
 
@@ -31,6 +31,13 @@ class Dense(PatchSite):
             groups.append((_by_view(logits, seen), _by_view(patches, seen)))
         rows = targets.rows.unflatten(0, targets.kept.shape[:3])
         return dense_distillation(rows, targets.kept, groups, self.config.student_temperature)
+
+    def target_entropy(self, targets: Targets, student: Sequence[Seen]) -> Tensor:
+        """Mean entropy of the matches' targets, each as often as it is one."""
+        assert targets.kept is not None
+        rows = targets.rows.unflatten(0, targets.kept.shape[:3])
+        groups = [_by_view(seen.features.patches, seen) for seen in student]
+        return dense_entropy(rows, targets.kept, groups)
 
     def rows_of_crop(self, patches: int, *, is_global: bool) -> float:
         """All its patches."""

@@ -31,7 +31,7 @@ class Masked(PatchSite):
         temperature = self.config.student_temperature
         return masked_distillation(targets.rows, logits, targets.kept, temperature)
 
-    def target_entropy(self, targets: Targets) -> Tensor:
+    def target_entropy(self, targets: Targets, student: Sequence[Seen]) -> Tensor:
         """Mean over crops of the mean entropy of their hidden patches' targets."""
         assert targets.kept is not None
         return masked_mean(torch.special.entr(targets.rows).sum(-1), targets.kept)
