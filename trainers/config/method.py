@@ -68,8 +68,9 @@ class LossConfig(Knobs):
     )
     koleo: float = knob(
         0.0,
-        "weight of the KoLeo spread of [CLS] (the mean patch without one) within a batch",
-        source="Sablayrolles et al. 2019; Oquab et al. 2024",
+        "weight of the KoLeo spread of [CLS] (the mean patch without one) within the global batch, "
+        "summed over global crops",
+        source="Sablayrolles et al. 2019; Oquab et al. 2024; DINOv2's code: 0.1",
         ge=0,
     )
     student_temperature: float = knob(0.1, "temperature of the student", source=DINO, gt=0)

@@ -101,7 +101,9 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def koleo(features: Tensor) -> Tensor:
     """Minus the mean log distance to the nearest other row, unit norm (Sablayrolles et al. 2019).
 
-    Features [B, D] with B >= 2; a scalar, as in DINOv2.
+    Features [B, D] with B >= 2, of one view: DINOv2 sums it over the global views, since views of
+    one image need not spread (facebookresearch/dinov2, ssl_meta_arch.py). There B are the images of
+    one GPU; here those of all workers, so that their number changes nothing. A scalar.
     """
     unit = functional.normalize(features.float(), dim=-1, eps=1e-8)
     with torch.no_grad():

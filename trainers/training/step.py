@@ -280,7 +280,7 @@ class _Step:
         if config.koleo:
             each = seen[0].features.image.chunk(self.config.augment.global_crops)
             spread = [koleo(self.world.gather_with_gradient(view)) for view in each]
-            parts["loss/koleo"] = torch.stack(spread).mean()
+            parts["loss/koleo"] = torch.stack(spread).sum()
             total = total + config.koleo * parts["loss/koleo"]
         return total, parts
 

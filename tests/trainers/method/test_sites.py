@@ -1,10 +1,13 @@
 """Where the loss sits decides which parameters it moves, and every one of them trains."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from trainers.config import TrainConfig, override
-from trainers.data.augment import Views
+from trainers.data.augment import Views, normalize
+from trainers.method.losses import koleo
 from trainers.method.site import all_sites, sites
 from trainers.model.vit import Features
 from trainers.system.world import World
@@ -124,6 +127,18 @@ def test_registers_are_read_after_cls():
     )
     assert register == 1
     assert mean_patch == pytest.approx((3 + 4 + 5 + 6) / 4)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_koleo_is_summed_over_global_views_each_by_itself(views):
+    config = override(only("koleo"), {"augment.global_crops": views})
+    state = TrainState.fresh(config, ALONE)
+    crops = batch().views.local_crops.repeat(2, 1, 2, 2)[: views * 8]
+    seen = replace(batch(), views=replace(batch().views, global_crops=crops))
+    with torch.no_grad():
+        each = state.student(normalize(crops)).cls.chunk(views)
+    expected = sum(koleo(view).item() for view in each)
+    assert update(state, seen, config, ALONE).loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_koleo_alone_spreads_mean_patches_where_there_is_no_cls():
