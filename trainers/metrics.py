@@ -38,8 +38,8 @@ TRAINING = {
     },
     "loss/labels": "supervised cross-entropy on [CLS]; nats",
     "loss/labels_top1": "share of training crops whose label the classifier finds; 0 to 1",
-    "loss/koleo": "minus mean log distance to the nearest image of the batch, unit norm; summed over "
-    "global crops",
+    "loss/koleo": "minus mean log distance to the nearest image of the batch, unit norm; "
+    "summed over global crops",
     "optimizer/gradient_norm": "norm of all gradients before clipping",
     "optimizer/learning_rate": "learning rate of the update",
     "data/chain": "first 48 bits of the hash chain of every crop seen; equal iff the data were",

@@ -334,21 +334,26 @@ class VisionTransformer(nn.Module):
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
-    """Set every parameter from a stream keyed by its own name.
+    """Set every parameter from a stream keyed by its own name, as DINO's code does.
 
     Two modules share the values of every parameter that both have under one name and shape.
-    Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions:
-    uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps. Biases 0; norm scales and the
-    norms of prototypes 1.
+    Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions and
+    prototypes: uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps
+    (facebookresearch/dino, vision_transformer.py: `last_layer` is made after `_init_weights`).
+    The token of hidden patches 0, as in iBOT and DINOv2. Biases 0; norm scales and the norms of
+    prototypes 1.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             stream = Stream(seed, f"initialisation/{name}")
-            if name.endswith("prototype_norms"):
+            own = name.rsplit(".", 1)[-1]
+            if own == "prototype_norms":
                 parameter.fill_(1.0)
+            elif own == "mask":
+                parameter.fill_(0.0)
             elif parameter.ndim == 1:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            elif parameter.ndim == 4:
+                parameter.fill_(0.0 if own == "bias" else 1.0)
+            elif parameter.ndim == 4 or own == "prototypes":
                 places = torch.arange(parameter.numel())
                 bound = 1 / math.sqrt(parameter[0].numel())
                 uniform = stream.uniform(torch.zeros((), dtype=torch.int64), places)

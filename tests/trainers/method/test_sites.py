@@ -146,3 +146,11 @@ def test_koleo_alone_spreads_mean_patches_where_there_is_no_cls():
     state = TrainState.fresh(config, ALONE)
     losses = [update(state, batch(), config, ALONE).loss for _ in range(20)]
     assert losses[-1] < losses[0] - 0.05
+
+
+def test_the_token_of_hidden_patches_starts_at_zero_and_learns():
+    config = only("masked")
+    state = TrainState.fresh(config, ALONE)
+    assert not state.student.backbone.mask.any()
+    update(state, batch(), config, ALONE)
+    assert state.student.backbone.mask.any()

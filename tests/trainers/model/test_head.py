@@ -1,6 +1,7 @@
 """The projection head against PyTorch's own weight and batch normalisation."""
 
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 from torch.nn import functional
@@ -77,3 +78,27 @@ def test_the_head_starts_with_unit_prototypes():
     initialise(head, 0, 0.02)
     assert torch.equal(head.prototype_norms, torch.ones(6, 1))
     assert head(features()).abs().max() <= 1
+
+
+def test_prototypes_start_as_a_linear_layer_of_pytorch_does():
+    head = ProjectionHead(10, HeadConfig(bottleneck=64, prototypes=500))
+    initialise(head, 0, 0.02)
+    torch.manual_seed(0)
+    default = nn.Linear(64, 500, bias=False).weight
+    for weight in (head.prototypes, default):
+        assert weight.abs().max().item() == pytest.approx(1 / 8, rel=1e-3)
+    assert (
+        scipy.stats.ks_2samp(head.prototypes.detach().flatten(), default.detach().flatten()).pvalue
+        > 1e-3
+    )
+    # The norm of raw prototypes, which AdamW's steps are large or small against.
+    norms = [weight.norm(dim=1).mean().item() for weight in (head.prototypes, default)]
+    assert norms == pytest.approx([3**-0.5] * 2, rel=0.01)
+
+
+def test_prototypes_do_not_depend_on_the_deviation_of_the_backbone():
+    heads = [ProjectionHead(10, HeadConfig()) for _ in range(2)]
+    for head, deviation in zip(heads, (0.02, 0.08), strict=True):
+        initialise(head, 0, deviation)
+    assert torch.equal(heads[0].prototypes, heads[1].prototypes)
+    assert not torch.equal(heads[0].layers[0].weight, heads[1].layers[0].weight)
