@@ -16,7 +16,25 @@ class ModelConfig(Knobs):
     width: int = knob(48, "features of a token", source=VIT, ge=8, le=20_000)
     depth: int = knob(3, "transformer blocks", source=VIT, ge=1, le=1000)
     heads: int = knob(3, "attention heads; divides width", source=VIT, ge=1, le=1000)
-    mlp_ratio: float = knob(4.0, "hidden features of the MLP over width", source=VIT, gt=0, le=100)
+    mlp: Literal["gelu", "swiglu"] = knob(
+        "gelu",
+        "the MLP between its matrices: GELU, or a gate by SiLU with a third matrix",
+        source=f"{VIT}; Shazeer 2020; Oquab et al. 2024 (DINOv2)",
+    )
+    mlp_ratio: float = knob(
+        4.0,
+        "hidden features of the MLP over width; a swiglu has two thirds of them, rounded up to 8",
+        source=VIT,
+        gt=0,
+        le=100,
+    )
+    layer_scale: float = knob(
+        0.0,
+        "first factor of every feature that attention and MLP add, learned then; 0: no factors",
+        source="Touvron et al. 2021 (CaiT), eq. 4; DINOv2's code: 1e-5",
+        ge=0,
+        le=100,
+    )
     drop_path: float = knob(
         0.0,
         "share of images that skip the last block's branches in training; rises from 0 by depth",
@@ -74,6 +92,12 @@ class ModelConfig(Knobs):
         0, "extra tokens without position", source="Darcet et al. 2024", ge=0, le=1000
     )
 
+    @property
+    def mlp_hidden(self) -> int:
+        """Hidden features of the MLP, for SwiGLU as in facebookresearch/dinov2, swiglu_ffn.py."""
+        hidden = int(self.width * self.mlp_ratio)
+        return hidden if self.mlp == "gelu" else (int(hidden * 2 / 3) + 7) // 8 * 8
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.width % self.heads:
@@ -101,6 +125,7 @@ SIZES: Mapping[str, Mapping[str, int]] = types.MappingProxyType(
         "tiny": {"width": 192, "depth": 12, "heads": 3},
         "small": {"width": 384, "depth": 12, "heads": 6},
         "base": {"width": 768, "depth": 12, "heads": 12},
+        "large": {"width": 1024, "depth": 24, "heads": 16},
     }
 )
 """Shapes of the published ViTs (Touvron et al. 2021 for tiny and small), as changes of a model."""

@@ -46,7 +46,7 @@ class Layer:
     values: Tensor
     """[B, H, T, K]"""
     projection: Tensor
-    """[H, K, D], what each head's mixed values are multiplied with"""
+    """[H, K, D], what each head's mixed values are multiplied with, LayerScale included"""
     normalised: Tensor
     """[B, T, D], the tokens that attention saw, behind its layer norm"""
     tokens: Tensor
@@ -153,16 +153,25 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each added to its input."""
+    """Pre-norm attention and MLP, each added to its input.
+
+    With `layer_scale`, each feature of what they give is scaled first (Touvron et al. 2021, CaiT,
+    eq. 4). A `swiglu` MLP is ``W3 (silu(W1 x) · W2 x)`` (Shazeer 2020, eq. 6), its first two
+    matrices one above the other in `expand`, as in facebookresearch/dinov2, swiglu_ffn.py.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden = int(config.width * config.mlp_ratio)
+        hidden = config.mlp_hidden
+        self.gated = config.mlp == "swiglu"
         self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
-        self.expand = nn.Linear(config.width, hidden)
+        self.expand = nn.Linear(config.width, (1 + self.gated) * hidden)
         self.contract = nn.Linear(hidden, config.width)
+        for name in ("layer_scale1", "layer_scale2"):
+            scale = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
+            self.register_parameter(name, scale)
 
     def forward(
         self,
@@ -179,16 +188,22 @@ class Block(nn.Module):
         """
         normalised = self.norm1(tokens_BTD)
         mixed, heads = self.attention(normalised, rotation, wanted)
+        if self.layer_scale1 is not None:
+            mixed = mixed * self.layer_scale1
         if keep is not None:
             mixed = mixed * keep[:, 0, None, None]
         tokens_BTD = tokens_BTD[:, :wanted] + mixed
-        hidden = self.contract(functional.gelu(self.expand(self.norm2(tokens_BTD))))
+        hidden = self.contract(self._activated(self.expand(self.norm2(tokens_BTD))))
+        if self.layer_scale2 is not None:
+            hidden = hidden * self.layer_scale2
         if keep is not None:
             hidden = hidden * keep[:, 1, None, None]
         tokens_BTD = tokens_BTD + hidden
         if observe is not None:
             queries, keys, values = heads
             projection = self.attention.projection.weight.T.unflatten(0, (-1, keys.shape[-1]))
+            if self.layer_scale1 is not None:
+                projection = projection * self.layer_scale1
             observe(
                 Layer(
                     number=number,
@@ -201,6 +216,12 @@ class Block(nn.Module):
                 )
             )
         return tokens_BTD
+
+    def _activated(self, hidden: Tensor) -> Tensor:
+        if not self.gated:
+            return functional.gelu(hidden)
+        gate, hidden = hidden.chunk(2, dim=-1)
+        return functional.silu(gate) * hidden
 
 
 class VisionTransformer(nn.Module):
@@ -333,15 +354,15 @@ class VisionTransformer(nn.Module):
         return angles.cos(), angles.sin()
 
 
-def initialise(module: nn.Module, seed: int, deviation: float) -> None:
+def initialise(module: nn.Module, seed: int, deviation: float, layer_scale: float = 1.0) -> None:
     """Set every parameter from a stream keyed by its own name, as DINO's code does.
 
     Two modules share the values of every parameter that both have under one name and shape.
     Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions and
     prototypes: uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps
     (facebookresearch/dino, vision_transformer.py: `last_layer` is made after `_init_weights`).
-    The token of hidden patches 0, as in iBOT and DINOv2. Biases 0; norm scales and the norms of
-    prototypes 1.
+    The token of hidden patches 0, as in iBOT and DINOv2. Factors of LayerScale `layer_scale`.
+    Biases 0; scales of norms and the norms of prototypes 1.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -351,6 +372,8 @@ def initialise(module: nn.Module, seed: int, deviation: float) -> None:
                 parameter.fill_(1.0)
             elif own == "mask":
                 parameter.fill_(0.0)
+            elif own.startswith("layer_scale"):
+                parameter.fill_(layer_scale)
             elif parameter.ndim == 1:
                 parameter.fill_(0.0 if own == "bias" else 1.0)
             elif parameter.ndim == 4 or own == "prototypes":

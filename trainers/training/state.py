@@ -37,7 +37,8 @@ class TrainState:
         masks = hides_patches(config.loss)
         student = Network(config, classes, masks=masks).to(device)
         teacher = Network(config, classes, masks=masks).to(device)
-        initialise(student, config.seed, config.model.initial_deviation)
+        model = config.model
+        initialise(student, config.seed, model.initial_deviation, model.layer_scale)
         teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False)
         student.backbone.checkpointing = config.compute.activation_checkpointing
