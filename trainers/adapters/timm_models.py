@@ -168,6 +168,8 @@ class _Attended:
     projected: Tensor | None
     """queries, keys and values side by side, where the module made them in one"""
     output: Tensor
+    scale: Tensor | None
+    """[D], what LayerScale multiplies the output with"""
 
 
 _See = Callable[[_Attended, int, Tensor], None]
@@ -183,10 +185,12 @@ def _watched(blocks: Any, see: _See) -> Iterator[None]:
     def made(_: Any, __: Any, output: Tensor) -> None:
         projected.append(output)
 
-    def caught(module: Any, given: Any, named: dict[str, Any], output: Tensor) -> None:
+    def caught(
+        scale: Tensor | None, module: Any, given: Any, named: dict[str, Any], output: Tensor
+    ) -> None:
         rotation = named.get("rope", given[1] if len(given) > 1 else None)
         together = projected.pop() if projected else None
-        attended.append(_Attended(module, given[0], rotation, together, output))
+        attended.append(_Attended(module, given[0], rotation, together, output, scale))
 
     def left(number: int, _: Any, __: Any, output: Tensor) -> None:
         see(attended.pop(), number, output)
@@ -195,7 +199,10 @@ def _watched(blocks: Any, see: _See) -> Iterator[None]:
     for number, block in enumerate(blocks):
         if isinstance(getattr(block.attn, "qkv", None), nn.Module):
             hooks.append(block.attn.qkv.register_forward_hook(made))
-        hooks.append(block.attn.register_forward_hook(caught, with_kwargs=True))
+        # BEiT's blocks hold their factors themselves.
+        scale = getattr(getattr(block, "ls1", None), "gamma", getattr(block, "gamma_1", None))
+        watch = functools.partial(caught, scale)
+        hooks.append(block.attn.register_forward_hook(watch, with_kwargs=True))
         hooks.append(block.register_forward_hook(functools.partial(left, number)))
     try:
         yield
@@ -206,12 +213,13 @@ def _watched(blocks: Any, see: _See) -> Iterator[None]:
 
 def _layer(seen: _Attended, number: int, output: Tensor) -> Layer:
     queries, keys, values = _queries_keys_values(seen)
+    projection = seen.module.proj.weight.T.unflatten(0, (-1, values.shape[-1]))
     return Layer(
         number=number + 1,
         queries=queries,
         keys=keys,
         values=values,
-        projection=seen.module.proj.weight.T.unflatten(0, (-1, values.shape[-1])),
+        projection=projection if seen.scale is None else projection * seen.scale,
         normalised=seen.tokens,
         tokens=output,
     )

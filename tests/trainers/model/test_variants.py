@@ -7,6 +7,7 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer as Reference
 from torch.nn import functional
 
+from trainers.adapters.timm_models import TimmBackbone
 from trainers.config import SIZES, ModelConfig, TrainConfig, override
 from trainers.globality.statistics import written_norms
 from trainers.model.vit import VisionTransformer, initialise
@@ -146,3 +147,18 @@ def test_layer_scale_starts_at_its_value_and_does_not_decay():
         assert torch.equal(factor, torch.full((48,), 1e-5))
     spared = {id(parameter) for parameter in state.optimizer.param_groups[1]["params"]}
     assert {id(factor) for factor in factors} <= spared
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_instruments_see_the_same_of_ours_and_of_timms(changes):
+    model = ours(**changes)
+    foreign = TimmBackbone(timms(model), "variant")
+    seen, other = [], []
+    with torch.no_grad():
+        model(images(), observe=seen.append)
+        foreign(images(), observe=other.append)
+    for mine, theirs in zip(seen, other, strict=True):
+        for name in ("queries", "keys", "values", "projection", "normalised", "tokens"):
+            torch.testing.assert_close(
+                getattr(mine, name), getattr(theirs, name), rtol=1e-3, atol=1e-4
+            )
