@@ -107,6 +107,7 @@ CHANGES = {
     "loss.fixed_patch": (0.5, {}),
     "loss.fixed_patch_place": ([-1.0, 1.0], {"loss.fixed_patch": 0.5}),
     "loss.masked": (0.5, {}),
+    "loss.mask_kind": ("block", {"loss.masked": 0.5}),
     "loss.mask_share": ([0.8, 0.9], {"loss.masked": 0.5}),
     "loss.mask_probability": (1.0, {"loss.masked": 0.5}),
     "loss.labels": (0.5, {}),

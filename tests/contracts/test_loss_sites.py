@@ -124,7 +124,7 @@ def test_a_metric_of_a_site_needs_its_weight(add):
 
 
 def test_knobs_of_masks_may_be_read_by_a_site_of_ones_own():
-    for knob in ("loss.mask_share", "loss.mask_probability"):
+    for knob in ("loss.mask_kind", "loss.mask_share", "loss.mask_probability"):
         assert idle(knob, BASE) == "loss.masked is 0.0"
         assert idle(knob, override(BASE, OWN)) == ""
 

@@ -26,6 +26,7 @@ ALIVE_WITH: Mapping[str, tuple[str, Callable[[object], bool]]] = types.MappingPr
         "model.cls_position": ("model.cls", bool),
         "model.cls_tied_patch": ("model.cls_position", _is("tied")),
         "model.cls_coordinate": ("model.cls_position", _is("sincos", "rotary")),
+        "loss.mask_kind": ("loss.masked", bool),
         "loss.mask_share": ("loss.masked", bool),
         "loss.mask_probability": ("loss.masked", bool),
         "targets.center_momentum": ("targets.kind", _is("centering")),

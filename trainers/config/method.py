@@ -51,6 +51,11 @@ class LossConfig(Knobs):
         source="Zhou et al. 2022 (iBOT), eq. 2",
         ge=0,
     )
+    mask_kind: Literal["random", "block"] = knob(
+        "random",
+        "which patches of a masked crop are masked: any, or those in some rectangles",
+        source="iBOT; Bao et al. 2022 (BEiT), alg. 1",
+    )
     mask_share: Interval = knob(
         (0.1, 0.5), "patches masked in a masked crop", unit="share", source="iBOT"
     )

@@ -4,6 +4,7 @@ Each is keyed by (image, epoch, view), like the crops. The model takes the draws
 no randomness of its own.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,15 @@ from torch import Tensor
 from trainers.config import LossConfig, ModelConfig
 from trainers.grid import Grid
 from trainers.randomness.streams import Stream, packed
+
+TRIES = 64
+"""Rectangles of a mask of blocks that are tried; a row of iBOT's is done after about 50 at most."""
+
+FAILURES = 10
+"""Tries without success after which a mask of blocks is done."""
+
+SLIMMEST = 0.3
+"""Ratio of the sides of the most unequal rectangle in a mask of blocks."""
 
 _SLOTS_A_VIEW = 2**20
 _VIEWS_AN_EPOCH = 2**8
@@ -89,17 +99,53 @@ def drop_path(source: Keyed, model: ModelConfig) -> Tensor | None:
 def masks(source: Keyed, loss: LossConfig, grid: Grid) -> Tensor:
     """Masked patches, bool [B, N] (Zhou et al. 2022): none in some rows, a random share in others.
 
-    A row is masked with `mask_probability`; then the share is uniform in `mask_share`, rounded to
-    patches, and the patches are a uniform choice.
+    A row is masked with `mask_probability`; then the share is uniform in `mask_share`, rounded down
+    to patches as in bytedance/ibot, loader.py. The patches are a uniform choice, or blocks.
     """
     patches = grid[0] * grid[1]
     decides, share = source.uniform(2).unbind(1)
     low, high = loss.mask_share
-    counts = ((low + share * (high - low)) * patches).round()
-    counts = counts * (decides < loss.mask_probability)
-    order = Keyed(source.stream, source.major, source.minor + 2).uniform(patches)
+    most = (low + share * (high - low)) * patches * (decides < loss.mask_probability)
+    further = Keyed(source.stream, source.major, source.minor + 2)
+    if loss.mask_kind == "block":
+        return _blocks(further.uniform(4 * TRIES).unflatten(1, (TRIES, 4)), most, grid)
+    order = further.uniform(patches)
     ranks = order.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    return ranks < counts[:, None]
+    return ranks < most.floor()[:, None]
+
+
+def _blocks(uniform: Tensor, most: Tensor, grid: Grid) -> Tensor:
+    """Rectangles of up to `most` [B] patches in all, bool [B, N] (Bao et al. 2022, BEiT, alg. 1).
+
+    As in bytedance/ibot, loader.py: a rectangle has an area between a ninth of the square in the
+    grid and what is left, and a log-uniform ratio of its sides. It is taken if it is smaller than
+    the grid and hides something new and no more than what is left. After FAILURES tries without
+    success a row is done, so that some have a few patches less. `uniform` [B, tries, 4] in [0, 1).
+    """
+    rows, columns = grid
+    down = torch.arange(rows, device=uniform.device)[:, None]
+    right = torch.arange(columns, device=uniform.device)
+    smallest = (min(grid) // 3) ** 2
+    hidden = torch.zeros(len(uniform), rows, columns, dtype=torch.bool, device=uniform.device)
+    # In float64, so that no device rounds a side otherwise.
+    left, failures = most.double(), torch.zeros_like(most)
+    for tried in uniform.double().unbind(1):
+        of_area, of_ratio, of_top, of_start = tried.unbind(1)
+        area = smallest + of_area * (left - smallest)
+        ratio = torch.exp((1 - 2 * of_ratio) * math.log(SLIMMEST))
+        height, width = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+        top = (of_top * (rows - height + 1)).floor()[:, None, None]
+        start = (of_start * (columns - width + 1)).floor()[:, None, None]
+        inside = (down >= top) & (down < top + height[:, None, None])
+        inside = inside & (right >= start) & (right < start + width[:, None, None])
+        new = inside & ~hidden
+        gained = new.sum((1, 2))
+        fits = (height < rows) & (width < columns) & (gained > 0) & (gained <= left)
+        fits = fits & (failures < FAILURES)
+        hidden = hidden | (new & fits[:, None, None])
+        left = left - gained * fits
+        failures = (failures + 1) * ~fits
+    return hidden.flatten(1)
 
 
 def wandering_cls(source: Keyed, model: ModelConfig, grid: Grid) -> Tensor | None:

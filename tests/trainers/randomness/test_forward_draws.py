@@ -1,10 +1,15 @@
 """Chance in a forward pass: keyed by image, epoch and view, and distributed as stated."""
 
+import math
+
+import numpy as np
+import pytest
 import scipy.stats
 import torch
 
 from trainers.config import LossConfig, ModelConfig
 from trainers.randomness.forward_draws import (
+    TRIES,
     ForwardDraws,
     drop_path,
     evaluation_draws,
@@ -62,14 +67,73 @@ def test_masks_hide_a_uniform_share_of_uniform_patches_in_some_rows():
     some = counts > 0
     assert scipy.stats.binomtest(int(some.sum()), 4000, 0.5).pvalue > 1e-3
     assert counts[some].min() >= 8
-    assert counts[some].max() <= 24
-    # Of 16 whole steps of the share, the two at the ends are half as likely.
-    expected = torch.full((17,), 1 / 16)
-    expected[[0, -1]] /= 2
-    found = counts[some].sub(8).bincount(minlength=17)
-    assert scipy.stats.chisquare(found, expected * some.sum()).pvalue > 1e-3
+    assert counts[some].max() < 24
+    # Shares are rounded down to patches.
+    found = counts[some].sub(8).bincount(minlength=16)
+    assert scipy.stats.chisquare(found).pvalue > 1e-3
     places = hidden.sum(0)
     assert scipy.stats.chisquare(places).pvalue > 1e-3
+
+
+def ibots_blocks(uniform, high, height, width):
+    """The generator of bytedance/ibot, loader.py, from given uniform numbers."""
+    mask = np.zeros((height, width), dtype=bool)
+    tries = iter(uniform)
+    low = (min(height, width) // 3) ** 2
+    count, going = 0, True
+    while going and count < high:
+        going = False
+        for _ in range(10):
+            area, ratio, top, left = next(tries)
+            area = low + area * (high - count - low)
+            ratio = math.exp(math.log(0.3) + (1 - ratio) * (math.log(1 / 0.3) - math.log(0.3)))
+            h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if w < width and h < height:
+                top, left = int(top * (height - h + 1)), int(left * (width - w + 1))
+                part = mask[top : top + h, left : left + w]
+                new = int((~part).sum())
+                if 0 < new <= high - count:
+                    part[:] = True
+                    count += new
+                    going = True
+                    break
+    return mask
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (14, 14), (9, 16), (2, 2)])
+def test_blocks_are_those_of_ibot(grid):
+    loss = LossConfig(mask_share=(0.1, 0.6), mask_probability=0.7, mask_kind="block")
+    some = source(identifiers=MANY[:300], epochs=FIRST[:300])
+    found = masks(some, loss, grid)
+    drawn = some.uniform(2 + 4 * TRIES).double().numpy()
+    for row, mask in zip(drawn, found, strict=True):
+        share = np.float32(0.1) + np.float32(row[1]) * np.float32(0.5)
+        high = float(share * np.float32(grid[0] * grid[1])) * (row[0] < 0.7)
+        expected = ibots_blocks(row[2:].reshape(TRIES, 4), high, *grid)
+        assert np.array_equal(mask.view(grid), expected)
+        assert mask.sum() <= high
+
+
+def test_blocks_hide_nearly_the_share_and_neighbours_together():
+    loss = LossConfig(mask_probability=1.0)
+    nearby = {}
+    for kind in ("random", "block"):
+        hidden = masks(source(), loss.model_copy(update={"mask_kind": kind}), (14, 14))
+        share = hidden.double().mean().item()
+        assert 0.285 < share <= 0.3, (kind, share)
+        square = hidden.view(-1, 14, 14)
+        both = square[:, 1:] & square[:, :-1]
+        nearby[kind] = (both.sum() / square[:, 1:].sum()).item()
+    # A random neighbour is hidden as often as any patch of a masked crop.
+    assert nearby["random"] == pytest.approx(0.34, abs=0.02)
+    assert nearby["block"] > 0.7
+
+
+def test_blocks_of_an_image_do_not_depend_on_its_neighbours():
+    loss = LossConfig(mask_kind="block")
+    every = masks(source(), loss, (6, 6))
+    some = masks(source(identifiers=MANY[40:50], epochs=FIRST[:10]), loss, (6, 6))
+    assert torch.equal(every[40:50], some)
 
 
 def test_a_wandering_cls_visits_every_patch_alike():

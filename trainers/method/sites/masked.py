@@ -37,7 +37,7 @@ class Masked(PatchSite):
         return masked_mean(torch.special.entr(targets.rows).sum(-1), targets.kept)
 
     def rows_of_crop(self, patches: int, *, is_global: bool) -> float:
-        """The patches that are hidden on average, of global crops."""
+        """The patches that are to be hidden on average, of global crops; blocks hide a few less."""
         share = self.config.mask_probability * sum(self.config.mask_share) / 2
         return patches * share if is_global else 0
 
