@@ -130,6 +130,9 @@ def _blocks(uniform: Tensor, most: Tensor, grid: Grid) -> Tensor:
     # In float64, so that no device rounds a side otherwise.
     left, failures = most.double(), torch.zeros_like(most)
     for tried in uniform.double().unbind(1):
+        # Elsewhere the host would wait for the answer.
+        if uniform.device.type == "cpu" and not ((left >= 1) & (failures < FAILURES)).any():
+            break
         of_area, of_ratio, of_top, of_start = tried.unbind(1)
         area = smallest + of_area * (left - smallest)
         ratio = torch.exp((1 - 2 * of_ratio) * math.log(SLIMMEST))
