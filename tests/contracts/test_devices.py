@@ -125,6 +125,14 @@ CHANGES = [
     {"model.cls": False, "loss.cls": 0.0, "loss.patches": 1.0, "loss.koleo": 1.0},
     {"compute.precision": "bf16", "head.norm_last_layer": False, "targets.kind": "none"},
     {"compute.activation_checkpointing": True, "model.interpolation_offset": 0.1},
+    {
+        "loss.masked": 1.0,
+        "loss.mask_kind": "block",
+        "head.patches": "own",
+        "targets.patch_temperature": 0.07,
+        "model.layer_scale": 0.1,
+        "model.mlp": "swiglu",
+    },
 ]
 
 

@@ -98,6 +98,7 @@ CHANGES = {
     "head.hidden": (12, {}),
     "head.bottleneck": (12, {}),
     "head.prototypes": (12, {}),
+    "head.patches": ("own", {"loss.masked": 0.5}),
     "head.norm_last_layer": (False, {}),
     "head.batch_norm": (True, {}),
     "loss.cls": (0.5, {}),
@@ -118,6 +119,10 @@ CHANGES = {
     "targets.temperature": (0.05, {}),
     "targets.temperature_start": (0.05, {}),
     "targets.temperature_warmup_steps": (3, {}),
+    "targets.patch_temperature": (0.07, {"loss.masked": 0.5}),
+    "targets.patch_temperature_start": (
+        0.06, {"loss.masked": 0.5, "targets.patch_temperature": 0.07}
+    ),
     "targets.center_momentum": (0.5, {}),
     "targets.sinkhorn_iterations": (1, {"targets.kind": "sinkhorn"}),
     "teacher.kind": ("frozen", {}),

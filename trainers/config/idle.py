@@ -11,7 +11,11 @@ def _is(*values: str) -> Callable[[object], bool]:
     return lambda value: value in values
 
 
-ALIVE_WITH: Mapping[str, tuple[str, Callable[[object], bool]]] = types.MappingProxyType(
+Others = str | tuple[str, ...]
+
+_PATCH_LOSSES = ("loss.masked", "loss.dense")
+
+ALIVE_WITH: Mapping[str, tuple[Others, Callable[[object], bool]]] = types.MappingProxyType(
     {
         "augment.local_size": ("augment.local_crops", bool),
         "augment.local_scale": ("augment.local_crops", bool),
@@ -26,9 +30,12 @@ ALIVE_WITH: Mapping[str, tuple[str, Callable[[object], bool]]] = types.MappingPr
         "model.cls_position": ("model.cls", bool),
         "model.cls_tied_patch": ("model.cls_position", _is("tied")),
         "model.cls_coordinate": ("model.cls_position", _is("sincos", "rotary")),
+        "head.patches": (_PATCH_LOSSES, bool),
         "loss.mask_kind": ("loss.masked", bool),
         "loss.mask_share": ("loss.masked", bool),
         "loss.mask_probability": ("loss.masked", bool),
+        "targets.patch_temperature": (_PATCH_LOSSES, bool),
+        "targets.patch_temperature_start": ("targets.patch_temperature", bool),
         "targets.center_momentum": ("targets.kind", _is("centering")),
         "targets.sinkhorn_iterations": ("targets.kind", _is("sinkhorn")),
         "targets.temperature_start": ("targets.temperature_warmup_steps", bool),
@@ -39,14 +46,19 @@ ALIVE_WITH: Mapping[str, tuple[str, Callable[[object], bool]]] = types.MappingPr
         "evaluation.position_images": ("evaluation.probes", bool),
     }
 )
-"""Of such a knob, the other one, and whether a value of that one lets it do something."""
+"""Of such a knob, the other one (or several), and whether a value of it lets it do something."""
 
 
 def idle(knob: str, config: TrainConfig) -> str:
     """Why `knob` does nothing in `config`, as words that follow "while"; empty if it may."""
-    # A site of one's own may hide patches, and reads what it likes of the loss.
-    if knob not in ALIVE_WITH or (knob.startswith("loss.") and config.loss.further):
+    if knob not in ALIVE_WITH:
         return ""
-    other, lets = ALIVE_WITH[knob]
-    value = flatten(config)[other]
-    return "" if lets(value) else f"{other} is {value!r}"
+    others, lets = ALIVE_WITH[knob]
+    names = (others,) if isinstance(others, str) else others
+    # A site of one's own may hide patches, and reads what it likes of the loss.
+    if config.loss.further and names[0].startswith("loss."):
+        return ""
+    values = {name: flatten(config)[name] for name in names}
+    if any(map(lets, values.values())):
+        return ""
+    return " and ".join(f"{name} is {value!r}" for name, value in values.items())

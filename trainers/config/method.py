@@ -113,10 +113,26 @@ class TargetsConfig(Knobs):
     temperature_warmup_steps: StepsOrNone = knob(
         0, "length of the linear warm-up", unit="steps or epochs", source=DINO
     )
+    patch_temperature: float = knob(
+        0.0,
+        "the same of losses with a row for each patch (masked, dense); 0: as for the others",
+        source="bytedance/ibot, main_ibot.py: 0.07",
+        ge=0,
+    )
+    patch_temperature_start: float = knob(
+        0.04,
+        "the same at step 0; the warm-up is as long",
+        source="bytedance/ibot, main_ibot.py",
+        gt=0,
+    )
     center_momentum: Share = knob(0.9, "momentum of the center; centering only", source=DINO)
     sinkhorn_iterations: int = knob(
         3, "row and column passes; sinkhorn only", source="Caron et al. 2020", ge=1, le=10_000
     )
+
+    def temperature_of(self, *, each_patch: bool) -> float:
+        """The teacher's temperature after warm-up for losses with a row for each patch, or not."""
+        return (each_patch and self.patch_temperature) or self.temperature
 
 
 class TeacherConfig(Knobs):

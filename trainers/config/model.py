@@ -142,6 +142,13 @@ class HeadConfig(Knobs):
         64, "features that meet the prototypes, unit norm", source=DINO, ge=1, le=100_000
     )
     prototypes: int = knob(256, "outputs K", source=DINO, ge=2, le=10**7)
+    patches: Literal["shared", "own"] = knob(
+        "shared",
+        "whether losses with a row for each patch (masked, dense) share the head or have one of "
+        "their own, of the same shape",
+        source="Zhou et al. 2022 (iBOT); separate_head in facebookresearch/dinov2; "
+        "Li et al. 2022 (EsViT)",
+    )
     norm_last_layer: Switch = knob(
         True, "whether prototypes keep unit norm, or learn their norms too", source=DINO
     )

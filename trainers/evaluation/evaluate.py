@@ -18,6 +18,7 @@ from trainers.globality.alignment import Alignment
 from trainers.globality.instruments import Instruments, Settings, of_first
 from trainers.globality.statistics import AttentionStatistics
 from trainers.method.site import sites
+from trainers.model.head import ProjectionHead
 from trainers.model.network import Network
 from trainers.model.positions import patch_at
 from trainers.model.vit import Features, Layer, Observer
@@ -216,6 +217,7 @@ class _Panel:
         found = sites(config.loss)
         self.loudest = max(found, key=lambda name: found[name].weight) if found else ""
         self.image = found[self.loudest].image if found else _image
+        self.each_patch = bool(found) and found[self.loudest].each_patch
         self.state, self.config = state, config
         self.features: list[Tensor] = []
         self.teacher_logits: list[Tensor] = []
@@ -229,8 +231,11 @@ class _Panel:
         if self.loudest:
             student = self.state.student
             seen = self.image(student(crops, draws))
-            self.teacher_logits.append(self.state.teacher.head(self.features[-1]))
-            self.student_logits.append(student.head(seen))
+            self.teacher_logits.append(self._head(self.state.teacher)(self.features[-1]))
+            self.student_logits.append(self._head(student)(seen))
+
+    def _head(self, network: Network) -> ProjectionHead:
+        return network.head_of(each_patch=self.each_patch)
 
     def metrics(self) -> Metrics:
         if not self.loudest:
@@ -239,7 +244,7 @@ class _Panel:
             torch.cat(self.teacher_logits),
             torch.cat(self.student_logits),
             torch.cat(self.features),
-            teacher_temperature=self.config.targets.temperature,
+            teacher_temperature=self.config.targets.temperature_of(each_patch=self.each_patch),
             student_temperature=self.config.loss.student_temperature,
             center=self.state.centers[self.loudest],
         )

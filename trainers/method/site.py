@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import trainers.method.sites
-from trainers.config import LossConfig
+from trainers.config import LossConfig, TrainConfig
 from trainers.errors import ConfigError
 from trainers.method.losses import distillation, entropy
 from trainers.model.vit import Features
@@ -62,7 +62,8 @@ class Site(ABC):
     hides_patches: ClassVar[bool] = False
     """whether patches of the student's global crops are to be hidden from it"""
     each_patch: ClassVar[bool]
-    """whether there is a row for each patch, and not one for each crop"""
+    """whether there is a row for each patch, and not one for each crop; such sites have their own
+    teacher temperature and may have their own head"""
 
     def __init__(self, config: LossConfig, weight: float) -> None:
         self.config, self.weight = config, weight
@@ -170,3 +171,9 @@ def sites(config: LossConfig) -> dict[str, Site]:
 def hides_patches(config: LossConfig) -> bool:
     """Whether patches of the student's global crops are hidden from it."""
     return any(site.hides_patches for site in sites(config).values())
+
+
+def has_patch_head(config: TrainConfig) -> bool:
+    """Whether rows of patches have a head of their own."""
+    each_patch = any(site.each_patch for site in sites(config.loss).values())
+    return each_patch and config.head.patches == "own"

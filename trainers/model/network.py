@@ -1,4 +1,4 @@
-"""What is trained: a backbone, its projection head, and a classifier where labels are learned."""
+"""What is trained: a backbone, its projection heads, and a classifier where labels are learned."""
 
 from torch import Tensor, nn
 
@@ -11,16 +11,37 @@ from trainers.randomness.forward_draws import ForwardDraws
 class Network(nn.Module):
     """A backbone, its projection head, and a linear classifier when labels are learned.
 
-    With `masks`, patches can be hidden from it.
+    With `masks`, patches can be hidden from it. With `patch_head`, rows of patches have a head of
+    their own.
     """
 
-    def __init__(self, config: TrainConfig, classes: int = 0, *, masks: bool = False) -> None:
+    patch_head: ProjectionHead | None
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        classes: int = 0,
+        *,
+        masks: bool = False,
+        patch_head: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = VisionTransformer(config.model, config.augment.global_size, masks=masks)
         self.head = ProjectionHead(config.model.width, config.head)
+        self.patch_head = ProjectionHead(config.model.width, config.head) if patch_head else None
         if config.loss.labels:
             assert classes >= 2, "labels need two classes or more"
             self.classifier = nn.Linear(config.model.width, classes)
+
+    @property
+    def last_layer(self) -> list[nn.Parameter]:
+        """The parameters that DINO keeps still in the first steps."""
+        heads = (self.head, self.patch_head)
+        return [parameter for head in heads if head for parameter in head.last_layer]
+
+    def head_of(self, *, each_patch: bool) -> ProjectionHead:
+        """The head of a site, which has a row for each patch or one for each crop."""
+        return self.patch_head if each_patch and self.patch_head is not None else self.head
 
     def forward(
         self,

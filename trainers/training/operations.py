@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import TrainConfig
-from trainers.method.site import hides_patches, sites
+from trainers.method.site import has_patch_head, hides_patches, sites
 from trainers.model.network import Network
 from trainers.model.vit import Features
 from trainers.randomness.forward_draws import ForwardDraws
@@ -33,7 +33,12 @@ def operations(config: TrainConfig, classes: int) -> Operations:
     """Operations of `config` with that many `classes`; nothing is computed."""
     # On this device tensors have shapes and no values.
     with torch.device("meta"), torch.no_grad():
-        network = Network(config, max(classes, 2), masks=hides_patches(config.loss))
+        network = Network(
+            config,
+            max(classes, 2),
+            masks=hides_patches(config.loss),
+            patch_head=has_patch_head(config),
+        )
         side, active = config.augment.global_size, sites(config.loss)
         forward, features = _counted(network, config, side, only_first=False)
         head = _flops(lambda: network.head(features.image))

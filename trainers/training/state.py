@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainers.config import TrainConfig, override
 from trainers.method.optimizer import make_optimizer
-from trainers.method.site import hides_patches, sites
+from trainers.method.site import has_patch_head, hides_patches, sites
 from trainers.model.network import Network
 from trainers.model.vit import initialise
 from trainers.system.world import World
@@ -34,9 +34,9 @@ class TrainState:
         `classes` of the data count only where labels are learned.
         """
         device = world.device
-        masks = hides_patches(config.loss)
-        student = Network(config, classes, masks=masks).to(device)
-        teacher = Network(config, classes, masks=masks).to(device)
+        masks, patch_head = hides_patches(config.loss), has_patch_head(config)
+        student = Network(config, classes, masks=masks, patch_head=patch_head).to(device)
+        teacher = Network(config, classes, masks=masks, patch_head=patch_head).to(device)
         model = config.model
         initialise(student, config.seed, model.initial_deviation, model.layer_scale)
         teacher.load_state_dict(student.state_dict())

@@ -72,19 +72,21 @@ class Schedules:
     weight_decay: float
     momentum: float
     temperature: float
+    patch_temperature: float
+    """of sites with a row for each patch"""
 
 
 def schedules(config: TrainConfig, step: int) -> Schedules:
     """The scheduled values of the update that leads from `step` to `step + 1`."""
     optimizer, targets = config.optimizer, config.targets
-    temperature = config.loss.student_temperature
+    temperature = patch_temperature = config.loss.student_temperature
     if targets.sharpening:
-        temperature = linear(
-            step,
-            targets.temperature_warmup_steps,
-            targets.temperature_start,
-            targets.temperature,
-        )
+        length = targets.temperature_warmup_steps
+        temperature = linear(step, length, targets.temperature_start, targets.temperature)
+        patch_temperature = temperature
+        if targets.patch_temperature:
+            start, end = targets.patch_temperature_start, targets.patch_temperature
+            patch_temperature = linear(step, length, start, end)
     return Schedules(
         learning_rate=warmup_cosine(
             step,
@@ -96,6 +98,7 @@ def schedules(config: TrainConfig, step: int) -> Schedules:
         weight_decay=cosine(step, config.steps, optimizer.weight_decay, optimizer.weight_decay_end),
         momentum=momentum_at(step, config.steps, config.teacher),
         temperature=temperature,
+        patch_temperature=patch_temperature,
     )
 
 
@@ -129,7 +132,7 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
         failure = f"gradient norm is {gradient_norm}"
     if not failure:
         if state.step < config.optimizer.freeze_last_layer_steps:
-            for parameter in state.student.head.last_layer:
+            for parameter in state.student.last_layer:
                 parameter.grad = None
         set_schedule(state.optimizer, values.learning_rate, values.weight_decay)
         state.optimizer.step()
@@ -156,7 +159,7 @@ def backward(
     pieces = list(torch.arange(images, device=world.device).tensor_split(config.compute.accumulate))
     step = _Step.of(state, batch, config, world)
     with torch.no_grad():
-        targets, centers = step.targets(pieces, values.temperature)
+        targets, centers = step.targets(pieces, values)
     total = torch.zeros((), device=world.device)
     sums: dict[str, Tensor] = {}
     for piece, piece_targets in zip(pieces, targets, strict=True):
@@ -226,24 +229,25 @@ class _Step:
         )
 
     def targets(
-        self, pieces: list[Tensor], temperature: float
+        self, pieces: list[Tensor], values: Schedules
     ) -> tuple[list[dict[str, Targets]], dict[str, Tensor]]:
         """Targets of each part by site, made over the whole global batch, and the next centers."""
         logits: dict[str, list[Tensor]] = {name: [] for name in self.sites}
         kept: dict[str, list[Tensor | None]] = {name: [] for name in self.sites}
-        head = self._head(self.state.teacher)
+        teacher = self.state.teacher
         for piece in pieces if self.sites else []:
-            seen = self._seen(self.state.teacher, piece, is_global=True)
+            seen = self._seen(teacher, piece, is_global=True)
             for name, site in self.sites.items():
-                logits[name].append(head(site.rows(seen)))
+                logits[name].append(self._head(teacher, site)(site.rows(seen)))
                 kept[name].append(site.keep(seen))
         targets: list[dict[str, Targets]] = [{} for _ in pieces]
         centers = {}
         for name, parts in logits.items():
+            each_patch = self.sites[name].each_patch
             made, centers[name] = make_targets(
                 torch.cat(parts),
                 self.state.centers[name],
-                temperature,
+                values.patch_temperature if each_patch else values.temperature,
                 self.config.targets,
                 self.world,
             )
@@ -263,7 +267,7 @@ class _Step:
         total = torch.zeros((), device=self.world.device)
         parts: dict[str, Tensor] = {}
         for name, site in self.sites.items():
-            loss = site.loss(targets[name], seen, self._head(student))
+            loss = site.loss(targets[name], seen, self._head(student, site))
             entropy = site.target_entropy(targets[name], seen)
             total = total + site.weight * loss
             parts[f"loss/{name}"] = loss
@@ -302,10 +306,12 @@ class _Step:
             features = network(normalize(crops), draws, only_first=only_first)
         return Seen(features=features, images=len(piece), hidden=hidden)
 
-    def _head(self, network: Network) -> Head:
+    def _head(self, network: Network, site: Site) -> Head:
+        head = network.head_of(each_patch=site.each_patch)
+
         def logits(rows: Tensor) -> Tensor:
             with self._autocast():
-                return network.head(rows, self.world)
+                return head(rows, self.world)
 
         return logits
 
