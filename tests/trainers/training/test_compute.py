@@ -16,7 +16,9 @@ ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 EVERYTHING = {
     "loss.patches": 0.5, "loss.dense": 0.3, "loss.masked": 0.4, "loss.fixed_patch": 0.2,
     "loss.register_token": 0.3, "model.registers": 2, "model.drop_path": 0.2,
-    "model.cls_position": "random", "loss.labels": 0.1,
+    "model.cls_position": "random", "loss.labels": 0.1, "loss.mask_kind": "block",
+    "head.patches": "own", "targets.patch_temperature": 0.07, "model.mlp": "swiglu",
+    "model.layer_scale": 0.1,
 }  # fmt: skip
 
 
@@ -100,6 +102,7 @@ def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(tiny, losses,
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_compiled_blocks_are_compiled(tiny, losses):
     changes = {"steps": 1, "model.depth": 1, "augment.local_crops": 0, "compute.compile": True}
+    changes |= {"model.mlp": "swiglu", "model.layer_scale": 0.1}
     config = override(tiny, changes)
     torch._dynamo.utils.counters.clear()
     compiled = losses(config, "compiled")
