@@ -9,7 +9,9 @@
     │   ├── StudyError           a study file: one line for each problem, all at once
     │   └── RootError            the run folder cannot be written, or holds something else
     ├── PlanError                a worker found other data or other code than were planned
-    └── CheckpointError          a checkpoint is corrupt or belongs to another configuration
+    ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
+    ├── OutOfMemoryError         a step or an evaluation needs more memory than there is
+    └── LostWorkerError          another worker of the run has ended
 
 Each message says what was given, what is allowed, and what to do. All can be pickled, so that they
 travel between processes unchanged.
@@ -70,3 +72,11 @@ class PlanError(DinolabError):
 
 class CheckpointError(DinolabError):
     """A checkpoint is corrupt or belongs to another configuration."""
+
+
+class OutOfMemoryError(DinolabError):
+    """A step or an evaluation needs more memory than there is; the message names the knobs."""
+
+
+class LostWorkerError(DinolabError):
+    """Another worker of the run has ended; what it says itself is the reason."""

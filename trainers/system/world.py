@@ -1,10 +1,17 @@
-"""Rank, size, device and sums over workers; the only file that knows torch.distributed."""
+"""Rank, size, device and sums over workers; the only file that knows torch.distributed.
+
+Workers meet in two groups. One sums tensors: all come to it within a step, so that whoever is
+missing for `group_timeout` hangs, and the run ends. The other one, on the CPU, is for waiting and
+for being told: it has `PATIENCE` for what one does alone or at its own pace, such as indexing
+images or writing a checkpoint. A worker that dies is noticed by both at once.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -13,8 +20,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from trainers.errors import ConfigError
+from trainers.errors import ConfigError, LostWorkerError
 from trainers.system.allocator import keep_freed_memory
+
+GROUP_TIMEOUT, GROUP_TIMEOUT_S = "DINOLAB_GROUP_TIMEOUT_S", 1800.0
+"""Environment variable and default: seconds that a worker may be late for a sum over workers.
+
+Workers compile at different speeds, which takes minutes; nothing else keeps them apart that long.
+"""
+
+PATIENCE = timedelta(days=1)
+"""How long workers wait for one that does something alone."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,36 +42,52 @@ class World:
     rank: int
     size: int
     device: torch.device
+    patient: Any = None
+    """the group for waiting and for being told; None when alone"""
 
     @classmethod
-    def alone(cls) -> "World":
-        """One worker, on the GPU when there is one."""
-        return cls(rank=0, size=1, device=default_device())
+    def alone(cls, device: torch.device | None = None) -> "World":
+        """One worker, on `device`, or on the GPU when there is one."""
+        return cls(rank=0, size=1, device=device or default_device())
 
     @classmethod
     def joined(cls, device: torch.device) -> "World":
-        """This worker's place in the torch.distributed group that is already set up."""
+        """This worker's place in the torch.distributed group that is already set up.
+
+        Every worker must join.
+        """
         return cls(
             rank=torch.distributed.get_rank(),
             size=torch.distributed.get_world_size(),
             device=device,
+            patient=torch.distributed.new_group(backend="gloo", timeout=PATIENCE),
         )
 
     @classmethod
     @contextmanager
-    def launched(cls) -> "Iterator[World]":
+    def launched(cls, device: torch.device | None = None) -> "Iterator[World]":
         """This process's place among those that torchrun started, or alone; leaves it at the end.
 
-        GPUs talk through NCCL, CPUs through gloo.
+        GPUs talk through NCCL, CPUs through gloo. Raises ConfigError when this machine has fewer
+        GPUs than workers.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            yield cls.alone()
+        device = device or default_device()
+        if launched_workers() == 1:
+            yield cls.alone(device)
             return
-        device = default_device()
         if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            place = int(os.environ["LOCAL_RANK"])
+            workers = max(place + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+            if workers > (found := torch.cuda.device_count()):
+                raise ConfigError(
+                    f"{workers} workers on this machine, but {found} GPUs: start {found} "
+                    f"(--nproc-per-node {found}), or give --device cpu"
+                )
+            device = torch.device("cuda", place)
             torch.cuda.set_device(device)
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        torch.distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", timeout=group_timeout()
+        )
         try:
             yield cls.joined(device)
         finally:
@@ -133,9 +167,25 @@ class World:
         return tensor
 
     def wait(self) -> None:
-        """Return once every worker has come here."""
+        """Return once every worker has come here, however long that takes.
+
+        Raises LostWorkerError when one has ended instead.
+        """
         if self.size > 1:
-            torch.distributed.barrier()
+            with _others_named():
+                torch.distributed.barrier(group=self.patient)
+
+    def told(self, value: Value) -> Value:
+        """The first worker's `value`, small and picklable, on every worker; waits as `wait` does.
+
+        What all workers must decide alike is decided by one: what each finds on disk may differ.
+        """
+        if self.size == 1:
+            return value
+        values = [value]
+        with _others_named():
+            torch.distributed.broadcast_object_list(values, src=0, group=self.patient)
+        return values[0]
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Replace each gradient by its mean over workers, in one all-reduce.
@@ -185,6 +235,36 @@ class _Gather(torch.autograd.Function):
         return context.world.share(total), None
 
 
+@contextmanager
+def _others_named() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostWorkerError(
+            "another worker of this run has ended, and says itself why; the same command goes on "
+            "from the last checkpoint"
+        ) from error
+
+
+def launched_workers() -> int:
+    """How many workers torchrun started for this run, over all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def group_timeout() -> timedelta:
+    """How long a worker may be late for a sum over workers. Raises ConfigError."""
+    given = os.environ.get(GROUP_TIMEOUT) or str(GROUP_TIMEOUT_S)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= PATIENCE.total_seconds():
+        raise ConfigError(
+            f"{GROUP_TIMEOUT}={given}: give seconds, from 1 to {PATIENCE.total_seconds():.0f}"
+        )
+    return timedelta(seconds=seconds)
+
+
 def here(tensors: Iterable[Tensor]) -> list[Tensor]:
     """What this worker holds of each tensor, sharing its memory."""
     return [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
@@ -205,6 +285,13 @@ def make_reproducible(threads: int) -> None:
     torch.set_num_threads(threads)
     # Only warned of: cumulative sums in evaluation have no deterministic form on CUDA.
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of that name: `auto`, `cpu` or `cuda`. Raises ConfigError for a GPU not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch finds no GPU here; use cpu or auto")
+    return default_device() if name == "auto" else torch.device(name)
 
 
 def default_device() -> torch.device:

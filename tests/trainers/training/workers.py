@@ -10,7 +10,7 @@ import torch
 
 from trainers.config import TrainConfig
 from trainers.data.image_set import open_images
-from trainers.system.world import World, here
+from trainers.system.world import World, group_timeout, here
 from trainers.training.loop import train
 from trainers.training.state import TrainState
 
@@ -57,7 +57,9 @@ def records_and_held(job, world):
 def _member(rank, size, port, task, jobs, queue):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    torch.distributed.init_process_group(
+        "gloo", rank=rank, world_size=size, timeout=group_timeout()
+    )
     try:
         world = World.joined(torch.device("cpu"))
         queue.put((rank, [task(job, world) for job in jobs]))
@@ -68,8 +70,11 @@ def _member(rank, size, port, task, jobs, queue):
         torch.distributed.destroy_process_group()
 
 
-def run_group(size, *jobs, task=records):
-    """Of each job, what `task` finds on the first of `size` workers that do it together on gloo."""
+def run_group(size, *jobs, task=records, answers=None):
+    """Of each job, what `task` finds on the first of `size` workers that do it together on gloo.
+
+    `answers` is how many of them come to the end, if not all.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -81,7 +86,7 @@ def run_group(size, *jobs, task=records):
     ]
     for member in members:
         member.start()
-    found = dict(queue.get(timeout=240) for _ in members)
+    found = dict(queue.get(timeout=240) for _ in members[:answers])
     for member in members:
         member.join()
     failures = {rank: text for rank, text in found.items() if isinstance(text, str)}
