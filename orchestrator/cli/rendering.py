@@ -41,13 +41,13 @@ def open_with_progress(
 
     `listed` says where all of that is, when there is more than is printed.
     """
-    from trainers.data.image_set import CACHE, open_images
+    from trainers.data.image_set import cache_in, open_images
 
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("indexing images", total=None)
         images = open_images(
             config,
-            root / CACHE,
+            cache_in(root),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     from trainers.errors import printable

@@ -17,7 +17,7 @@ from orchestrator.driver.progress import StudyProgress
 from orchestrator.plan import Plan, Trial
 from orchestrator.resources import DRIVER_CPUS, Placement, place
 from orchestrator.retry import ATTEMPTS
-from trainers.data.image_set import CACHE
+from trainers.data.image_set import cache_in
 from trainers.runs.trial import Planned
 from trainers.runs.version import code_versions
 
@@ -64,7 +64,7 @@ def train_missing(
             folder=str((folder / "trials" / trial.key).resolve()),
             config=trial.config.model_dump_json(),
             planned=Planned(key=trial.key, digest=trial.digest, code=dict(code_versions())),
-            cache=str((root / CACHE).resolve()),
+            cache=str(cache_in(root).resolve()),
         )
         for trial in missing
     }

@@ -1,5 +1,6 @@
 """Images that training reads by index, wherever they come from."""
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -28,8 +29,8 @@ from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
 from trainers.system.storage import EMBEDDED, Location, locate
 
-CACHE = ".data"
-"""Folder of a run root in which indexes of image folders lie."""
+CACHE, FORMER_CACHE = "data", ".data"
+"""Folder of a run root in which indexes of image folders lie, and what it was called."""
 
 KEPT_BYTES = 256 * 2**20
 """Decoded sets up to this size stay in memory; larger ones are decoded again as they are read."""
@@ -146,6 +147,19 @@ class ImageSet:
             ) from error
 
 
+def cache_in(root: Path) -> Path:
+    """Where the run root keeps its indexes; those of an older root are moved there."""
+    cache, former = root / CACHE, root / FORMER_CACHE
+    for index in list(former.glob(f"{'[0-9a-f]' * 16}-*")):
+        # Another worker may have moved it already, or made it anew; what is mapped stays mapped.
+        with contextlib.suppress(OSError):
+            cache.mkdir(exist_ok=True)
+            index.rename(cache / index.name)
+    with contextlib.suppress(OSError):
+        former.rmdir()
+    return cache
+
+
 def open_images(
     config: DataConfig, cache: Path | None, progress: Progress | None = None
 ) -> ImageSet:
@@ -153,7 +167,8 @@ def open_images(
 
     A folder is ingested into the folder `cache` when it is first seen, and a data set on object
     storage is copied there part by part, with `progress` called with images done and all; with no
-    cache, each time anew. Then it is read through memory maps, by index. Labels are none unless
+    cache, each time anew. All workers of a run may call this at once, and share the work where they
+    share the cache. Then it is read through memory maps, by index. Labels are none unless
     there are two or more and every image has one. Splits that the data set declares are used:
     `test`, or `val` without it, is held out, and all else trained on. Raises DataError when the
     source cannot be read or holds fewer than 4 readable images.
@@ -225,8 +240,23 @@ def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> Ima
     try:
         return _open_ingested(config, index, ingest(source, index, progress), remedy)
     except ValueError:  # damaged, which costs only the time to make it again
-        shutil.rmtree(index.path)
+        with locate(str(cache)).held():
+            _clear_damaged(config, index)
     return _open_ingested(config, index, ingest(source, index, progress), remedy)
+
+
+def _clear_damaged(config: DataConfig, index: Location) -> None:
+    """Delete the index, unless another worker has, and makes it again."""
+    manifest = arrow.read_manifest(index)
+    if manifest is None:
+        return
+    try:
+        _open_ingested(config, index, manifest, "")
+    except ValueError:
+        # Aside at once, since others look at it meanwhile.
+        aside = tempfile.mkdtemp(dir=Path(index.path).parent, prefix=".damaged-")
+        Path(index.path).rename(aside)
+        shutil.rmtree(aside)
 
 
 def _folder(config: DataConfig, home: Location) -> Folder:
@@ -252,20 +282,23 @@ def _hinted(config: DataConfig, error: DataError) -> DataError:
 def _copied(home: Location, manifest: Manifest, cache: Path, progress: Progress | None) -> Location:
     """A copy in `cache` of the data set at `home`; what an interrupted call copied is kept."""
     copy = locate(str(cache)) / f"{manifest.digest[:16]}-{arrow.VERSION}"
+    if arrow.read_manifest(copy) == manifest:
+        return copy
     copy.make_folder()
-    with copy.held():
-        if arrow.read_manifest(copy) == manifest:
-            return copy
-        present = copy.sizes()
-        done = 0
-        for name, rows, size in manifest.parts:
-            if present.get(name) != size:
+    sizes = {name: size for name, _, size in manifest.parts}
+    rows = {name: rows for name, rows, _ in manifest.parts}
+    done = 0
+    with contextlib.closing(copy.claimed_in_turn(rows)) as names:
+        for name in names:
+            if copy.sizes().get(name) != sizes[name]:
                 _copy(home / name, copy / name)
-            done += rows
+            done += rows[name]
             if progress:
                 progress(done, manifest.images)
-        _copy(home / arrow.SKIPPED, copy / arrow.SKIPPED)
-        arrow.write_manifest(copy, manifest)
+    with copy.held():
+        if arrow.read_manifest(copy) != manifest:
+            _copy(home / arrow.SKIPPED, copy / arrow.SKIPPED)
+            arrow.write_manifest(copy, manifest)
     return copy
 
 

@@ -1,9 +1,14 @@
-"""A source becomes an indexed data set, part by part, so that a kill loses one part at most."""
+"""A source becomes an indexed data set, part by part, so that a kill loses one part at most.
+
+Any number of processes may ingest one source into one folder at once, on one machine or on several
+that share it: each makes the parts that no other is at, and one of them concludes.
+"""
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -32,20 +37,23 @@ _AT_ONCE = 64
 def ingest(source: Source, home: Location, progress: Progress | None = None) -> Manifest:
     """The data set of `source` in the folder `home`: made, finished, or found finished.
 
-    Every image is decoded once: a broken one is skipped, with the reason. Parts that an
-    interrupted call left whole are kept if their items are as they were then. Raises DataError
-    when `home` holds anything else, when it cannot be written, or when the source cannot be used.
+    Every image is decoded once, by one of the processes that call this at once: a broken one is
+    skipped, with the reason. Parts that an interrupted call left whole are kept if their items are
+    as they were then. Raises DataError when `home` holds anything else, when it cannot be written,
+    or when the source cannot be used.
     """
     _refuse_others(home)
     fingerprint = source.fingerprint(range(len(source)))
     if found := _finished(source, home, fingerprint):
         return found
     home.make_folder()
+    names = _write_parts(source, home, progress)
     with home.held():
         # Whoever held it before may have finished.
         if found := _finished(source, home, fingerprint):
             return found
-        names = _write_parts(source, home, progress)
+        for name in set(home.sizes()) - set(names):  # of killed calls, or a source that shrank
+            (home / name).delete()
         return _conclude(source, home, fingerprint, names)
 
 
@@ -83,52 +91,68 @@ def _finished(source: Source, home: Location, fingerprint: str) -> Manifest | No
 
 
 def _write_parts(source: Source, home: Location, progress: Progress | None) -> list[str]:
-    """Write the parts that are missing; the names of all."""
-    present = set(home.sizes())
-    whole = {name: arrow.closing(home / name) for name in present if name.startswith("part-")}
-    for notes in whole.values():
+    """Return once all parts are there, made here or by others; their names."""
+    for name in home.sizes():
+        notes = arrow.closing(home / name) if name.startswith("part-") else None
         if notes and notes.source != source.name:
             raise DataError(
                 f"{home.shown} holds an unfinished ingest of {printable(notes.source)}: give "
                 "another folder, or delete this one"
             )
     total = len(source)
-    names = []
-    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="ingest") as pool:
-        for number, start in enumerate(range(0, total, ITEMS_PER_PART)):
-            places = range(start, min(start + ITEMS_PER_PART, total))
-            name = arrow.part_name(number)
-            names.append(name)
-            fingerprint = source.fingerprint(places)
-            notes = whole.get(name)
-            if notes and notes.fingerprint == fingerprint:
-                if progress:
-                    progress(places.stop, total)
+    starts = range(0, total, ITEMS_PER_PART)
+    places = {
+        arrow.part_name(number): range(start, min(start + ITEMS_PER_PART, total))
+        for number, start in enumerate(starts)
+    }
+    done = 0
+
+    def count(items: int = 1) -> None:
+        nonlocal done
+        done += items
+        if progress:
+            progress(done, total)
+
+    with (
+        ThreadPoolExecutor(decoding_threads(), thread_name_prefix="ingest") as pool,
+        closing(home.claimed_in_turn(places)) as names,
+    ):
+        for name in names:
+            fingerprint = source.fingerprint(places[name])
+            if _is_whole(home / name, fingerprint):
+                count(len(places[name]))
                 continue
-            arrow.write_part(
-                home / name,
-                _seen(source, places, total, pool, progress),
-                source=source.name,
-                fingerprint=fingerprint,
-            )
-    for name in present - set(names):  # half files of a killed call, parts of a source that shrank
-        (home / name).delete()
-    return names
+            try:
+                arrow.write_part(
+                    home / name,
+                    _seen(source, places[name], pool, count),
+                    source=source.name,
+                    fingerprint=fingerprint,
+                )
+            except DataError:
+                # Without locks another may have made it, and cleaned up.
+                if not _is_whole(home / name, fingerprint):
+                    raise
+    return list(places)
+
+
+def _is_whole(part: Location, fingerprint: str) -> bool:
+    notes = arrow.closing(part)
+    return notes is not None and notes.fingerprint == fingerprint
 
 
 def _seen(
-    source: Source, places: range, total: int, pool: ThreadPoolExecutor, progress: Progress | None
+    source: Source, places: range, pool: ThreadPoolExecutor, count: Callable[[], None]
 ) -> Iterator[Seen | Skipped]:
     """The items at `places`, decoded to know their size; order as in the source."""
     items = source.items(places)
-    done = places.start
+    found = 0
     while window := list(islice(items, _AT_ONCE)):
         for entry in pool.map(_look, window):
             yield entry
-            done += 1
-            if progress:
-                progress(done, total)
-    assert done == places.stop
+            found += 1
+            count()
+    assert found == len(places)
 
 
 def _look(item: Item | Skipped) -> Seen | Skipped:

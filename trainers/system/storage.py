@@ -9,7 +9,7 @@ footer of an Arrow or parquet file does.
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,8 @@ class Location:
             yield pa.PythonFile(file)
 
     def delete(self) -> None:
-        """Delete the file. Raises DataError."""
-        with _explained(self, "cannot be deleted"):
+        """Delete the file, unless somebody else has. Raises DataError."""
+        with _explained(self, "cannot be deleted"), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path)
 
     @contextlib.contextmanager
@@ -124,11 +124,70 @@ class Location:
         with _explained(self, "cannot be used"):
             descriptor = os.open(self.local, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some network file systems lock no folders
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, wait=True)
             yield
         finally:
             os.close(descriptor)
+
+    def claimed_in_turn(self, names: Iterable[str]) -> Generator[str]:
+        """Each file name of the folder once, while this process alone may make that file.
+
+        First those that nobody else is at, then the others, as soon as whoever claimed them has let
+        go. A claim ends with its process, so that what a killed one has begun is made by another.
+        Where a file system or object storage has no locks, all may make all. Raises DataError.
+        """
+        later = []
+        for name in names:
+            with (self / name)._claimed(wait=False) as is_ours:
+                if is_ours:
+                    yield name
+                else:
+                    later.append(name)
+        for name in later:
+            with (self / name)._claimed(wait=True):
+                yield name
+
+    @contextlib.contextmanager
+    def _claimed(self, *, wait: bool) -> Iterator[bool]:
+        if self.local is None:
+            yield True
+            return
+        claim = self.local.with_name(f".{self.local.name}.claim")
+        while True:
+            with _explained(self, "cannot be written"):
+                descriptor = os.open(claim, os.O_CREAT | os.O_RDWR, 0o644)
+            try:
+                if not _lock(descriptor, wait=wait):
+                    yield False
+                    return
+                # Whoever held it may have deleted it meanwhile, and another have made a new one.
+                if not _is_at(claim, descriptor):
+                    continue
+                try:
+                    yield True
+                finally:
+                    claim.unlink(missing_ok=True)
+                return
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Whether nobody else has locked it; also where the file system, on a network, has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def is_uri(text: str) -> bool:

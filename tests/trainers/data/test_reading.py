@@ -103,16 +103,24 @@ def test_a_batched_decode_agrees_with_one_by_one(photographs, monkeypatch):
     assert (batched.double() - single.double()).abs().mean() < 2
 
 
-def test_two_who_ingest_into_one_folder_get_one_set(photographs, tmp_path, monkeypatch):
+def test_three_who_ingest_into_one_folder_share_the_work_and_get_one_set(
+    photographs, tmp_path, monkeypatch
+):
     monkeypatch.setattr(ingest, "ITEMS_PER_PART", 3)
+    decoded: list[bytes] = []
+    monkeypatch.setattr(
+        ingest, "decode", lambda image: decoded.append(image) or decode.decode(image)
+    )
     source, home = f"{tmp_path}/photographs", locate(f"{tmp_path}/shared")
-    done: list[int] = []
+    done: list[list[int]] = [[], [], []]
     with ThreadPoolExecutor(3) as pool:
         made = list(
             pool.map(
-                lambda _: ingest.ingest(open_source(source), home, lambda n, _: done.append(n)),
-                range(3),
+                lambda own: ingest.ingest(open_source(source), home, lambda n, _: own.append(n)),
+                done,
             )
         )
     assert len({manifest.digest for manifest in made}) == 1
-    assert sorted(done) == list(range(1, 41))  # one of them did it all, the others waited
+    assert len(decoded) == len(set(decoded)) == 40
+    assert all(own == sorted(own) and own[-1] == 40 for own in done if own)
+    assert not list((tmp_path / "shared").glob(".*"))
