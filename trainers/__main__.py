@@ -1,7 +1,8 @@
 """Training without Ray or MLflow: `python -m trainers RECIPE --set KNOB=VALUE`.
 
 Several processes of one machine or more train one model when started by PyTorch's own launcher:
-`torchrun --nproc-per-node 8 -m trainers RECIPE`.
+`torchrun --nproc-per-node 8 -m trainers RECIPE`. They index its images together. A worker that is
+late for a sum over workers by more than DINOLAB_GROUP_TIMEOUT_S seconds (1800) ends the run.
 """
 
 import argparse
@@ -12,14 +13,14 @@ from pathlib import Path
 from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
-from trainers.data.image_set import open_images
+from trainers.data.image_set import cache_in, open_images
 from trainers.errors import ConfigError, DinolabError, InputError
 from trainers.runs.console import Console
 from trainers.runs.left_behind import left_behind
 from trainers.runs.reporters import Fanout
 from trainers.runs.trial import TrialFolder, run_trial, trial_key
 from trainers.system.storage import absolute_source
-from trainers.system.world import World, make_reproducible
+from trainers.system.world import World, chosen_device, launched_workers, make_reproducible
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -33,6 +34,10 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="change a knob; may be given again",
     )  # fmt: skip
     parser.add_argument("--root", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="auto: a GPU a worker if PyTorch finds one; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default: %(default)s")
     return parser.parse_args(arguments)
 
@@ -43,15 +48,13 @@ def run(arguments: list[str] | None = None) -> int:
     root = Path(os.path.expanduser(given.root))  # noqa: PTH111 (a Path raises for unknown ~name)
     config = override(recipe(given.recipe), knobs_given(given.knobs))
     config = override(config, {"data.source": absolute_source(config.data.source)})
+    # Before anything is waited for or read.
+    if problem := share_problem(config, launched_workers()):
+        raise ConfigError(problem)
+    device = chosen_device(given.device)
     make_reproducible(given.threads)
-    with World.launched() as world:
-        if problem := share_problem(config, world.size):
-            raise ConfigError(problem)
-        if not world.is_first:
-            world.wait()  # for the first one to index the images
-        images = open_images(config.data, root / "data")
-        if world.is_first:
-            world.wait()
+    with World.launched(device) as world:
+        images = open_images(config.data, cache_in(root))
         config = in_steps(config, len(images.train))
         key = trial_key(config, images.digest)
         folder = TrialFolder(root / "train" / "trials" / key)
@@ -67,8 +70,7 @@ def run(arguments: list[str] | None = None) -> int:
             world=world,
             reporter=shown if world.is_first else Fanout(),
         )
-        world.wait()  # for the first one to write the result
-        result = folder.finished() or {}
+        result = world.told(folder.finished() if world.is_first else None) or {}
         if world.is_first:
             print(f"{result['status']} {result['reason']}".strip())
             print(f"run folder: {folder.path}")

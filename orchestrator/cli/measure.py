@@ -11,6 +11,7 @@ from orchestrator.cli.exit_codes import INTERRUPTED
 from orchestrator.cli.options import (
     DEFAULT_ROOT,
     Device,
+    DeviceOption,
     QuietOption,
     RootOption,
     absolute_root,
@@ -116,7 +117,7 @@ def measure(
     patch_queries: Annotated[
         int, typer.Option(min=1, help="Patch queries measured on grids of more than 196 patches.")
     ] = 64,
-    device: Annotated[Device, typer.Option(help="auto: a GPU if PyTorch finds one.")] = Device.AUTO,
+    device: DeviceOption = Device.AUTO,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 16,
     memory: Annotated[
         float, typer.Option(min=0.1, max=2**20, help="Attention weights held at once, MiB.")
@@ -140,11 +141,12 @@ def measure(
     from orchestrator.cli import measure_options, measure_output
     from trainers.adapters.opening import open_measurable
     from trainers.globality import measurement
+    from trainers.system.world import chosen_device
 
     console = make_console()
     live = console.is_terminal and not quiet
     check_folder(out)
-    chosen = measure_options.torch_device(device)
+    chosen = chosen_device(device)
     if threads is not None:
         measure_options.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from orchestrator.cli.options import Device
 from trainers.config import DataConfig
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
@@ -14,7 +13,6 @@ from trainers.globality.instruments import Settings
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Plan, check_layers, choose
 from trainers.system.storage import absolute_source
-from trainers.system.world import default_device
 
 ROOM = 4 / 3
 """Side of the stored squares over that of the crops: those of 4:3 images lose no resolution."""
@@ -29,13 +27,6 @@ IMAGES_OF_MEAN = 16
 """Images, at least, whose mean stands in for a patch, however few its influence is measured on."""
 
 PACKAGES = ("dinolab", "torch", "timm")
-
-
-def torch_device(chosen: Device) -> torch.device:
-    """PyTorch's name for it. Raises InputError for a GPU that is not there."""
-    if chosen is Device.CUDA and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch finds no GPU here; use cpu or auto")
-    return default_device() if chosen is Device.AUTO else torch.device(chosen)
 
 
 def use_threads(threads: int) -> None:

@@ -9,9 +9,17 @@ import typer
 from rich.progress import Progress
 
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
-from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root, at_home
+from orchestrator.cli.options import (
+    DEFAULT_ROOT,
+    Device,
+    DeviceOption,
+    QuietOption,
+    RootOption,
+    absolute_root,
+    at_home,
+)
 from orchestrator.cli.rendering import make_console, open_with_progress, show_metrics
-from trainers.errors import InputError
+from trainers.errors import ConfigError, InputError
 
 
 def train(
@@ -32,6 +40,7 @@ def train(
         ),
     ],
     root: RootOption = DEFAULT_ROOT,
+    device: DeviceOption = Device.AUTO,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Train one run of a recipe, here and now: no study, no Ray.
@@ -44,15 +53,20 @@ def train(
     from orchestrator.tracking.store import check_store
     from trainers.config import in_steps, override
     from trainers.config.recipe import knobs_given, recipe
+    from trainers.config.size import share_problem
     from trainers.runs.console import Console as ConsoleReporter
     from trainers.runs.left_behind import left_behind
     from trainers.runs.trial import TrialFolder, run_trial, trial_key
     from trainers.system.storage import absolute_source
-    from trainers.system.world import World, make_reproducible
+    from trainers.system.world import World, chosen_device, make_reproducible
 
     console = make_console()
     config = override(recipe(recipe_name), knobs_given(set_))
     config = override(config, {"data.source": absolute_source(config.data.source)})
+    # Before anything is read or written.
+    if problem := share_problem(config, 1):
+        raise ConfigError(problem)
+    world = World.alone(chosen_device(device))
     root = absolute_root(root, console)
     check_store(root)
     open_root(root)
@@ -72,7 +86,7 @@ def train(
             folder,
             config,
             images=images,
-            world=World.alone(),
+            world=world,
             reporter=ConsoleReporter(sys.stdout, steps=config.steps),
         )
     except KeyboardInterrupt:
@@ -126,6 +140,7 @@ def evaluate(
         ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
+    device: DeviceOption = Device.AUTO,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     quiet: QuietOption = False,
 ) -> None:
@@ -139,9 +154,10 @@ def evaluate(
     from trainers.runs.saved_run import evaluate_run, find_run
     from trainers.system.atomic import replace_json
     from trainers.system.storage import absolute_source
-    from trainers.system.world import World, make_reproducible
+    from trainers.system.world import chosen_device, make_reproducible
 
     console = make_console()
+    chosen = chosen_device(device)
     live = console.is_terminal and not quiet
     source = None if data is None else absolute_source(data)
     run = find_run(checkpoint, data=source, change=knobs_given(set_ or []))
@@ -149,18 +165,17 @@ def evaluate(
         _check_file("--json", json_)
     root = open_root(absolute_root(root, console))
     images = open_with_progress(run.measured.data, root, console, live)
-    device = World.alone().device
     make_reproducible(threads)
     console.print(
         f"step {run.step} of {run.trained.steps}, {run.measured.data.source}: {len(images)} "
-        f"images, {len(images.test)} held out, on {device.type}",
+        f"images, {len(images.test)} held out, on {chosen.type}",
     )
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("measuring images", total=None)
         metrics = evaluate_run(
             run,
             images,
-            device,
+            chosen,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
     show_metrics(metrics, console)

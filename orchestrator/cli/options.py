@@ -21,12 +21,14 @@ def at_home(given: Given) -> Given:
 
 
 class Device(StrEnum):
-    """Where a network is measured."""
+    """Where a network is trained or measured."""
 
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
 
+
+DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU if PyTorch finds one.")]
 
 RootOption = Annotated[
     Path,
