@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from trainers.errors import DinolabError
+from trainers.errors import DinolabError, LostWorkerError
+from trainers.system.memory import is_out_of_memory
 
 Decision = Literal["retry", "give up"]
 
@@ -13,12 +14,16 @@ ATTEMPTS = 3
 def decide(error: BaseException) -> Decision:
     """What to do about an error that a trial raised.
 
-    An error that the same input would raise again is given up; a lost file system, memory or
-    worker (every error of Ray's own) is retried from the last checkpoint.
+    An error that the same input would raise again is given up, too little memory among them; a
+    lost file system or worker (every error of Ray's own) is retried from the last checkpoint.
     """
+    if is_out_of_memory(error):
+        return "give up"
+    if isinstance(error, LostWorkerError):
+        return "retry"
     if isinstance(error, DinolabError):
         return "give up"
-    if isinstance(error, OSError | MemoryError | ConnectionError):
+    if isinstance(error, OSError | ConnectionError):
         return "retry"
     if type(error).__module__.startswith("ray."):
         return "retry"
@@ -28,5 +33,5 @@ def decide(error: BaseException) -> Decision:
 
 
 def _is_of_the_machine(message: str) -> bool:
-    marks = ("out of memory", "CUDA error", "NCCL", "gloo", "Connection")
+    marks = ("CUDA error", "NCCL", "gloo", "Connection")
     return any(mark.lower() in message.lower() for mark in marks)

@@ -82,7 +82,9 @@ def main() -> int:
     try:
         return run()
     except InputError as error:
-        print(error, file=sys.stderr)
+        # All workers of a machine refuse the same knobs.
+        if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(error, file=sys.stderr)
         return BAD_INPUT
     except DinolabError as error:
         print(error, file=sys.stderr)

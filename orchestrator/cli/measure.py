@@ -141,6 +141,7 @@ def measure(
     from orchestrator.cli import measure_options, measure_output
     from trainers.adapters.opening import open_measurable
     from trainers.globality import measurement
+    from trainers.system.memory import memory_explained
     from trainers.system.world import chosen_device
 
     console = make_console()
@@ -169,7 +170,8 @@ def measure(
     try:
         measure_output.introduce(opened, plan, source, chosen, console)
         with measure_output.measuring_progress(console, live) as (show, drawing):
-            found = measurement.measure(opened, images, plan, chosen, show)
+            with memory_explained("measuring", "lower --batch-size, --memory or --size"):
+                found = measurement.measure(opened, images, plan, chosen, show)
             drawing()
             facts = measure_options.facts(model, opened, plan, source, images, chosen)
             write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)

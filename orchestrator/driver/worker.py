@@ -3,16 +3,15 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
-import torch
 from ray import tune
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.resources import DRIVER_CPUS, Placement
 from orchestrator.retry import decide
@@ -21,7 +20,7 @@ from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import InputError
 from trainers.runs.reporters import Fanout, read_records
 from trainers.runs.trial import Planned, TrialFolder, run_trial
-from trainers.system.world import World, make_reproducible
+from trainers.system.world import World, chosen_device, group_timeout, make_reproducible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +78,8 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
 def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
     """A trial with one worker, in the process that Tune gave it."""
     assignment: Assignment = parameters["trial"]
-    device = torch.device("cuda" if placement.gpus_per_worker else "cpu")
-    world = World(rank=0, size=1, device=device)
     try:
+        world = World.alone(chosen_device("cuda" if placement.gpus_per_worker else "cpu"))
         _train(assignment, world, TuneReporter(), placement.cpus_per_worker)
     except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)
         _settle(assignment, error)
@@ -93,6 +91,7 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     trainer = TorchTrainer(
         _group_worker,
         train_loop_config={"trial": assignment, "threads": placement.cpus_per_worker},
+        torch_config=TorchConfig(timeout_s=int(group_timeout().total_seconds())),
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.gpus_per_worker > 0,
@@ -115,7 +114,7 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
         trainer.fit()
     except Exception as error:  # noqa: BLE001 (as above)
         failures = getattr(error, "worker_failures", {})
-        _settle(assignment, next((failures[rank] for rank in sorted(failures)), error))
+        _settle(assignment, cause([failures[rank] for rank in sorted(failures)] or [error]))
     finally:
         ended.set()
         follower.join()
@@ -141,6 +140,11 @@ def _follow(folder: TrialFolder, ended: threading.Event) -> None:
 def _group_worker(parameters: dict[str, Any]) -> None:
     world = World.joined(ray.train.torch.get_device())
     _train(parameters["trial"], world, Fanout(), parameters["threads"])
+
+
+def cause(errors: Sequence[Exception]) -> Exception:
+    """Which of the workers' errors the others come of: the first that a retry does not help."""
+    return next((error for error in errors if decide(error) == "give up"), errors[0])
 
 
 def _settle(assignment: Assignment, error: Exception) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray.exceptions
 import torch
 
 import trainers.errors
@@ -17,8 +16,7 @@ from orchestrator.cost import Timing, cost_of, measure
 from orchestrator.lock import write_lock
 from orchestrator.plan import make_plan
 from orchestrator.resources import Placement, place
-from orchestrator.retry import decide
-from trainers.config import TrainConfig, override
+from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
 from trainers.errors import (
@@ -87,58 +85,6 @@ def test_as_many_trials_run_as_fit(resources, cpus, gpus, expected):
 def test_a_trial_that_cannot_fit_is_refused(resources, cpus, gpus):
     with pytest.raises(InputError, match="a trial needs"):
         place(Resources(**resources), cpus, gpus)
-
-
-def full_disk():
-    with Path("/dev/full").open("w") as file:
-        file.write("x")
-        file.flush()
-
-
-def lost_folder():
-    Path("/proc/1/nowhere/metrics.jsonl").read_text()
-
-
-def wrong_shapes():
-    torch.ones(2, 3) @ torch.ones(2, 3)
-
-
-def wrong_value():
-    override(TrainConfig(), {"steps": -1})
-
-
-def dead_worker():
-    raise ray.exceptions.ActorDiedError
-
-
-def full_gpu():
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
-def lost_peer():
-    # What gloo said when a worker of two was killed.
-    raise RuntimeError(
-        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer "
-        "[127.0.0.1]:40231"
-    )
-
-
-@pytest.mark.parametrize(
-    ("provoke", "decision"),
-    [
-        (full_disk, "retry"),
-        (lost_folder, "retry"),
-        (dead_worker, "retry"),
-        (full_gpu, "retry"),
-        (lost_peer, "retry"),
-        (wrong_shapes, "give up"),
-        (wrong_value, "give up"),
-    ],
-)
-def test_only_what_may_go_better_next_time_is_retried(provoke, decision):
-    with pytest.raises(Exception) as caught:  # noqa: PT011 (each another kind)
-        provoke()
-    assert decide(caught.value) == decision
 
 
 KINDS = [

@@ -132,3 +132,28 @@ def test_published_recipes_have_the_published_shapes(size):
     config = recipe(f"dino_vit_{size}_16")
     assert config.augment.local_crops == (10 if size == "base" else 8)
     assert config.model.width == {"tiny": 192, "small": 384, "base": 768}[size]
+
+
+@pytest.mark.parametrize(
+    ("workers", "arguments", "line"),
+    [
+        ("3", [], "batch_size 32 does not divide by 3 workers; choose a number that divides it"),
+        ("8", ["--set", "compute.accumulate=5"], "compute.accumulate 5 is more than the 4 images"),
+        ("1", ["--set", "compute.accumulate=33"], "compute.accumulate must be 1..32 (batch_size)"),
+        ("1", ["--device", "cuda"], "--device cuda: PyTorch finds no GPU here; use cpu or auto"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_before_anything_is_read_or_written(
+    workers, arguments, line, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(command, "open_images", None)
+    monkeypatch.setattr(command.World, "launched", None)
+    monkeypatch.setenv("WORLD_SIZE", workers)
+    command_line = ["trainers", "digits_tiny", "--root", str(tmp_path / "runs"), *arguments]
+    monkeypatch.setattr(sys, "argv", command_line)
+    assert command.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith(line)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

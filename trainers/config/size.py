@@ -5,6 +5,7 @@ from typing import Protocol
 
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig
+from trainers.config.evaluation import EvaluationConfig
 from trainers.config.model import HeadConfig, ModelConfig
 
 
@@ -60,6 +61,25 @@ def least_gib(config: Shapes, images: int = 1) -> float:
     number = 2 if config.compute.precision == "bf16" else 4
     activations = images * tokens * model.depth * model.width * kept * number
     return (5 * 4 * (blocks + layers) + activations) / 2**30
+
+
+def remedy_of_step(config: Shapes) -> str:
+    """What to change where a training step needs more memory than there is."""
+    compute = config.compute
+    again = "" if compute.activation_checkpointing else "set compute.activation_checkpointing, "
+    return (
+        f"raise compute.accumulate ({compute.accumulate} now), {again}lower batch_size "
+        f"({config.batch_size} now), augment.local_crops or augment.global_size, or give more "
+        "workers"
+    )
+
+
+def remedy_of_evaluation(config: EvaluationConfig) -> str:
+    """What to change where an evaluation needs more memory than there is."""
+    return (
+        f"lower evaluation.batch_size ({config.batch_size} now) or evaluation.attention_memory "
+        f"({config.attention_memory:g} MiB now)"
+    )
 
 
 def share_problem(config: Shapes, workers: int) -> str:

@@ -10,9 +10,11 @@ import torch
 from pydantic import ValidationError
 
 from trainers.config import TrainConfig, explain, fingerprint, override
+from trainers.config.size import remedy_of_evaluation
 from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError, ConfigError, InputError, first_line
 from trainers.evaluation.evaluate import Metrics, Progress, evaluate
+from trainers.system.memory import memory_explained
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.state import TrainState
@@ -76,7 +78,8 @@ def evaluate_run(
     Raises CheckpointError when the tensors in the file are damaged.
     """
     state = load_run(run, device)
-    return evaluate(state, images, run.measured, progress=progress, thorough=True)
+    with memory_explained("an evaluation", remedy_of_evaluation(run.measured.evaluation)):
+        return evaluate(state, images, run.measured, progress=progress, thorough=True)
 
 
 def load_run(run: SavedRun, device: torch.device) -> TrainState:

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from trainers.config import TrainConfig, trial_content
+from trainers.config.size import remedy_of_step
 from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError, InputError, PlanError, listed
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout, JsonLines
 from trainers.runs.version import code_versions, differing
 from trainers.system.atomic import read_object, replace_json
-from trainers.system.world import World
+from trainers.system.memory import memory_explained
+from trainers.system.world import World, lost_workers_named
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.reporter import Reporter
@@ -166,7 +168,7 @@ def run_trial(
 
     Every worker calls this. What is finished already is left alone. Raises PlanError, before
     anything is written, where a worker has other data or other code than was planned, or than the
-    other workers have.
+    other workers have; OutOfMemoryError, with the knobs to change; LostWorkerError.
     """
     _refuse_another(config, images, world, planned)
     if not world.is_first:
@@ -212,14 +214,15 @@ def _attempt(
         replace_json(folder.machines, machines)
         kept = JsonLines(folder.metrics, keep_up_to=-1 if step is None else step)
         reporter = Fanout(kept, reporter)
-    result = train(
-        config,
-        images=images,
-        world=world,
-        reporter=reporter,
-        checkpoints=folder.checkpoints,
-        resume_from=resume_from,
-    )
+    with memory_explained("a training step", remedy_of_step(config)), lost_workers_named():
+        result = train(
+            config,
+            images=images,
+            world=world,
+            reporter=reporter,
+            checkpoints=folder.checkpoints,
+            resume_from=resume_from,
+        )
     if world.is_first:
         content = {
             "status": result.status,

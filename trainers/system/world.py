@@ -32,6 +32,9 @@ Workers compile at different speeds, which takes minutes; nothing else keeps the
 PATIENCE = timedelta(days=1)
 """How long workers wait for one that does something alone."""
 
+_MARKS_OF_LOSS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+"""What gloo and NCCL say of it."""
+
 Value = TypeVar("Value")
 
 
@@ -172,7 +175,7 @@ class World:
         Raises LostWorkerError when one has ended instead.
         """
         if self.size > 1:
-            with _others_named():
+            with lost_workers_named(("",)):
                 torch.distributed.barrier(group=self.patient)
 
     def told(self, value: Value) -> Value:
@@ -183,7 +186,7 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        with _others_named():
+        with lost_workers_named(("",)):
             torch.distributed.broadcast_object_list(values, src=0, group=self.patient)
         return values[0]
 
@@ -236,10 +239,13 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def _others_named() -> Iterator[None]:
+def lost_workers_named(marks: tuple[str, ...] = _MARKS_OF_LOSS) -> Iterator[None]:
+    """Raises LostWorkerError where a sum over workers ends because one of them has."""
     try:
         yield
     except RuntimeError as error:
+        if not any(mark in str(error) for mark in marks):
+            raise
         raise LostWorkerError(
             "another worker of this run has ended, and says itself why; the same command goes on "
             "from the last checkpoint"

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from trainers.config import TrainConfig, in_steps
+from trainers.config.size import remedy_of_evaluation
 from trainers.data.augment import augment
 from trainers.data.image_set import ImageSet
 from trainers.data.prefetch import prefetch
@@ -15,6 +16,7 @@ from trainers.evaluation.collapse import collapsed
 from trainers.evaluation.evaluate import evaluate
 from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
+from trainers.system.memory import memory_explained
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.pace import Pace
@@ -161,7 +163,8 @@ def _evaluate(
     whole = state.unsharded(config, world, classes)
     if not world.is_first:
         return {}
-    return evaluate(whole, images, config)
+    with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
+        return evaluate(whole, images, config)
 
 
 def _classes(config: TrainConfig, images: ImageSet) -> int:

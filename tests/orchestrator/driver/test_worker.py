@@ -2,9 +2,11 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from orchestrator.driver import worker
@@ -12,6 +14,7 @@ from orchestrator.resources import Placement
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
+from trainers.errors import LostWorkerError, OutOfMemoryError
 from trainers.runs.reporters import JsonLines
 from trainers.runs.trial import Planned, TrialFolder, trial_key
 from trainers.runs.version import code_versions
@@ -39,18 +42,24 @@ def assignment(tmp_path):
     )
 
 
+def refusal(assignment):
+    """Why the trial has not even begun."""
+    said = failure(assignment)
+    assert not TrialFolder(Path(assignment.folder)).metrics.exists()
+    return said
+
+
 def failure(assignment):
     """Why the trial failed for good: an error that may go better next time is raised instead."""
     worker.run_alone({"trial": assignment}, ALONE)
     folder = TrialFolder(Path(assignment.folder))
     assert folder.finished() is None
-    assert not folder.metrics.exists()
     return json.loads(folder.failure.read_text())["message"]
 
 
 def test_data_that_changed_since_the_plan_are_not_trained_on(assignment, tmp_path):
     Image.new("RGB", (16, 16), "white").save(tmp_path / "images" / "0.png")
-    message = failure(assignment)
+    message = refusal(assignment)
     assert message.startswith(f"PlanError: planned on data {assignment.planned.digest[:12]}, but")
     assert str(tmp_path / "images") in message
     assert "\n" not in message
@@ -60,10 +69,34 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(assignment, tmp_pat
 def test_a_node_with_other_code_trains_nothing(assignment, monkeypatch):
     other = {**code_versions(), "trainers.training.step": "0" * 12}
     monkeypatch.setattr("trainers.runs.trial.code_versions", lambda: other)
-    message = failure(assignment)
+    message = refusal(assignment)
     assert message.startswith("PlanError: planned with other code than this worker has")
     assert "differs in trainers.training.step;" in message
     assert "\n" not in message
+
+
+def test_the_cause_of_a_group_that_ends_is_what_a_retry_does_not_help():
+    lost, full = LostWorkerError("another worker"), OutOfMemoryError("out of memory in a step")
+    assert worker.cause([lost, full]) is full
+    assert worker.cause([lost, OSError("disk")]) is lost
+
+
+def test_a_trial_without_memory_fails_at_once_with_the_knobs_to_change(assignment, monkeypatch):
+    def full(*_arguments, **_named):
+        return torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr("trainers.training.loop.evaluate", full)
+    said = failure(assignment)
+    assert said.startswith("OutOfMemoryError: out of memory in an evaluation (1152921504606846976")
+    assert "evaluation.batch_size" in said
+    assert "\n" not in said
+
+
+def test_a_worker_that_was_given_a_gpu_and_finds_none_fails_at_once(assignment, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    worker.run_alone({"trial": assignment}, replace(ALONE, gpus_per_worker=1))
+    said = json.loads(TrialFolder(Path(assignment.folder)).failure.read_text())["message"]
+    assert said.startswith("ConfigError: --device cuda: PyTorch finds no GPU here")
 
 
 class Rounds(threading.Event):
