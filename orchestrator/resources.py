@@ -32,9 +32,11 @@ def place(resources: Resources, cpus: float, gpus: float) -> Placement:
     if needed_gpus:
         concurrent = min(concurrent, int(gpus // needed_gpus))
     if concurrent < 1:
+        without_gpu = " or resources.device: cpu" if needed_gpus > gpus else ""
         raise InputError(
             f"a trial needs {needed_cpus} CPUs and {needed_gpus} GPUs, the cluster has {cpus:g} "
             f"and {gpus:g}; ask for fewer workers or CPUs a worker (resources, --workers)"
+            + without_gpu
         )
     return Placement(
         workers=resources.workers,

@@ -26,6 +26,14 @@ def results(root):
     }
 
 
+def paint(folder):
+    for number in range(12):
+        place = folder / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(place)
+    return ["--set", f"data.source={folder}", "--set", "batch_size=4"]
+
+
 @pytest.mark.slow
 def test_it_trains_a_recipe_and_a_second_time_nothing(tmp_path, capsys):
     arguments = ["digits_tiny", *SMALL, "--root", str(tmp_path)]
@@ -53,10 +61,7 @@ def test_a_run_in_epochs_is_that_of_as_many_steps(tmp_path, capsys):
 def test_data_are_recorded_by_their_absolute_path_and_a_tilde_is_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    for number in range(12):
-        place = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(place)
+    paint(tmp_path / "pictures")
     arguments = [
         "digits_tiny", *SMALL, "--set", "steps=1", "--set", "data.source=pictures",
         "--set", "batch_size=4", "--root=~/runs",
@@ -69,11 +74,12 @@ def test_data_are_recorded_by_their_absolute_path_and_a_tilde_is_home(tmp_path, 
 
 @pytest.mark.slow
 def test_a_launcher_starts_two_workers_that_see_the_same(tmp_path, capsys):
-    assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path / "one")]) == 0
+    arguments = ["digits_tiny", *SMALL, *paint(tmp_path / "pictures")]
+    assert command.run([*arguments, "--root", str(tmp_path / "one")]) == 0
     launched = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-            "--standalone", "-m", "trainers", "digits_tiny", *SMALL,
+            "--standalone", "-m", "trainers", *arguments,
             "--root", str(tmp_path / "two"),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -86,6 +92,9 @@ def test_a_launcher_starts_two_workers_that_see_the_same(tmp_path, capsys):
     (alone,), (together,) = (results(tmp_path / name).values() for name in ("one", "two"))
     assert together["workers"] == 2
     assert together["chain"] == alone["chain"]
+    assert together["data"] == alone["data"]
+    (index,) = (tmp_path / "two" / "data").iterdir()
+    assert "part-00000.arrow" in [path.name for path in index.iterdir()]
 
 
 def test_a_recipe_may_be_a_file(tmp_path):
