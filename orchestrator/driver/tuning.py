@@ -32,7 +32,12 @@ def placed(resources: Resources, console: Console) -> Iterator[Placement]:
         import ray
 
         cluster = ray.cluster_resources()
-        yield place(resources, cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
+        nodes = [
+            (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        yield place(resources, cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), nodes)
 
 
 def train_missing(

@@ -13,7 +13,7 @@ import ray.train.torch
 from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from orchestrator.resources import DRIVER_CPUS, Placement
+from orchestrator.resources import Placement
 from orchestrator.retry import decide
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
@@ -96,7 +96,7 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
             num_workers=placement.workers,
             use_gpu=placement.gpus_per_worker > 0,
             resources_per_worker={
-                "CPU": placement.cpus_per_worker - DRIVER_CPUS / placement.workers,
+                "CPU": placement.group_cpus,
                 **({"GPU": 1} if placement.gpus_per_worker else {}),
             },
         ),

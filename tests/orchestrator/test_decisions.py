@@ -15,7 +15,7 @@ from ablations.study.study import Study
 from orchestrator.cost import Timing, cost_of, measure
 from orchestrator.lock import write_lock
 from orchestrator.plan import make_plan
-from orchestrator.resources import Placement, place
+from orchestrator.resources import DRIVER_CPUS, Placement, place
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
@@ -85,6 +85,30 @@ def test_as_many_trials_run_as_fit(resources, cpus, gpus, expected):
 def test_a_trial_that_cannot_fit_is_refused(resources, cpus, gpus):
     with pytest.raises(InputError, match="a trial needs"):
         place(Resources(**resources), cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "concurrent"),
+    [
+        ({"workers": 2}, [(1, 0), (1, 0)], 1),
+        ({"cpus_per_worker": 2}, [(3, 0), (3, 0)], 2),
+        ({"workers": 4}, [(64, 2), (4, 8)], 1),
+    ],
+)
+def test_a_worker_lies_on_one_machine_and_leaves_room_for_all_who_watch(
+    resources, nodes, concurrent
+):
+    totals = [sum(kind) for kind in zip(*nodes, strict=True)]
+    made = place(Resources(**resources), *totals, nodes)
+    assert made.concurrent == concurrent
+    for cpus, _ in nodes:
+        workers = cpus // made.cpus_per_worker
+        assert workers * made.group_cpus + concurrent * DRIVER_CPUS <= cpus
+
+
+def test_a_worker_that_no_machine_holds_is_refused():
+    with pytest.raises(InputError, match="the cluster has 2 and 0 on 2 machines"):
+        place(Resources(cpus_per_worker=2), 2, 0, [(1, 0), (1, 0)])
 
 
 KINDS = [

@@ -127,11 +127,11 @@ def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mi
     assert rows_without_times(root) == rows_without_times(finished[0])
 
 
-def test_two_workers_see_the_same_crops_as_one(finished, tmp_path):
+def test_two_workers_on_two_nodes_see_the_same_crops_as_one(finished, cluster, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE.replace("seeds: 2", "seeds: 1"))
     root = tmp_path / "runs"
-    code, output = dinolab("run", study, "--root", root, "--workers", "2")
+    code, output = dinolab("run", study, "--root", root, "--workers", "2", RAY_ADDRESS=cluster)
     assert code == 0, output
     found = {path.parent.name: json.loads(path.read_text())
              for path in root.glob("mini/trials/*/result.json")}  # fmt: skip
