@@ -55,6 +55,7 @@ def run(arguments: list[str] | None = None) -> int:
     make_reproducible(given.threads)
     with World.launched(device) as world:
         images = open_images(config.data, cache_in(root))
+        world.wait()  # for those whose machine takes longer
         config = in_steps(config, len(images.train))
         key = trial_key(config, images.digest)
         folder = TrialFolder(root / "train" / "trials" / key)

@@ -65,10 +65,12 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
     # First: other code may not even read the configuration.
     assignment.planned.refuse_other_code()
     config = TrainConfig.model_validate_json(assignment.config)
+    images = _images(config.data, assignment.cache)
+    world.wait()  # for those whose machine takes longer
     run_trial(
         TrialFolder(Path(assignment.folder)),
         config,
-        images=_images(config.data, assignment.cache),
+        images=images,
         world=world,
         reporter=reporter,
         planned=assignment.planned,

@@ -183,7 +183,6 @@ def run_trial(
 def _refuse_another(
     config: TrainConfig, images: ImageSet, world: World, planned: Planned | None
 ) -> None:
-    world.wait()  # for those who have indexed their images longer
     number = int(trial_key(config, images.digest)[:15], 16)
     # All workers come here first, so that none waits for one that has refused.
     numbers = world.gather(torch.tensor([number], device=world.device))
