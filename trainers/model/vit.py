@@ -358,30 +358,18 @@ def initialise(module: nn.Module, seed: int, deviation: float, layer_scale: floa
     """Set every parameter from a stream keyed by its own name, as DINO's code does.
 
     Two modules share the values of every parameter that both have under one name and shape.
-    Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions with
-    their biases, and prototypes: uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps
-    (facebookresearch/dino, vision_transformer.py: `_init_weights` leaves convolutions as they are,
-    and `last_layer` is made after it). The token of hidden patches 0, as in iBOT and DINOv2.
-    Factors of LayerScale `layer_scale`. Other biases 0; scales of norms and the norms of
-    prototypes 1.
+    Matrices, tokens and positions: normal of the given deviation (DINO: 0.02). Convolutions and
+    prototypes: uniform in ± 1/√fan_in, PyTorch's default, which DINO keeps
+    (facebookresearch/dino, vision_transformer.py: `last_layer` is made after `_init_weights`).
+    The token of hidden patches 0, as in iBOT and DINOv2. Factors of LayerScale `layer_scale`.
+    Biases 0, those of the patch embedding too, where DINO keeps PyTorch's ± 1/√fan_in; scales of
+    norms and the norms of prototypes 1.
     """
-    bounds = {
-        f"{path}.{own}": 1 / math.sqrt(part.weight[0].numel())
-        for path, part in module.named_modules()
-        if isinstance(part, nn.Conv2d)
-        for own in ("weight", "bias")
-    }
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             stream = Stream(seed, f"initialisation/{name}")
             own = name.rsplit(".", 1)[-1]
-            if own == "prototypes":
-                bounds[name] = 1 / math.sqrt(parameter.shape[1])
-            if name in bounds:
-                places = torch.arange(parameter.numel())
-                uniform = stream.uniform(torch.zeros((), dtype=torch.int64), places)
-                parameter.copy_(((2 * uniform - 1) * bounds[name]).view_as(parameter))
-            elif own == "prototype_norms":
+            if own == "prototype_norms":
                 parameter.fill_(1.0)
             elif own == "mask":
                 parameter.fill_(0.0)
@@ -389,5 +377,10 @@ def initialise(module: nn.Module, seed: int, deviation: float, layer_scale: floa
                 parameter.fill_(layer_scale)
             elif parameter.ndim == 1:
                 parameter.fill_(0.0 if own == "bias" else 1.0)
+            elif parameter.ndim == 4 or own == "prototypes":
+                places = torch.arange(parameter.numel())
+                bound = 1 / math.sqrt(parameter[0].numel())
+                uniform = stream.uniform(torch.zeros((), dtype=torch.int64), places)
+                parameter.copy_(((2 * uniform - 1) * bound).view_as(parameter))
             else:
                 parameter.copy_(stream.normal(parameter.shape, deviation))

@@ -1,4 +1,4 @@
-"""Networks start as those of facebookresearch/dino do."""
+"""Networks start as those of facebookresearch/dino do, but for the bias of the patch embedding."""
 
 import pytest
 import scipy.stats
@@ -39,7 +39,7 @@ class Original(nn.Module):
 
 PAIRS = {
     "backbone.cls": "cls", "backbone.cls_position": "cls", "backbone.position": "position",
-    "backbone.embedding.weight": "embedding.weight", "backbone.embedding.bias": "embedding.bias",
+    "backbone.embedding.weight": "embedding.weight",
     "backbone.norm.weight": "norm.weight", "backbone.norm.bias": "norm.bias",
     "backbone.blocks.0.norm1.weight": "norm.weight",
     "backbone.blocks.0.attention.qkv.weight": "qkv.weight",
