@@ -34,6 +34,7 @@ NOT_AN_ARMS: Mapping[str, str] = types.MappingProxyType(
     {
         "seed": "`seeds` lists them, and every arm has all",
         "data.source": "a study has one data set, which is `dataset` or --data",
+        "checkpoint_every": "it changes nothing that a run measures; it can be put under `set`",
         "data.test_share": "every arm holds the same images out; it can be put under `set`",
     }
 )

@@ -19,12 +19,11 @@ def decide(error: BaseException) -> Decision:
     """
     if is_out_of_memory(error):
         return "give up"
-    if isinstance(error, LostWorkerError):
+    # Before errors of ours: a checkpoint that could not be written is one, and the machine's.
+    if isinstance(error, LostWorkerError | OSError | ConnectionError):
         return "retry"
     if isinstance(error, DinolabError):
         return "give up"
-    if isinstance(error, OSError | ConnectionError):
-        return "retry"
     if type(error).__module__.startswith("ray."):
         return "retry"
     if isinstance(error, RuntimeError) and _is_of_the_machine(str(error)):

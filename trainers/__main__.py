@@ -21,6 +21,7 @@ from trainers.runs.reporters import Fanout
 from trainers.runs.trial import TrialFolder, run_trial, trial_key
 from trainers.system.storage import absolute_source
 from trainers.system.world import World, chosen_device, launched_workers, make_reproducible
+from trainers.training import stopping
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -53,6 +54,7 @@ def run(arguments: list[str] | None = None) -> int:
         raise ConfigError(problem)
     device = chosen_device(given.device)
     make_reproducible(given.threads)
+    stopping.listen()
     with World.launched(device) as world:
         images = open_images(config.data, cache_in(root))
         world.wait()  # for those whose machine takes longer
@@ -90,6 +92,9 @@ def main() -> int:
     except DinolabError as error:
         print(error, file=sys.stderr)
         return FAILED
+    except stopping.Interrupted as told:
+        print(told, file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED

@@ -11,7 +11,8 @@
     ├── PlanError                a worker found other data or other code than were planned
     ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
     ├── OutOfMemoryError         a step or an evaluation needs more memory than there is
-    └── LostWorkerError          another worker of the run has ended
+    ├── LostWorkerError          another worker of the run has ended
+    └── UnwrittenError           a checkpoint could not be written; an OSError too
 
 Each message says what was given, what is allowed, and what to do. All can be pickled, so that they
 travel between processes unchanged.
@@ -80,3 +81,7 @@ class OutOfMemoryError(DinolabError):
 
 class LostWorkerError(DinolabError):
     """Another worker of the run has ended; what it says itself is the reason."""
+
+
+class UnwrittenError(DinolabError, OSError):
+    """A checkpoint could not be written: a full disk, a lost file system."""

@@ -59,6 +59,7 @@ def train(
     from trainers.runs.trial import TrialFolder, run_trial, trial_key
     from trainers.system.storage import absolute_source
     from trainers.system.world import World, chosen_device, make_reproducible
+    from trainers.training import stopping
 
     console = make_console()
     config = override(recipe(recipe_name), knobs_given(set_))
@@ -81,6 +82,7 @@ def train(
     elif left := left_behind([(key, config, images.digest)], folder.path.parent):
         console.print(f"note: {left.sentence(1)}")
     make_reproducible(threads)
+    stopping.listen()
     try:
         run_trial(
             folder,
@@ -89,8 +91,9 @@ def train(
             world=world,
             reporter=ConsoleReporter(sys.stdout, steps=config.steps),
         )
-    except KeyboardInterrupt:
-        console.print("interrupted: the same command goes on from the last checkpoint")
+    except KeyboardInterrupt as ended:
+        told = str(ended) or "interrupted: the same command goes on from the last checkpoint"
+        console.print(told)
         raise typer.Exit(INTERRUPTED) from None
     trial = Trial(
         key=key, arms=(recipe_name,), seed=config.seed, config=config, digest=images.digest
@@ -108,7 +111,7 @@ def evaluate(
         Path,
         typer.Argument(
             callback=at_home,
-            help="A state.safetensors, its folder, or the folder of a run.",
+            help="A checkpoint, its folder, or the folder of a run (its last checkpoint).",
             show_default=False,
         ),
     ],

@@ -53,6 +53,16 @@ CHANGES = {
     "batch_size": (4, {}),
     "log_every": (3, {}),
     "checkpoint_every": (1, {}),
+    # At such a temperature an untrained network tells no images apart.
+    "stop_when": ("collapsed", {
+        "evaluation.every": 2, "targets.temperature": 1.0, "targets.temperature_start": 1.0,
+    }),
+    "checkpoints.keep_every": (3, {}),
+    "checkpoints.keep_steps": ([0, 3], {}),
+    "checkpoints.keep_best": ("knn/cls_top1", {}),
+    "checkpoints.keep_best_is": ("lowest", {
+        "checkpoints.keep_best": "collapse/rankme", "checkpoint_every": 4, "evaluation.every": 1,
+    }),
     "data.source": ("digits", {}),
     "data.image_size": (12, {}),
     "data.test_share": (0.3, {}),

@@ -57,7 +57,7 @@ ROOMS = {
 LONGEST = 400
 RAY = "orchestrator/driver/"
 MLFLOW = "orchestrator/tracking/"
-DISTRIBUTED = {"trainers/system/world.py"}
+DISTRIBUTED = {"trainers/system/world.py", "trainers/system/sharded_files.py"}
 
 
 def imported(path):

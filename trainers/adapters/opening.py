@@ -19,7 +19,7 @@ from trainers.grid import Grid
 from trainers.model.vit import VisionTransformer
 from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
 from trainers.runs.saved_run import find_run, load_run
-from trainers.training.checkpoint import FILE_NAME, is_checkpoint
+from trainers.training.checkpoint import FILE_NAME, is_checkpoint, newest
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 """What files of weights are usually called: a name that ends so is no timm name."""
@@ -122,7 +122,8 @@ def _from_disk(path: Path, heads: int | None) -> Measurable:
         return _from_timm_folder(path)
     if is_hugging_face(path):
         return _from_hugging_face(path)
-    if any((folder / FILE_NAME).is_file() for folder in (path, path / "checkpoint")):
+    folders = (path, path / "checkpoint")
+    if is_checkpoint(path) or any(newest(one) or (one / FILE_NAME).is_file() for one in folders):
         return _from_run(path)
     raise InputError(
         f"{path} holds no model: no {FILE_NAME} of ours, here or in checkpoint/, and no "

@@ -1,6 +1,7 @@
 """Every knob of a run, as frozen pydantic models, made by a recipe and changed by `override`."""
 
 from trainers.config.change import diff, fingerprint, flatten, leaves, override, trial_content
+from trainers.config.checkpoints import CheckpointsConfig
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig, DataConfig
 from trainers.config.epochs import in_steps
@@ -28,6 +29,7 @@ __all__ = [
     "SIZES",
     "VIT",
     "AugmentConfig",
+    "CheckpointsConfig",
     "ComputeConfig",
     "Coordinate",
     "DataConfig",

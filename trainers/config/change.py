@@ -65,9 +65,12 @@ def diff(base: TrainConfig, other: TrainConfig) -> dict[str, Any]:
 
 
 def trial_content(config: TrainConfig) -> dict[str, Any]:
-    """The part of a configuration that makes a run what it is: all but where the data lie."""
+    """The part of a configuration that makes a run what it is.
+
+    All but where the data lie, and how often it saves: neither changes what a finished run holds.
+    """
     content = config.model_dump(mode="json")
-    del content["data"]["source"]
+    del content["data"]["source"], content["checkpoint_every"]
     return content
 
 

@@ -41,6 +41,7 @@ ALIVE_WITH: Mapping[str, tuple[Others, Callable[[object], bool]]] = types.Mappin
         "targets.temperature_start": ("targets.temperature_warmup_steps", bool),
         "teacher.momentum": ("teacher.kind", _is("ema")),
         "teacher.momentum_end": ("teacher.kind", _is("ema")),
+        "checkpoints.keep_best_is": ("checkpoints.keep_best", bool),
         "evaluation.linear_blocks": ("evaluation.probes", bool),
         "evaluation.linear_penalty": ("evaluation.probes", bool),
         "evaluation.position_images": ("evaluation.probes", bool),

@@ -1,9 +1,10 @@
 """One run, whole: every group of knobs, and what must fit between them."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
+from trainers.config.checkpoints import CheckpointsConfig
 from trainers.config.compute import ComputeConfig
 from trainers.config.data import AugmentConfig, DataConfig
 from trainers.config.evaluation import EvaluationConfig
@@ -27,6 +28,13 @@ class TrainConfig(Knobs):
     checkpoint_every: Steps = knob(
         200, "time between checkpoints", unit="steps or epochs", source=OURS
     )
+    stop_when: Literal["none", "collapsed"] = knob(
+        "none",
+        "whether an evaluation after step 0 that finds outputs or features the same for every "
+        "image ends the run there; early in training that may pass by itself",
+        source=OURS,
+    )
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
@@ -58,6 +66,12 @@ class TrainConfig(Knobs):
             raise ValueError(
                 f"evaluation.globality_layers must be 1..{self.model.depth} (model.depth): "
                 f"{self.evaluation.globality_layers}"
+            )
+        latest = max(self.checkpoints.keep_steps, default=0)
+        if isinstance(self.steps, int) and latest > self.steps:
+            raise ValueError(
+                f"checkpoints.keep_steps must be 0..{self.steps} (steps): "
+                f"{self.checkpoints.keep_steps}"
             )
         return self
 

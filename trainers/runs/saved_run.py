@@ -39,7 +39,9 @@ class SavedRun:
 def find_run(
     path: Path, *, data: str | None = None, change: Mapping[str, Any] | None = None
 ) -> SavedRun:
-    """The run at `path`: a checkpoint file, the folder it lies in, or the folder of the run.
+    """The run at `path`: a checkpoint, the folder it lies in, or the folder of the run.
+
+    Of a folder with several checkpoints, it is the last.
 
     The configuration is read from the `config.json` beside the checkpoint or one folder above.
     `data` replaces the source of images, `change` knobs of the evaluation. Raises InputError, one
@@ -94,15 +96,18 @@ def load_run(run: SavedRun, device: torch.device) -> TrainState:
 
 
 def _checkpoint_at(path: Path) -> Path:
-    if path.is_file():
+    if path.is_file() or checkpoint.is_checkpoint(path):
         return path
-    places = (path / checkpoint.FILE_NAME, path / "checkpoint" / checkpoint.FILE_NAME)
-    for place in places:
-        if place.is_file():
-            return place
+    folders = (path, path / "checkpoint")
+    for folder in folders:
+        last = folder / checkpoint.FILE_NAME
+        if last.is_file() and not checkpoint.is_checkpoint(last):
+            return last  # whoever opens it says what is wrong
+        if found := checkpoint.newest(folder):
+            return found
     if not path.exists():
         raise InputError(f"{path} is not there: give a checkpoint, or the folder of a run")
-    raise InputError(f"{path} holds no {places[0].name}, nor does {places[1].parent}")
+    raise InputError(f"{path} holds no {checkpoint.FILE_NAME}, nor does {folders[1]}")
 
 
 def _configuration_of(saved: Path) -> TrainConfig:
@@ -120,8 +125,5 @@ def _configuration_of(saved: Path) -> TrainConfig:
 
 def _classes_in(saved: Path) -> int:
     """How many classes the saved classifier tells apart; 0 without one."""
-    with safetensors.safe_open(saved, framework="pt") as opened:
-        if "student.classifier.weight" not in opened.keys():  # noqa: SIM118
-            return 0
-        classes: int = opened.get_slice("student.classifier.weight").get_shape()[0]
-    return classes
+    shape = checkpoint.saved_shape(saved, "student.classifier.weight")
+    return 0 if shape is None else shape[0]

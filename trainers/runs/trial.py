@@ -28,6 +28,9 @@ from trainers.training.reporter import Reporter
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
+_ANEW, _FINISHED, _REFUSED = -1, -2, -3
+"""What the first worker tells the others, where it is no step to go on from."""
+
 
 def trial_key(config: TrainConfig, dataset_digest: str) -> str:
     """Name of a run by its content: configuration with seed, data and code; 16 hex digits.
@@ -136,12 +139,9 @@ class TrialFolder:
         return found
 
     def checkpoint_step(self) -> int | None:
-        """The step of the checkpoint, or None when there is no readable one."""
-        saved = self.checkpoints / checkpoint.FILE_NAME
-        try:
-            return checkpoint.saved_step(saved) if saved.exists() else None
-        except CheckpointError:
-            return None
+        """The step of the last checkpoint, or None when there is no readable one."""
+        saved = checkpoint.newest(self.checkpoints)
+        return None if saved is None else checkpoint.saved_step(saved)
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
@@ -195,23 +195,49 @@ def _refuse_another(
         )
 
 
+def _agreed(folder: TrialFolder, world: World) -> int:
+    """The step to go on from, _ANEW or _FINISHED: what the first worker finds, told to all."""
+    found = _REFUSED
+    try:
+        if world.is_first:
+            step = folder.checkpoint_step()
+            found = _FINISHED if folder.finished() else _ANEW if step is None else step
+    finally:
+        # An error as well: the others wait for an answer.
+        found = world.told(found)
+    if found == _REFUSED:
+        raise InputError(f"the first worker cannot use {folder.path}, and says why")
+    return found
+
+
+def _checkpoint_of(folder: TrialFolder, config: TrainConfig, step: int) -> Path:
+    """The checkpoint to go on from, as this worker finds it."""
+    found = checkpoint.newest(folder.checkpoints)
+    if found is None or (own := checkpoint.saved_step(found)) != step:
+        raise CheckpointError(
+            f"the first worker goes on from step {step}, but this one finds "
+            f"{'no checkpoint' if found is None else f'that of step {own}'} in "
+            f"{folder.checkpoints}; give all workers one shared folder"
+        )
+    checkpoint.refuse_another(found, config)
+    return found
+
+
 def _attempt(
     folder: TrialFolder, config: TrainConfig, images: ImageSet, world: World, reporter: Reporter
 ) -> None:
-    if folder.finished():
-        return
     started = time.monotonic()
-    step = folder.checkpoint_step()
-    resume_from = None if step is None else folder.checkpoints / checkpoint.FILE_NAME
-    if resume_from:
-        checkpoint.refuse_another(resume_from, config)
+    step = _agreed(folder, world)
+    if step == _FINISHED:
+        return
+    resume_from = None if step == _ANEW else _checkpoint_of(folder, config, step)
     machine = machine_of(world.device)
     if world.is_first:
         replace_json(folder.config, config.model_dump(mode="json"))
-        earlier = folder.machines_before() if step is not None else []
+        earlier = folder.machines_before() if resume_from else []
         machines = [*(one for one in earlier if one != machine), machine]
         replace_json(folder.machines, machines)
-        kept = JsonLines(folder.metrics, keep_up_to=-1 if step is None else step)
+        kept = JsonLines(folder.metrics, keep_up_to=step)
         reporter = Fanout(kept, reporter)
     with memory_explained("a training step", remedy_of_step(config)), lost_workers_named():
         result = train(
@@ -229,7 +255,7 @@ def _attempt(
             "step": result.step,
             "steps": config.steps,
             "chain": result.chain,
-            "resumed_at": step or 0,
+            "resumed_at": max(step, 0),
             "wall_s": round(time.monotonic() - started, 3),
             **machine,
             "earlier_machines": machines[:-1],

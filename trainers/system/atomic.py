@@ -13,27 +13,37 @@ from trainers.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written whose content becomes that of `path`, whole, when the block ends.
+    """A file to be written that takes the place of `path`, as `replacing_by_name` does."""
+    with replacing_by_name(path) as written, written.open("wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replacing_by_name(path: Path) -> Iterator[Path]:
+    """Where to write a file whose content becomes that of `path`, whole, when the block ends.
 
     Readers see the old file or the new one, never a part; after an exception the old one. The new
     one outlives a power cut: it is synced, and so is the name in its folder.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
     written = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield written
+        _sync(written)
         written.chmod(0o644)
         written.replace(path)
     finally:
         written.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def replace(path: Path, content: bytes) -> Path:

@@ -1,22 +1,59 @@
-"""Saving and loading a TrainState, as one safetensors file that is never half-written."""
+"""A TrainState on disk, never half-written: one safetensors file, or a folder of workers' parts.
+
+A folder is what several workers write that hold a part of the state each (`compute.sharded`). Any
+number of workers reads either.
+"""
 
 import json
 import os
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from trainers.config import TrainConfig, fingerprint
 from trainers.errors import CheckpointError
-from trainers.system.atomic import replace
+from trainers.system.atomic import replace_json, replacing_by_name
 from trainers.system.world import World
 from trainers.training.state import TrainState
 
+if TYPE_CHECKING:
+    from trainers.system.sharded_files import ShardedWriter
+
 FILE_NAME = "state.safetensors"
+"""of the last checkpoint, where it is a file"""
+NOTES_NAME = "notes.json"
+"""in a folder of parts"""
 _NOTES = "dinolab"
+_OF_A_STEP = re.compile(r"checkpoint-(\d+)(?:\.safetensors)?")
+
+
+def folder_of(directory: Path, step: int) -> Path:
+    """The checkpoint of a step in `directory`, where it is a folder of parts."""
+    return directory / f"checkpoint-{step}"
+
+
+def file_of(directory: Path, step: int) -> Path:
+    """The checkpoint of a step in `directory`, where it is a file that stays beside the last."""
+    return directory / f"checkpoint-{step}.safetensors"
+
+
+def of_steps(directory: Path) -> dict[Path, int]:
+    """Checkpoints in `directory` that are named by their step, and that step."""
+    named = {path: _OF_A_STEP.fullmatch(path.name) for path in sorted(directory.glob("*"))}
+    return {path: int(found[1]) for path, found in named.items() if found}
+
+
+def newest(directory: Path) -> Path | None:
+    """The checkpoint of the highest step in `directory`, of those that can be read."""
+    found = [p for p in (directory / FILE_NAME, *of_steps(directory)) if is_checkpoint(p)]
+    return max(found, key=saved_step, default=None)
 
 
 def save(state: TrainState, config: TrainConfig, directory: Path, world: World) -> Path | None:
@@ -24,25 +61,54 @@ def save(state: TrainState, config: TrainConfig, directory: Path, world: World) 
 
     Every worker calls this; the first one writes, and gets the file.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    for role, network in state.whole_networks(world).items():
-        tensors |= {f"{role}.{name}": tensor for name, tensor in network.items()}
-    tensors |= {f"centers.{site}": center for site, center in state.centers.items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": world.whole(m) for name, m in moments.items()}
-    if not world.is_first:
-        return None
-    notes = {"step": state.step, "chain": state.chain.hex(), "config": fingerprint(config)}
-    content = safetensors.torch.save(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        # One entry: safetensors writes several in an order that changes from run to run.
-        {_NOTES: json.dumps(notes)},
-    )
-    return replace(directory / FILE_NAME, content)
+    write = file_writer(state, config, world)
+    return write(directory / FILE_NAME) if world.is_first else None
+
+
+def file_writer(state: TrainState, config: TrainConfig, world: World) -> Callable[[Path], Path]:
+    """Copies `state` into host memory; returns what writes the copy to a file and returns that.
+
+    Every worker calls this; what it returns is for the first one.
+    """
+    whole = {name: world.whole(tensor) for name, tensor in _named(state).items()}
+    copies = _in_host_memory(whole) if world.is_first else {}
+    # One entry: safetensors writes several in an order that changes from run to run.
+    notes = {_NOTES: json.dumps(_notes_of(state, config))}
+
+    def write(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_by_name(path) as written:
+            # From the tensors' own memory, and other threads go on meanwhile.
+            safetensors.torch.save_file(copies, written, notes)
+        return path
+
+    return write
+
+
+def folder_writer(
+    state: TrainState, config: TrainConfig, directory: Path, world: World, writer: "ShardedWriter"
+) -> Callable[[], Path]:
+    """Copies this worker's part of `state`; returns what waits until a folder is whole.
+
+    Every worker calls both. The folder comes into being at once, when all parts are written.
+    """
+    folder, notes = folder_of(directory, state.step), _notes_of(state, config)
+    unfinished = folder.with_name(f".{folder.name}")
+    written = writer.begin(_named(state), unfinished)
+
+    def finish() -> Path:
+        written()
+        if world.is_first:
+            replace_json(unfinished / NOTES_NAME, notes)
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.replace(folder)
+        return folder
+
+    return finish
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is a file that `save` wrote, by its notes."""
+    """Whether `path` is what this file writes, by its notes."""
     try:
         _notes(path)
     except CheckpointError:
@@ -66,8 +132,20 @@ def saved_fingerprint(path: Path) -> str:
     return str(_notes(path)["config"])
 
 
+def saved_shape(path: Path, name: str) -> tuple[int, ...] | None:
+    """The whole shape of the tensor `name` in a checkpoint; None where there is none."""
+    if path.is_dir():
+        from trainers.system.sharded_files import shapes
+
+        return shapes(path).get(name)
+    with safetensors.safe_open(os.fspath(path), framework="pt") as opened:
+        if name not in opened.keys():  # noqa: SIM118
+            return None
+        return tuple(opened.get_slice(name).get_shape())
+
+
 def refuse_another(path: Path, config: TrainConfig) -> None:
-    """Raises CheckpointError when the file is corrupt or was saved under another configuration."""
+    """Raises CheckpointError when it is corrupt or was saved under another configuration."""
     if saved_fingerprint(path) != fingerprint(config):
         raise CheckpointError(
             f"checkpoint {path} belongs to another configuration; "
@@ -78,30 +156,24 @@ def refuse_another(path: Path, config: TrainConfig) -> None:
 def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> TrainState:
     """The saved state, on the device of `world`; `classes` of the data count where labels do.
 
-    Raises CheckpointError when the file is corrupt or was saved under another configuration.
+    Raises CheckpointError when it is corrupt or was saved under another configuration.
     """
     refuse_another(path, config)
     notes = _notes(path)
-    tensors = safetensors.torch.load_file(path)
     state = TrainState.fresh(config, world, classes)
-    parts: dict[str, dict[str, torch.Tensor]] = {}
+    tensors = (_from_folder if path.is_dir() else _from_file)(path, state, world)
+    parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         group, rest = name.split(".", 1)
         parts.setdefault(group, {})[rest] = tensor
-    for role, network in (("student", state.student), ("teacher", state.teacher)):
-        own = network.state_dict()
-        network.load_state_dict(
-            {name: world.part_like(whole, own[name]) for name, whole in parts[role].items()}
-        )
+    state.student.load_state_dict(parts["student"])
+    state.teacher.load_state_dict(parts["teacher"])
     state.centers = {
         site: center.to(world.device) for site, center in parts.get("centers", {}).items()
     }
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    moments: dict[int, dict[str, torch.Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in parts.get("optimizer", {}).items():
         index, moment = name.split(".", 1)
-        if tensor.ndim:
-            tensor = world.part_like(tensor, parameters[int(index)])
         moments.setdefault(int(index), {})[moment] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
@@ -110,11 +182,81 @@ def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> Tra
     return state
 
 
+def _named(state: TrainState) -> dict[str, Tensor]:
+    """Every tensor of `state` by name, whole or the part that this worker holds."""
+    tensors: dict[str, Tensor] = {}
+    for role, network in (("student", state.student), ("teacher", state.teacher)):
+        tensors |= {f"{role}.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"centers.{site}": center for site, center in state.centers.items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": moment for name, moment in moments.items()}
+    return tensors
+
+
+def _in_host_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which no later step changes."""
+    copies = {}
+    on_gpu = [tensor for tensor in tensors.values() if tensor.is_cuda]
+    for name, tensor in tensors.items():
+        if tensor.is_cuda:
+            # Pinned, and one wait for all: as fast as the bus.
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            copies[name] = copy.copy_(tensor.detach(), non_blocking=True)
+        else:
+            copies[name] = tensor.detach().to(
+                "cpu", copy=True, memory_format=torch.contiguous_format
+            )
+    if on_gpu:
+        torch.cuda.current_stream(on_gpu[0].device).synchronize()
+    return copies
+
+
+def _alike(name: str, state: TrainState, own: dict[str, Tensor]) -> Tensor | None:
+    """A tensor of `state` that is laid out as the saved one `name` is; None for any layout."""
+    if not name.startswith("optimizer."):
+        return own.get(name)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    return parameters[int(name.split(".")[1])]
+
+
+def _from_file(path: Path, state: TrainState, world: World) -> dict[str, Tensor]:
+    """What a file holds, of each tensor the part that this worker is to have."""
+    own, tensors = _named(state), safetensors.torch.load_file(path)
+    for name, tensor in tensors.items():
+        example = _alike(name, state, own)
+        if tensor.ndim and example is not None:
+            tensors[name] = world.part_like(tensor, example)
+    return tensors
+
+
+def _from_folder(path: Path, state: TrainState, world: World) -> dict[str, Tensor]:
+    """The same of a folder; no worker reads more."""
+    from trainers.system import sharded_files
+
+    own, tensors = _named(state), {}
+    for name, shape in sharded_files.shapes(path).items():
+        example = _alike(name, state, own)
+        if not shape or example is None:
+            tensors[name] = torch.zeros(shape, device=world.device)
+        else:
+            tensors[name] = torch.zeros_like(example)
+    sharded_files.read_into(tensors, path, world)
+    return tensors
+
+
+def _notes_of(state: TrainState, config: TrainConfig) -> dict[str, Any]:
+    return {"step": state.step, "chain": state.chain.hex(), "config": fingerprint(config)}
+
+
 def _notes(path: Path) -> dict[str, Any]:
     try:
-        with safetensors.safe_open(os.fspath(path), framework="pt") as opened:
-            notes: dict[str, Any] = json.loads(opened.metadata()[_NOTES])
-    except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        notes: dict[str, Any]
+        if path.is_dir():
+            notes = json.loads((path / NOTES_NAME).read_bytes())
+        else:
+            with safetensors.safe_open(os.fspath(path), framework="pt") as opened:
+                notes = json.loads(opened.metadata()[_NOTES])
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({error}); remove it to start anew"
         ) from error

@@ -18,9 +18,10 @@ from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.memory import memory_explained
 from trainers.system.world import World
-from trainers.training import checkpoint
+from trainers.training import checkpoint, stopping
 from trainers.training.pace import Pace
 from trainers.training.reporter import Reporter
+from trainers.training.saving import Saving
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, update
 
@@ -53,19 +54,39 @@ def train(
     at step 0, at the configured cadence and at the last step. With `resume_from`, a checkpoint of
     the same configuration, the run goes on as if it had never stopped, bit for bit on the same
     device type and world size. A loss or gradient that is not finite ends
-    the run as `diverged`, before the update.
+    the run as `diverged`, before the update. SIGTERM ends it where `stopping` listens for it:
+    saved, with Interrupted.
     """
     config = in_steps(config, len(images.train))
+    start = None if resume_from is None else checkpoint.saved_step(resume_from)
+    with stopping.heeded(), Saving(config, checkpoints, world, reporter, start) as saving:
+        return _train(config, images, world, reporter, saving, resume_from)
+
+
+def _train(
+    config: TrainConfig,
+    images: ImageSet,
+    world: World,
+    reporter: Reporter,
+    saving: Saving,
+    resume_from: Path | None,
+) -> Result:
     classes = _classes(config, images)
     if resume_from is None:
         state = TrainState.fresh(config, world, classes)
-        reporter.report(0, _evaluate(state, images, config, world, classes))
+        first = _evaluate(state, images, config, world, classes)
+        reporter.report(0, first)
+        saving.after(state, first)
     else:
         state = checkpoint.load(resume_from, config, world, classes)
     stream = Stream(config.seed, "augmentation")
     evaluation: dict[str, float] = {}
     pace = Pace(config, world, classes, state.step)
-    resumed_at_the_end = state.step == config.steps
+    last = config.steps
+    if state.step and _ended(state, config):
+        evaluation = _evaluate(state, images, config, world, classes)
+        if stopping.has_collapsed(config, world, evaluation):
+            last = state.step
 
     def read(step: int) -> _Read:
         places, epochs = sample_batch(config.seed, step, config.batch_size, len(images.train))
@@ -78,8 +99,7 @@ def train(
             identifiers=images.identifiers[places],
         )
 
-    steps = range(state.step, config.steps)
-    for seen in pace.waiting(prefetch(read, steps, _ahead(world))):
+    for seen in pace.waiting(prefetch(read, range(state.step, last), _ahead(world))):
         mine, identifiers = seen.mine, images.identifiers[seen.mine].to(world.device)
         views = augment(
             seen.pixels,
@@ -99,7 +119,7 @@ def train(
         )
         done = update(state, batch, config, world)
         if done.failure:
-            return _diverged(state, done.failure, checkpoints)
+            return _diverged(state, done.failure, saving)
 
         is_last = state.step == config.steps
         logs = is_last or state.step % config.log_every == 0
@@ -122,12 +142,16 @@ def train(
         if logs or evaluates:
             reporter.report(state.step, metrics)
             pace.restart(state.step)
-        if is_last or state.step % config.checkpoint_every == 0:
-            saved = checkpoint.save(state, config, checkpoints, world)
-            reporter.report(state.step, {}, checkpoint=saved)
+        evaluated = evaluation if evaluates else None
+        why = "" if is_last else stopping.why_to_end(config, world, evaluated, looks=logs)
+        saving.after(state, evaluated, now=is_last or bool(why))
+        if why == "interrupted":
+            raise stopping.Interrupted(
+                f"interrupted: saved at step {state.step}; the same command goes on from there"
+            )
+        if why:
+            break
 
-    if resumed_at_the_end:
-        evaluation = _evaluate(state, images, config, world, classes)
     reason = collapsed(evaluation) if world.is_first else ""
     return Result(
         status="collapsed" if reason else "finished",
@@ -177,9 +201,15 @@ def _classes(config: TrainConfig, images: ImageSet) -> int:
     return len(images.class_names)
 
 
-def _diverged(state: TrainState, what: str, checkpoints: Path) -> Result:
-    saved = checkpoints / checkpoint.FILE_NAME
-    last_good = f"step {checkpoint.saved_step(saved)}" if saved.exists() else "none"
+def _ended(state: TrainState, config: TrainConfig) -> bool:
+    """Whether a run that was killed at its checkpoint may have had no step to come."""
+    judged = config.stop_when == "collapsed" and state.step % config.evaluation.every == 0
+    return judged or state.step == config.steps
+
+
+def _diverged(state: TrainState, what: str, saving: Saving) -> Result:
+    saving.wait()
+    last_good = "none" if saving.step is None else f"step {saving.step}"
     return Result(
         status="diverged",
         reason=f"{what} at step {state.step + 1}; last good checkpoint: {last_good}",

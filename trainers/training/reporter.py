@@ -11,4 +11,8 @@ class Reporter(Protocol):
     def report(
         self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
     ) -> None:
-        """Take the metrics of `step`; called by every worker, equally often, in step order."""
+        """Take the metrics of `step`; called by every worker, equally often, in step order.
+
+        A checkpoint comes by itself, to the first worker's alone, when it is whole: after metrics
+        of later steps.
+        """

@@ -1,0 +1,72 @@
+"""Tensors of which workers hold parts, in a folder that each worker writes its own parts into."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import cast
+
+import torch.distributed
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.tensor import DTensor
+
+from trainers.system.world import World
+
+
+class ShardedWriter:
+    """Writes parts in the background; every worker makes one, and calls it alike."""
+
+    def __init__(self) -> None:
+        # Its own group: its messages must not meet those of the steps that go on meanwhile.
+        self.group = cast(
+            "torch.distributed.ProcessGroup", torch.distributed.new_group(backend="gloo")
+        )
+
+    def begin(self, tensors: Mapping[str, Tensor], folder: Path) -> Callable[[], object]:
+        """Copy what this worker holds of `tensors`; returns what waits until all have written.
+
+        What waits raises an error, on every worker, when one of them could not write.
+        """
+        state = {name: _apart(tensor) for name, tensor in tensors.items()}
+        writer = FileSystemWriter(folder, sync_files=True)
+        begun = async_save(state, storage_writer=writer, process_group=self.group)
+        return cast("Future[object]", begun).result
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Of each tensor in `folder`, its whole shape."""
+    described = FileSystemReader(folder).read_metadata().state_dict_metadata
+    return {
+        name: tuple(one.size)
+        for name, one in described.items()
+        if isinstance(one, TensorStorageMetadata)
+    }
+
+
+def read_into(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:
+    """Fill `tensors`, whole ones or parts, with those of the same names in `folder`."""
+    with warnings.catch_warnings():
+        # Of one process, that there is only one.
+        warnings.simplefilter("ignore", UserWarning)
+        load(dict(tensors), storage_reader=FileSystemReader(folder), no_dist=world.size == 1)
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    """`tensor` with memory of its own where it lies on the CPU: what is written shares that."""
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        return tensor
+    if not isinstance(tensor, DTensor):
+        return tensor.clone()
+    return DTensor.from_local(
+        tensor.to_local().clone(),
+        tensor.device_mesh,
+        tensor.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
