@@ -1,19 +1,23 @@
 """Tensors of which workers hold parts, in a folder that each worker writes its own parts into."""
 
+import contextlib
+import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import cast
 
 import torch.distributed
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor
 
+from trainers.errors import first_line
 from trainers.system.world import World
 
 
@@ -26,7 +30,7 @@ class ShardedWriter:
             "torch.distributed.ProcessGroup", torch.distributed.new_group(backend="gloo")
         )
 
-    def begin(self, tensors: Mapping[str, Tensor], folder: Path) -> Callable[[], object]:
+    def begin(self, tensors: Mapping[str, Tensor], folder: Path) -> Callable[[], None]:
         """Copy what this worker holds of `tensors`; returns what waits until all have written.
 
         What waits raises an error, on every worker, when one of them could not write.
@@ -34,12 +38,20 @@ class ShardedWriter:
         state = {name: _apart(tensor) for name, tensor in tensors.items()}
         writer = FileSystemWriter(folder, sync_files=True)
         begun = async_save(state, storage_writer=writer, process_group=self.group)
-        return cast("Future[object]", begun).result
+
+        def wait() -> None:
+            with _its_cause():
+                cast("Future[object]", begun).result()
+
+        return wait
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Of each tensor in `folder`, its whole shape."""
-    described = FileSystemReader(folder).read_metadata().state_dict_metadata
+    """Of each tensor in `folder`, its whole shape. Raises ValueError when that cannot be read."""
+    try:
+        described = FileSystemReader(folder).read_metadata().state_dict_metadata
+    except (OSError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"the list of its tensors cannot be read: {error}") from error
     return {
         name: tuple(one.size)
         for name, one in described.items()
@@ -48,11 +60,26 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_into(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:
-    """Fill `tensors`, whole ones or parts, with those of the same names in `folder`."""
-    with warnings.catch_warnings():
-        # Of one process, that there is only one.
-        warnings.simplefilter("ignore", UserWarning)
-        load(dict(tensors), storage_reader=FileSystemReader(folder), no_dist=world.size == 1)
+    """Fill `tensors`, whole ones or parts, with those of the same names in `folder`.
+
+    Raises ValueError when one cannot be read.
+    """
+    try:
+        with warnings.catch_warnings(), _its_cause():
+            # Of one process, that there is only one.
+            warnings.simplefilter("ignore", UserWarning)
+            load(dict(tensors), storage_reader=FileSystemReader(folder), no_dist=world.size == 1)
+    except Exception as error:
+        raise ValueError(f"a tensor cannot be read: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _its_cause() -> Iterator[None]:
+    """Raise what a worker raised, not the exception that tells every worker's stack."""
+    try:
+        yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
 
 
 def _apart(tensor: Tensor) -> Tensor:

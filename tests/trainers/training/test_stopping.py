@@ -1,0 +1,212 @@
+"""A run ends before its last step: by SIGTERM, saved, or because it has collapsed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trainers.config import override
+from trainers.runs.reporters import Fanout
+from trainers.runs.trial import TrialFolder, run_trial
+from trainers.system.world import World
+from trainers.training import checkpoint, stopping
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+ARGUMENTS = [
+    "digits_tiny", "--set", "steps=80", "--set", "log_every=2", "--set", "checkpoint_every=50",
+    "--set", "model.depth=1", "--set", "evaluation.globality_layers=[1]",
+    "--set", "evaluation.every=80", "--set", "evaluation.causal_images=0",
+    "--set", "evaluation.globality_images=8", "--set", "evaluation.globality_probe_images=8",
+    "--set", "evaluation.probes=false", "--set", "batch_size=8",
+]  # fmt: skip
+# At such a temperature, learning nothing, every image keeps the uniform output.
+COLLAPSING = {
+    "optimizer.learning_rate": 1e-12, "optimizer.learning_rate_end": 0.0,
+    "targets.temperature": 1.0, "targets.temperature_start": 1.0, "evaluation.every": 2,
+}  # fmt: skip
+
+
+def started(module, root, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", *module, *ARGUMENTS, "--root", str(root)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process, start):
+    """Read what the process prints up to a line that begins like that."""
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def left(root):
+    """What a run has left but times: its records, its chain and its last state."""
+    (path,) = root.glob("train/trials/*/result.json")
+    folder = TrialFolder(path.parent)
+    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    for record in records:
+        record["metrics"].pop("time/step_s", None)
+    result = json.loads(path.read_text())
+    state = (folder.checkpoints / checkpoint.FILE_NAME).read_bytes()
+    return records, result["chain"], result["status"], state
+
+
+def ended(process):
+    """Exit code, and what it said on its last lines."""
+    out, error = process.communicate(timeout=200)
+    return process.returncode, out + error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [["trainers"], ["orchestrator", "train"]], ids=" ".join)
+def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(module, tmp_path):
+    process = started(module, tmp_path / "cut")
+    wait_for(process, "step 4/80")
+    process.send_signal(signal.SIGTERM)
+    code, said = ended(process)
+    assert code == 130
+    (saved,) = (tmp_path / "cut").glob(f"train/trials/*/checkpoint/{checkpoint.FILE_NAME}")
+    step = checkpoint.saved_step(saved)
+    assert 4 <= step < 50
+    assert f"interrupted: saved at step {step}; the same command goes on from there" in said
+    assert not list((tmp_path / "cut").glob("train/trials/*/result.json"))
+    code, said = ended(started(module, tmp_path / "cut"))
+    assert code == 0, said
+    code, said = ended(started(["trainers"], tmp_path / "whole"))
+    assert code == 0, said
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_ends_all_of_them_at_the_same_step(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    workers = [
+        started(
+            ["trainers"], tmp_path, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    wait_for(workers[0], "step 4/80")
+    workers[1].send_signal(signal.SIGTERM)
+    found = [ended(worker) for worker in workers]
+    (saved,) = tmp_path.glob(f"train/trials/*/checkpoint/{checkpoint.FILE_NAME}")
+    step = checkpoint.saved_step(saved)
+    assert 4 <= step < 50
+    assert step % 2 == 0
+    for code, said in found:
+        assert code == 130
+        assert f"interrupted: saved at step {step};" in said
+
+
+@pytest.fixture
+def listening():
+    before = signal.getsignal(signal.SIGTERM)
+    stopping.listen()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class TestASignal:
+    """Of the first one a run is told; any other ends the process."""
+
+    def test_the_first_is_remembered_and_the_second_ends_at_once(self, tiny, listening):
+        def why():
+            return stopping.why_to_end(tiny, ALONE, None, looks=False)
+
+        with stopping.heeded():
+            assert why() == ""
+            terminate()
+            assert why() == "interrupted"
+            with pytest.raises(KeyboardInterrupt):
+                terminate()
+        with stopping.heeded():
+            assert why() == ""
+
+    def test_before_anything_is_trained_the_first_ends_at_once(self, listening):
+        with pytest.raises(KeyboardInterrupt):
+            terminate()
+
+    def test_training_alone_listens_to_none(self, tiny, images, tmp_path):
+        # As in a Ray worker, whose signals are Ray's.
+        before = signal.getsignal(signal.SIGTERM)
+        seen = []
+
+        class Look:
+            def report(self, step, metrics, *, checkpoint=None):
+                seen.append(signal.getsignal(signal.SIGTERM))
+
+        config = override(tiny, {"steps": 1})
+        run_trial(
+            TrialFolder(tmp_path / "trial"), config, images=images, world=ALONE, reporter=Look()
+        )
+        assert set(seen) == {before}
+
+
+class Kill(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+class TestCollapse:
+    def run(self, config, images, folder, reporter=None):
+        run_trial(
+            folder, config, images=images, world=ALONE, reporter=reporter or Fanout()
+        )  # fmt: skip
+        return folder.finished()
+
+    def test_a_run_that_collapses_goes_on_unless_asked(self, tiny, images, tmp_path):
+        result = self.run(override(tiny, COLLAPSING), images, TrialFolder(tmp_path / "trial"))
+        assert (result["status"], result["step"], result["steps"]) == ("collapsed", 6, 6)
+
+    def test_a_run_that_is_asked_to_ends_at_the_evaluation_that_sees_it(
+        self, tiny, images, tmp_path
+    ):
+        config = override(tiny, {**COLLAPSING, "stop_when": "collapsed"})
+        folder = TrialFolder(tmp_path / "trial")
+        result = self.run(config, images, folder)
+        # The evaluation at step 0, which sees the same, is of no training.
+        assert (result["status"], result["step"], result["steps"]) == ("collapsed", 2, 6)
+        assert result["reason"].startswith("at step 2: outputs are the same for every image")
+        assert folder.checkpoint_step() == 2
+
+    def test_killed_between_its_last_checkpoint_and_its_result_it_ends_at_the_same_step(
+        self, tiny, images, tmp_path
+    ):
+        class AtTheCheckpoint:
+            def report(self, step, metrics, *, checkpoint=None):
+                if checkpoint:
+                    raise Kill
+
+        config = override(tiny, {**COLLAPSING, "stop_when": "collapsed"})
+        cut, whole = (TrialFolder(tmp_path / name) for name in ("cut", "whole"))
+        with pytest.raises(Kill):
+            self.run(config, images, cut, AtTheCheckpoint())
+        assert cut.finished() is None
+        results = [self.run(config, images, folder) for folder in (cut, whole)]
+        for name in ("status", "reason", "step", "chain"):
+            assert results[0][name] == results[1][name]
+        assert cut.checkpoint_step() == 2
+
+    def test_a_run_that_does_not_collapse_is_the_same_as_without(self, tiny, images, tmp_path):
+        results = [
+            self.run(override(tiny, {"stop_when": value}), images, TrialFolder(tmp_path / value))
+            for value in ("none", "collapsed")
+        ]
+        assert results[0]["status"] == results[1]["status"] == "finished"
+        assert results[0]["chain"] == results[1]["chain"]
