@@ -50,9 +50,14 @@ def _measured(
 
 
 def missed_gates(
-    gates: Mapping[str, Gate], measured: Mapping[str, Mapping[str, Measured]]
+    gates: Mapping[str, Gate],
+    measured: Mapping[str, Mapping[str, Measured]],
+    runs: Mapping[tuple[str, int], Run],
 ) -> dict[str, list[str]]:
-    """For each arm that misses a gate, one line for each gate it misses."""
+    """For each arm that misses a gate, one line for each gate it misses.
+
+    A value that is not there because its run has ended otherwise is said to be so.
+    """
     missed: dict[str, list[str]] = defaultdict(list)
     for name, arms in measured.items():
         gate = gates[name]
@@ -61,7 +66,11 @@ def missed_gates(
             start = f"gate {name}: {arm} has"
             if found.seeds_without:
                 lack = seed_list(found.seeds_without)
-                missed[arm].append(f"{start} no finite {metric}, {lack}")
+                ended = [run_of(runs, arm, seed) for seed in found.seeds_without]
+                how = {f"{run.status} {run.reason}".strip(): None for run in ended}
+                how.pop("finished", None)
+                why = f" ({'; '.join(how)})" if how else ""
+                missed[arm].append(f"{start} no finite {metric}, {lack}{why}")
             elif not found.passed:
                 shown = f"mean {metric} {found.mean:.4g}"
                 missed[arm].append(f"{start} {shown}, below {gate.at_least:g}")

@@ -73,7 +73,7 @@ def judge(
     """
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must differ, one pair each, got {list(seeds)}: remove repeats")
-    missed = missed_gates(gates, measure_gates(gates, runs, seeds))
+    missed = missed_gates(gates, measure_gates(gates, runs, seeds), runs)
     pairs = {name: pairs_of(h, runs, seeds) for name, h in hypotheses.items()}
     summaries = {
         name: summarise(

@@ -106,7 +106,9 @@ def records(arm: str, seed: int, last: int) -> list[dict[str, Any]]:
 
 
 def write_trial(folder: Path, arm: str, seed: int, ending: str) -> None:
-    """Writes one trial: `finished`, `collapsed`, `diverged`, `failed`, `running` or `missing`."""
+    """Writes one trial: `finished`, `collapsed`, `diverged`, `failed`, `running` or `missing`;
+    or `stopped`, which is collapsed before the last step.
+    """
     if ending == "missing":
         return
     trial = folder / "trials" / trial_key(arm, seed)
@@ -122,11 +124,12 @@ def write_trial(folder: Path, arm: str, seed: int, ending: str) -> None:
     reasons = {
         "finished": "",
         "collapsed": "target entropy 0.01 is below 0.05",
+        "stopped": "at step 240: outputs are the same for every image",
         "diverged": "loss is not a number",
     }
     if ending in reasons:
         result = {
-            "status": ending,
+            "status": "collapsed" if ending == "stopped" else ending,
             "reason": reasons[ending],
             "step": last,
             "steps": STEPS,

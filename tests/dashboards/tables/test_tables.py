@@ -165,6 +165,22 @@ def test_runs_have_values_of_step_0_and_the_last_step(make_study: MakeStudy) -> 
     assert "globality/cls/gyration@2.1" in run.end
 
 
+def test_a_run_that_collapsed_and_was_ended_is_said_to_be_so_with_its_step(
+    make_study: MakeStudy,
+) -> None:
+    study = read_study(make_study({("cls_position_none", 4): "stopped"}))
+    run = study.runs["cls_position_none", 4]
+    assert run.status == "collapsed"
+    assert run.reason == "at step 240: outputs are the same for every image"
+    assert run.start
+    assert not run.end
+    said = judged(study)["hypotheses"]["cls_needs_no_position"]["verdict"]
+    assert said["label"] == "failed"
+    collapsed = "collapsed at step 240: outputs are the same for every image"
+    assert "cls_position_none: collapsed (at step 240: " in said["reason"]
+    assert f"knn/cls_top1 minus step 0, seed 4 ({collapsed})" in said["reason"]
+
+
 def test_a_run_that_stopped_early_has_no_last_values(make_study: MakeStudy) -> None:
     folder = make_study(ENDINGS)
     runs = study_runs(read_lock(folder), folder)

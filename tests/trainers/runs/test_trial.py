@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from tests.trainers.training.workers import run_group
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
@@ -14,9 +15,18 @@ from trainers.runs.left_behind import left_behind
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
-from trainers.runs.trial import Planned, TrialFolder, run_trial, trial_key
+from trainers.runs.trial import (
+    Planned,
+    TrialFolder,
+    _agreed,
+    _checkpoint_of,
+    run_trial,
+    trial_key,
+)
 from trainers.runs.version import code_versions
 from trainers.system.world import World
+from trainers.training import checkpoint
+from trainers.training.state import TrainState
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -227,3 +237,40 @@ class TestLeftBehind:
         (tmp_path / "damaged" / "config.json").unlink()
         (tmp_path / "damaged" / "config.json").mkdir()
         assert self.of(tmp_path, self.BASE).found == ("old",)
+
+
+def decisions(job, world):
+    """Where a worker would go on from, whose folder is its own: workers see other files."""
+    folder = TrialFolder(job[world.rank])
+    try:
+        return _agreed(folder, world)
+    except InputError as error:
+        return str(error)
+
+
+def test_what_is_finished_and_where_to_go_on_is_the_first_workers_to_say(tiny, tmp_path):
+    empty, finished, saved, damaged = (tmp_path / str(number) for number in range(4))
+    for path in (empty, finished, saved, damaged):
+        path.mkdir()
+    (finished / "result.json").write_text('{"status": "finished", "step": 6, "steps": 6}')
+    (damaged / "result.json").write_text("{")
+    alone = World(rank=0, size=1, device=CPU)
+    state = TrainState.fresh(tiny, alone)
+    state.step = 4
+    checkpoint.save(state, tiny, saved / "checkpoint", alone)
+    jobs = [(empty, finished), (finished, empty), (saved, empty), (damaged, saved)]
+    *found, refused = run_group(2, *jobs, task=decisions_of_both)
+    assert found == [[-1, -1], [-2, -2], [4, 4]]
+    assert "is corrupt" in refused[0]
+    assert refused[1].startswith("the first worker cannot use")
+
+
+def decisions_of_both(job, world):
+    found = [None, None]
+    torch.distributed.all_gather_object(found, decisions(job, world))
+    return found
+
+
+def test_a_worker_that_finds_another_checkpoint_is_refused(tiny, tmp_path):
+    with pytest.raises(CheckpointError, match="goes on from step 4, but this one finds no"):
+        _checkpoint_of(TrialFolder(tmp_path), tiny, 4)

@@ -204,8 +204,9 @@ class TestCollapse:
         assert cut.checkpoint_step() == 2
 
     def test_a_run_that_does_not_collapse_is_the_same_as_without(self, tiny, images, tmp_path):
+        config = override(tiny, {"model.initial_deviation": 0.1, "evaluation.every": 2})
         results = [
-            self.run(override(tiny, {"stop_when": value}), images, TrialFolder(tmp_path / value))
+            self.run(override(config, {"stop_when": value}), images, TrialFolder(tmp_path / value))
             for value in ("none", "collapsed")
         ]
         assert results[0]["status"] == results[1]["status"] == "finished"
