@@ -146,6 +146,7 @@ def _train(
         why = "" if is_last else stopping.why_to_end(config, world, evaluated, looks=logs)
         saving.after(state, evaluated, now=is_last or bool(why))
         if why == "interrupted":
+            saving.wait()
             raise stopping.Interrupted(
                 f"interrupted: saved at step {state.step}; the same command goes on from there"
             )

@@ -9,6 +9,7 @@ import torch
 from tests.trainers.training.workers import Job, run_group
 from trainers.config import fingerprint, override
 from trainers.errors import CheckpointError, ConfigError, DinolabError, UnwrittenError
+from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.saved_run import evaluate_run, find_run, load_run
 from trainers.system.sharded_files import ShardedWriter
 from trainers.system.world import World
@@ -174,6 +175,7 @@ class TestWhatStays:
         assert checkpoint.newest(tmp_path) == tmp_path / checkpoint.FILE_NAME
         assert checkpoint.saved_step(tmp_path / checkpoint.FILE_NAME) == 6
         assert [path.name for path in told.checkpoints if path in kept] == found[:-1]
+        assert find_run_beside(config, kept[1]).step == 1
         first = checkpoint.load(kept[0], config, ALONE)
         fresh = TrainState.fresh(config, ALONE)
         assert all(
@@ -264,7 +266,7 @@ def same(one, other):
 
 def without_times(found):
     return [
-        (step, {n: v for n, v in metrics.items() if not n.startswith("time/")})
+        (step, {n: v for n, v in metrics.items() if not n.startswith(OF_THE_MACHINE)})
         for step, metrics in found
         if metrics
     ]
