@@ -8,7 +8,7 @@ import torch
 
 from orchestrator.retry import decide
 from trainers.config import TrainConfig, override
-from trainers.errors import LostWorkerError
+from trainers.errors import CheckpointError, LostWorkerError, UnwrittenError
 
 
 def full_disk():
@@ -71,3 +71,8 @@ def test_only_what_may_go_better_next_time_is_retried(provoke, decision):
     with pytest.raises(Exception) as caught:  # noqa: PT011 (each another kind)
         provoke()
     assert decide(caught.value) == decision
+
+
+def test_a_checkpoint_that_could_not_be_written_is_tried_again_and_a_corrupt_one_is_not():
+    assert decide(UnwrittenError("the checkpoint of step 4 could not be written")) == "retry"
+    assert decide(CheckpointError("the checkpoint is corrupt")) == "give up"

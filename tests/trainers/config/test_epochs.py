@@ -41,6 +41,7 @@ def test_what_is_in_steps_already_stays():
     [
         "steps", "log_every", "checkpoint_every", "evaluation.every", "optimizer.warmup_steps",
         "optimizer.freeze_last_layer_steps", "targets.temperature_warmup_steps",
+        "checkpoints.keep_every",
     ],
 )  # fmt: skip
 def test_every_length_may_be_in_epochs(knob):
