@@ -50,21 +50,56 @@ def collapse_panel(
     targets in training: Sinkhorn-Knopp would hide how prototypes are used. Of more than
     MOST_IMAGES images, the first ones count. Raises ValueError for fewer than two images.
     """
+    sums = OutputSums(
+        teacher_temperature=teacher_temperature,
+        student_temperature=student_temperature,
+        center=center,
+    )
     panel = feature_panel(features)
-    log_k = math.log(teacher_logits.shape[1])
-    each, divergence, mean_K = 0.0, 0.0, torch.zeros_like(center, dtype=torch.float64)
-    teacher_logits, student_logits = teacher_logits[:MOST_IMAGES], student_logits[:MOST_IMAGES]
-    for teacher_rows, student_rows in zip(
-        teacher_logits.split(_ROWS), student_logits.split(_ROWS), strict=True
-    ):
-        log_teacher = torch.log_softmax(
-            (teacher_rows.double() - center.double()) / teacher_temperature, dim=1
-        )
-        log_student = torch.log_softmax(student_rows.double() / student_temperature, dim=1)
-        teacher = log_teacher.exp()
-        each += float(torch.special.entr(teacher).sum()) / len(teacher_logits)
-        divergence += float((teacher * (log_teacher - log_student)).sum()) / len(teacher_logits)
-        mean_K += teacher.sum(0) / len(teacher_logits)
+    sums.see(teacher_logits[:MOST_IMAGES], student_logits[:MOST_IMAGES])
+    return output_panel(torch.cat(sums.kept)) | panel
+
+
+class OutputSums:
+    """What the panel needs to know of outputs, which come part by part and are forgotten."""
+
+    def __init__(
+        self, *, teacher_temperature: float, student_temperature: float, center: Tensor
+    ) -> None:
+        self.teacher_temperature = teacher_temperature
+        self.student_temperature = student_temperature
+        self.center = center
+        self.kept: list[Tensor] = []
+        """of each part [groups, K + 3] float64: of groups of up to _ROWS images the sum of the
+        teacher's outputs, of their entropies and of divergences, and the number of images"""
+
+    def see(self, teacher_logits: Tensor, student_logits: Tensor) -> None:
+        """Take logits [n, K] of some images."""
+        groups = []
+        for teacher_rows, student_rows in zip(
+            teacher_logits.split(_ROWS), student_logits.split(_ROWS), strict=True
+        ):
+            log_teacher = torch.log_softmax(
+                (teacher_rows.double() - self.center.double()) / self.teacher_temperature, dim=1
+            )
+            log_student = torch.log_softmax(student_rows.double() / self.student_temperature, dim=1)
+            teacher = log_teacher.exp()
+            entropy = torch.special.entr(teacher).sum()
+            divergence = (teacher * (log_teacher - log_student)).sum()
+            count = torch.full_like(entropy, len(teacher))
+            groups.append(torch.cat([teacher.sum(0), torch.stack([entropy, divergence, count])]))
+        self.kept.append(torch.stack(groups))
+
+
+def output_panel(sums: Tensor) -> dict[str, float]:
+    """The part of the panel that needs outputs, from `OutputSums.kept` of all images."""
+    count = float(sums[:, -1].sum())
+    log_k = math.log(sums.shape[1] - 3)
+    each, divergence, mean_K = 0.0, 0.0, torch.zeros_like(sums[0, :-3])
+    for group in sums:
+        each += float(group[-3]) / count
+        divergence += float(group[-2]) / count
+        mean_K += group[:-3] / count
     mean = float(torch.special.entr(mean_K).sum())
     return {
         "collapse/target_entropy": each / log_k,
@@ -72,7 +107,6 @@ def collapse_panel(
         "collapse/information": (mean - each) / log_k,
         "collapse/kl": divergence,
         "collapse/prototype_perplexity": math.exp(mean) / len(mean_K),
-        **panel,
     }
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from trainers.config import TrainConfig
 from trainers.data.augment import evaluation_crops, normalize
 from trainers.data.image_set import ImageSet
-from trainers.evaluation.collapse import MOST_IMAGES, collapse_panel, feature_panel
-from trainers.evaluation.knn import gaps, knn_accuracy
-from trainers.evaluation.linear_probe import linear_accuracy
+from trainers.evaluation.classification import TokenFeatures, classification
+from trainers.evaluation.collapse import MOST_IMAGES, OutputSums, feature_panel, output_panel
 from trainers.evaluation.position_probe import position_r2
+from trainers.globality.accumulator import Accumulator
 from trainers.globality.alignment import Alignment
+from trainers.globality.causal import measure_causes
 from trainers.globality.instruments import Instruments, Settings, of_first
 from trainers.globality.statistics import AttentionStatistics
 from trainers.method.site import sites
@@ -22,7 +23,8 @@ from trainers.model.head import ProjectionHead
 from trainers.model.network import Network
 from trainers.model.positions import patch_at
 from trainers.model.vit import Features, Layer, Observer
-from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws, keyed
+from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
+from trainers.system.world import World
 
 Metrics = dict[str, float]
 Progress = Callable[[int, int], None]
@@ -55,6 +57,7 @@ def evaluate(
     images: ImageSet,
     config: TrainConfig,
     *,
+    world: World | None = None,
     progress: Progress | None = None,
     thorough: bool | None = None,
 ) -> Metrics:
@@ -62,6 +65,8 @@ def evaluate(
 
     Each image goes through the teacher once, in float32. At step 0 and at the last step, or as
     `thorough` says, all instruments are used, and probes trained where the configuration has them.
+    All workers of `world`, each with networks that it can use alone, share the work and return the
+    same; without it this one does all.
     """
     knobs = config.evaluation
     if thorough is None:
@@ -70,44 +75,62 @@ def evaluate(
     networks = (state.student, state.teacher)
     for network in networks:
         network.eval()
-    panel = _Panel(state, config)
-    globality = Globality(state, config, thorough)
-    classified = _Classified(state.teacher, config, probe)
-    position: list[Tensor] = []
+    device = next(state.teacher.parameters()).device
+    world = world or World(rank=0, size=1, device=device)
     test = images.shuffled(images.test)
     held_out, known = len(test), len(images.train) * (images.labels is not None)
-    device = next(state.teacher.parameters()).device
-    metrics: Metrics = {}
+    panel = _Panel(state, config)
+    globality = Globality(state, config, thorough)
+    asked, bank = (TokenFeatures(state.teacher, config, probe, device) for _ in range(2))
+    position: list[Tensor] = []
 
-    done = 0
-    for crops, draws, identifiers in batches(images, test, config, device):
+    for done, (crops, draws, identifiers) in _in_turn(images, test, config, world, device):
         blocks = _Outputs(knobs.linear_blocks if probe and known else 0)
         output = state.teacher(crops, draws, observe=globality.observer(done, blocks))
         globality.see(crops, draws, identifiers, done)
         panel.see(output, crops, draws, done)
         if known:
-            classified.see(output, blocks, identifiers)
+            asked.see(output, list(blocks.kept), identifiers)
         if probe and done < knobs.position_images:
             position.append(output.patches[: knobs.position_images - done])
-        done += len(crops)
         if progress:
-            progress(done, held_out + known)
-    metrics |= panel.metrics() | globality.metrics()
+            progress(done + len(crops), held_out + known)
+    metrics = panel.metrics(world) | globality.metrics(images, test, world)
     if probe:
-        metrics |= position_r2(torch.cat(position), output.grid)
+        tokens = torch.cat(list(world.in_turn(position)))
+        grid = config.augment.global_size // config.model.patch_size
+        metrics |= position_r2(tokens, (grid, grid))
     if images.labels is not None:
-        for crops, draws, identifiers in batches(images, images.train, config, device):
+        for done, (crops, draws, identifiers) in _in_turn(
+            images, images.train, config, world, device
+        ):
             blocks = _Outputs(knobs.linear_blocks if probe else 0)
             output = state.teacher(crops, draws, observe=blocks if probe else None)
-            classified.see(output, blocks, identifiers)
-            done += len(crops)
+            bank.see(output, list(blocks.kept), identifiers)
             if progress:
-                progress(done, held_out + known)
+                progress(held_out + done + len(crops), held_out + known)
         labels = images.labels.to(device)
-        metrics |= classified.metrics(labels[test], labels[images.train])
+        metrics |= classification(asked, bank, labels[test], labels[images.train], config, world)
     for network in networks:
         network.train()
-    return metrics
+    # Workers' own last bits may differ; what is decided by a metric must be decided alike.
+    return world.told(metrics)
+
+
+def _in_turn(
+    images: ImageSet, places: Tensor, config: TrainConfig, world: World, device: torch.device
+) -> Iterator[tuple[int, tuple[Tensor, ForwardDraws, Tensor]]]:
+    """This worker's `batches`, each with the number of images before it.
+
+    Workers take batches in turn, and each waits until all have done theirs: so none waits for
+    longer than a batch takes, however many there are, and the batches are those of one worker.
+    """
+    parts = places.split(config.evaluation.batch_size)
+    for place in range(world.rank, len(parts) + world.rank, world.size):
+        if place < len(parts):
+            for batch in batches(images, parts[place], config, device):
+                yield place * config.evaluation.batch_size, batch
+        world.wait()
 
 
 def batches(
@@ -137,75 +160,6 @@ class _Outputs:
         self.kept.append(layer.tokens)
 
 
-class _Classified:
-    """k-NN and linear probe of held-out images, on each token that could stand for an image.
-
-    Images come held-out ones first. Kept are, of each site, the features of the last blocks
-    [n, blocks, D], each through the last norm; of the last block alone when nothing is probed.
-    """
-
-    def __init__(self, teacher: Network, config: TrainConfig, probe: bool) -> None:
-        self.norm = teacher.backbone.norm
-        self.config = config
-        self.probe = probe
-        self.features: dict[str, list[Tensor]] = {}
-
-    def see(self, output: Features, blocks: _Outputs, identifiers: Tensor) -> None:
-        layers = [output.tokens]
-        if self.probe:
-            earlier = list(blocks.kept)[:-1]
-            layers = [*(self.norm(tokens) for tokens in earlier), output.tokens]
-        for token, place in self._places(output, identifiers).items():
-            kept = self.features.setdefault(token, [])
-            kept.append(torch.stack([place(tokens) for tokens in layers], dim=1))
-
-    def _places(
-        self, output: Features, identifiers: Tensor
-    ) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Of each name, how its vector [B, D] is read from tokens [B, T, D]."""
-        first = output.first
-        rows = torch.arange(len(identifiers), device=identifiers.device)
-        zeros = torch.zeros_like(identifiers)
-        source = keyed(self.config.seed, "random patch/evaluation", identifiers, zeros, range(1))
-        patches = output.tokens.shape[1] - first
-        chance = first + (source.uniform(1)[:, 0] * patches).long()
-        places: dict[str, Callable[[Tensor], Tensor]] = {
-            "patch": lambda tokens: tokens[:, first:].mean(1),
-            "random_patch": lambda tokens: tokens[rows, chance],
-        }
-        fixed = first + patch_at(self.config.loss.fixed_patch_place, output.grid)
-        places["fixed_patch"] = lambda tokens: tokens[:, fixed]
-        if output.has_cls:
-            places["cls"] = lambda tokens: tokens[:, 0]
-        if output.registers_count:
-            places["register"] = lambda tokens: tokens[:, int(output.has_cls)]
-        return places
-
-    def metrics(self, asked: Tensor, known: Tensor) -> Metrics:
-        """By the labels of held-out and of training images."""
-        knobs = self.config.evaluation
-        metrics: Metrics = {}
-        for name, features in self.features.items():
-            queries, bank = torch.cat(features).split([len(asked), len(known)])
-            metrics[f"knn/{name}_top1"] = knn_accuracy(
-                bank[:, -1],
-                known,
-                queries[:, -1],
-                asked,
-                neighbours=knobs.knn_neighbours,
-                temperature=knobs.knn_temperature,
-            )
-            if self.probe and name in ("cls", "patch"):
-                metrics[f"linear_probe/{name}_top1"] = linear_accuracy(
-                    bank.flatten(1),
-                    known,
-                    queries.flatten(1),
-                    asked,
-                    penalty=knobs.linear_penalty,
-                )
-        return metrics | gaps(metrics)
-
-
 class _Panel:
     """The collapse panel on held-out images, at the site of the loss that weighs most.
 
@@ -218,36 +172,39 @@ class _Panel:
         self.loudest = max(found, key=lambda name: found[name].weight) if found else ""
         self.image = found[self.loudest].image if found else _image
         self.each_patch = bool(found) and found[self.loudest].each_patch
-        self.state, self.config = state, config
+        self.state = state
         self.features: list[Tensor] = []
-        self.teacher_logits: list[Tensor] = []
-        self.student_logits: list[Tensor] = []
+        self.outputs: OutputSums | None = None
+        if found:
+            self.outputs = OutputSums(
+                teacher_temperature=config.targets.temperature_of(each_patch=self.each_patch),
+                student_temperature=config.loss.student_temperature,
+                center=state.centers[self.loudest],
+            )
 
     def see(self, output: Features, crops: Tensor, draws: ForwardDraws, done: int) -> None:
         """Take what the teacher makes of `crops`, after `done` images."""
-        if done >= MOST_IMAGES:
+        left = MOST_IMAGES - done
+        if left <= 0:
             return
-        self.features.append(self.image(output))
-        if self.loudest:
+        features = self.image(output)
+        # Not a view, which would keep all tokens of the batch.
+        self.features.append(features[:left].clone())
+        if self.outputs:
             student = self.state.student
-            seen = self.image(student(crops, draws))
-            self.teacher_logits.append(self._head(self.state.teacher)(self.features[-1]))
-            self.student_logits.append(self._head(student)(seen))
+            seen = self._head(student)(self.image(student(crops, draws)))
+            taught = self._head(self.state.teacher)(features)
+            self.outputs.see(taught[:left], seen[:left])
 
     def _head(self, network: Network) -> ProjectionHead:
         return network.head_of(each_patch=self.each_patch)
 
-    def metrics(self) -> Metrics:
-        if not self.loudest:
-            return feature_panel(torch.cat(self.features))
-        return collapse_panel(
-            torch.cat(self.teacher_logits),
-            torch.cat(self.student_logits),
-            torch.cat(self.features),
-            teacher_temperature=self.config.targets.temperature_of(each_patch=self.each_patch),
-            student_temperature=self.config.loss.student_temperature,
-            center=self.state.centers[self.loudest],
-        )
+    def metrics(self, world: World) -> Metrics:
+        """By name, of what all workers of `world` saw in turn."""
+        metrics = {}
+        if self.outputs:
+            metrics = output_panel(torch.cat(list(world.in_turn(self.outputs.kept))))
+        return metrics | feature_panel(torch.cat(list(world.in_turn(self.features))))
 
 
 def _image(features: Features) -> Tensor:
@@ -263,6 +220,7 @@ class Globality:
 
     def __init__(self, state: Trained, config: TrainConfig, thorough: bool) -> None:
         knobs, model = config.evaluation, config.model
+        self.config = config
         grid = (config.augment.global_size // model.patch_size,) * 2
         device = next(state.teacher.parameters()).device
         self.thorough = thorough
@@ -280,7 +238,8 @@ class Globality:
             settings=Settings(
                 memory=knobs.attention_memory,
                 patch_queries=knobs.patch_queries,
-                causal_images=knobs.causal_images,
+                # Workers share them, whoever saw these images.
+                causal_images=0,
                 replacement=knobs.replacement,
                 seed=config.seed,
             ),
@@ -311,8 +270,34 @@ class Globality:
             some = torch.arange(min(left, len(crops)), device=crops.device)
             self.student(crops[some], draws.rows(some), observe=self.of_student)
 
-    def metrics(self) -> Metrics:
-        """By name; each layer and head of the teacher's attention too."""
-        total = self.instruments.total() if self.thorough else self.attention.total
-        total = total.merge(self.of_student.total)
+    def metrics(self, images: ImageSet, test: Tensor, world: World) -> Metrics:
+        """By name; each layer and head of the teacher's attention too.
+
+        Of what all workers of `world` saw in turn; of the first images of `test` influence and
+        gradient reach, in which they share each batch.
+        """
+        total = self.attention.total
+        if self.thorough:
+            total = self.instruments.total()
+            causes = self._causes(images, test, world)
+            total = total.merge(causes) if causes else total
+        total = total.merge(self.of_student.total).of_all(world)
+        self.alike.gather(world)
         return total.metrics(self.primary, by_head=("globality",)) | self.alike.metrics()
+
+    def _causes(self, images: ImageSet, test: Tensor, world: World) -> Accumulator | None:
+        """This worker's share of influence and gradient reach, if they are measured."""
+        knobs = self.config.evaluation
+        first = test[: min(knobs.causal_images, self.most)]
+        if len(first) < 2:
+            return None
+        device = self.instruments.tokens.patch_queries.device
+        found, _ = measure_causes(
+            self.instruments.network,
+            [batch[:2] for batch in batches(images, first, self.config, device)],
+            self.instruments.tokens,
+            replacement=knobs.replacement,
+            seed=self.config.seed,
+            share=slice(world.rank, None, world.size),
+        )
+        return found

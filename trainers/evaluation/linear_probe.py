@@ -6,9 +6,14 @@ same optimum (the tests compare), but on the CPU alone: some minutes for 100,000
 classes, at every evaluation.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from trainers.evaluation.rows import Standardised, with_labels
+from trainers.system.world import World
 
 DESCRIPTIONS = {
     "linear_probe/cls_top1": "accuracy of a linear classifier of held-out images on [CLS] of the "
@@ -23,17 +28,47 @@ GRADIENT = 1e-5
 """Largest gradient, where curvature is about 1, at which the optimum counts as found; nats."""
 
 
-@torch.enable_grad()
-def linear_classifier(features: Tensor, labels: Tensor, classes: int, penalty: float) -> Tensor:
+def linear_accuracy(
+    bank: Iterable[Tensor],
+    bank_labels: Tensor,
+    queries: Iterable[Tensor],
+    query_labels: Tensor,
+    *,
+    penalty: float,
+    world: World,
+) -> float:
+    """Share of queries whose label a classifier trained on the bank finds, in [0, 1].
+
+    Features [n, D] and [m, D] in blocks of rows, which are read many times; labels int64 [n] and
+    [m]. Each worker of `world` gives its own part of both. Features are standardised by the moments
+    of the bank.
+    """
+    mean, deviation = _moments(bank, world)
+    labels = torch.cat([bank_labels, query_labels])
+    classes = max(world.of_each(int(labels.max()) if len(labels) else 0)) + 1
+    weights = linear_classifier(
+        Standardised(bank, mean, deviation), bank_labels, classes, penalty, world
+    )
+    right = torch.zeros(2, dtype=torch.int64, device=mean.device)
+    for features, truth in with_labels(Standardised(queries, mean, deviation), query_labels):
+        found = functional.linear(features, weights[:, :-1], weights[:, -1]).argmax(1)
+        right += torch.stack([(found == truth).sum(), torch.ones_like(truth).sum()])
+    number, of = world.sum(right).float()
+    return float(number / of)
+
+
+def linear_classifier(
+    features: Iterable[Tensor], labels: Tensor, classes: int, penalty: float, world: World
+) -> Tensor:
     """Weights [classes, D + 1] of multinomial logistic regression, the biases last.
 
     The minimum of ``mean cross-entropy + penalty / 2 · |weights without biases|²`` over features
-    [n, D] and labels int64 [n]; in float32, on the device of the features.
+    [n, D], in blocks of rows, and labels int64 [n] of all workers of `world`; in float32, on the
+    device of the labels.
     """
-    features = functional.pad(features.float(), (0, 1), value=1.0)
-    whitening = _whitening(features, classes, penalty)
-    white = features @ whitening
-    inner = torch.zeros(classes, white.shape[1], device=white.device, requires_grad=True)
+    objective = _Objective(features, labels, penalty, world)
+    whitening = _whitening(objective, classes)
+    inner = torch.zeros(classes, len(whitening), device=labels.device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [inner],
         max_iter=ITERATIONS,
@@ -44,41 +79,76 @@ def linear_classifier(features: Tensor, labels: Tensor, classes: int, penalty: f
     )
 
     def loss() -> Tensor:
-        optimizer.zero_grad()
-        entropy = functional.cross_entropy(white @ inner.T, labels)
-        weights = (inner @ whitening.T)[:, :-1]
-        total = entropy + penalty / 2 * weights.square().sum()
-        total.backward()
+        with torch.no_grad():
+            weights = inner @ whitening.T
+            world.told(weights.cpu())
+            total, gradient = objective(weights)
+            inner.grad = gradient @ whitening
         return total
 
-    optimizer.step(loss)
-    return inner.detach() @ whitening.T
+    # One worker takes the steps: workers whose rounding differs would not stop at the same one.
+    if world.is_first:
+        optimizer.step(loss)
+        world.told(None)
+    else:
+        while (asked := world.told(None)) is not None:
+            objective(asked.to(labels.device))
+    with torch.no_grad():
+        return world.told((inner @ whitening.T).cpu()).to(labels.device)
 
 
-def _whitening(features: Tensor, classes: int, penalty: float) -> Tensor:
+class _Objective:
+    """What is minimised, and its gradient; every worker must ask, with the same weights."""
+
+    def __init__(
+        self, features: Iterable[Tensor], labels: Tensor, penalty: float, world: World
+    ) -> None:
+        self.features, self.labels, self.penalty, self.world = features, labels, penalty, world
+        self.count = sum(world.of_each(len(labels)))
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features, with a last one of 1 for the bias, and labels."""
+        for block, truth in with_labels(self.features, self.labels):
+            yield functional.pad(block.float(), (0, 1), value=1.0), truth
+
+    @torch.no_grad()
+    def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, float64, and its gradient [classes, D + 1]."""
+        gradient = torch.zeros_like(weights)
+        entropy = torch.zeros((), dtype=torch.float64, device=weights.device)
+        for block, truth in self.blocks():
+            log_likely = torch.log_softmax(block @ weights.T, dim=1)
+            entropy += functional.nll_loss(log_likely, truth, reduction="sum")
+            error = log_likely.exp_()
+            error[torch.arange(len(truth), device=truth.device), truth] -= 1
+            gradient += error.T @ block
+        gradient = self.world.sum(gradient) / self.count
+        gradient[:, :-1] += self.penalty * weights[:, :-1]
+        square = weights[:, :-1].square().sum()
+        return self.world.sum(entropy) / self.count + self.penalty / 2 * square, gradient
+
+
+def _whitening(objective: _Objective, classes: int) -> Tensor:
     """A matrix M [D + 1, D + 1]: with weights ``W = V Mᵀ`` the loss is about evenly curved in V.
 
     Features of a network are so correlated that L-BFGS would need hundreds of steps; so it needs
     some thirty. From the curvature at 0, ``features² / (n · classes) + penalty = L Lᵀ``, M is the
     transposed inverse of L.
     """
-    wide = features.T @ features / (len(features) * classes)
-    diagonal = torch.full_like(wide[0], penalty, dtype=torch.float64)
-    lower = torch.linalg.cholesky(wide.double() + diagonal.diag())
+    zero = torch.zeros((), dtype=torch.float64, device=objective.labels.device)
+    wide = sum(((block.T @ block).double() for block, _ in objective.blocks()), start=zero)
+    wide = objective.world.sum(wide) / (objective.count * classes)
+    diagonal = torch.full_like(wide[0], objective.penalty)
+    lower = torch.linalg.cholesky(wide + diagonal.diag())
     one = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
     return torch.linalg.solve_triangular(lower, one, upper=False).T.float()
 
 
-def linear_accuracy(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, *, penalty: float
-) -> float:
-    """Share of queries whose label a classifier trained on the bank finds, in [0, 1].
-
-    Features [n, D] and [m, D], standardised by the moments of the bank; labels int64 [n] and [m].
-    """
-    mean, deviation = bank.mean(0), bank.std(0, correction=0)
-    deviation = torch.where(deviation > 0, deviation, 1.0)
-    classes = int(max(bank_labels.max(), query_labels.max())) + 1
-    weights = linear_classifier((bank - mean) / deviation, bank_labels, classes, penalty)
-    found = functional.linear((queries - mean) / deviation, weights[:, :-1], weights[:, -1])
-    return float((found.argmax(1) == query_labels).float().mean())
+def _moments(rows: Iterable[Tensor], world: World) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [D] of the rows of all workers; 1 where there is no deviation."""
+    zero = torch.zeros((), dtype=torch.float64, device=world.device)
+    count = sum(world.of_each(sum(len(block) for block in rows)))
+    mean = world.sum(sum((block.double().sum(0) for block in rows), start=zero)) / count
+    squares = sum(((block.double() - mean).square().sum(0) for block in rows), start=zero)
+    deviation = (world.sum(squares) / count).sqrt().float()
+    return mean.float(), torch.where(deviation > 0, deviation, 1.0)

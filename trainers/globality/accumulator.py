@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.globality.functionals import content_dependence, positional_bias
+from trainers.system.world import World
 
 Key = TypeVar("Key")
 Place = tuple[str, str, str, int]
@@ -63,6 +64,17 @@ class Accumulator:
         for where, sums in other.maps.items():
             self._add(merged.maps, where, sums)
         return merged
+
+    def of_all(self, world: World) -> "Accumulator":
+        """What all workers saw, as if merged; every worker must ask."""
+        if world.size == 1:
+            return self
+        total = Accumulator()
+        for undefined in world.of_each(self.undefined):
+            total.undefined.update(undefined)
+        total.values = _summed(self.values, world)
+        total.maps = _summed(self.maps, world)
+        return total
 
     def means(self) -> dict[Place, list[float]]:
         """Mean of each place by head, NaN where there was no value; maps as bias and content."""
@@ -129,6 +141,28 @@ class Accumulator:
             found[f"{group}/{token}/undefined"] = number / (number + known[group, token])
         found["globality/undefined"] = float(self.undefined.total())
         return found
+
+
+def _summed(sums: Mapping[Key, Tensor], world: World) -> dict[Key, Tensor]:
+    """Sums over workers, each of which may lack some, in one all-reduce."""
+    shapes: dict[Key, torch.Size] = {}
+    for one in world.of_each({place: part.shape for place, part in sums.items()}):
+        shapes |= one
+    if not shapes:
+        return {}
+    parts = [
+        sums[place].flatten()
+        if place in sums
+        else torch.zeros(shape.numel(), dtype=torch.float64, device=world.device)
+        for place, shape in shapes.items()
+    ]
+    flat = world.sum(torch.cat(parts))
+    return {
+        place: part.view(shape)
+        for (place, shape), part in zip(
+            shapes.items(), flat.split([shape.numel() for shape in shapes.values()]), strict=True
+        )
+    }
 
 
 def map_sums(maps_BHQN: Tensor, entropies_BHQ: Tensor) -> Tensor:

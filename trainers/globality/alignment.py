@@ -5,6 +5,7 @@ from torch import Tensor
 
 from trainers.globality.tokens import Tokens
 from trainers.model.vit import Layer
+from trainers.system.world import World
 
 DESCRIPTIONS = {
     "alignment/cls_patch": "linear CKA of [CLS] and the mean patch token, last block; 1: the "
@@ -58,12 +59,22 @@ class Alignment:
             tokens = layer.tokens[:left]
             kept.append((tokens[:, 0].clone(), tokens[:, self.tokens.first :].mean(1)))
 
+    def gather(self, world: World) -> None:
+        """Take what all workers kept, who saw batches in turn; every worker must ask."""
+        if world.size == 1:
+            return
+        depth = max(world.of_each(max(self.kept, default=0)))
+        for number in range(1, depth + 1):
+            mine = self.kept.get(number, [])
+            every = zip(*(world.in_turn([pair[i] for pair in mine]) for i in (0, 1)), strict=True)
+            self.kept[number] = list(every)
+
     def metrics(self) -> dict[str, float]:
         """The last block by name, each block as `name@LAYER`; nothing without [CLS]."""
         found = {}
         for number, kept in self.kept.items():
             if sum(len(cls) for cls, _ in kept) > 3:
-                cls, patch = (torch.cat(parts) for parts in zip(*kept, strict=True))
+                cls, patch = (torch.cat(parts)[:MOST_IMAGES] for parts in zip(*kept, strict=True))
                 value = linear_cka(cls, patch)
                 if value == value:
                     found[f"alignment/cls_patch@{number}"] = value

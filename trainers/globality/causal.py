@@ -119,13 +119,14 @@ def measure_causes(
     replacement: Replacement,
     seed: int,
     others: Tensor | None = None,
+    share: slice = slice(None),
 ) -> tuple[Accumulator, Tensor]:
     """The functionals of influence and reach maps of images, and total reliance.
 
     `batches` are images [B, 3, S, S] with their draws, two images or more in all; each batch goes
     through the model as one. The mean that stands in for a patch is theirs, or that of `others`
-    [M, 3, S, S]. Also returned: the influence on every measured token, [images, Q, N], in the order
-    of `tokens.rows()`.
+    [M, 3, S, S]. Of each batch only the images of `share` are measured. Also returned: their
+    influence on every measured token, [images, Q, N], in the order of `tokens.rows()`.
     """
     total = Accumulator()
     stream = Stream(seed, "gradient reach/directions")
@@ -138,15 +139,19 @@ def measure_causes(
     kinds = tokens.rows()
     asked = torch.cat([places for _, places, _ in kinds])
     start = 0
-    every = []
+    every = [torch.empty(0, len(asked), tokens.patches, device=device)]
     for crops, draws in batches:
+        substitute = replaced[start : start + len(crops)][share]
+        start += len(crops)
+        rows = torch.arange(len(crops), device=crops.device)[share]
+        if not len(rows):
+            continue
+        crops, draws = crops[share], draws and draws.rows(rows)
         for token, places, patches in kinds:
             if token == "patch":
                 places, patches = tokens.first + some, some
             reach = gradient_reach(model, crops, draws, places, tokens.grid, stream)
             _add(total, "reach", token, reach, tokens.grid, patches)
-        substitute = replaced[start : start + len(crops)]
-        start += len(crops)
         maps = influence(model, crops, draws, asked, tokens.grid, substitute)
         every.append(maps)
         parts = maps.split([len(places) for _, places, _ in kinds], dim=1)

@@ -7,7 +7,7 @@ images or writing a checkpoint. A worker that dies is noticed by both at once.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -146,6 +146,33 @@ class World:
         parts = [torch.empty_like(rows) for _ in range(self.size)]
         torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
+
+    def of_each(self, value: Value) -> list[Value]:
+        """The `value` of each worker in rank order, anything that can be pickled."""
+        if self.size == 1:
+            return [value]
+        values = [value] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def in_turn(self, mine: Sequence[Tensor]) -> Sequence[Tensor]:
+        """All the tensors that workers made in turn: the first worker the first, and so on.
+
+        `mine` are those of this worker, in order. They may differ in shape.
+        """
+        if self.size == 1:
+            return mine
+        forms = self.of_each([(part.shape, part.dtype) for part in mine])
+        every = []
+        for place in range(sum(map(len, forms))):
+            turn, owner = divmod(place, self.size)
+            shape, dtype = forms[owner][turn]
+            part = torch.empty(shape, dtype=dtype, device=self.device)
+            if owner == self.rank:
+                part.copy_(mine[turn])
+            torch.distributed.broadcast(part, src=owner)
+            every.append(part)
+        return every
 
     def shard(self, units: Iterable[nn.Module]) -> None:
         """Leave each worker a part of every parameter of `units` (FSDP2), whole only when used.

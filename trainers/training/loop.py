@@ -50,7 +50,7 @@ def train(
 ) -> Result:
     """Train as `config` says, reporting to `reporter` and saving state into `checkpoints`.
 
-    Every worker of `world` calls this alike; the first one evaluates and saves. Evaluations come
+    Every worker of `world` calls this alike; all evaluate, the first one saves. Evaluations come
     at step 0, at the configured cadence and at the last step. With `resume_from`, a checkpoint of
     the same configuration, the run goes on as if it had never stopped, bit for bit on the same
     device type and world size. A loss or gradient that is not finite ends
@@ -153,7 +153,7 @@ def _train(
         if why:
             break
 
-    reason = collapsed(evaluation) if world.is_first else ""
+    reason = collapsed(evaluation)
     return Result(
         status="collapsed" if reason else "finished",
         reason=f"at step {state.step}: {reason}" if reason else "",
@@ -184,12 +184,10 @@ def _ahead(world: World) -> int:
 def _evaluate(
     state: TrainState, images: ImageSet, config: TrainConfig, world: World, classes: int
 ) -> dict[str, float]:
-    """Metrics on the first worker, nothing on the others."""
+    """Metrics, the same on every worker."""
     whole = state.unsharded(config, world, classes)
-    if not world.is_first:
-        return {}
     with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
-        return evaluate(whole, images, config)
+        return evaluate(whole, images, config, world=world)
 
 
 def _classes(config: TrainConfig, images: ImageSet) -> int:

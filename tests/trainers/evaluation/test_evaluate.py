@@ -114,11 +114,12 @@ def test_the_linear_probe_sees_the_last_blocks_through_the_last_norm(tiny, image
             return torch.cat([backbone.norm(tokens)[:, 0] for tokens in outputs], dim=1)
 
     expected = linear_accuracy(
-        features(images.train),
+        [features(images.train)],
         images.labels[images.train],
-        features(images.test),
+        [features(images.test)],
         images.labels[images.test],
         penalty=0.01,
+        world=ALONE,
     )
     found = evaluate(state, images, config)["linear_probe/cls_top1"]
     assert found == pytest.approx(expected, abs=1.5 / len(images.test))

@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainers.evaluation import knn
 from trainers.evaluation.knn import DESCRIPTIONS, gaps, knn_accuracy
+from trainers.system.world import World
 
 torch.set_num_threads(1)
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -40,8 +44,18 @@ def brute_force(data: Data, neighbours: int, temperature: float) -> float:
     return right / len(queries)
 
 
-def accuracy(data: Data, neighbours: int = 5, temperature: float = 0.07, chunk: int = 7) -> float:
-    return knn_accuracy(*data, neighbours=neighbours, temperature=temperature, chunk=chunk)
+def accuracy(
+    data: Data, neighbours: int = 5, temperature: float = 0.07, chunk: int = 7, block: int = 1000
+) -> float:
+    bank, *others = data
+    return knn_accuracy(
+        bank.split(block),
+        *others,
+        neighbours=neighbours,
+        temperature=temperature,
+        chunk=chunk,
+        world=ALONE,
+    )
 
 
 @pytest.mark.parametrize("neighbours", [1, 2, 5, 20, 40])
@@ -78,6 +92,21 @@ def test_queries_of_a_class_that_the_bank_lacks_are_never_right():
     for label in (9, 4):
         asked = torch.full((len(queries),), label)
         assert accuracy((bank, bank_labels, queries, asked)) == 0
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 20, 100])
+@pytest.mark.parametrize("block", [1, 3, 7, 39])
+def test_a_bank_in_blocks_has_the_neighbours_of_the_whole(block: int, neighbours: int):
+    for seed in range(3):
+        data = random_data(seed)
+        assert accuracy(data, neighbours, block=block) == accuracy(data, neighbours)
+
+
+def test_the_whole_bank_may_vote_for_more_queries_than_are_held_at_once(monkeypatch):
+    data = random_data(0)
+    expected = accuracy(data, 20, block=7)
+    monkeypatch.setattr(knn, "_PAIRS", 60)
+    assert accuracy(data, 20, block=7, chunk=2) == expected
 
 
 @pytest.mark.parametrize("chunk", [1, 29, 30, 31, 1024])
