@@ -62,9 +62,9 @@ class TokenFeatures:
         return {
             "patch": lambda tokens: tokens[:, first:].mean(1),
             "random_patch": lambda tokens: tokens[rows, chance],
-            "fixed_patch": lambda tokens: tokens[:, fixed].clone(),
-            "cls": lambda tokens: tokens[:, 0].clone(),
-            "register": lambda tokens: tokens[:, int(output.has_cls)].clone(),
+            "fixed_patch": lambda tokens: tokens[:, fixed],
+            "cls": lambda tokens: tokens[:, 0],
+            "register": lambda tokens: tokens[:, int(output.has_cls)],
         }
 
 

@@ -34,7 +34,8 @@ class Rows:
 
     def add(self, rows: Tensor) -> None:
         """Put more rows behind the others. Raises InputError when the file cannot be written."""
-        self._open.append(rows.float())
+        # Not a view, which would keep alive all that it is a part of.
+        self._open.append(rows.to(torch.float32, copy=True))
         if sum(map(len, self._open)) > BLOCK:
             *full, last = torch.cat(self._open).split(BLOCK)
             for block in full:

@@ -73,11 +73,13 @@ class TrainState:
         """This state with networks that one worker can use alone; every worker must ask."""
         if not config.compute.sharded or world.size == 1:
             return self
-        whole = self.whole_networks(world)
         plain = override(config, {"compute.sharded": False})
         copy = TrainState.fresh(plain, world, classes)
-        copy.student.load_state_dict(whole["student"])
-        copy.teacher.load_state_dict(whole["teacher"])
+        for parts, whole in ((self.student, copy.student), (self.teacher, copy.teacher)):
+            places = whole.state_dict()
+            # One by one: there is no room for the networks a third time.
+            for name, tensor in parts.state_dict().items():
+                places[name].copy_(world.whole(tensor))
         copy.step, copy.centers, copy.chain = self.step, self.centers, self.chain
         return copy
 
