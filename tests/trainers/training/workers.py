@@ -1,8 +1,8 @@
 """Workers in processes of their own, as a test needs them."""
 
 import multiprocessing
-import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,11 @@ import torch
 from trainers.config import TrainConfig
 from trainers.data.image_set import open_images
 from trainers.system.world import World, group_timeout, here
-from trainers.training.loop import train
+from trainers.training.loop import _evaluate, train
 from trainers.training.state import TrainState
+
+TIMEOUT_S = 2
+"""Of the group whose evaluation takes longer."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,36 @@ def records_and_held(job, world):
     return records(job, world), held_parameters(job, world)
 
 
+def metrics_of_each(job, world):
+    """What each worker finds in an evaluation of fresh networks."""
+    images = open_images(job.config.data, job.folder)
+    state = TrainState.fresh(job.config, world, 10)
+    return world.of_each(_evaluate(state, images, job.config, world, 10))
+
+
+def seconds_of_an_evaluation(job, world):
+    """How long one takes that lasts at least three timeouts of the group, which it outlives."""
+    images = open_images(job.config.data, job.folder)
+    state = TrainState.fresh(job.config, world, 10)
+    state.step = 1
+
+    def evaluated():
+        started = time.monotonic()
+        _evaluate(state, images, job.config, world, 10)
+        world.wait()
+        return time.monotonic() - started
+
+    while (took := world.told(evaluated())) < 3 * TIMEOUT_S:
+        images.train = images.train.repeat(3)
+    return took
+
+
 def _member(rank, size, port, task, jobs, queue):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
+    # Workers find each other in their own time, however short that of the group is.
+    store = torch.distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
     torch.distributed.init_process_group(
-        "gloo", rank=rank, world_size=size, timeout=group_timeout()
+        "gloo", store=store, rank=rank, world_size=size, timeout=group_timeout()
     )
     try:
         world = World.joined(torch.device("cpu"))
@@ -81,7 +109,9 @@ def run_group(size, *jobs, task=records, answers=None):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     members = [
-        context.Process(target=_member, args=(rank, size, port, task, jobs, queue), daemon=True)
+        context.Process(
+            target=_member, args=(rank, size, port, task, jobs, queue), daemon=True
+        )
         for rank in range(size)
     ]
     for member in members:
