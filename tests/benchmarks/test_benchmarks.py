@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import end_to_end, parity, step
+from benchmarks import end_to_end, evaluation, parity, step
 from benchmarks.setting import SETTINGS
 from trainers.config import SIZES
 from trainers.system.world import World
@@ -43,3 +43,12 @@ def test_parity_gives_the_original_every_parameter_of_ours():
     # The original keeps the norms of its prototypes as parameters, too.
     assert sum(tensor.numel() for tensor in named.values()) == ours + parity.PARITY.prototypes
     assert named["backbone.pos_embed"].shape == (1, 65, 96)
+
+
+def test_classification_of_made_up_features_says_what_each_part_took(capsys):
+    evaluation.main(["--images=300", "--queries=50", "--width=8", "--classes=3", "--threads=1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        "start", "features", "k-NN", "linear probe",
+    ]  # fmt: skip
+    assert all(" GiB" in line for line in lines)

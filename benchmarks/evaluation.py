@@ -1,0 +1,100 @@
+"""How much memory and time do k-NN and the linear probe of very many images take?
+
+    python -m benchmarks.evaluation [--images 20000] [--queries 1000] [--width 768] [--blocks 4]
+
+Features of one token are made up, not computed: of each class a centre, and much noise. They go
+through the temporary files of an evaluation, so their folder (TMPDIR) needs 4 bytes a number: 15
+GiB for 1,281,167 images of four blocks of a ViT-B. After each part come its seconds and the most
+memory that this process ever took, interpreter and libraries included.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainers.config import EvaluationConfig
+from trainers.evaluation.knn import knn_accuracy
+from trainers.evaluation.linear_probe import linear_accuracy
+from trainers.evaluation.rows import Beside, Rows
+from trainers.system.world import World
+
+BATCH = 256
+NOISE = 4.0
+"""Deviation of a feature; that of the centres of classes is 1."""
+
+
+class Parts:
+    """Prints what each part took."""
+
+    def __init__(self) -> None:
+        self.since = time.perf_counter()
+
+    def done(self, what: str, found: str = "") -> None:
+        """Say that the part `what` ends here."""
+        now = time.perf_counter()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{what:<12} {now - self.since:>8.1f} s  peak {peak:6.2f} GiB  {found}", flush=True)
+        self.since = now
+
+
+def features(centres: list[Tensor], labels: Tensor, world: World, seed: int) -> list[Rows]:
+    """Rows of images of these labels, one for each of `centres` [classes, D]."""
+    generator = torch.Generator().manual_seed(seed)
+    found = [Rows(of_classes.shape[1], world.device) for of_classes in centres]
+    for part in labels.split(BATCH):
+        for rows, of_classes in zip(found, centres, strict=True):
+            noise = torch.randn(len(part), rows.width, generator=generator)
+            rows.add((of_classes[part] + NOISE * noise).to(world.device))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=20_000, help="of the bank")
+    parser.add_argument("--queries", type=int, default=1_000, help="held-out images")
+    parser.add_argument("--width", type=int, default=768, help="features of a block")
+    parser.add_argument("--blocks", type=int, default=4, help="that the linear probe sees")
+    parser.add_argument("--classes", type=int, default=1_000, help="of the images")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    world, knobs = World.alone(), EvaluationConfig()
+    parts = Parts()
+    parts.done("start")
+
+    generator = torch.Generator().manual_seed(0)
+    widths = (given.width * (given.blocks - 1), given.width)
+    centres = [torch.randn(given.classes, width, generator=generator) for width in widths]
+    known, asked = (torch.arange(n) % given.classes for n in (given.images, given.queries))
+    bank, queries = features(centres, known, world, 1), features(centres, asked, world, 2)
+    parts.done("features", f"{4 * given.images * sum(widths) / 2**30:.1f} GiB of the bank")
+
+    known, asked = known.to(world.device), asked.to(world.device)
+    top1 = knn_accuracy(
+        bank[-1],
+        known,
+        torch.cat(list(queries[-1])),
+        asked,
+        neighbours=knobs.knn_neighbours,
+        temperature=knobs.knn_temperature,
+        world=world,
+    )
+    parts.done("k-NN", f"top-1 {top1:.3f}")
+    top1 = linear_accuracy(
+        Beside(bank),
+        known,
+        Beside(queries),
+        asked,
+        penalty=knobs.linear_penalty,
+        world=world,
+    )
+    parts.done("linear probe", f"top-1 {top1:.3f}")
+
+
+if __name__ == "__main__":
+    main()
