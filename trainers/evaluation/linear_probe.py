@@ -7,6 +7,7 @@ classes, at every evaluation.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -105,9 +106,15 @@ class _Objective:
     ) -> None:
         self.features, self.labels, self.penalty, self.world = features, labels, penalty, world
         self.count = sum(world.of_each(len(labels)))
+        first = list(islice(self._read(), 2))
+        self.only = first if len(first) == 1 else None
+        """the only block, if there is one: it is not made ready again each time"""
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Features, with a last one of 1 for the bias, and labels."""
+        return self.only or self._read()
+
+    def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
         for block, truth in with_labels(self.features, self.labels):
             yield functional.pad(block.float(), (0, 1), value=1.0), truth
 
