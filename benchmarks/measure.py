@@ -154,13 +154,11 @@ def cost(config: TrainConfig, images: ImageSet, *, thorough: bool) -> float:
     alone = World(rank=0, size=1, device=torch.device("cpu"))
     state = TrainState.fresh(config, alone, len(images.class_names))
     state.teacher.eval()
-    took = []
+    took, places = [], images.shuffled(images.test)
     for _ in range(3):
         instruments = evaluation.Globality(state, config, thorough)
         added, done = 0.0, 0
-        for crops, draws, identifiers in evaluation.batches(
-            images, images.shuffled(images.test), config, alone.device
-        ):
+        for crops, draws, identifiers in evaluation.batches(images, places, config, alone.device):
             with torch.no_grad():
                 start = time.perf_counter()
                 state.teacher(crops, draws)
@@ -170,7 +168,7 @@ def cost(config: TrainConfig, images: ImageSet, *, thorough: bool) -> float:
                 added += time.perf_counter() - plain - (plain - start)
             done += len(crops)
         start = time.perf_counter()
-        instruments.metrics()
+        instruments.metrics(images, places, alone)
         took.append(added + time.perf_counter() - start)
     return min(took)
 
