@@ -109,9 +109,7 @@ def run_group(size, *jobs, task=records, answers=None):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     members = [
-        context.Process(
-            target=_member, args=(rank, size, port, task, jobs, queue), daemon=True
-        )
+        context.Process(target=_member, args=(rank, size, port, task, jobs, queue), daemon=True)
         for rank in range(size)
     ]
     for member in members:
