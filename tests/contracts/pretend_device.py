@@ -2,8 +2,9 @@
 
 `DEVICE` is a device to PyTorch, whose tensors go through modules, autograd and optimisers as those
 of any accelerator. Their numbers lie on the CPU and are computed there, so results are those of the
-CPU. What differs: an operation that mixes devices raises, by CUDA's rules, and the times at which
-the host waits for the device are counted by the line that makes it wait.
+CPU. What differs: an operation that mixes devices raises, by CUDA's rules, and what costs time on a
+device is counted: waits of the host by the line that makes it wait, operators that are no views by
+their names, and bytes that go to the device and come from it.
 
 Use it inside :func:`pretending`. Whoever imports this module registers the device in the process.
 """
@@ -12,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,26 +51,46 @@ _WAITS = {
 
 _INDEXES = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 
+_FREE = {
+    aten._reshape_alias, aten._unsafe_view, aten.detach, aten.empty_like, aten.lift_fresh,
+    aten.new_empty, aten.new_empty_strided,
+}  # fmt: skip
+"""Operators that are no views by their schemas, but leave the device nothing to do."""
+
 _FACTORIES = (
     "arange", "arange.start", "arange.start_step", "empty.memory_format", "empty_strided", "eye",
     "full", "linspace", "ones", "scalar_tensor", "zeros",
 )  # fmt: skip
 """Operators that make a tensor of no other; one that is not here raises on the device."""
 
-_counters: list[Counter[str]] = []
+
+@dataclass
+class Counts:
+    """What was asked of the device."""
+
+    waits: Counter[str] = field(default_factory=Counter)
+    """times at which the host waits for it, by `file:line` of this repository"""
+    launches: Counter[str] = field(default_factory=Counter)
+    """operators that are no views, by name"""
+    moved: Counter[str] = field(default_factory=Counter)
+    """bytes `to` the device and `from` it"""
+
+
+_counters: list[Counts] = []
 
 
 @contextmanager
-def pretending() -> Iterator[Counter[str]]:
-    """How often the host waits for the device inside, by `file:line` of this repository."""
-    counter: Counter[str] = Counter()
-    _counters.append(counter)
+def pretending() -> Iterator[Counts]:
+    """What is asked of the device inside."""
+    counts = Counts()
+    _counters.append(counts)
     try:
         # PyTorch starts its threads for backward passes once, maybe before the device was there.
         with torch.autograd.set_multithreading_enabled(False):
-            yield counter
+            yield counts
     finally:
-        _counters.remove(counter)
+        # By identity: another may have counted the same.
+        _counters[:] = [one for one in _counters if one is not counts]
 
 
 class PretendTensor(Tensor):
@@ -123,11 +145,14 @@ def _run(function: OpOverload, arguments: tuple[Any, ...], options: dict[str, An
         return _copy(arguments[1], arguments[0], *arguments[2:], **options)
     _refuse_mixing(function, arguments, options)
     target = options.get("device") or DEVICE
-    if _waits(function, arguments) or target.type == "cpu":
-        _count()
+    if _waits(function, arguments, options) or target.type == "cpu":
+        _count_wait()
+    if target.type != "cpu" and not (function.is_view or function.overloadpacket in _FREE):
+        _count_launch(function.overloadpacket.__name__)
     here = {**options, "device": _CPU} if "device" in options else options
     made = function(*map(_held, arguments), **{name: _held(here[name]) for name in here})
     if target.type == "cpu":
+        _count_moved("from", made)
         return made
     return return_and_correct_aliasing(function, arguments, options, _wrapped(made))
 
@@ -147,8 +172,12 @@ def _wrapped(value: Any) -> Any:
 
 
 def _copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
-    if not non_blocking and source.device != target.device:
-        _count()
+    if source.device == target.device:
+        _count_launch("copy_")
+    else:
+        _count_moved("from" if target.device == _CPU else "to", source)
+        if not non_blocking:
+            _count_wait()
     _held(target).copy_(_held(source))
     return target
 
@@ -179,8 +208,11 @@ def _refuse_mixing(
                 )
 
 
-def _waits(function: OpOverload, arguments: tuple[Any, ...]) -> bool:
+def _waits(function: OpOverload, arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Whether the host waits for the device when it asks for this."""
+    if function is aten.repeat_interleave.Tensor:
+        # How long the result is hangs on values, unless it is told.
+        return "output_size" not in options and len(arguments) < 2
     if function.overloadpacket not in _INDEXES:
         return function.overloadpacket in _WAITS
     # A mask becomes the places where it is true; indices on the CPU have to be copied.
@@ -190,7 +222,17 @@ def _waits(function: OpOverload, arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def _count() -> None:
+def _count_launch(name: str) -> None:
+    for counts in _counters:
+        counts.launches[name] += 1
+
+
+def _count_moved(way: str, moved: Tensor) -> None:
+    for counts in _counters:
+        counts.moved[way] += moved.numel() * moved.element_size()
+
+
+def _count_wait() -> None:
     frame: FrameType | None = sys._getframe()
     line = "elsewhere"
     while frame is not None:
@@ -199,15 +241,18 @@ def _count() -> None:
             line = f"{file.removeprefix(_HOME)}:{frame.f_lineno}"
             break
         frame = frame.f_back
-    for counter in _counters:
-        counter[line] += 1
+    for counts in _counters:
+        counts.waits[line] += 1
 
 
 def _factory(name: str) -> Callable[..., Tensor]:
     packet, _, overload = name.partition(".")
     function = getattr(getattr(aten, packet), overload or "default")
+    fills = not packet.startswith("empty")
 
     def make(*arguments: Any, device: Any = None, pin_memory: Any = None, **options: Any) -> Tensor:
+        if fills:
+            _count_launch(packet)
         return PretendTensor(function(*arguments, **options))
 
     return make

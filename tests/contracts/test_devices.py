@@ -1,7 +1,6 @@
 """Nothing that trains or measures mixes devices: all of it runs on a device that refuses to."""
 
 import dataclasses
-import hashlib
 import sys
 
 import pytest
@@ -16,12 +15,13 @@ from trainers.data.augment import Views
 from trainers.data.image_set import open_images
 from trainers.globality.instruments import Settings
 from trainers.globality.measurement import Plan, choose, measure
+from trainers.method import site
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.saved_run import evaluate_run, find_run
 from trainers.system.world import World
 from trainers.training.loop import train
 from trainers.training.state import TrainState
-from trainers.training.step import Batch, update
+from trainers.training.step import update
 
 CPU = World(rank=0, size=1, device=torch.device("cpu"))
 THERE = World(rank=0, size=1, device=torch.device("pretend"))
@@ -96,14 +96,18 @@ class TestTheDevice:
         assert torch.equal(there.grad.cpu(), weight.grad)
 
     def test_waits_of_the_host_are_counted_by_line(self):
-        with pretending() as waits:
+        with pretending() as counts:
             there = torch.ones(3).to(DEVICE)
             line = sys._getframe().f_lineno
             assert there.sum().item() == 3
             assert [bool(there.sum() == 3), *there.tolist(), *there[there > 2]] == [True, 1, 1, 1]
             there.exp().cumsum(0)
         here = f"tests/contracts/{__name__.rsplit('.', 1)[-1]}.py"
-        assert waits == {f"{here}:{line - 1}": 1, f"{here}:{line + 1}": 1, f"{here}:{line + 2}": 3}
+        assert counts.waits == {
+            f"{here}:{line - 1}": 1,
+            f"{here}:{line + 1}": 1,
+            f"{here}:{line + 2}": 3,
+        }
 
 
 def on_device(seen):
@@ -111,8 +115,7 @@ def on_device(seen):
         field.name: getattr(seen.views, field.name).to(DEVICE)
         for field in dataclasses.fields(Views)
     }
-    rest = {name: getattr(seen, name).to(DEVICE) for name in ("identifiers", "epochs", "labels")}
-    return Batch(views=Views(**moved), **rest)
+    return dataclasses.replace(seen, views=Views(**moved), labels=seen.labels.to(DEVICE))
 
 
 CHANGES = [
@@ -144,12 +147,46 @@ def test_an_update_runs_on_the_device_and_gives_the_losses_of_the_cpu(change):
     for world, move in ((CPU, lambda seen: seen), (THERE, on_device)):
         state = TrainState.fresh(config, world, classes=4)
         assert {p.device.type for p in state.teacher.parameters()} == {world.device.type}
-        losses[world.device.type] = [
-            update(state, move(batch(step)), config, world).loss for step in range(2)
-        ]
+        found = losses[world.device.type] = []
+        for step in range(2):
+            seen = move(batch(step))
+            with pretending() as counts:
+                found.append(update(state, seen, config, world).loss)
+    # Of the last step on the device: tables are made in the first.
+    print(f"waits {counts.waits.total()}, launches {counts.launches.total()}, {counts.moved}")
+    assert counts.waits.total() <= 1, counts.waits
     # The device computes in float32, whatever is asked for.
     exact = config.compute.precision == "fp32"
     assert losses["pretend"] == pytest.approx(losses["cpu"], rel=1e-4 if exact else 0.1)
+
+
+def moving(state):
+    """Everything that an update moves, by name."""
+    tensors = {f"center {site}": center for site, center in state.centers.items()}
+    for role in ("student", "teacher"):
+        tensors |= {f"{role} {name}": p for name, p in getattr(state, role).named_parameters()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"moment {index} {name}": value for name, value in moments.items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("world", [THERE, CPU], ids=["device", "cpu"])
+def test_what_is_not_finite_moves_nothing(world, monkeypatch):
+    move = on_device if world is THERE else lambda seen: seen
+    state = TrainState.fresh(SMALL, world)
+    assert not update(state, move(batch(0)), SMALL, world).failure
+    before = moving(state)
+    exact = site.distillation
+    monkeypatch.setattr(site, "distillation", lambda *given: exact(*given) * float("inf"))
+    done = update(state, move(batch(1)), SMALL, world)
+    assert done.failure == "loss is inf"
+    assert state.step == 1
+    after = moving(state)
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    monkeypatch.undo()
+    assert not update(state, move(batch(1)), SMALL, world).failure
+    assert all(not torch.equal(before[name], one) for name, one in moving(state).items())
 
 
 class Recorder:
@@ -263,12 +300,30 @@ def test_images_that_are_not_kept_in_memory_come_to_the_device(monkeypatch):
     assert images.pixels(torch.tensor([3, 4]), DEVICE).device == DEVICE
 
 
-@pytest.mark.slow
-def test_the_chain_that_once_mixed_devices_would_be_caught(images, tmp_path, monkeypatch):
-    def extend_chain(self, identifiers, digests):
-        seen = torch.stack([identifiers, digests]).cpu().numpy().tobytes()
-        self.chain = hashlib.blake2b(self.chain + seen, digest_size=16).digest()
+MADE_WITH_THE_CROPS = "trainers/data/"
 
-    monkeypatch.setattr(TrainState, "extend_chain", extend_chain)
+
+@pytest.mark.slow
+def test_between_logs_the_host_waits_once_a_step(images, tmp_path):
+    quiet = override(SMALL, {"log_every": 100, "checkpoint_every": 100, "evaluation.every": 100})
+    counted = []
+    for steps in (2, 4):
+        with pretending() as counts:
+            run(override(quiet, {"steps": steps}), images, THERE, tmp_path / str(steps))
+        counted.append(counts.waits)
+    more = counted[1] - counted[0]
+    print({line: count / 2 for line, count in more.items()})
+    once = {line: 2 for line in more if line.startswith("trainers/training/step.py")}
+    assert len(once) == 1
+    others = {line for line in more if not line.startswith(MADE_WITH_THE_CROPS)}
+    assert {line: more[line] for line in others} == once
+
+
+@pytest.mark.slow
+def test_a_chain_that_is_read_by_itself_would_be_caught(images, tmp_path, monkeypatch):
+    def receive(self, tensor):
+        return torch.stack([*tensor[:2].cpu(), *tensor[2:]]).cpu
+
+    monkeypatch.setattr(World, "receive", receive)
     with pytest.raises(RuntimeError, match=r"same device.*stack"):
         run(override(SMALL, {"steps": 1}), images, THERE, tmp_path)

@@ -150,6 +150,7 @@ CHANGES = {
     "compute.precision": ("bf16", {}),
     "compute.activation_checkpointing": (True, {}),
     "compute.accumulate": (2, {}),
+    "compute.packed": (True, {}),
     "evaluation.every": (2, {}),
     "evaluation.batch_size": (7, {}),
     "evaluation.knn_neighbours": (5, {}),
@@ -173,6 +174,7 @@ ELSEWHERE = {
     "loss.further": "test_a_site_is_added_in_one_file",
     "compute.compile": "test_compiled_blocks_are_compiled",
     "compute.sharded": "test_sharded_workers_hold_a_part_each",
+    "evaluation.tf32": "test_only_an_evaluation_that_says_so_rounds_to_tf32",
 }
 
 
@@ -247,7 +249,11 @@ def test_every_knob_has_an_entry():
 
 def test_knobs_shown_elsewhere_are_shown_there():
     tests = Path(__file__).parent.parent
-    files = (tests / "trainers/training/test_compute.py", tests / "contracts/test_loss_sites.py")
+    files = (
+        tests / "trainers/training/test_compute.py",
+        tests / "trainers/system/test_numbers.py",
+        tests / "contracts/test_loss_sites.py",
+    )
     source = "".join(file.read_text() for file in files)
     for knob, test in ELSEWHERE.items():
         assert f"def {test}(" in source, knob

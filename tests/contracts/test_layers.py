@@ -57,7 +57,7 @@ ROOMS = {
 LONGEST = 400
 RAY = "orchestrator/driver/"
 MLFLOW = "orchestrator/tracking/"
-DISTRIBUTED = {"trainers/system/world.py", "trainers/system/sharded_files.py"}
+DISTRIBUTED = {f"trainers/system/{name}.py" for name in ("gradients", "sharded_files", "world")}
 
 
 def imported(path):

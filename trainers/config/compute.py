@@ -1,6 +1,8 @@
 """Knobs of how the same mathematics is computed."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from trainers.config.knob import OURS, Knobs, Switch, knob
 
@@ -12,7 +14,9 @@ class ComputeConfig(Knobs):
         "fp32", "numbers in which the networks compute; losses and weights stay fp32", source=OURS
     )
     compile: Switch = knob(
-        False, "whether blocks are compiled before the first step", source="torch.compile"
+        False,
+        "whether blocks and the head are compiled before the first step",
+        source="torch.compile",
     )
     activation_checkpointing: Switch = knob(
         False,
@@ -27,6 +31,18 @@ class ComputeConfig(Knobs):
         ge=1,
         le=10**6,
     )
+    packed: Switch = knob(
+        False,
+        "whether global and local crops go through the student's blocks together, as one row of "
+        "tokens; not with compute.sharded",
+        source="DINOv2",
+    )
     sharded: Switch = knob(
         False, "whether several workers share parameters and moments", source="PyTorch FSDP2"
     )
+
+    @model_validator(mode="after")
+    def _packed_is_whole(self) -> Self:
+        if self.packed and self.sharded:
+            raise ValueError("packed and sharded do not go together: turn one of them off")
+        return self

@@ -14,6 +14,11 @@ class EvaluationConfig(Knobs):
         300, "time between evaluations; the last step always", unit="steps or epochs", source=OURS
     )
     batch_size: int = knob(256, "images a forward pass", source=OURS, ge=1, le=10**6)
+    tf32: Switch = knob(
+        False,
+        "whether products of float32 are rounded to 10 bits of mantissa while measuring, on GPUs",
+        source="NVIDIA Ampere",
+    )
     knn_neighbours: int = knob(20, "k of weighted k-NN", source=DINO, ge=1, le=10**6)
     knn_temperature: float = knob(0.07, "temperature of the k-NN votes", source=DINO, gt=0)
     probes: Switch = knob(

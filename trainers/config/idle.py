@@ -24,6 +24,7 @@ ALIVE_WITH: Mapping[str, tuple[Others, Callable[[object], bool]]] = types.Mappin
         "augment.contrast": ("augment.jitter", bool),
         "augment.saturation": ("augment.jitter", bool),
         "augment.hue": ("augment.jitter", bool),
+        "compute.packed": ("augment.local_crops", bool),
         "model.interpolation_offset": ("model.patch_position", _is("learned")),
         "model.rotary_base": ("model.patch_position", _is("rotary")),
         "model.rotary_origin": ("model.patch_position", _is("rotary")),

@@ -341,5 +341,11 @@ def evaluation_crops(images: Tensor, aspect: Tensor, size: int) -> Tensor:
 
 def normalize(crops: Tensor) -> Tensor:
     """uint8 crops as float32, standardised by ImageNet's mean and deviation, as DINO does."""
-    mean, deviation = torch.tensor(IMAGENET, device=crops.device)[..., None, None]
-    return crops.to(torch.float32).mul_(1 / (255 * deviation)).sub_(mean / deviation)
+    scale, shift = _standardising(crops.device)
+    return crops.to(torch.float32).mul_(scale).sub_(shift)
+
+
+@functools.cache
+def _standardising(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, deviation = torch.tensor(IMAGENET)[..., None, None]
+    return (1 / (255 * deviation)).to(device), (mean / deviation).to(device)

@@ -24,6 +24,7 @@ from trainers.model.network import Network
 from trainers.model.positions import patch_at
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
+from trainers.system.numbers import measuring
 from trainers.system.world import World
 
 Metrics = dict[str, float]
@@ -49,9 +50,6 @@ class Trained(Protocol):
         """of each site of the loss, the center [K] of the teacher's outputs"""
 
 
-# A compiler would compile anew for each size of batch.
-@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
-@torch.no_grad()
 def evaluate(
     state: Trained,
     images: ImageSet,
@@ -68,6 +66,21 @@ def evaluate(
     All workers of `world`, each with networks that it can use alone, share the work and return the
     same; without it this one does all.
     """
+    with measuring(tf32=config.evaluation.tf32):
+        return _evaluate(state, images, config, world, progress, thorough)
+
+
+# A compiler would compile anew for each size of batch.
+@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
+@torch.no_grad()
+def _evaluate(
+    state: Trained,
+    images: ImageSet,
+    config: TrainConfig,
+    world: World | None,
+    progress: Progress | None,
+    thorough: bool | None,
+) -> Metrics:
     knobs = config.evaluation
     if thorough is None:
         thorough = state.step in (0, config.steps)

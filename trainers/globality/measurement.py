@@ -20,6 +20,7 @@ from trainers.globality.rollout import RolloutStatistics, rollout
 from trainers.grid import Grid
 from trainers.model.vit import Features, Observer
 from trainers.randomness.forward_draws import ForwardDraws, joined
+from trainers.system.numbers import measuring
 
 SHOWN = 8
 """Images whose maps are kept, at most."""
@@ -108,6 +109,7 @@ def bias_of_positional_bias(patches: int, images: int) -> float:
     return (patches - 1) / (2 * images * math.log(patches)) if patches > 1 else math.nan
 
 
+@measuring()
 def measure(
     model: Measurable,
     images: ImageSet,

@@ -1,10 +1,14 @@
 """The losses: pure functions of targets, logits and features."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+AT_ONCE = 2**22
+"""Logits up to which a loss makes all that it needs of them at once."""
 
 
 def distillation(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
@@ -13,12 +17,58 @@ def distillation(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
     `targets` [G, B, K] of G teacher views, rows sum to 1; `logits` [V, B, K] of V student views,
     the first G of which are the teacher's. Pairs of a view with itself do not count.
     """
-    log_student = torch.log_softmax(logits / temperature, dim=-1)
     # All pairs at once: one sum of the targets of the other views meets each student view.
     total = targets.sum(0)
     teachers, views, images = len(targets), len(logits), targets.shape[1]
+    pairs = images * (teachers * views - teachers)
+    if logits.numel() > AT_ONCE:
+        loss: Tensor = _InParts.apply(logits, targets, total, temperature)
+        return loss / pairs
+    log_student = torch.log_softmax(logits / temperature, dim=-1)
     others = torch.cat([total - targets, total.expand(views - teachers, -1, -1)])
-    return -(others * log_student).sum() / (images * (teachers * views - teachers))
+    return -(others * log_student).sum() / pairs
+
+
+class _InParts(torch.autograd.Function):
+    """The summed cross-entropy of all pairs, of which at most AT_ONCE values are at hand at once.
+
+    Nothing of the size of the logits is made but their gradient.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, logits: Tensor, targets: Tensor, total: Tensor, temperature: float
+    ) -> Tensor:
+        context.save_for_backward(logits, targets, total)
+        context.temperature = temperature
+        loss = logits.new_zeros(())
+        for place, others in _parts(logits, targets, total):
+            log_student = torch.log_softmax(logits[place] / temperature, dim=-1)
+            loss -= log_student.mul_(others).sum()
+        return loss
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, targets, total = context.saved_tensors
+        scale = gradients[0] / context.temperature
+        found = torch.empty_like(logits)
+        for place, others in _parts(logits, targets, total):
+            student = torch.softmax(logits[place] / context.temperature, dim=-1)
+            student.mul_(others.sum(-1, keepdim=True)).sub_(others)
+            torch.mul(student, scale, out=found[place])
+        return found, None, None, None
+
+
+def _parts(
+    logits: Tensor, targets: Tensor, total: Tensor
+) -> Iterator[tuple[tuple[int, slice], Tensor]]:
+    """Views and rows of `logits`, and the sum of the targets of the other views of these images."""
+    rows = max(1, AT_ONCE // logits.shape[-1])
+    for view in range(len(logits)):
+        for start in range(0, logits.shape[1], rows):
+            some = slice(start, start + rows)
+            own = total[some] - targets[view, some] if view < len(targets) else total[some]
+            yield (view, some), own
 
 
 def dense_distillation(
@@ -93,8 +143,9 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
     A row without masked patches counts as 0, as in iBOT's code.
     """
-    counts = mask.sum(1).clamp(min=1).to(values.dtype)
-    weights = (1 / counts)[:, None].expand_as(mask)[mask]
+    counts = mask.sum(1)
+    each = 1 / counts.clamp(min=1).to(values.dtype)
+    weights = each.repeat_interleave(counts, output_size=len(values))
     return (values * weights).sum() / len(mask)
 
 

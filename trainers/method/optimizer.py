@@ -20,6 +20,13 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), fused=True)
 
 
+def step_where_finite(optimizer: torch.optim.AdamW, numbers: Tensor) -> None:
+    """One step, which the device leaves out where one of `numbers` is not finite."""
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.found_inf = 1 - numbers.isfinite().all().float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def set_schedule(optimizer: torch.optim.AdamW, learning_rate: float, weight_decay: float) -> None:
     """The learning rate of both groups, and the weight decay of the one that decays."""
     decaying, plain = optimizer.param_groups

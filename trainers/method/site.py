@@ -40,6 +40,8 @@ class Seen:
     """m"""
     hidden: Tensor | None
     """bool [V · m, N], the patches that the student does not see; None where it sees them all"""
+    places: Tensor | None = None
+    """int64 [R], the places of those among all V · m · N"""
 
 
 @dataclass(frozen=True, kw_only=True)

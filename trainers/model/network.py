@@ -1,6 +1,10 @@
 """What is trained: a backbone, its projection heads, and a classifier where labels are learned."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainers.config import TrainConfig
 from trainers.model.head import ProjectionHead
@@ -54,3 +58,19 @@ class Network(nn.Module):
         """Features of images [B, 3, S, S]; the head is applied to a read-out of them."""
         features: Features = self.backbone(images, draws, only_first=only_first, observe=observe)
         return features
+
+
+class Uninitialised(TorchFunctionMode):
+    """Inside, layers are made without PyTorch's own random values, which would be replaced."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        options = options or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return options["tensor"] if "tensor" in options else arguments[0]
+        return function(*arguments, **options)

@@ -17,6 +17,12 @@ from trainers.grid import Grid
 
 
 @functools.cache
+def point(place: tuple[float, float], device: torch.device) -> Tensor:
+    """A place as coordinates, float32 [2], sent to the device once."""
+    return torch.tensor(place, device=device)
+
+
+@functools.cache
 def patch_coordinates(grid: Grid, device: torch.device) -> Tensor:
     """Coordinates of the centres of all patches, float32 [N, 2] in (-1, 1)."""
     down, right = (
@@ -56,8 +62,10 @@ def sine_cosine(coordinates: Tensor, grid: Grid, width: int) -> Tensor:
     With x and y the place in patches of `grid`, 0 at the centre of the first patch: sine and cosine
     of x · ω, then of y · ω, at D/4 frequencies ``ω = 10000^(-4 k / D)``.
     """
-    sides = torch.tensor(grid, device=coordinates.device, dtype=coordinates.dtype)
-    y, x = ((coordinates + 1) * sides / 2 - 0.5).unbind(-1)
+    y, x = (
+        (along + 1) * side / 2 - 0.5
+        for along, side in zip(coordinates.unbind(-1), grid, strict=True)
+    )
     quarter = width // 4
     steps = torch.arange(quarter, device=coordinates.device, dtype=coordinates.dtype) / quarter
     frequencies = 10000.0**-steps
@@ -75,6 +83,29 @@ def rotary_angles(coordinates: Tensor, features: int, base: float) -> Tensor:
     steps = torch.arange(quarter, device=coordinates.device, dtype=coordinates.dtype) / quarter
     turns = coordinates[..., None] / base**steps
     return (2 * math.pi * turns.flatten(-2)).repeat(*(1 for _ in coordinates.shape[:-1]), 2)
+
+
+@functools.cache
+def rotary_table(
+    grid: Grid,
+    first: int,
+    cls_place: tuple[float, float] | None,
+    origin: float,
+    features: int,
+    base: float,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [T, K] of the angles of `first` tokens, then of the patches of a grid.
+
+    Of the first ones, [CLS] is turned where it has a place; the others are not. Coordinates are
+    counted from `origin`.
+    """
+    here = torch.zeros(first, 2, device=device)
+    if cls_place is not None:
+        here[0] = point(cls_place, device) - origin
+    coordinates = torch.cat([here, patch_coordinates(grid, device) - origin])
+    angles = rotary_angles(coordinates, features, base)
+    return angles.cos(), angles.sin()
 
 
 def rotate(heads_BHTK: Tensor, cosine_TK: Tensor, sine_TK: Tensor) -> Tensor:

@@ -15,22 +15,17 @@ from torch.utils.checkpoint import checkpoint
 
 from trainers.config import ModelConfig
 from trainers.grid import Grid
+from trainers.model.attention import Attention, Rotation, Segments
 from trainers.model.positions import (
     interpolation,
     patch_at,
     patch_coordinates,
-    rotary_angles,
-    rotate,
+    point,
+    rotary_table,
     sine_cosine,
 )
 from trainers.randomness.forward_draws import ForwardDraws
 from trainers.randomness.streams import Stream
-
-SHORT = 64
-"""Tokens up to which attention is computed without the fused kernel on a CPU."""
-
-Rotation = tuple[Tensor, Tensor]
-Heads = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,56 +97,6 @@ class Features:
         return self.cls if self.has_cls else self.patches.mean(1)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.projection = nn.Linear(config.width, config.width)
-
-    def forward(
-        self, tokens_BTD: Tensor, rotation: Rotation | None, wanted: int
-    ) -> tuple[Tensor, Heads]:
-        """Mixed tokens [B, wanted, D] of the first ones, and queries, keys and values of the heads.
-
-        With fewer than all wanted, nothing is computed for the queries of the others.
-        """
-        images, tokens, width = tokens_BTD.shape
-        if wanted == tokens:
-            qkv = self._by_head(self.qkv(tokens_BTD), 3)
-            queries, keys, values = qkv.unbind(2)
-        else:
-            weight_q, weight_kv = self.qkv.weight.split([width, 2 * width])
-            bias_q, bias_kv = self.qkv.bias.split([width, 2 * width])
-            some = tokens_BTD[:, :wanted]
-            queries = self._by_head(functional.linear(some, weight_q, bias_q), 1)[:, :, 0]
-            pair = self._by_head(functional.linear(tokens_BTD, weight_kv, bias_kv), 2)
-            keys, values = pair.unbind(2)
-        if rotation is not None:
-            cosine, sine = rotation
-            queries = rotate(queries, cosine[:wanted], sine[:wanted])
-            keys = rotate(keys, cosine, sine)
-        mixed = attend(queries, keys, values)
-        mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
-        return self.projection(mixed_BTD), (queries, keys, values)
-
-    def _by_head(self, projected: Tensor, parts: int) -> Tensor:
-        """[B, T, parts · D] as [B, H, parts, T, K]."""
-        images, tokens, _ = projected.shape
-        return projected.view(images, tokens, parts, self.heads, -1).transpose(1, 3)
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K]."""
-    # On CPUs the fused kernel is slower than plain products until their scores leave the cache.
-    if queries.device.type == "cpu" and keys.shape[2] <= SHORT:
-        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
-        return scores.softmax(dim=-1) @ values
-    return functional.scaled_dot_product_attention(queries, keys, values)
-
-
 class Block(nn.Module):
     """Pre-norm attention and MLP, each added to its input.
 
@@ -181,23 +126,25 @@ class Block(nn.Module):
         wanted: int,
         number: int = 1,
         observe: Observer | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """The first `wanted` tokens after the block, which is the `number`-th.
 
-        `keep` [B, 2] are the factors of the two branches of each image.
+        `keep` [B, 2, 1 or T, 1] are the factors of the two branches of each image. With `segments`,
+        B is 1, and the tokens are those of images one after the other.
         """
         normalised = self.norm1(tokens_BTD)
-        mixed, heads = self.attention(normalised, rotation, wanted)
+        mixed, heads = self.attention(normalised, rotation, wanted, segments)
         if self.layer_scale1 is not None:
             mixed = mixed * self.layer_scale1
         if keep is not None:
-            mixed = mixed * keep[:, 0, None, None]
+            mixed = mixed * keep[:, 0]
         tokens_BTD = tokens_BTD[:, :wanted] + mixed
         hidden = self.contract(self._activated(self.expand(self.norm2(tokens_BTD))))
         if self.layer_scale2 is not None:
             hidden = hidden * self.layer_scale2
         if keep is not None:
-            hidden = hidden * keep[:, 1, None, None]
+            hidden = hidden * keep[:, 1]
         tokens_BTD = tokens_BTD + hidden
         if observe is not None:
             queries, keys, values = heads
@@ -267,20 +214,39 @@ class VisionTransformer(nn.Module):
         each layer in turn; what it does not keep is not kept.
         """
         draws = draws or ForwardDraws()
-        tokens_BTD, grid = self._embed(images, draws)
+        tokens_BTD, grid = self.embed(images, draws)
         first = self.config.cls + self.config.registers
-        rotation = self._rotation(grid)
+        rotation = self.rotation(grid)
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             wanted = first if only_first and number == last else tokens_BTD.shape[1]
-            keep = None if draws.keep is None else draws.keep[:, number]
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens_BTD = checkpoint(
-                    block, tokens_BTD, rotation, keep, wanted,
-                    use_reentrant=False, preserve_rng_state=False,
-                )  # fmt: skip
-            else:
-                tokens_BTD = block(tokens_BTD, rotation, keep, wanted, number + 1, observe)
+            keep = None if draws.keep is None else draws.keep[:, number, :, None, None]
+            tokens_BTD = self.through(block, tokens_BTD, rotation, keep, wanted, number, observe)
+        return self.features(tokens_BTD, grid)
+
+    def through(
+        self,
+        block: nn.Module,
+        tokens_BTD: Tensor,
+        rotation: Rotation | None,
+        keep: Tensor | None,
+        wanted: int,
+        number: int,
+        observe: Observer | None = None,
+        segments: Segments | None = None,
+    ) -> Tensor:
+        """Tokens after a block, the `number`-th from 0."""
+        if self.checkpointing and torch.is_grad_enabled():
+            after: Tensor = checkpoint(
+                block, tokens_BTD, rotation, keep, wanted, segments=segments,
+                use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
+        else:
+            after = block(tokens_BTD, rotation, keep, wanted, number + 1, observe, segments)
+        return after
+
+    def features(self, tokens_BTD: Tensor, grid: Grid) -> Features:
+        """What becomes of the tokens after the last block."""
         return Features(
             tokens=self.norm(tokens_BTD),
             grid=grid,
@@ -288,7 +254,7 @@ class VisionTransformer(nn.Module):
             registers_count=self.config.registers,
         )
 
-    def _embed(self, images: Tensor, draws: ForwardDraws) -> tuple[Tensor, Grid]:
+    def embed(self, images: Tensor, draws: ForwardDraws) -> tuple[Tensor, Grid]:
         """Tokens [B, T, D] before the first block, and the grid of patches."""
         patches_BDhw = self.embedding(images)
         grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
@@ -327,7 +293,7 @@ class VisionTransformer(nn.Module):
         if kind == "learned":
             return self.cls + self.cls_position
         if kind == "sincos":
-            here = torch.tensor(self.config.cls_coordinate, device=self.cls.device)
+            here = point(self.config.cls_coordinate, self.cls.device)
             return self.cls + self._sine_cosine(here)
         if kind in ("tied", "random"):
             table = self._positions(self.grid)
@@ -339,19 +305,21 @@ class VisionTransformer(nn.Module):
             return self.cls + table[:, None, row * self.grid[1] + column]
         return self.cls
 
-    def _rotation(self, grid: Grid) -> Rotation | None:
+    def rotation(self, grid: Grid) -> Rotation | None:
         """Cosine and sine [T, K] of the rotation of each token; registers are not turned."""
         config = self.config
         if config.patch_position != "rotary":
             return None
-        device = self.embedding.weight.device
-        origin = 0.0 if config.rotary_origin == "centre" else -1.0
-        here = torch.zeros(config.cls + config.registers, 2, device=device)
-        if config.cls and config.cls_position == "rotary":
-            here[0] = torch.tensor(config.cls_coordinate, device=device) - origin
-        coordinates = torch.cat([here, patch_coordinates(grid, device) - origin])
-        angles = rotary_angles(coordinates, config.width // config.heads, config.rotary_base)
-        return angles.cos(), angles.sin()
+        turned = config.cls and config.cls_position == "rotary"
+        return rotary_table(
+            grid,
+            config.cls + config.registers,
+            config.cls_coordinate if turned else None,
+            0.0 if config.rotary_origin == "centre" else -1.0,
+            config.width // config.heads,
+            config.rotary_base,
+            self.embedding.weight.device,
+        )
 
 
 def initialise(module: nn.Module, seed: int, deviation: float, layer_scale: float = 1.0) -> None:

@@ -5,8 +5,8 @@ no randomness of its own.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class ForwardDraws:
     """[B, depth, 2]: factor of each block's attention and MLP, 0 or one over the share kept"""
     mask: Tensor | None = None
     """bool [B, N]: patches hidden from the student"""
+    masked: Tensor | None = None
+    """int64 [M]: places of those among all B · N, known where nobody has to wait for their count"""
     cls_patch: Tensor | None = None
     """int64 [B]: the patch of the full grid whose position [CLS] carries"""
 
@@ -46,6 +48,21 @@ class ForwardDraws:
             for draws in (self.keep, self.mask, self.cls_patch)
         )
         return ForwardDraws(keep=keep, mask=mask, cls_patch=patch)
+
+
+def sent(
+    draws: Sequence[ForwardDraws], send: Callable[[list[Tensor]], list[Tensor]]
+) -> list[ForwardDraws]:
+    """Draws made on the host, and the places of what they mask, where `send` brings tensors."""
+    placed = [
+        one if one.mask is None else replace(one, masked=one.mask.flatten().nonzero()[:, 0])
+        for one in draws
+    ]
+    values = [{field.name: getattr(one, field.name) for field in fields(one)} for one in placed]
+    given = [(one, name) for one in values for name in one if one[name] is not None]
+    for (one, name), arrived in zip(given, send([one[name] for one, name in given]), strict=True):
+        one[name] = arrived
+    return [ForwardDraws(**one) for one in values]
 
 
 def joined(parts: Sequence[ForwardDraws]) -> ForwardDraws:

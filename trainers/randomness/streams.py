@@ -2,39 +2,49 @@
 
 Every draw names what it is for, so no arm, worker or interruption can shift the draws of another.
 The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"),
-written in 64-bit integer tensor operations, so that CPU and GPU give the same bits.
+written in 64-bit integer operations, so that CPU and GPU give the same bits.
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Words = TypeVar("Words", Tensor, npt.NDArray[Any])
 
 _LOW = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
+_BLOCK = 2**15
+"""Counters whose words stay in a CPU's cache from one round to the next."""
 
-def philox(counters: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
+
+def philox(counters: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> list[Words]:
     """Four words of 32 random bits for each counter.
 
-    `counters` are four int64 tensors that broadcast together, values in [0, 2³²); `key` two words
-    of 32 bits. Returns four int64 tensors of the broadcast shape, values in [0, 2³²).
+    `counters` are four int64 tensors, or uint64 arrays, that broadcast together, values in
+    [0, 2³²); `key` two words of 32 bits. Returns four of the broadcast shape, values in [0, 2³²).
     """
-    zero, one, two, three = torch.broadcast_tensors(*counters)
+    zero, one, two, three = counters
     low_key, high_key = key
     for _ in range(_ROUNDS):
+        # The upper halves of `one` and `three` are left as they are: what they meet is cut later.
         first, second = zero * _MULTIPLIERS[0], two * _MULTIPLIERS[1]
         zero, one, two, three = (
-            ((second >> 32) & _LOW) ^ one ^ low_key,
-            second & _LOW,
-            ((first >> 32) & _LOW) ^ three ^ high_key,
-            first & _LOW,
+            ((second >> 32) ^ one ^ low_key) & _LOW,
+            second,
+            ((first >> 32) ^ three ^ high_key) & _LOW,
+            first,
         )
         low_key, high_key = (low_key + _WEYL[0]) & _LOW, (high_key + _WEYL[1]) & _LOW
-    return [zero, one, two, three]
+    return [zero, one & _LOW, two, three & _LOW]
 
 
 def packed(
@@ -63,8 +73,15 @@ class Stream:
 
     def bits(self, major: Tensor, minor: Tensor) -> list[Tensor]:
         """Four words of 32 random bits for each pair of 64-bit counters, as int64 tensors."""
-        words = (major & _LOW, (major >> 32) & _LOW, minor & _LOW, (minor >> 32) & _LOW)
-        return philox(words, self.key)
+        if major.device.type == minor.device.type == "cpu":
+            # NumPy starts an operation in a fraction of PyTorch's time, and draws are often few.
+            wide, narrow = (np.atleast_1d(one.numpy().view(np.uint64)) for one in (major, minor))
+            words = philox((wide & _LOW, wide >> 32, narrow & _LOW, narrow >> 32), self.key)
+            shape = torch.broadcast_shapes(major.shape, minor.shape)
+            return [torch.from_numpy(word.view(np.int64)).view(shape) for word in words]
+        return philox(
+            (major & _LOW, (major >> 32) & _LOW, minor & _LOW, (minor >> 32) & _LOW), self.key
+        )
 
     def uniform(self, major: Tensor, minor: Tensor) -> Tensor:
         """Uniform float32 in [0, 1), a multiple of 2⁻²⁴; shape of the broadcast counters."""
@@ -85,7 +102,15 @@ class Stream:
 
         The inverse of the normal distribution function at keyed uniforms, in float64.
         """
-        places = torch.arange(shape.numel())
-        high, low, _, _ = self.bits(torch.zeros((), dtype=torch.int64), places)
-        uniform = ((high << 20) | (low >> 12)).to(torch.float64).add(0.5) * 2.0**-52
-        return (torch.special.ndtri(uniform) * deviation).to(torch.float32).reshape(shape)
+        values = torch.empty(shape.numel())
+        zero = torch.zeros((), dtype=torch.int64)
+
+        def fill(start: int) -> None:
+            part = values[start : start + _BLOCK]
+            high, low, _, _ = self.bits(zero, torch.arange(start, start + len(part)))
+            uniform = ((high << 20) | (low >> 12)).to(torch.float64).add_(0.5).mul_(2.0**-52)
+            part.copy_(torch.special.ndtri(uniform).mul_(deviation))
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill, range(0, len(values), _BLOCK)))
+        return values.reshape(shape)

@@ -1,4 +1,4 @@
-"""Rank, size, device and sums over workers; the only file that knows torch.distributed.
+"""Rank, size, device and sums over workers.
 
 Workers meet in two groups. One sums tensors: all come to it within a step, so that whoever is
 missing for `group_timeout` hangs, and the run ends. The other one, on the CPU, is for waiting and
@@ -7,7 +7,7 @@ images or writing a checkpoint. A worker that dies is noticed by both at once.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainers.errors import ConfigError, LostWorkerError
 from trainers.system.allocator import keep_freed_memory
+from trainers.system.gradients import Buckets, Gathered, Summed
+from trainers.system.numbers import allow_tf32
 
 GROUP_TIMEOUT, GROUP_TIMEOUT_S = "DINOLAB_GROUP_TIMEOUT_S", 1800.0
 """Environment variable and default: seconds that a worker may be late for a sum over workers.
@@ -36,6 +38,9 @@ _MARKS_OF_LOSS = ("Connection closed by peer", "Connection reset by peer", "remo
 """What gloo and NCCL say of it."""
 
 Value = TypeVar("Value")
+
+_ALIGNED = 16
+"""Bytes to whose multiples tensors are moved together, as every type can be read from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,38 @@ class World:
         """Where networks compute in bfloat16 if `precision` is `bf16`."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
+    def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors of the host as they lie on the device: one transfer, which nobody waits for."""
+        if self.device.type == "cpu" or not tensors:
+            return list(tensors)
+        flat = [one.contiguous().flatten().view(torch.uint8) for one in tensors]
+        places = [0]
+        for one in flat:
+            places.append(places[-1] + -(-len(one) // _ALIGNED) * _ALIGNED)
+        packed = torch.empty(places[-1], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for one, place in zip(flat, places, strict=False):
+            packed[place : place + len(one)] = one
+        there = packed.to(self.device, non_blocking=True)
+        return [
+            there[place : place + len(one)].view(tensor.dtype).view(tensor.shape)
+            for tensor, one, place in zip(tensors, flat, places, strict=False)
+        ]
+
+    def receive(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Start to bring a tensor to the host; the call of what is returned waits for it."""
+        if self.device.type != "cuda":
+            return tensor.cpu
+        here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        here.copy_(tensor, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def arrived() -> Tensor:
+            copied.synchronize()
+            return here
+
+        return arrived
+
     def share(self, batch: Tensor) -> Tensor:
         """This worker's consecutive rows of a global batch [B, ...]; B must divide by size."""
         if len(batch) % self.size:
@@ -125,13 +162,13 @@ class World:
         """Sum of `tensor` over workers; the gradient is summed over them too."""
         if self.size == 1:
             return tensor
-        return _Sum.apply(tensor)
+        return Summed.apply(tensor)
 
     def gather_with_gradient(self, rows: Tensor) -> Tensor:
         """Rows [B / size, ...] of all workers in rank order, [B, ...]; gradients find their way."""
         if self.size == 1:
             return rows
-        return _Gather.apply(rows, self)
+        return Gathered.apply(rows, self)
 
     def largest(self, tensor: Tensor) -> Tensor:
         """Largest values over workers, in place; the tensor itself when alone."""
@@ -217,52 +254,30 @@ class World:
             torch.distributed.broadcast_object_list(values, src=0, group=self.patient)
         return values[0]
 
-    def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Replace each gradient by its mean over workers, in one all-reduce.
+    @contextmanager
+    def averaging(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+        """Around a backward pass: gradients become their means over workers, as they are done.
 
-        Those of parameters that workers share are means already.
+        Those of parameters that workers share are means already. Gradients of one bucket after the
+        other are summed while the pass goes on, last parameters first, alike on every worker.
         """
-        gradients = [
-            p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)
-        ]
-        if self.size == 1 or not gradients:
+        plain = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
+        if self.size == 1 or not plain:
+            yield
             return
-        flat = self.sum(torch.cat([g.flatten() for g in gradients])) / self.size
-        for gradient, mean in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(mean.view_as(gradient))
-
-
-class _Sum(torch.autograd.Function):
-    """A sum over workers, forwards and backwards."""
-
-    @staticmethod
-    def forward(_context: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone(memory_format=torch.contiguous_format)
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_context: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        torch.distributed.all_reduce(total)
-        return total
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all workers forwards; backwards the sum of what all say of this worker's rows."""
-
-    @staticmethod
-    def forward(context: Any, rows: Tensor, world: World) -> Tensor:
-        context.world = world
-        return world.gather(rows)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        torch.distributed.all_reduce(total)
-        return context.world.share(total), None
+        buckets = Buckets(plain[::-1])
+        hooks = [p.register_post_accumulate_grad_hook(buckets.ready) for p in plain]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for gradients, total, work in buckets.summed():
+            work.wait()
+            total /= self.size
+            means = total.split([gradient.numel() for gradient in gradients])
+            views = [mean.view_as(one) for one, mean in zip(gradients, means, strict=True)]
+            torch._foreach_copy_(gradients, views)
 
 
 @contextmanager
@@ -312,12 +327,17 @@ def make_reproducible(threads: int) -> None:
     """Set this process up to train: equal runs give equal bits, with that many CPU threads.
 
     The number is the caller's, not the machine's: sums over threads depend on how many there are.
+    An operation that gives other bits each time raises RuntimeError, except inside `measuring`.
+    Products of float32 are float32's. Call it before the first work on a GPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()
     torch.set_num_threads(threads)
-    # Only warned of: cumulative sums in evaluation have no deterministic form on CUDA.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Not only warned of: attention's backward pass would stay as it is.
+    torch.use_deterministic_algorithms(True)
+    # Nothing reads memory that nobody wrote, and filling it costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    allow_tf32(False)
 
 
 def chosen_device(name: str) -> torch.device:

@@ -95,29 +95,33 @@ def _train(
         return _Read(
             pixels=images.pixels(mine, world.device),
             mine=mine,
-            epochs=world.share(epochs).to(world.device),
+            epochs=world.share(epochs),
             identifiers=images.identifiers[places],
         )
 
     for seen in pace.waiting(prefetch(read, range(state.step, last), _ahead(world))):
-        mine, identifiers = seen.mine, images.identifiers[seen.mine].to(world.device)
+        mine, identifiers = seen.mine, images.identifiers[seen.mine]
+        labels = [] if images.labels is None else [images.labels[mine]]
+        aspect, keys, epochs, *labels = world.send(
+            [images.aspect(mine), identifiers, seen.epochs, *labels]
+        )
         views = augment(
             seen.pixels,
-            images.aspect(mine).to(world.device),
-            identifiers,
-            seen.epochs,
+            aspect,
+            keys,
+            epochs,
             config.augment,
             stream,
             config.model.patch_size,
         )
-        state.extend_chain(seen.identifiers, world.gather(views.digest))
         batch = Batch(
             views=views,
             identifiers=identifiers,
             epochs=seen.epochs,
-            labels=None if images.labels is None else images.labels[mine].to(world.device),
+            labels=labels[0] if labels else None,
         )
         done = update(state, batch, config, world)
+        state.extend_chain(seen.identifiers, done.digests)
         if done.failure:
             return _diverged(state, done.failure, saving)
 
@@ -126,10 +130,7 @@ def _train(
         evaluates = is_last or state.step % config.evaluation.every == 0
         metrics: dict[str, float] = {}
         if logs:
-            metrics = {
-                name: world.sum(part).item() / world.size for name, part in done.parts.items()
-            }
-            metrics |= {
+            metrics = done.losses(world) | {
                 "loss/total": done.loss,
                 "optimizer/gradient_norm": done.gradient_norm,
                 "optimizer/learning_rate": done.learning_rate,
@@ -171,7 +172,7 @@ class _Read:
     mine: Tensor
     """int64 [b], their places in the data set"""
     epochs: Tensor
-    """int64 [b]"""
+    """int64 [b], on the host"""
     identifiers: Tensor
     """int64 [B], of the images of all workers"""
 

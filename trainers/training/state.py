@@ -1,5 +1,6 @@
 """All mutable state of a run: what a checkpoint saves and loads, and nothing else."""
 
+import copy
 import hashlib
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from trainers.config import TrainConfig, override
 from trainers.method.optimizer import make_optimizer
 from trainers.method.site import has_patch_head, hides_patches, sites
-from trainers.model.network import Network
+from trainers.model.network import Network, Uninitialised
 from trainers.model.vit import initialise
 from trainers.system.world import World
 
@@ -35,17 +36,20 @@ class TrainState:
         """
         device = world.device
         masks, patch_head = hides_patches(config.loss), has_patch_head(config)
-        student = Network(config, classes, masks=masks, patch_head=patch_head).to(device)
-        teacher = Network(config, classes, masks=masks, patch_head=patch_head).to(device)
+        with Uninitialised():
+            student = Network(config, classes, masks=masks, patch_head=patch_head)
         model = config.model
         initialise(student, config.seed, model.initial_deviation, model.layer_scale)
-        teacher.load_state_dict(student.state_dict())
-        teacher.requires_grad_(False)
+        student.to(device)
+        teacher = copy.deepcopy(student).requires_grad_(False)
         student.backbone.checkpointing = config.compute.activation_checkpointing
         for network in (student, teacher):
             if config.compute.compile:
                 for block in network.backbone.blocks:
                     block.compile(dynamic=False)
+                for head in (network.head, network.patch_head):
+                    if head is not None and not config.head.batch_norm:
+                        head.compile(dynamic=False)
             if config.compute.sharded:
                 # Not the network around them: its parts are called one by one.
                 world.shard([*network.backbone.blocks, *network.children()])
@@ -74,21 +78,19 @@ class TrainState:
         if not config.compute.sharded or world.size == 1:
             return self
         plain = override(config, {"compute.sharded": False})
-        copy = TrainState.fresh(plain, world, classes)
-        for parts, whole in ((self.student, copy.student), (self.teacher, copy.teacher)):
+        alike = TrainState.fresh(plain, world, classes)
+        for parts, whole in ((self.student, alike.student), (self.teacher, alike.teacher)):
             places = whole.state_dict()
             # One by one: there is no room for the networks a third time.
             for name, tensor in parts.state_dict().items():
                 places[name].copy_(world.whole(tensor))
-        copy.step, copy.centers, copy.chain = self.step, self.centers, self.chain
-        return copy
+        alike.step, alike.centers, alike.chain = self.step, self.centers, self.chain
+        return alike
 
     def extend_chain(self, identifiers: Tensor, digests: Tensor) -> None:
-        """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B].
-
-        Each may lie on any device.
-        """
-        seen = torch.stack([identifiers.cpu(), digests.cpu()]).numpy().tobytes()
+        """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B],
+        both on the host."""
+        seen = torch.stack([identifiers, digests]).numpy().tobytes()
         self.chain = hashlib.blake2b(self.chain + seen, digest_size=16).digest()
 
     @property

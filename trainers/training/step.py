@@ -9,6 +9,7 @@ image.
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,21 +19,15 @@ from torch.nn import functional
 from trainers.config import TrainConfig
 from trainers.data.augment import Views, normalize
 from trainers.method.losses import koleo
-from trainers.method.optimizer import clip_gradients, set_schedule
+from trainers.method.optimizer import clip_gradients, set_schedule, step_where_finite
 from trainers.method.schedules import cosine, linear, warmup_cosine
-from trainers.method.site import Head, Seen, Site, Targets, hides_patches, sites
+from trainers.method.site import Head, Seen, Site, Targets, sites
 from trainers.method.targets import make_targets
 from trainers.method.teacher import momentum_at, move_teacher
 from trainers.model.network import Network
-from trainers.randomness.forward_draws import (
-    ForwardDraws,
-    Keyed,
-    drop_path,
-    keyed,
-    masks,
-    wandering_cls,
-)
+from trainers.model.packed import packed
 from trainers.system.world import World
+from trainers.training.pieces import Piece, pieces
 from trainers.training.state import TrainState
 
 
@@ -42,9 +37,9 @@ class Batch:
 
     views: Views
     identifiers: Tensor
-    """int64 [B]"""
+    """int64 [B], on the host"""
     epochs: Tensor
-    """int64 [B]"""
+    """int64 [B], on the host"""
     labels: Tensor | None
     """int64 [B]"""
 
@@ -60,8 +55,17 @@ class Update:
     gradient_norm: float
     """norm of all gradients together before clipping"""
     learning_rate: float
+    digests: Tensor
+    """int64, on the host: of the crops of each image of all workers"""
     failure: str
     """what was not finite; nothing has moved then"""
+
+    def losses(self, world: World) -> dict[str, float]:
+        """Each loss by metric name, means over all workers; every worker must ask."""
+        if not self.parts:
+            return {}
+        values = world.sum(torch.stack(list(self.parts.values()))).tolist()
+        return {name: value / world.size for name, value in zip(self.parts, values, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +122,40 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
     values = schedules(config, state.step)
     if not is_trained(config):
         state.step += 1
-        return Update(loss=0.0, parts={}, gradient_norm=0.0, learning_rate=0.0, failure="")
+        return Update(
+            loss=0.0,
+            parts={},
+            gradient_norm=0.0,
+            learning_rate=0.0,
+            digests=world.gather(batch.views.digest).cpu(),
+            failure="",
+        )
     state.optimizer.zero_grad()
     total, parts, centers = backward(state, batch, values, config, world)
     parameters = list(state.student.parameters())
-    world.average_gradients(parameters)
     norm = clip_gradients(parameters, config.optimizer.clip_norm, world)
-    loss, gradient_norm = torch.stack([world.sum(total) / world.size, norm]).tolist()
+    numbers = torch.stack([world.sum(total) / world.size, norm])
+    # All that the host asks of the device in a step.
+    arriving = world.receive(
+        torch.cat([numbers.double().view(torch.int64), world.gather(batch.views.digest)])
+    )
+    if state.step < config.optimizer.freeze_last_layer_steps:
+        for parameter in state.student.last_layer:
+            parameter.grad = None
+    set_schedule(state.optimizer, values.learning_rate, values.weight_decay)
+    ahead = decides_by_itself(config, world)
+    if ahead:
+        step_where_finite(state.optimizer, numbers)
+    arrived = arriving()
+    loss, gradient_norm = arrived[:2].view(torch.float64).tolist()
     failure = ""
     if not math.isfinite(loss):
         failure = f"loss is {loss}"
     elif not math.isfinite(gradient_norm):
         failure = f"gradient norm is {gradient_norm}"
     if not failure:
-        if state.step < config.optimizer.freeze_last_layer_steps:
-            for parameter in state.student.last_layer:
-                parameter.grad = None
-        set_schedule(state.optimizer, values.learning_rate, values.weight_decay)
-        state.optimizer.step()
+        if not ahead:
+            state.optimizer.step()
         move_teacher(state.teacher, state.student, values.momentum)
         state.centers = centers
         state.step += 1
@@ -144,8 +164,17 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
         parts=parts,
         gradient_norm=gradient_norm,
         learning_rate=values.learning_rate,
+        digests=arrived[2:],
         failure=failure,
     )
+
+
+def decides_by_itself(config: TrainConfig, world: World) -> bool:
+    """Whether the device leaves weights as they are where something is not finite, unasked.
+
+    Then it has work while the host waits for it. PyTorch cannot do so with shared parameters.
+    """
+    return world.device.type != "cpu" and not config.compute.sharded
 
 
 def backward(
@@ -153,69 +182,39 @@ def backward(
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Add the gradients of the loss; returns the loss, its parts by metric name, the next centers.
 
-    The loss and its parts are scalars without gradients, means over this worker's images.
+    Gradients are means over all workers; the loss and its parts are scalars without gradients,
+    means over this worker's images.
     """
-    images = len(batch.identifiers)
-    pieces = list(torch.arange(images, device=world.device).tensor_split(config.compute.accumulate))
-    step = _Step.of(state, batch, config, world)
-    with torch.no_grad():
-        targets, centers = step.targets(pieces, values)
-    total = torch.zeros((), device=world.device)
-    sums: dict[str, Tensor] = {}
-    for piece, piece_targets in zip(pieces, targets, strict=True):
-        share = len(piece) / images
-        loss, parts = step.loss(piece, piece_targets)
-        (loss * share).backward()
-        total += loss.detach() * share
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * share
+    # Within one context, weights that are cast once are cast for all forward passes.
+    with world.autocast("fp32"):
+        step = _Step.of(state, batch, config, world)
+        with torch.no_grad():
+            targets, centers = step.targets(values)
+        total = torch.zeros((), device=world.device)
+        sums: dict[str, Tensor] = {}
+        for piece, piece_targets in zip(step.pieces, targets, strict=True):
+            share = piece.images / len(batch.identifiers)
+            loss, parts = step.loss(piece, piece_targets)
+            is_last = piece is step.pieces[-1]
+            means = world.averaging(state.student.parameters()) if is_last else nullcontext()
+            with means:
+                (loss * share).backward()
+            total += loss.detach() * share
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() * share
     return total, sums, centers
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Draws:
-    """The draws of all rows of this worker, by who sees them."""
-
-    teacher: ForwardDraws
-    global_views: ForwardDraws
-    local_views: ForwardDraws
-
-    @classmethod
-    def of(cls, state: TrainState, batch: Batch, config: TrainConfig) -> "_Draws":
-        seed, model, augment = config.seed, config.model, config.augment
-        grid = state.student.backbone.grid
-
-        def draw(views: range, who: str, masked: bool) -> ForwardDraws:
-            def source(purpose: str) -> Keyed:
-                return keyed(seed, purpose, batch.identifiers, batch.epochs, views)
-
-            student = who == "student"
-            return ForwardDraws(
-                keep=drop_path(source("drop path"), model) if student else None,
-                mask=masks(source("mask"), config.loss, grid) if masked else None,
-                cls_patch=wandering_cls(source(f"cls position/{who}"), model, grid),
-            )
-
-        first_local = augment.global_crops
-        return cls(
-            teacher=draw(range(first_local), "teacher", False),
-            global_views=draw(range(first_local), "student", hides_patches(config.loss)),
-            local_views=draw(
-                range(first_local, first_local + augment.local_crops), "student", False
-            ),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Step:
-    """One step's forward passes, part by part; `piece`, int64 [m], are the images of a part."""
+    """One step's forward passes, part by part."""
 
     state: TrainState
     batch: Batch
     config: TrainConfig
     world: World
     sites: Mapping[str, Site]
-    draws: _Draws
+    pieces: list[Piece]
 
     @classmethod
     def of(cls, state: TrainState, batch: Batch, config: TrainConfig, world: World) -> "_Step":
@@ -225,22 +224,22 @@ class _Step:
             config=config,
             world=world,
             sites=sites(config.loss),
-            draws=_Draws.of(state, batch, config),
+            pieces=pieces(
+                batch.identifiers, batch.epochs, config, state.student.backbone.grid, world
+            ),
         )
 
-    def targets(
-        self, pieces: list[Tensor], values: Schedules
-    ) -> tuple[list[dict[str, Targets]], dict[str, Tensor]]:
+    def targets(self, values: Schedules) -> tuple[list[dict[str, Targets]], dict[str, Tensor]]:
         """Targets of each part by site, made over the whole global batch, and the next centers."""
         logits: dict[str, list[Tensor]] = {name: [] for name in self.sites}
         kept: dict[str, list[Tensor | None]] = {name: [] for name in self.sites}
         teacher = self.state.teacher
-        for piece in pieces if self.sites else []:
+        for piece in self.pieces if self.sites else []:
             seen = self._seen(teacher, piece, is_global=True)
             for name, site in self.sites.items():
                 logits[name].append(self._head(teacher, site)(site.rows(seen)))
                 kept[name].append(site.keep(seen))
-        targets: list[dict[str, Targets]] = [{} for _ in pieces]
+        targets: list[dict[str, Targets]] = [{} for _ in self.pieces]
         centers = {}
         for name, parts in logits.items():
             each_patch = self.sites[name].each_patch
@@ -257,13 +256,11 @@ class _Step:
         return targets, centers
 
     def loss(
-        self, piece: Tensor, targets: Mapping[str, Targets]
+        self, piece: Piece, targets: Mapping[str, Targets]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of a part, a scalar with gradients, and its parts by metric name."""
         student, config = self.state.student, self.config.loss
-        seen = [self._seen(student, piece, is_global=True)]
-        if len(self.batch.views.local_crops):
-            seen.append(self._seen(student, piece, is_global=False))
+        seen = self._seen_by_student(piece)
         total = torch.zeros((), device=self.world.device)
         parts: dict[str, Tensor] = {}
         for name, site in self.sites.items():
@@ -277,7 +274,7 @@ class _Step:
             assert self.batch.labels is not None
             with self._autocast():
                 scores = student.classifier(torch.cat([one.features.cls for one in seen])).float()
-            labels = self.batch.labels[piece].repeat(len(scores) // len(piece))
+            labels = self.batch.labels[piece.place].repeat(len(scores) // piece.images)
             parts["loss/labels"] = functional.cross_entropy(scores, labels)
             parts["loss/labels_top1"] = (scores.argmax(1) == labels).float().mean()
             total = total + config.labels * parts["loss/labels"]
@@ -288,23 +285,48 @@ class _Step:
             total = total + config.koleo * parts["loss/koleo"]
         return total, parts
 
-    def _seen(self, network: Network, piece: Tensor, *, is_global: bool) -> Seen:
+    def _seen_by_student(self, piece: Piece) -> list[Seen]:
+        """What the student makes of global views, and of local ones if there are any."""
+        student, images = self.state.student, len(self.batch.identifiers)
+        views = self.batch.views
+        if not len(views.local_crops):
+            return [self._seen(student, piece, is_global=True)]
+        if not self.config.compute.packed:
+            return [self._seen(student, piece, is_global=one) for one in (True, False)]
+        groups = [
+            (normalize(piece.crops(crops, images)), draws)
+            for crops, draws in (
+                (views.global_crops, piece.global_views),
+                (views.local_crops, piece.local_views),
+            )
+        ]
+        with self._autocast():
+            found = packed(student.backbone, groups, only_first=not needs_patches(self.config))
+        return [
+            Seen(features=one, images=piece.images, hidden=draws.mask, places=draws.masked)
+            for one, (_, draws) in zip(found, groups, strict=True)
+        ]
+
+    def _seen(self, network: Network, piece: Piece, *, is_global: bool) -> Seen:
         """What a network makes of all global or all local views of a part."""
-        views, images = self.batch.views, len(self.batch.identifiers)
+        views = self.batch.views
         crops = views.global_crops if is_global else views.local_crops
-        draws = of_student = self.draws.global_views if is_global else self.draws.local_views
+        draws = of_student = piece.global_views if is_global else piece.local_views
         if network is self.state.teacher:
-            draws = self.draws.teacher
-        hidden = of_student.mask
-        if len(piece) < images:
-            first = torch.arange(len(crops) // images, device=piece.device)[:, None] * images
-            rows = (first + piece).flatten()
-            crops, draws = crops[rows], draws.rows(rows)
-            hidden = None if hidden is None else hidden[rows]
+            draws = piece.teacher
         only_first = not needs_patches(self.config)
         with self._autocast():
-            features = network(normalize(crops), draws, only_first=only_first)
-        return Seen(features=features, images=len(piece), hidden=hidden)
+            features = network(
+                normalize(piece.crops(crops, len(self.batch.identifiers))),
+                draws,
+                only_first=only_first,
+            )
+        return Seen(
+            features=features,
+            images=piece.images,
+            hidden=of_student.mask,
+            places=of_student.masked,
+        )
 
     def _head(self, network: Network, site: Site) -> Head:
         head = network.head_of(each_patch=site.each_patch)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.config import HeadConfig, ModelConfig, OptimizerConfig, TrainConfig, override
+from trainers.method import losses
 from trainers.method.losses import distillation, entropy
 from trainers.method.optimizer import clip_gradients, make_optimizer, set_schedule
 from trainers.method.schedules import cosine, linear, warmup_cosine
@@ -53,6 +55,41 @@ def test_the_loss_is_the_mean_cross_entropy_over_pairs_of_different_views(shape,
     logits = cosines(views, images, prototypes, seed=1).double()
     ours = distillation(targets, logits, temperature).item()
     assert ours == pytest.approx(reference_loss(targets, logits, temperature), rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_a_loss_in_parts_is_that_of_all_at_once(shape, at_once, monkeypatch):
+    global_views, views, images, prototypes = shape
+    targets = torch.softmax(cosines(global_views, images, prototypes) / 0.1, -1).double()
+    found = []
+    for values in (losses.AT_ONCE, at_once):
+        monkeypatch.setattr(losses, "AT_ONCE", values)
+        logits = cosines(views, images, prototypes, seed=1).double().requires_grad_()
+        loss = distillation(targets, logits, 0.1)
+        (3 * loss).backward()
+        found.append((loss.item(), logits.grad))
+    (whole, gradient), (parts, other) = found
+    assert parts == pytest.approx(whole, rel=1e-12)
+    torch.testing.assert_close(other, gradient, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.slow
+def test_many_prototypes_cost_the_memory_of_one_gradient():
+    targets = torch.softmax(torch.randn(2, 32, 2**16), -1)
+    logits = torch.randn(6, 32, 2**16).requires_grad_()
+    held = []
+
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            made = function(*arguments, **(options or {}))
+            if isinstance(made, torch.Tensor) and not function.is_view:
+                held.append(made.numel())
+            return made
+
+    with Made():
+        distillation(targets, logits, 0.1).backward()
+    assert sum(size >= logits.numel() for size in held) <= 2
 
 
 def test_the_loss_is_entropy_plus_divergence():

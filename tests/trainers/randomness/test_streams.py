@@ -4,6 +4,7 @@ import pytest
 import scipy.stats
 import torch
 
+from trainers.randomness import streams
 from trainers.randomness.streams import Stream, philox
 
 ZERO = torch.zeros((), dtype=torch.int64)
@@ -65,3 +66,25 @@ def test_permutation_holds_every_place_once_and_changes_with_the_epoch():
         assert torch.equal(order.sort().values, torch.arange(1437))
     assert not torch.equal(orders[0], orders[1])
     assert abs(scipy.stats.spearmanr(orders[0], orders[1]).statistic) < 4 / 1437**0.5
+
+
+@pytest.mark.parametrize("shapes", [((), ()), ((3, 1), (4,)), ((2, 3), ()), ((0, 1), (5,))])
+def test_the_host_draws_the_bits_of_any_device(shapes):
+    major, minor = (
+        torch.randint(-(2**62), 2**62, shape, generator=torch.Generator().manual_seed(len(shape)))
+        for shape in shapes
+    )
+    stream = Stream(3, "x")
+    low = 0xFFFFFFFF
+    words = (major & low, (major >> 32) & low, minor & low, (minor >> 32) & low)
+    for ours, expected in zip(stream.bits(major, minor), philox(words, stream.key), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_normal_values_hang_on_their_places_alone(monkeypatch):
+    whole = Stream(3, "x").normal(torch.Size([50, 20]), 0.02)
+    monkeypatch.setattr(streams, "_BLOCK", 7)
+    assert torch.equal(Stream(3, "x").normal(torch.Size([50, 20]), 0.02), whole)
+    high, low, _, _ = Stream(3, "x").bits(torch.tensor(0), torch.arange(1000))
+    exact = torch.special.ndtri(((high * 2**20 + (low >> 12)).double() + 0.5) / 2**52) * 0.02
+    torch.testing.assert_close(whole.flatten(), exact.float(), rtol=1e-5, atol=1e-8)

@@ -1,0 +1,92 @@
+"""Multi-head self-attention.
+
+Shapes: B images, T tokens, D features, H heads, K features of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainers.config import ModelConfig
+from trainers.model.positions import rotate
+
+SHORT = 64
+"""Tokens up to which attention is computed without the fused kernel on a CPU."""
+
+Rotation = tuple[Tensor, Tensor]
+Heads = tuple[Tensor, Tensor, Tensor]
+Segments = tuple[tuple[int, int], ...]
+"""Of images that come one after the other: how many of one size, and tokens of each."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.projection = nn.Linear(config.width, config.width)
+
+    def forward(
+        self,
+        tokens_BTD: Tensor,
+        rotation: Rotation | None,
+        wanted: int,
+        segments: Segments | None = None,
+    ) -> tuple[Tensor, Heads]:
+        """Mixed tokens [B, wanted, D] of the first ones, and queries, keys and values of the heads.
+
+        With fewer than all wanted, nothing is computed for the queries of the others. With
+        `segments`, all are wanted, and B is 1.
+        """
+        images, tokens, width = tokens_BTD.shape
+        if wanted == tokens:
+            qkv = self._by_head(self.qkv(tokens_BTD), 3)
+            queries, keys, values = qkv.unbind(2)
+        else:
+            weight_q, weight_kv = self.qkv.weight.split([width, 2 * width])
+            bias_q, bias_kv = self.qkv.bias.split([width, 2 * width])
+            some = tokens_BTD[:, :wanted]
+            queries = self._by_head(functional.linear(some, weight_q, bias_q), 1)[:, :, 0]
+            pair = self._by_head(functional.linear(tokens_BTD, weight_kv, bias_kv), 2)
+            keys, values = pair.unbind(2)
+        if rotation is not None:
+            cosine, sine = rotation
+            queries = rotate(queries, cosine[:wanted], sine[:wanted])
+            keys = rotate(keys, cosine, sine)
+        if segments is None:
+            mixed = attend(queries, keys, values)
+        else:
+            mixed = attend_packed(queries, keys, values, segments)
+        mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
+        return self.projection(mixed_BTD), (queries, keys, values)
+
+    def _by_head(self, projected: Tensor, parts: int) -> Tensor:
+        """[B, T, parts · D] as [B, H, parts, T, K]."""
+        images, tokens, _ = projected.shape
+        return projected.view(images, tokens, parts, self.heads, -1).transpose(1, 3)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K]."""
+    # On CPUs the fused kernel is slower than plain products until their scores leave the cache.
+    if queries.device.type == "cpu" and keys.shape[2] <= SHORT:
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+        return scores.softmax(dim=-1) @ values
+    return functional.scaled_dot_product_attention(queries, keys, values)
+
+
+def attend_packed(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
+    """The same of images one after the other, [1, H, T of all, K]: each attends to itself alone."""
+    mixed = []
+    start = 0
+    for images, tokens in segments:
+        some = slice(start, start + images * tokens)
+        start = some.stop
+        each = (
+            one[0, :, some].unflatten(1, (images, tokens)).transpose(0, 1)
+            for one in (queries, keys, values)
+        )
+        mixed.append(attend(*each).transpose(0, 1).flatten(1, 2))
+    return torch.cat(mixed, dim=1)[None]

@@ -1,0 +1,28 @@
+"""What numbers PyTorch gives: the same bits each time, and how products are rounded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def measuring(*, tf32: bool = False) -> Iterator[None]:
+    """Where what has no deterministic form on a GPU runs, and is warned of: cumulative sums and
+    medians. With `tf32`, products of float32 are rounded to 10 bits of mantissa there."""
+    strict = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_float32_matmul_precision() != "highest"
+    torch.use_deterministic_algorithms(strict, warn_only=True)
+    allow_tf32(tf32)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=only_warned)
+        allow_tf32(before)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 may be rounded to 10 bits of mantissa, on GPUs that can."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
