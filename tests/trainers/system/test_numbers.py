@@ -8,9 +8,7 @@ from trainers.config import override
 from trainers.evaluation import evaluate as evaluation
 from trainers.system import world as worlds
 from trainers.system.numbers import measuring
-from trainers.system.world import World, make_reproducible
-
-ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+from trainers.system.world import make_reproducible
 
 
 @pytest.fixture(autouse=True)
