@@ -41,7 +41,7 @@ class Seen:
     hidden: Tensor | None
     """bool [V · m, N], the patches that the student does not see; None where it sees them all"""
     places: Tensor | None = None
-    """int64 [R], the places of those among all V · m · N"""
+    """int64 [R], the places of those among all V · m · N; without them, a GPU has to count"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,11 @@ class Masked(PatchSite):
 
     def rows(self, seen: Seen) -> Tensor:
         """[R, D] of the R hidden patches."""
-        assert seen.places is not None
-        return seen.features.patches.flatten(0, 1)[seen.places]
+        patches = seen.features.patches
+        if seen.places is None:
+            assert seen.hidden is not None
+            return patches[seen.hidden]
+        return patches.flatten(0, 1)[seen.places]
 
     def keep(self, teacher: Seen) -> Tensor | None:
         """Which patches are hidden, bool [G · m, N]."""
