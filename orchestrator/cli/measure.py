@@ -24,9 +24,9 @@ def measure(
     model: Annotated[
         str,
         typer.Argument(
-            help="A checkpoint or run folder of dinolab; a file of weights under timm or official "
-            "DINO names; a Hugging Face folder (vit, deit, dinov2, dinov2_with_registers); or the "
-            "name of a timm ViT (vit_tiny_patch16_224).",
+            help="A checkpoint or run folder of dinolab, or what `dinolab export` wrote; a file of "
+            "weights under timm or official DINO names; a Hugging Face folder (vit, deit, dinov2, "
+            "dinov2_with_registers); or the name of a timm ViT (vit_tiny_patch16_224).",
             show_default=False,
         ),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainers.adapters.backbone_file import is_backbone_file, read_backbone_file
 from trainers.adapters.hugging_face_models import WEIGHTS, is_hugging_face, open_hugging_face
 from trainers.adapters.pretrained import HEAD_FEATURES, load_backbone
 from trainers.adapters.timm_folders import is_timm, open_timm_folder
@@ -16,9 +17,8 @@ from trainers.data.augment import IMAGENET, Colours
 from trainers.errors import CheckpointError, ConfigError, InputError, listed, printable
 from trainers.globality.measurable import Draws, Measurable
 from trainers.grid import Grid
-from trainers.model.vit import VisionTransformer
 from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
-from trainers.runs.saved_run import find_run, load_run
+from trainers.runs.saved_run import find_run, run_backbone
 from trainers.training.checkpoint import FILE_NAME, is_checkpoint, newest
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
@@ -35,11 +35,12 @@ def open_measurable(
 ) -> Measurable:
     """The ViT that `model` names.
 
-    A checkpoint of ours (file, its folder, or a run's), a file of weights under official DINO or
-    timm names, a folder of Hugging Face's or timm's, or the name of a timm ViT. Of a name, values
-    come from the file `weights`, from timm's `published` ones (downloaded), or from chance, keyed
-    by `seed`. `heads` is the number of attention heads where the model does not say it: in a file
-    of weights, or where it is another than that of the name. Raises InputError, one line, when
+    A checkpoint of ours (file, its folder, or a run's), a backbone exported from one, a file of
+    weights under official DINO or timm names, a folder of Hugging Face's or timm's, or the name of
+    a timm ViT. Of a name, values come from the file `weights`, from timm's `published` ones
+    (downloaded), or from chance, keyed by `seed`. `heads` is the number of attention heads where
+    the model does not say it: in a file of weights, or where it is another than that of the name.
+    Raises InputError, one line, when
     there is no such model or it cannot be measured.
     """
     path = Path(model).expanduser()
@@ -109,14 +110,17 @@ def _from_disk(path: Path, heads: int | None) -> Measurable:
         folder = path.absolute().parent
         if path.name in WEIGHTS and (is_timm(folder) or is_hugging_face(folder)):
             return _from_disk(folder, heads)
-        return _from_weights(path, heads)
+        if not is_backbone_file(path):
+            return _from_weights(path, heads)
     if heads is not None:
         raise InputError(
             f"--heads {heads}: {path} says how many heads there are; --heads is for a file of "
             "weights or a timm name"
         )
     if path.is_file():
-        return _from_run(path)
+        return _from_backbone_file(path) if is_backbone_file(path) else _from_run(path)
+    if is_backbone_file(path / WEIGHTS[0]):
+        return _from_backbone_file(path / WEIGHTS[0])
     # A model of timm's that transformers saved is in both: timm knows how to make it.
     if is_timm(path):
         return _from_timm_folder(path)
@@ -134,13 +138,9 @@ def _from_disk(path: Path, heads: int | None) -> Measurable:
 def _from_run(path: Path) -> Measurable:
     run = find_run(path)
     config = run.trained
-    state = load_run(run, torch.device("cpu")).teacher.backbone.state_dict()
-    # A network of its own: blocks that were compiled for training would compile every observer.
-    backbone = VisionTransformer(config.model, config.augment.global_size, masks="mask" in state)
-    backbone.load_state_dict(state)
     fixed = config.loss.fixed_patch_place if config.loss.fixed_patch else None
     return Measurable(
-        network=backbone.requires_grad_(False).eval(),
+        network=run_backbone(run),
         name=run.checkpoint.absolute().parent.name if path.is_file() else path.resolve().name,
         weights=f"teacher of {run.checkpoint}, step {run.step} of {config.steps}",
         is_random=run.step == 0,
@@ -151,6 +151,23 @@ def _from_run(path: Path) -> Measurable:
         fixed_patch_place=fixed,
         draws=_draws(config.model, config.seed),
         trained_on=config.data,
+    )
+
+
+def _from_backbone_file(path: Path) -> Measurable:
+    found = read_backbone_file(path)
+    config = found.backbone.config
+    return Measurable(
+        network=found.backbone,
+        name=path.absolute().parent.name if path.name in WEIGHTS else path.stem,
+        weights=f"file {path}, {found.origin}",
+        is_random=False,
+        **_shape(config, found.image_size),
+        mean=IMAGENET[0],
+        deviation=IMAGENET[1],
+        normalisation="ImageNet's, as in training",
+        fixed_patch_place=found.fixed_patch_place,
+        draws=_draws(config, found.seed),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import torch
@@ -14,6 +14,7 @@ from trainers.config.size import remedy_of_evaluation
 from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError, ConfigError, InputError, first_line
 from trainers.evaluation.evaluate import Metrics, Progress, evaluate
+from trainers.model.vit import VisionTransformer
 from trainers.system.memory import memory_explained
 from trainers.system.world import World
 from trainers.training import checkpoint
@@ -93,6 +94,21 @@ def load_run(run: SavedRun, device: torch.device) -> TrainState:
         raise CheckpointError(
             f"checkpoint {run.checkpoint} is damaged: {first_line(error)}"
         ) from error
+
+
+def run_backbone(
+    run: SavedRun, network: Literal["teacher", "student"] = "teacher"
+) -> VisionTransformer:
+    """The backbone of one of the run's networks, frozen, on the CPU.
+
+    Raises CheckpointError when the file is damaged.
+    """
+    config = run.trained
+    state = getattr(load_run(run, torch.device("cpu")), network).backbone.state_dict()
+    # A network of its own: blocks that were compiled for training would compile every observer.
+    backbone = VisionTransformer(config.model, config.augment.global_size, masks="mask" in state)
+    backbone.load_state_dict(state)
+    return backbone.requires_grad_(False).eval()
 
 
 def _checkpoint_at(path: Path) -> Path:
