@@ -1,5 +1,6 @@
 """`dinolab export` as a user runs it."""
 
+import json
 import subprocess
 import sys
 
@@ -75,3 +76,26 @@ def test_exporting_needs_neither_ray_nor_mlflow(run, tmp_path):
 
 def test_export_is_a_command():
     assert "export" in cli.COMMANDS
+
+
+@pytest.mark.slow
+def test_measure_finds_in_every_export_the_numbers_of_the_run(dinolab, run, tmp_path):
+    pytest.importorskip("timm")
+    folder = run(
+        {"model.registers": 1, "optimizer.warmup_steps": 1, "model.initial_deviation": 0.3}
+    )
+    measured = {}
+    for form in ("run", "timm", "huggingface", "safetensors"):
+        model = folder if form == "run" else tmp_path / form
+        if form != "run":
+            assert dinolab("export", folder, "--to", form, "--out", model)[0] == 0
+        out = tmp_path / f"{form} measured"
+        code, _, err = dinolab(
+            "measure", model, "--data", "photographs", "--limit", "4", "--causal-images", "2",
+            "--threads", "1", "--root", tmp_path / "runs", "--out", out,
+        )  # fmt: skip
+        assert (code, err) == (0, "")
+        measured[form] = json.loads((out / "summary.json").read_text())["metrics"]
+    assert len(measured["run"]) > 20
+    for form in ("timm", "huggingface", "safetensors"):
+        assert measured[form] == pytest.approx(measured["run"], rel=1e-3, abs=1e-4), form
