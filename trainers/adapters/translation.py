@@ -42,13 +42,33 @@ _TIMM_NAMES = {
 }
 """timm's architecture of a width and number of heads. Its other arguments are stated in full, so
 any of them would do."""
+_TIMM_NAME, _TIMM_GATED = "vit_tiny_patch16_224", "vit_giant_patch14_dinov2"
+"""Of any other; and one whose MLP is a SwiGLU, which no argument in a file can say."""
 
 _TRANSLATED = (
     "patch_size", "width", "depth", "heads", "mlp_ratio", "patch_position", "cls", "cls_position",
-    "cls_tied_patch", "cls_coordinate", "registers",
+    "cls_tied_patch", "cls_coordinate", "registers", "mlp", "layer_scale",
 )  # fmt: skip
 _ONLY_IN_TRAINING = ("drop_path", "initial_deviation", "interpolation_offset")
 _ONLY_ROTARY = ("rotary_base", "rotary_origin")
+
+
+_HUGGING_FACE_VIT = {
+    "norm1": "layernorm_before",
+    "attention.projection": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "expand": "intermediate.dense",
+    "contract": "output.dense",
+}
+_HUGGING_FACE_DINOV2 = {
+    "norm1": "norm1",
+    "attention.projection": "attention.output.dense",
+    "norm2": "norm2",
+    "expand": "mlp.fc1",
+    "contract": "mlp.fc2",
+    "layer_scale1": "layer_scale1.lambda1",
+    "layer_scale2": "layer_scale2.lambda1",
+}
 
 
 def no_counterpart(model: ModelConfig, form: str) -> str:
@@ -64,12 +84,25 @@ def no_counterpart(model: ModelConfig, form: str) -> str:
         return f"model.cls_position 'random' has no counterpart in {form}: its [CLS] stands still"
     if form == "huggingface" and not model.cls:
         return "model.cls False has no counterpart in huggingface, whose ViTs all have a [CLS]"
-    if form == "huggingface" and model.registers and model.mlp_ratio % 1:
+    if form == "huggingface" and _like_dinov2(model) and model.mlp_ratio % 1:
         return (
             f"model.mlp_ratio {model.mlp_ratio:g} has no counterpart in huggingface beside "
-            "registers: there it is a whole number"
+            "registers, LayerScale or SwiGLU: there it is a whole number"
         )
     return ""
+
+
+def _is_scaled(model: ModelConfig) -> bool:
+    return bool(getattr(model, "layer_scale", 0))
+
+
+def _is_gated(model: ModelConfig) -> bool:
+    return getattr(model, "mlp", "gelu") == "swiglu"
+
+
+def _like_dinov2(model: ModelConfig) -> bool:
+    """Whether it has parts that Hugging Face's classes for DINOv2 alone have."""
+    return bool(model.registers) or _is_scaled(model) or _is_gated(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +155,20 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
                 "norm2": "norm2",
                 "expand": "mlp.fc1",
                 "contract": "mlp.fc2",
+                "layer_scale1": "ls1.gamma",
+                "layer_scale2": "ls2.gamma",
             },
             f"blocks.{number}.",
         )
+    name, mlp_ratio = _TIMM_NAMES.get((config.width, config.heads), _TIMM_NAME), config.mlp_ratio
+    if _is_gated(config):
+        # timm counts both halves, and rounds down what the ratio gives.
+        hidden = backbone.blocks[0].expand.out_features
+        name, mlp_ratio = _TIMM_GATED, (hidden + 0.5) / config.width
     mean, deviation = IMAGENET
     return tensors, {
         CONFIG: {
-            "architecture": _TIMM_NAMES.get((config.width, config.heads), "vit_tiny_patch16_224"),
+            "architecture": name,
             "num_classes": 0,
             "num_features": config.width,
             "model_args": {
@@ -137,7 +177,8 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
                 "embed_dim": config.width,
                 "depth": config.depth,
                 "num_heads": config.heads,
-                "mlp_ratio": config.mlp_ratio,
+                "mlp_ratio": mlp_ratio,
+                "init_values": 1.0 if _is_scaled(config) else None,
                 "class_token": config.cls,
                 "reg_tokens": config.registers,
                 "no_embed_class": not together,
@@ -167,35 +208,25 @@ def for_hugging_face(
     """Tensors under Hugging Face's names, and the configurations that go with them."""
     config, tokens = backbone.config, _tokens(backbone)
     assert tokens.cls is not None
-    like_dino = tokens.registers is not None
-    tensors = _outside(backbone, "embeddings.patch_embeddings.projection", "layernorm")
-    count = backbone.grid[0] * backbone.grid[1]
-    patches = tokens.positions
-    if patches is None:
-        patches = torch.zeros(1, count, config.width)
     own, cls = torch.zeros_like(tokens.cls), tokens.cls
     if config.cls_position == "learned":
         own, cls = backbone.cls_position, backbone.cls
-    tensors["embeddings.cls_token"] = cls
-    tensors["embeddings.position_embeddings"] = torch.cat([own, patches], dim=1)
+    patches = tokens.positions
+    if patches is None:
+        patches = torch.zeros(1, backbone.grid[0] * backbone.grid[1], config.width)
+    tensors = {
+        "embeddings.cls_token": cls,
+        "embeddings.position_embeddings": torch.cat([own, patches], dim=1),
+        **_outside(backbone, "embeddings.patch_embeddings.projection", "layernorm"),
+    }
     if tokens.registers is not None:
         tensors["embeddings.register_tokens"] = tokens.registers
-        # Its class has one in any case.
-        mask = getattr(backbone, "mask", None)
-        tensors["embeddings.mask_token"] = torch.zeros(1, config.width) if mask is None else mask[0]
-    inside = {
-        "attention.projection": "attention.output.dense",
-        **(
-            {"norm1": "norm1", "norm2": "norm2", "expand": "mlp.fc1", "contract": "mlp.fc2"}
-            if like_dino
-            else {
-                "norm1": "layernorm_before",
-                "norm2": "layernorm_after",
-                "expand": "intermediate.dense",
-                "contract": "output.dense",
-            }
-        ),
-    }
+    if _like_dinov2(config):
+        mask = backbone.mask[0] if hasattr(backbone, "mask") else torch.zeros(1, config.width)
+        tensors["embeddings.mask_token"] = mask
+    names = dict(_HUGGING_FACE_DINOV2 if _like_dinov2(config) else _HUGGING_FACE_VIT)
+    if _is_gated(config):
+        names |= {"expand": "mlp.weights_in", "contract": "mlp.weights_out"}
     for number, block in enumerate(backbone.blocks):
         state, start = block.state_dict(), f"encoder.layer.{number}."
         for kind in ("weight", "bias"):
@@ -203,11 +234,11 @@ def for_hugging_face(
             for name, part in zip(("query", "key", "value"), three, strict=True):
                 # Of their own: safetensors saves no views.
                 tensors[f"{start}attention.attention.{name}.{kind}"] = part.clone()
-            if like_dino:
-                # Layers of this class scale their outputs.
-                scale = "1" if kind == "weight" else "2"
-                tensors[f"{start}layer_scale{scale}.lambda1"] = torch.ones(config.width)
-        tensors |= _renamed(state, inside, start)
+        if _like_dinov2(config) and not _is_scaled(config):
+            # Its class scales in any case.
+            scales = ("layer_scale1", "layer_scale2")
+            state |= {name: torch.ones(config.width) for name in scales}
+        tensors |= _renamed(state, names, start)
     shape: dict[str, Any] = {
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
@@ -222,20 +253,25 @@ def for_hugging_face(
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": config.initial_deviation,
     }
-    if like_dino:
+    if _like_dinov2(config):
         shape |= {
-            "architectures": ["Dinov2WithRegistersModel"],
-            "model_type": "dinov2_with_registers",
+            "architectures": ["Dinov2Model"],
+            "model_type": "dinov2",
             "mlp_ratio": int(config.mlp_ratio),
-            "num_register_tokens": config.registers,
             "layerscale_value": 1.0,
-            "use_swiglu_ffn": False,
+            "use_swiglu_ffn": _is_gated(config),
         }
     else:
         shape |= {
             "architectures": ["ViTModel"],
             "model_type": "vit",
             "intermediate_size": int(config.width * config.mlp_ratio),
+        }
+    if config.registers:
+        shape |= {
+            "architectures": ["Dinov2WithRegistersModel"],
+            "model_type": "dinov2_with_registers",
+            "num_register_tokens": config.registers,
         }
     mean, deviation = IMAGENET
     return tensors, {
@@ -274,7 +310,9 @@ def _renamed(
     renamed, left = {}, []
     for name, tensor in state.items():
         part, _, kind = name.rpartition(".")
-        if part in names:
+        if name in names:
+            renamed[start + names[name]] = tensor
+        elif part in names:
             renamed[f"{start}{names[part]}.{kind}"] = tensor
         else:
             left.append(name)
