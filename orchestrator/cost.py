@@ -104,7 +104,7 @@ def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int =
     make_reproducible(threads)
     short = override(
         config,
-        {"steps": steps, "log_every": steps // 2, "evaluation.every": steps,
+        {"model.weights": "", "steps": steps, "log_every": steps // 2, "evaluation.every": steps,
          "checkpoint_every": steps},
     )  # fmt: skip
     watch = _Watch()

@@ -1,5 +1,6 @@
 """A study becomes trials, one for each different (configuration, seed); with their cost."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from ablations.study.checks import needs_labels
 from ablations.study.study import Study
 from orchestrator.cost import ArmCost, cost_of
+from trainers.adapters.starting import pinned, read_starting
 from trainers.config import DataConfig, TrainConfig, flatten, in_steps
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
@@ -70,10 +72,12 @@ def make_plan(
             opened[data] = open_data(data)
         images_of[arm] = opened[data]
     _refuse_without_labels(study, images_of)
+    read = functools.cache(read_starting)
     trials: dict[str, Trial] = {}
     for seed in study.seeds:
         for arm in study.arms:
             config = in_steps(study.config(arm, seed), len(images_of[arm].train))
+            config, _ = pinned(config, read)
             digest = images_of[arm].digest
             key = trial_key(config, digest)
             arms = (*trials[key].arms, arm) if key in trials else (arm,)

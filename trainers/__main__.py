@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from trainers.adapters.starting import pinned, told
 from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
@@ -58,13 +59,15 @@ def run(arguments: list[str] | None = None) -> int:
     with World.launched(device) as world:
         images = open_images(config.data, cache_in(root))
         world.wait()  # for those whose machine takes longer
-        config = in_steps(config, len(images.train))
+        config, starting = pinned(in_steps(config, len(images.train)))
         key = trial_key(config, images.digest)
         folder = TrialFolder(root / "train" / "trials" / key)
         if world.is_first and not folder.finished():
             left = left_behind([(key, config, images.digest)], folder.path.parent)
             if left:
                 print(f"note: {left.sentence(1)}")
+            for line in told(starting, config):
+                print(line)
         shown = Console(sys.stdout, steps=config.steps)
         run_trial(
             folder,
@@ -72,6 +75,7 @@ def run(arguments: list[str] | None = None) -> int:
             images=images,
             world=world,
             reporter=shown if world.is_first else Fanout(),
+            starting=lambda: starting,
         )
         result = world.told(folder.finished() if world.is_first else None) or {}
         if world.is_first:

@@ -51,6 +51,7 @@ def train(
     from orchestrator.driver.root import open_root
     from orchestrator.plan import Trial
     from orchestrator.tracking.store import check_store
+    from trainers.adapters.starting import pinned, told
     from trainers.config import in_steps, override
     from trainers.config.recipe import knobs_given, recipe
     from trainers.config.size import share_problem
@@ -72,7 +73,7 @@ def train(
     check_store(root)
     open_root(root)
     images = open_with_progress(config.data, root, console, console.is_terminal)
-    config = in_steps(config, len(images.train))
+    config, starting = pinned(in_steps(config, len(images.train)))
     key = trial_key(config, images.digest)
     folder = TrialFolder(root / "train" / "trials" / key)
     is_finished = folder.finished()
@@ -81,6 +82,8 @@ def train(
         console.print("finished already: nothing to train")
     elif left := left_behind([(key, config, images.digest)], folder.path.parent):
         console.print(f"note: {left.sentence(1)}")
+    for line in () if is_finished else told(starting, config):
+        console.print(line)
     make_reproducible(threads)
     stopping.listen()
     try:
@@ -90,6 +93,7 @@ def train(
             images=images,
             world=world,
             reporter=ConsoleReporter(sys.stdout, steps=config.steps),
+            starting=lambda: starting,
         )
     except KeyboardInterrupt as ended:
         told = str(ended) or "interrupted: the same command goes on from the last checkpoint"

@@ -15,6 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.resources import Placement
 from orchestrator.retry import decide
+from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import InputError
@@ -74,6 +75,7 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
         world=world,
         reporter=reporter,
         planned=assignment.planned,
+        starting=lambda: starting_weights(config),
     )
 
 

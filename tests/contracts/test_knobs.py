@@ -169,8 +169,9 @@ CHANGES = {
 }  # fmt: skip
 
 
-# Knobs that need a compiler or several workers: their own tests show them alive.
+# Knobs that need a compiler, several workers or files: their own tests show them alive.
 ELSEWHERE = {
+    "model.weights": "test_a_run_starts_from_the_weights_that_it_is_given",
     "loss.further": "test_a_site_is_added_in_one_file",
     "compute.compile": "test_compiled_blocks_are_compiled",
     "compute.sharded": "test_sharded_workers_hold_a_part_each",
@@ -252,6 +253,7 @@ def test_knobs_shown_elsewhere_are_shown_there():
     files = (
         tests / "trainers/training/test_compute.py",
         tests / "trainers/system/test_numbers.py",
+        tests / "trainers/adapters/test_starting.py",
         tests / "contracts/test_loss_sites.py",
     )
     source = "".join(file.read_text() for file in files)

@@ -106,12 +106,10 @@ def _from_name(
 
 
 def _from_disk(path: Path, heads: int | None) -> Measurable:
-    if path.is_file() and not is_checkpoint(path):
-        folder = path.absolute().parent
-        if path.name in WEIGHTS and (is_timm(folder) or is_hugging_face(folder)):
-            return _from_disk(folder, heads)
-        if not is_backbone_file(path):
-            return _from_weights(path, heads)
+    if is_bare_file(path):
+        return _from_weights(path, heads)
+    if _is_of_a_folder(path):
+        return _from_disk(path.absolute().parent, heads)
     if heads is not None:
         raise InputError(
             f"--heads {heads}: {path} says how many heads there are; --heads is for a file of "
@@ -133,6 +131,22 @@ def _from_disk(path: Path, heads: int | None) -> Measurable:
         f"{path} holds no model: no {FILE_NAME} of ours, here or in checkpoint/, and no "
         "config.json of a model that Hugging Face's transformers or timm saved"
     )
+
+
+def is_bare_file(path: Path) -> bool:
+    """Whether `path` is a file of weights without a configuration: it does not say its heads."""
+    return (
+        path.is_file()
+        and not is_checkpoint(path)
+        and not is_backbone_file(path)
+        and not _is_of_a_folder(path)
+    )
+
+
+def _is_of_a_folder(path: Path) -> bool:
+    """Whether `path` is the file of weights in a folder of timm's or Hugging Face's."""
+    folder = path.absolute().parent
+    return path.is_file() and path.name in WEIGHTS and (is_timm(folder) or is_hugging_face(folder))
 
 
 def _from_run(path: Path) -> Measurable:
@@ -196,7 +210,7 @@ def _from_weights(path: Path, heads: int | None) -> Measurable:
         mean=IMAGENET[0],
         deviation=IMAGENET[1],
         normalisation="ImageNet's: the file does not say",
-        notes=(said, *read.notes, *_without((*found.set_aside, *read.set_aside))),
+        notes=(said, *read.notes, *found.notes, *_without((*found.set_aside, *read.set_aside))),
     )
 
 

@@ -15,6 +15,7 @@ theirs (official DINO and timm)         ours (trainers/model)
 ``blocks.N.mlp.fc1.*``                  ``blocks.N.expand.*``
 ``blocks.N.mlp.fc2.*``                  ``blocks.N.contract.*``
 ``norm.*``                              the same
+``blocks.N.ls1``, ``ls2`` (LayerScale)  multiplied into ``projection``, ``contract``
 heads, masks, decoders                  set aside, by name (`trainers.adapters.weights_file`)
 ======================================  ==============================================
 
@@ -51,6 +52,8 @@ _BLOCKS = {
     "mlp.fc2": "contract",
 }
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
+_SCALE = re.compile(r"^(blocks\.\d+\.)(ls1|ls2)\.gamma$")
+_SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class Pretrained:
     """side of the images whose grid the positions belong to, pixels"""
     set_aside: tuple[str, ...]
     """names of the projection head or classifier in the source, which a backbone has no use for"""
+    notes: tuple[str, ...] = ()
+    """what else was done to the weights, a sentence each"""
 
 
 def load_backbone(
@@ -98,6 +103,10 @@ def load_backbone(
             f"width {width} is no multiple of {HEAD_FEATURES}: say how many heads there are "
             "(--heads)"
         )
+    try:
+        theirs, is_scaled = _without_layer_scale(theirs)
+    except KeyError as error:
+        raise CheckpointError(f"weights are not those of a ViT: no {error.args[0]}") from error
     depth = 1 + max(int(found[1]) for name in theirs if (found := _BLOCK.match(name)))
     try:
         config = ModelConfig(
@@ -128,7 +137,20 @@ def load_backbone(
         raise CheckpointError(
             "weights do not fit this ViT: " + ("; ".join(problems or reasons))
         ) from error
-    return Pretrained(backbone=backbone, image_size=image_size, set_aside=aside)
+    notes = ("Factors of LayerScale are multiplied into its matrices.",) if is_scaled else ()
+    return Pretrained(backbone=backbone, image_size=image_size, set_aside=aside, notes=notes)
+
+
+def _without_layer_scale(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """The same function without LayerScale, and whether there was one."""
+    made = dict(theirs)
+    for name, factors in theirs.items():
+        if scale := _SCALE.match(name):
+            del made[name]
+            scaled = f"{scale[1]}{_SCALED[scale[2]]}"
+            made[f"{scaled}.weight"] = factors[:, None] * made[f"{scaled}.weight"]
+            made[f"{scaled}.bias"] = factors * made[f"{scaled}.bias"]
+    return made, made.keys() != theirs.keys()
 
 
 def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int, Grid | None]:
@@ -136,7 +158,12 @@ def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int
     if pos_embed is None:
         return 0, None
     count, first = pos_embed.shape[1], has_cls + registers
-    fitting = [slots for slots in {0, first} if math.isqrt(count - slots) ** 2 == count - slots]
+    # The official DINOv2 has a position for [CLS] and none for registers.
+    fitting = [
+        slots
+        for slots in {0, int(has_cls), first}
+        if count > slots and math.isqrt(count - slots) ** 2 == count - slots
+    ]
     if len(fitting) != 1:
         raise CheckpointError(
             f"pos_embed with {count} positions must be a square grid of patches, with or without "
@@ -164,7 +191,7 @@ def _ours(
         first, patches = theirs["pos_embed"].split([slots, grid[0] * grid[1]], dim=1)
         if slots and "cls" in ours:
             ours["cls_position"], first = first[:, :1], first[:, 1:]
-        if slots and "registers" in ours:
+        if first.shape[1]:
             ours["registers"] = ours["registers"] + first
         if wanted != grid:
             patches = interpolation(grid, wanted, 0.0, patches.device) @ patches

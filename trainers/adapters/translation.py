@@ -163,7 +163,7 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
     name, mlp_ratio = _TIMM_NAMES.get((config.width, config.heads), _TIMM_NAME), config.mlp_ratio
     if _is_gated(config):
         # timm counts both halves, and rounds down what the ratio gives.
-        hidden = backbone.blocks[0].expand.out_features
+        hidden = len(backbone.state_dict()["blocks.0.expand.bias"])
         name, mlp_ratio = _TIMM_GATED, (hidden + 0.5) / config.width
     mean, deviation = IMAGENET
     return tensors, {

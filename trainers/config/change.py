@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from trainers.config.explain import brief, explain, nearest
+from trainers.config.pin import digest_of
 from trainers.config.train import TrainConfig
 from trainers.errors import ConfigError
 
@@ -67,10 +68,13 @@ def diff(base: TrainConfig, other: TrainConfig) -> dict[str, Any]:
 def trial_content(config: TrainConfig) -> dict[str, Any]:
     """The part of a configuration that makes a run what it is.
 
-    All but where the data lie, and how often it saves: neither changes what a finished run holds.
+    All but where the data lie, how often it saves, and where starting weights lie whose digest is
+    known: none changes what a finished run holds.
     """
     content = config.model_dump(mode="json")
     del content["data"]["source"], content["checkpoint_every"]
+    weights = config.model.weights
+    content["model"]["weights"] = digest_of(weights) or weights
     return content
 
 

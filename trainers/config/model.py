@@ -6,12 +6,19 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from trainers.config.knob import DINO, VIT, Coordinate, Knobs, Place, Switch, knob
+from trainers.config.knob import DINO, OURS, VIT, Coordinate, Knobs, Place, Switch, knob
+from trainers.config.pin import pin_problem
 
 
 class ModelConfig(Knobs):
     """The vision transformer (Dosovitskiy et al. 2021)."""
 
+    weights: str = knob(
+        "",
+        "published weights that the backbone starts from, in student and teacher: `timm:NAME`, a "
+        "folder of timm's or Hugging Face's, a file, or a run; empty: by chance",
+        source=OURS,
+    )
     patch_size: int = knob(4, "side of a patch", unit="pixels", source=VIT, ge=1, le=1024)
     width: int = knob(48, "features of a token", source=VIT, ge=8, le=20_000)
     depth: int = knob(3, "transformer blocks", source=VIT, ge=1, le=1000)
@@ -100,6 +107,8 @@ class ModelConfig(Knobs):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        if problem := pin_problem(self.weights):
+            raise ValueError(problem)
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
         if "sincos" in (self.patch_position, self.cls_position) and self.width % 4:

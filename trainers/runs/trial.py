@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from trainers.system.world import World, lost_workers_named
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.reporter import Reporter
+from trainers.training.starting import Starting
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
@@ -163,8 +164,12 @@ def run_trial(
     world: World,
     reporter: Reporter,
     planned: Planned | None = None,
+    starting: Callable[[], Starting | None] = lambda: None,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the result.
+
+    `starting` gives the weights that `model.weights` names; it is asked where there is no
+    checkpoint.
 
     Every worker calls this. What is finished already is left alone. Raises PlanError, before
     anything is written, where a worker has other data or other code than was planned, or than the
@@ -173,11 +178,11 @@ def run_trial(
     _refuse_another(config, images, world, planned)
     if not world.is_first:
         world.wait()
-        _attempt(folder, config, images, world, reporter)
+        _attempt(folder, config, images, world, reporter, starting)
         return
     with folder.fenced():
         world.wait()
-        _attempt(folder, config, images, world, reporter)
+        _attempt(folder, config, images, world, reporter, starting)
 
 
 def _refuse_another(
@@ -224,7 +229,12 @@ def _checkpoint_of(folder: TrialFolder, config: TrainConfig, step: int) -> Path:
 
 
 def _attempt(
-    folder: TrialFolder, config: TrainConfig, images: ImageSet, world: World, reporter: Reporter
+    folder: TrialFolder,
+    config: TrainConfig,
+    images: ImageSet,
+    world: World,
+    reporter: Reporter,
+    starting: Callable[[], Starting | None],
 ) -> None:
     started = time.monotonic()
     step = _agreed(folder, world)
@@ -247,6 +257,7 @@ def _attempt(
             reporter=reporter,
             checkpoints=folder.checkpoints,
             resume_from=resume_from,
+            starting=None if resume_from else starting(),
         )
     if world.is_first:
         content = {

@@ -22,6 +22,7 @@ from trainers.training import checkpoint, stopping
 from trainers.training.pace import Pace
 from trainers.training.reporter import Reporter
 from trainers.training.saving import Saving
+from trainers.training.starting import Starting
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, update
 
@@ -47,20 +48,21 @@ def train(
     reporter: Reporter,
     checkpoints: Path,
     resume_from: Path | None,
+    starting: Starting | None = None,
 ) -> Result:
     """Train as `config` says, reporting to `reporter` and saving state into `checkpoints`.
 
     Every worker of `world` calls this alike; all evaluate, the first one saves. Evaluations come
     at step 0, at the configured cadence and at the last step. With `resume_from`, a checkpoint of
     the same configuration, the run goes on as if it had never stopped, bit for bit on the same
-    device type and world size. A loss or gradient that is not finite ends
-    the run as `diverged`, before the update. SIGTERM ends it where `stopping` listens for it:
-    saved, with Interrupted.
+    device type and world size; else it starts from `starting`, the weights that `model.weights`
+    names. A loss or gradient that is not finite ends the run as `diverged`, before the update.
+    SIGTERM ends it where `stopping` listens for it: saved, with Interrupted.
     """
     config = in_steps(config, len(images.train))
     start = None if resume_from is None else checkpoint.saved_step(resume_from)
     with stopping.heeded(), Saving(config, checkpoints, world, reporter, start) as saving:
-        return _train(config, images, world, reporter, saving, resume_from)
+        return _train(config, images, world, reporter, saving, resume_from, starting)
 
 
 def _train(
@@ -70,10 +72,12 @@ def _train(
     reporter: Reporter,
     saving: Saving,
     resume_from: Path | None,
+    starting: Starting | None,
 ) -> Result:
     classes = _classes(config, images)
     if resume_from is None:
-        state = TrainState.fresh(config, world, classes)
+        _refuse_without_weights(config, starting)
+        state = TrainState.fresh(config, world, classes, starting)
         first = _evaluate(state, images, config, world, classes)
         reporter.report(0, first)
         saving.after(state, first)
@@ -189,6 +193,14 @@ def _evaluate(
     whole = state.unsharded(config, world, classes)
     with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
         return evaluate(whole, images, config, world=world)
+
+
+def _refuse_without_weights(config: TrainConfig, starting: Starting | None) -> None:
+    if bool(config.model.weights) != (starting is not None):
+        raise ConfigError(
+            f"model.weights is {config.model.weights!r}, and {'no' if starting is None else 'some'}"
+            " weights are given to start from"
+        )
 
 
 def _classes(config: TrainConfig, images: ImageSet) -> int:

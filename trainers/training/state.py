@@ -13,6 +13,7 @@ from trainers.method.site import has_patch_head, hides_patches, sites
 from trainers.model.network import Network, Uninitialised
 from trainers.model.vit import initialise
 from trainers.system.world import World
+from trainers.training.starting import Starting, take
 
 
 @dataclass(kw_only=True)
@@ -29,10 +30,17 @@ class TrainState:
     """hash chain, 16 bytes, of all crops seen so far"""
 
     @classmethod
-    def fresh(cls, config: TrainConfig, world: World, classes: int = 0) -> "TrainState":
+    def fresh(
+        cls,
+        config: TrainConfig,
+        world: World,
+        classes: int = 0,
+        starting: Starting | None = None,
+    ) -> "TrainState":
         """The state at step 0; the teacher starts as a copy of the student.
 
-        `classes` of the data count only where labels are learned.
+        `classes` of the data count only where labels are learned. The backbone has the weights
+        `starting`, if any. Raises ConfigError, one line, where they do not fit.
         """
         device = world.device
         masks, patch_head = hides_patches(config.loss), has_patch_head(config)
@@ -40,6 +48,8 @@ class TrainState:
             student = Network(config, classes, masks=masks, patch_head=patch_head)
         model = config.model
         initialise(student, config.seed, model.initial_deviation, model.layer_scale)
+        if starting is not None:
+            take(starting, student.backbone, config)
         student.to(device)
         teacher = copy.deepcopy(student).requires_grad_(False)
         student.backbone.checkpointing = config.compute.activation_checkpointing
