@@ -253,7 +253,7 @@ def test_knobs_shown_elsewhere_are_shown_there():
     files = (
         tests / "trainers/training/test_compute.py",
         tests / "trainers/system/test_numbers.py",
-        tests / "trainers/adapters/test_starting.py",
+        tests / "trainers/training/test_starting.py",
         tests / "contracts/test_loss_sites.py",
     )
     source = "".join(file.read_text() for file in files)

@@ -195,8 +195,10 @@ def test_heads_masks_classifiers_and_decoders_are_set_aside_by_name(state: dict)
 
 
 def test_a_name_left_over_is_refused_by_name(state: dict):
-    with pytest.raises(CheckpointError, match=r"left over blocks\.0\.ls1\.gamma, odd$"):
-        load_backbone(state | {"odd": torch.zeros(2), "blocks.0.ls1.gamma": torch.zeros(128)})
+    with pytest.raises(CheckpointError, match=r"left over blocks\.0\.attn\.q_norm\.weight, odd$"):
+        load_backbone(
+            state | {"odd": torch.zeros(2), "blocks.0.attn.q_norm.weight": torch.zeros(64)}
+        )
 
 
 @pytest.mark.parametrize(
