@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from orchestrator import interrupt
-from orchestrator.cli import export, ingest, listing, measure, networks, new, studies, ui
+from orchestrator.cli import embed, export, ingest, listing, measure, networks, new, studies, ui
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from trainers.errors import DinolabError, InputError
 
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": networks.train,
     "eval": networks.evaluate,
     "measure": measure.measure,
+    "embed": embed.embed,
     "export": export.export,
     "ingest": ingest.ingest,
     "ui": ui.ui,

@@ -145,9 +145,14 @@ def facts(
             "seed": plan.settings.seed,
             "device": device.type,
         },
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages}
 
 
 def _version(package: str) -> str:

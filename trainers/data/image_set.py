@@ -113,6 +113,10 @@ class ImageSet:
         order = Stream(0, "measured images").order(identifiers, torch.zeros_like(identifiers))
         return places[order]
 
+    def name(self, place: int) -> str:
+        """The name of an image in its data set, which is its number where it has none."""
+        return self._name(place)
+
     def aspect(self, places: Tensor) -> Tensor:
         """Width over height of the originals, float32 [b]."""
         return self._aspects[places]

@@ -140,7 +140,7 @@ def measure(
             pixels = evaluation_crops(
                 images.pixels(batch, device), images.aspect(batch).to(device), plan.size
             )
-            crops = _standardised(pixels, model)
+            crops = standardised(pixels, model)
             identifiers = images.identifiers[batch].to(device)
             draws = model.draws(identifiers, plan.grid)
             counted(crops, draws, observe=watching)
@@ -231,7 +231,7 @@ def _maps(
     )
 
 
-def _standardised(pixels: Tensor, model: Measurable) -> Tensor:
+def standardised(pixels: Tensor, model: Measurable) -> Tensor:
     """uint8 pixels as float32, as the model wants them."""
     mean = torch.tensor(model.mean, device=pixels.device)[:, None, None]
     deviation = torch.tensor(model.deviation, device=pixels.device)[:, None, None]

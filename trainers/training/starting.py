@@ -46,12 +46,17 @@ class Starting:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of names, shapes and values."""
-        content = hashlib.sha256()
-        for name, tensor in sorted(self.tensors.items()):
-            content.update(f"{name} {list(tensor.shape)}\n".encode())
-            content.update(tensor.contiguous().numpy().tobytes())
-        return content.hexdigest()
+        """As `digest_of_tensors` gives it."""
+        return digest_of_tensors(self.tensors)
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of names, shapes and values."""
+    content = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {list(tensor.shape)}\n".encode())
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 def notes_of(starting: Starting, config: TrainConfig) -> tuple[str, ...]:
