@@ -24,8 +24,8 @@ def embed(
     model: Annotated[
         str,
         typer.Argument(
-            help="What `dinolab measure` takes: a run, a checkpoint, a file of weights, a folder of "
-            "Hugging Face's or timm's, or the name of a timm ViT.",
+            help="What `dinolab measure` takes: a run, a checkpoint, a file of weights, a folder "
+            "of Hugging Face's or timm's, or the name of a timm ViT.",
             show_default=False,
         ),
     ],

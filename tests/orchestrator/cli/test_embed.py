@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.orchestrator.conftest import environment, start
-from trainers.adapters.embedding import write_embeddings
+from orchestrator import interrupt
+from tests.orchestrator.conftest import environment
+from trainers.adapters import embedding
+from trainers.adapters.opening import open_measurable
 from trainers.config import TrainConfig, override
 from trainers.data.image_set import open_images
 from trainers.evaluation.evaluate import batches
@@ -103,16 +105,13 @@ def test_any_folder_of_images_is_embedded_by_any_vit(dinolab, tmp_path):
 
 
 def test_rows_are_written_in_groups_as_they_come(run, tmp_path, monkeypatch):
-    from trainers.adapters import embedding
-    from trainers.adapters.opening import open_measurable
-
     monkeypatch.setattr(embedding, "GROUP", 300)
     model = open_measurable(str(run({})))
     plan = embedding.Plan(kinds=("cls",), size=16, batch_size=100)
     images = open_images(model.trained_on, None)
     seen = []
     out = tmp_path / "out.parquet"
-    write_embeddings(
+    embedding.write_embeddings(
         out, model, images, plan, CPU.device, facts={}, progress=lambda *done: seen.append(done)
     )
     groups = pq.ParquetFile(out).metadata
@@ -129,7 +128,7 @@ def test_rows_are_written_in_groups_as_they_come(run, tmp_path, monkeypatch):
         ({}, ["--tokens", ""], "has cls, patch_mean; give some of these"),
         ({}, ["--size", "18"], "needs a multiple of its patch of 4 pixels"),
         ({}, ["--data", "nowhere"], "nowhere"),
-        ({}, ["--batch-size", "0"], "0 is not in the range x>=1"),
+        ({}, ["--batch-size", "0"], "Input should be greater than or equal to 1"),
     ],
 )
 def test_what_cannot_be_embedded_is_one_line(dinolab, run, tmp_path, change, arguments, line):
@@ -150,22 +149,30 @@ def test_a_file_that_is_there_is_left_alone(dinolab, run, tmp_path):
     assert (tmp_path / "mine.parquet").read_text() == "mine"
 
 
-def test_an_interruption_leaves_nothing(run, tmp_path):
-    folder, out = run({}), tmp_path / "out.parquet"
-    process = start("embed", folder, "--out", out, "--batch-size", "1", "--threads", "1")
+def test_an_interruption_half_way_is_130_and_leaves_nothing(dinolab, run, tmp_path, monkeypatch):
+    folder = run({})
+    monkeypatch.setattr(embedding, "GROUP", 300)
+    written = []
+
+    def check():
+        if found := list(tmp_path.glob(".out.parquet.*")):
+            written.append(found[0].stat().st_size)
+        if len(written) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(interrupt, "check", check)
+    monkeypatch.setattr(interrupt, "_requested", threading.Event())
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     try:
-        for line in process.stdout:
-            if line.startswith("images:"):
-                break
-        while not list(tmp_path.glob(".out.parquet.*")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
-        assert "interrupted: nothing was written" in process.stdout.read()
+        code, out, err = dinolab(
+            "embed", folder, "--out", tmp_path / "out.parquet", "--batch-size", "100"
+        )
     finally:
-        process.kill()
-        process.wait()
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    assert (code, err) == (130, "")
+    assert out.endswith("interrupted: nothing was written\n")
+    assert len(written) == 8
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
