@@ -43,7 +43,8 @@ def content_of(saved: SavedBackbone) -> bytes:
     """The bytes of the file: the same for the same backbone."""
     tensors = {name: t.contiguous() for name, t in saved.backbone.state_dict().items()}
     notes = {
-        "model": saved.backbone.config.model_dump(mode="json"),
+        # Where its own weights came from is a path on the machine that trained it.
+        "model": {**saved.backbone.config.model_dump(mode="json"), "weights": ""},
         "image_size": saved.image_size,
         "seed": saved.seed,
         "fixed_patch_place": saved.fixed_patch_place,

@@ -59,7 +59,7 @@ def open_measurable(
             )
         return _from_name(model, weights, published=published, heads=heads, seed=seed)
     except CheckpointError as error:
-        raise InputError(_shortened(str(error))) from error
+        raise InputError(shortened(str(error))) from error
 
 
 def _from_name(
@@ -81,7 +81,7 @@ def _from_name(
                 options={} if heads is None else {"num_heads": heads},
             )
         except CheckpointError as error:
-            raise InputError(f"--weights {weights}: {_shortened(str(error))}") from error
+            raise InputError(f"--weights {weights}: {shortened(str(error))}") from error
     if read is not None:
         source, normalisation = f"file {weights}", "of the timm model: the file does not say"
         notes = (*read.notes, *_without((*backbone.set_aside, *read.set_aside)))
@@ -191,7 +191,7 @@ def _from_weights(path: Path, heads: int | None) -> Measurable:
         found = load_backbone(read.tensors, heads=heads)
     except (CheckpointError, ConfigError) as error:
         raise InputError(
-            f"{path}: {_shortened(str(error))}; if it is of another timm ViT, name that and give "
+            f"{path}: {shortened(str(error))}; if it is of another timm ViT, name that and give "
             f"--weights {path}"
         ) from error
     config = found.backbone.config
@@ -315,7 +315,7 @@ def _draws(model: ModelConfig, seed: int) -> Draws:
     return draws
 
 
-def _shortened(message: str, most: int = 400) -> str:
+def shortened(message: str, most: int = 400) -> str:
     """A message that may name every tensor of a model, as one line, cut."""
     message = printable(message)
     return message if len(message) <= most else f"{message[:most].rstrip()} …"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.adapters.opening import is_bare_file, open_measurable
+from trainers.adapters.opening import is_bare_file, open_measurable, shortened
 from trainers.adapters.pretrained import load_backbone
 from trainers.adapters.timm_models import TimmBackbone
 from trainers.adapters.weights_file import read_weights
@@ -50,7 +50,7 @@ def read_starting(source: str) -> Starting:
             # Of any number of heads: tensors are the same.
             made = load_backbone(read.tensors, heads=1)
         except (CheckpointError, ConfigError) as error:
-            raise InputError(f"model.weights {source}: {error}") from error
+            raise InputError(f"model.weights {source}: {shortened(str(error))}") from error
         starting = _of_backbone(made.backbone, f"file {path}", (*read.notes, *made.notes))
         unknown = {name: value for name, value in starting.knobs.items() if name != "heads"}
         return Starting(
@@ -119,7 +119,8 @@ def _of_measurable(found: Measurable, source: str) -> Starting:
         )
     except (CheckpointError, ConfigError) as error:
         raise InputError(
-            f"model.weights {source} is of a ViT that cannot be trained here: {error}"
+            f"model.weights {source} is of a ViT that cannot be trained here: "
+            f"{shortened(str(error))}"
         ) from error
     _check(made.backbone, found, source)
     notes = (*found.notes, *made.notes)

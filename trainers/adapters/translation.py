@@ -49,7 +49,7 @@ _TRANSLATED = (
     "patch_size", "width", "depth", "heads", "mlp_ratio", "patch_position", "cls", "cls_position",
     "cls_tied_patch", "cls_coordinate", "registers", "mlp", "layer_scale",
 )  # fmt: skip
-_ONLY_IN_TRAINING = ("drop_path", "initial_deviation", "interpolation_offset")
+_ONLY_IN_TRAINING = ("weights", "drop_path", "initial_deviation", "interpolation_offset")
 _ONLY_ROTARY = ("rotary_base", "rotary_origin")
 
 

@@ -190,6 +190,14 @@ def test_a_classifier_can_be_put_on_what_timm_opens(run):
 
 
 @pytest.mark.parametrize("form", ["timm", "huggingface", "safetensors"])
+def test_what_its_run_started_from_is_no_part_of_an_export(run, form, tmp_path):
+    folder = run({"model.weights": f"/home/me/secret.pth@sha256:{'0' * 64}"})
+    written = export(folder, form, tmp_path / "out").path
+    close(open_measurable(str(written)).network(IMAGES).tokens, features(folder))
+    assert not any(b"secret" in path.read_bytes() for path in written.iterdir())
+
+
+@pytest.mark.parametrize("form", ["timm", "huggingface", "safetensors"])
 def test_only_a_new_or_empty_place_is_written_to(run, form, tmp_path):
     folder = run({})
     (tmp_path / "full").mkdir()

@@ -260,6 +260,14 @@ def test_heads_of_a_bare_file_are_those_of_the_run(tiny, tmp_path):
     close_in_both(state, model.forward_features(IMAGES))
 
 
+def test_a_vit_of_other_parts_is_one_line_that_is_not_too_long(tiny, tmp_path):
+    torch.save(timms(depth=30, qk_norm=True).state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(InputError, match=r"left over blocks\.0\.attn\.k_norm") as caught:
+        start(tiny, tmp_path / "vit.pth")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
 def test_a_vit_that_computes_otherwise_is_refused(tiny, tmp_path):
     folder = saved_by_timm(tmp_path / "timm", timms())
     config = json.loads((folder / "config.json").read_text())
