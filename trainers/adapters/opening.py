@@ -210,7 +210,7 @@ def _from_weights(path: Path, heads: int | None) -> Measurable:
         mean=IMAGENET[0],
         deviation=IMAGENET[1],
         normalisation="ImageNet's: the file does not say",
-        notes=(said, *read.notes, *found.notes, *_without((*found.set_aside, *read.set_aside))),
+        notes=(said, *read.notes, *_without((*found.set_aside, *read.set_aside))),
     )
 
 

@@ -12,10 +12,10 @@ theirs (official DINO and timm)         ours (trainers/model)
 ``blocks.N.norm1.*``, ``norm2.*``       the same
 ``blocks.N.attn.qkv.*``                 ``blocks.N.attention.qkv.*``
 ``blocks.N.attn.proj.*``                ``blocks.N.attention.projection.*``
-``blocks.N.mlp.fc1.*``                  ``blocks.N.expand.*``
-``blocks.N.mlp.fc2.*``                  ``blocks.N.contract.*``
+``blocks.N.mlp.fc1.*`` (``w12``)        ``blocks.N.expand.*``
+``blocks.N.mlp.fc2.*`` (``w3``)         ``blocks.N.contract.*``
 ``norm.*``                              the same
-``blocks.N.ls1``, ``ls2`` (LayerScale)  multiplied into ``projection``, ``contract``
+``blocks.N.ls1.gamma``, ``ls2.gamma``   ``blocks.N.layer_scale1``, ``layer_scale2``
 heads, masks, decoders                  set aside, by name (`trainers.adapters.weights_file`)
 ======================================  ==============================================
 
@@ -29,6 +29,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor
@@ -52,8 +53,7 @@ _BLOCKS = {
     "mlp.fc2": "contract",
 }
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
-_SCALE = re.compile(r"^(blocks\.\d+\.)(ls1|ls2)\.gamma$")
-_SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
+_SCALE = re.compile(r"^(blocks\.\d+)\.ls([12])\.gamma$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,6 @@ class Pretrained:
     """side of the images whose grid the positions belong to, pixels"""
     set_aside: tuple[str, ...]
     """names of the projection head or classifier in the source, which a backbone has no use for"""
-    notes: tuple[str, ...] = ()
-    """what else was done to the weights, a sentence each"""
 
 
 def load_backbone(
@@ -80,6 +78,10 @@ def load_backbone(
     when shapes do not fit together; ConfigError when `heads` does not divide the width.
     """
     theirs, aside = set_aside({name: tensor.float() for name, tensor in weights.items()})
+    for name in list(theirs):
+        for official, timms in (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2.")):
+            if official in name:
+                theirs[name.replace(official, timms)] = theirs.pop(name)
     for name in ("register_tokens", "dist_token"):
         if name in theirs:
             theirs["reg_token"] = theirs.pop(name)
@@ -103,10 +105,6 @@ def load_backbone(
             f"width {width} is no multiple of {HEAD_FEATURES}: say how many heads there are "
             "(--heads)"
         )
-    try:
-        theirs, is_scaled = _without_layer_scale(theirs)
-    except KeyError as error:
-        raise CheckpointError(f"weights are not those of a ViT: no {error.args[0]}") from error
     depth = 1 + max(int(found[1]) for name in theirs if (found := _BLOCK.match(name)))
     try:
         config = ModelConfig(
@@ -114,7 +112,8 @@ def load_backbone(
             width=width,
             depth=depth,
             heads=width // HEAD_FEATURES if heads is None else heads,
-            mlp_ratio=theirs["blocks.0.mlp.fc1.weight"].shape[0] / width,
+            **_mlp(theirs["blocks.0.mlp.fc1.weight"], theirs.get("blocks.0.mlp.fc2.weight"), width),
+            layer_scale=1.0 if "blocks.0.ls1.gamma" in theirs else 0.0,
             patch_position="none" if grid is None else "learned",
             cls="cls_token" in theirs,
             cls_position="learned" if slots and "cls_token" in theirs else "none",
@@ -137,20 +136,19 @@ def load_backbone(
         raise CheckpointError(
             "weights do not fit this ViT: " + ("; ".join(problems or reasons))
         ) from error
-    notes = ("Factors of LayerScale are multiplied into its matrices.",) if is_scaled else ()
-    return Pretrained(backbone=backbone, image_size=image_size, set_aside=aside, notes=notes)
+    return Pretrained(backbone=backbone, image_size=image_size, set_aside=aside)
 
 
-def _without_layer_scale(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """The same function without LayerScale, and whether there was one."""
-    made = dict(theirs)
-    for name, factors in theirs.items():
-        if scale := _SCALE.match(name):
-            del made[name]
-            scaled = f"{scale[1]}{_SCALED[scale[2]]}"
-            made[f"{scaled}.weight"] = factors[:, None] * made[f"{scaled}.weight"]
-            made[f"{scaled}.bias"] = factors * made[f"{scaled}.bias"]
-    return made, made.keys() != theirs.keys()
+def _mlp(expand: Tensor, contract: Tensor | None, width: int) -> dict[str, Any]:
+    """Knobs of the MLP with these matrices."""
+    rows = len(expand)
+    if contract is None or contract.ndim != 2 or rows != 2 * contract.shape[1]:
+        return {"mlp_ratio": rows / width}
+    # Of a SwiGLU the ratio is that of an MLP with as many parameters; usually 4.
+    usual = ModelConfig(width=width, heads=1, mlp="swiglu", mlp_ratio=4.0)
+    hidden = rows // 2
+    ratio = 4.0 if usual.mlp_hidden == hidden else 1.5 * hidden / width
+    return {"mlp": "swiglu", "mlp_ratio": ratio}
 
 
 def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int, Grid | None]:
@@ -183,6 +181,8 @@ def _ours(
         block = _BLOCK.match(name)
         if block and block[2] in _BLOCKS:
             ours[f"blocks.{block[1]}.{_BLOCKS[block[2]]}.{block[3]}"] = tensor
+        elif scale := _SCALE.match(name):
+            ours[f"{scale[1]}.layer_scale{scale[2]}"] = tensor
         elif name.startswith("patch_embed.proj."):
             ours[name.replace("patch_embed.proj", "embedding")] = tensor
         elif name != "pos_embed":
@@ -212,4 +212,5 @@ def _theirs(name: str) -> str:
         return tokens[name]
     for theirs, ours in _BLOCKS.items():
         name = re.sub(rf"^(blocks\.\d+)\.{re.escape(ours)}\.", rf"\1.{theirs}.", name)
+    name = re.sub(r"^(blocks\.\d+)\.layer_scale([12])$", r"\1.ls\2.gamma", name)
     return re.sub(r"^embedding\.", "patch_embed.proj.", name)

@@ -8,6 +8,7 @@ training, has the difference folded into its patch embedding.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,9 @@ def read_starting(source: str) -> Starting:
             made = load_backbone(read.tensors, heads=1)
         except (CheckpointError, ConfigError) as error:
             raise InputError(f"model.weights {source}: {shortened(str(error))}") from error
-        starting = _of_backbone(made.backbone, f"file {path}", (*read.notes, *made.notes))
-        unknown = {name: value for name, value in starting.knobs.items() if name != "heads"}
-        return Starting(
-            tensors=starting.tensors,
-            knobs=unknown,
-            grid=starting.grid,
-            origin=starting.origin,
-            notes=starting.notes,
-        )
+        starting = _of_backbone(made.backbone, f"file {path}", read.notes)
+        known = {name: value for name, value in starting.knobs.items() if name != "heads"}
+        return replace(starting, knobs=known)
     return _of_measurable(open_measurable(str(path)), source)
 
 
@@ -123,7 +118,7 @@ def _of_measurable(found: Measurable, source: str) -> Starting:
             f"{shortened(str(error))}"
         ) from error
     _check(made.backbone, found, source)
-    notes = (*found.notes, *made.notes)
+    notes = found.notes
     if (found.mean, found.deviation) != IMAGENET:
         _fold_colours(made.backbone, found)
         notes = (

@@ -92,17 +92,9 @@ def no_counterpart(model: ModelConfig, form: str) -> str:
     return ""
 
 
-def _is_scaled(model: ModelConfig) -> bool:
-    return bool(getattr(model, "layer_scale", 0))
-
-
-def _is_gated(model: ModelConfig) -> bool:
-    return getattr(model, "mlp", "gelu") == "swiglu"
-
-
 def _like_dinov2(model: ModelConfig) -> bool:
     """Whether it has parts that Hugging Face's classes for DINOv2 alone have."""
-    return bool(model.registers) or _is_scaled(model) or _is_gated(model)
+    return bool(model.registers or model.layer_scale) or model.mlp == "swiglu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +153,7 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
             f"blocks.{number}.",
         )
     name, mlp_ratio = _TIMM_NAMES.get((config.width, config.heads), _TIMM_NAME), config.mlp_ratio
-    if _is_gated(config):
+    if config.mlp == "swiglu":
         # timm counts both halves, and rounds down what the ratio gives.
         hidden = len(backbone.state_dict()["blocks.0.expand.bias"])
         name, mlp_ratio = _TIMM_GATED, (hidden + 0.5) / config.width
@@ -178,7 +170,7 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
                 "depth": config.depth,
                 "num_heads": config.heads,
                 "mlp_ratio": mlp_ratio,
-                "init_values": 1.0 if _is_scaled(config) else None,
+                "init_values": 1.0 if config.layer_scale else None,
                 "class_token": config.cls,
                 "reg_tokens": config.registers,
                 "no_embed_class": not together,
@@ -225,7 +217,7 @@ def for_hugging_face(
         mask = backbone.mask[0] if hasattr(backbone, "mask") else torch.zeros(1, config.width)
         tensors["embeddings.mask_token"] = mask
     names = dict(_HUGGING_FACE_DINOV2 if _like_dinov2(config) else _HUGGING_FACE_VIT)
-    if _is_gated(config):
+    if config.mlp == "swiglu":
         names |= {"expand": "mlp.weights_in", "contract": "mlp.weights_out"}
     for number, block in enumerate(backbone.blocks):
         state, start = block.state_dict(), f"encoder.layer.{number}."
@@ -234,7 +226,7 @@ def for_hugging_face(
             for name, part in zip(("query", "key", "value"), three, strict=True):
                 # Of their own: safetensors saves no views.
                 tensors[f"{start}attention.attention.{name}.{kind}"] = part.clone()
-        if _like_dinov2(config) and not _is_scaled(config):
+        if _like_dinov2(config) and not config.layer_scale:
             # Its class scales in any case.
             scales = ("layer_scale1", "layer_scale2")
             state |= {name: torch.ones(config.width) for name in scales}
@@ -259,7 +251,7 @@ def for_hugging_face(
             "model_type": "dinov2",
             "mlp_ratio": int(config.mlp_ratio),
             "layerscale_value": 1.0,
-            "use_swiglu_ffn": _is_gated(config),
+            "use_swiglu_ffn": config.mlp == "swiglu",
         }
     else:
         shape |= {

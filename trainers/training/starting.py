@@ -72,6 +72,8 @@ def notes_of(starting: Starting, config: TrainConfig) -> tuple[str, ...]:
         notes.append(f"Positions are interpolated from {rows}×{columns} to {side}×{side} patches.")
     if config.model.registers and not starting.knobs["registers"]:
         notes.append(f"The {config.model.registers} registers start by chance: it has none.")
+    if starting.knobs["layer_scale"] and not config.model.layer_scale:
+        notes.append("Factors of LayerScale are multiplied into the matrices before them.")
     return tuple(notes)
 
 

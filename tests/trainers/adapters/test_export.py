@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from trainers.adapters.export import export  # noqa: E402
 from trainers.adapters.opening import open_measurable  # noqa: E402
-from trainers.config import ModelConfig, override  # noqa: E402
+from trainers.config import override  # noqa: E402
 from trainers.errors import InputError  # noqa: E402
 from trainers.runs.saved_run import find_run, run_backbone  # noqa: E402
 from trainers.system.world import World  # noqa: E402
@@ -32,14 +32,11 @@ SHAPES = {
     "tied": {"model.cls_position": "tied", "model.cls_tied_patch": [1, 2]},
     "bare [CLS]": {"model.cls_position": "none", "model.registers": 2},
     "no positions": {"model.patch_position": "none"},
+    "LayerScale": {"model.layer_scale": 0.1},
+    "SwiGLU": {"model.mlp": "swiglu"},
+    "as DINOv2-g": {"model.mlp": "swiglu", "model.layer_scale": 0.1, "model.registers": 2},
     "nowhere": {"model.patch_position": "none", "model.cls_position": "none"},
 }
-if "layer_scale" in ModelConfig.model_fields:
-    SHAPES |= {
-        "LayerScale": {"model.layer_scale": 0.1},
-        "SwiGLU": {"model.mlp": "swiglu"},
-        "as DINOv2-g": {"model.mlp": "swiglu", "model.layer_scale": 0.1, "model.registers": 2},
-    }
 WITHOUT_CLS = {
     "no [CLS]": NO_CLS,
     "only registers": {**NO_CLS, "model.registers": 2},

@@ -22,7 +22,7 @@ from tests.trainers.adapters.published import (  # noqa: E402
 )  # fmt: skip
 from trainers.adapters.export import export  # noqa: E402
 from trainers.adapters.starting import told  # noqa: E402
-from trainers.config import ModelConfig, override  # noqa: E402
+from trainers.config import override  # noqa: E402
 from trainers.data.augment import IMAGENET  # noqa: E402
 from trainers.errors import ConfigError, InputError  # noqa: E402
 from trainers.runs.saved_run import find_run, run_backbone  # noqa: E402
@@ -102,19 +102,41 @@ def test_published_shapes_start_a_run_with_the_features_of_timm(tiny, tmp_path, 
     close(found, expected)
 
 
+@pytest.mark.parametrize("factors", [0.0, 1e-5])
 @pytest.mark.parametrize("names", ["timm", "official DINOv2"])
-def test_layer_scale_of_published_weights_is_multiplied_in(tiny, tmp_path, names):
+def test_layer_scale_of_published_weights_is_kept_or_multiplied_in(tiny, tmp_path, names, factors):
     model = timms(init_values=0.3, reg_tokens=2, no_embed_class=True)
-    state = model.state_dict()
+    weights = model.state_dict()
     if names != "timm":
-        state["register_tokens"] = state.pop("reg_token")
-        state["pos_embed"] = torch.cat([torch.ones(1, 1, 24), state["pos_embed"]], dim=1)
-        state["cls_token"] = state["cls_token"] - 1
-        state["mask_token"] = torch.zeros(1, 24)
-    torch.save(state, tmp_path / "vit.pth")
-    state, _, starting = start(tiny, tmp_path / "vit.pth", **{"model.registers": 2})
+        weights["register_tokens"] = weights.pop("reg_token")
+        weights["pos_embed"] = torch.cat([torch.ones(1, 1, 24), weights["pos_embed"]], dim=1)
+        weights["cls_token"] = weights["cls_token"] - 1
+        weights["mask_token"] = torch.zeros(1, 24)
+    torch.save(weights, tmp_path / "vit.pth")
+    change = {"model.registers": 2, "model.layer_scale": factors}
+    state, config, starting = start(tiny, tmp_path / "vit.pth", **change)
     close_in_both(state, model.forward_features(IMAGES))
-    assert "LayerScale" in starting.notes[0]
+    kept = state.student.state_dict().get("backbone.blocks.1.layer_scale2")
+    assert (kept is None) == (not factors)
+    assert kept is None or torch.equal(kept, weights["blocks.1.ls2.gamma"])
+    assert any("LayerScale" in line for line in told(starting, config)) == (not factors)
+
+
+@pytest.mark.parametrize("names", ["timm", "official DINOv2"])
+def test_published_weights_with_swiglu_start_a_run(tiny, tmp_path, names):
+    from timm.layers.mlp import SwiGLUPacked
+
+    model = timms(mlp_layer=SwiGLUPacked, act_layer=torch.nn.SiLU, mlp_ratio=128.5 / 24)
+    weights = model.state_dict()
+    if names != "timm":
+        renamed = {"mlp.fc1": "mlp.w12", "mlp.fc2": "mlp.w3"}
+        for theirs, official in renamed.items():
+            weights = {name.replace(theirs, official): t for name, t in weights.items()}
+    torch.save(weights, tmp_path / "vit.pth")
+    state, _, _ = start(tiny, tmp_path / "vit.pth", **{"model.mlp": "swiglu"})
+    close_in_both(state, model.forward_features(IMAGES))
+    with pytest.raises(ConfigError, match=r"has model\.mlp 'swiglu', and this run 'gelu'"):
+        start(tiny, tmp_path / "vit.pth")
 
 
 @pytest.mark.parametrize("kind", ["ViTModel", "Dinov2WithRegistersModel"])
@@ -158,7 +180,6 @@ def saved(tiny, tmp_path):
     return made
 
 
-@pytest.mark.skipif("layer_scale" not in ModelConfig.model_fields, reason="no LayerScale here")
 @pytest.mark.parametrize(("before", "after"), [(0.1, 0.1), (0.1, 1e-5), (0.1, 0.0), (0.0, 1e-5)])
 def test_layer_scale_comes_and_goes_and_features_stay(tiny, saved, before, after):
     folder = saved({"model.layer_scale": before})
