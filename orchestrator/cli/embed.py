@@ -12,6 +12,7 @@ from orchestrator.cli.exit_codes import INTERRUPTED
 from orchestrator.cli.options import (
     DEFAULT_ROOT,
     Device,
+    DeviceOption,
     QuietOption,
     RootOption,
     absolute_root,
@@ -85,7 +86,7 @@ def embed(
         bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of random weights.")] = 0,
-    device: Annotated[Device, typer.Option(help="auto: a GPU if PyTorch finds one.")] = Device.AUTO,
+    device: DeviceOption = Device.AUTO,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 64,
     threads: Annotated[
         int | None,
@@ -104,11 +105,13 @@ def embed(
     from orchestrator.cli import measure_options
     from trainers.adapters import embedding
     from trainers.adapters.opening import open_measurable
+    from trainers.system.memory import memory_explained
+    from trainers.system.world import chosen_device
 
     console = make_console()
     live = console.is_terminal and not quiet
     embedding.check_file(out)
-    chosen = measure_options.torch_device(device)
+    chosen = chosen_device(device)
     if threads is not None:
         measure_options.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)
@@ -139,24 +142,25 @@ def embed(
                 interrupt.check()
                 progress.update(task, completed=done, total=total)
 
-            embedding.write_embeddings(
-                out,
-                opened,
-                images,
-                embedding.Plan(kinds=kinds, size=side, batch_size=batch_size),
-                chosen,
-                facts={
-                    "given": model,
-                    "model": opened.name,
-                    "weights": opened.weights,
-                    "random_weights": opened.is_random,
-                    "images": source.source,
-                    "normalisation": opened.normalisation,
-                    "device": chosen.type,
-                    "versions": measure_options.versions(),
-                },
-                progress=show,
-            )
+            with memory_explained("embedding", "lower --batch-size or --size"):
+                embedding.write_embeddings(
+                    out,
+                    opened,
+                    images,
+                    embedding.Plan(kinds=kinds, size=side, batch_size=batch_size),
+                    chosen,
+                    facts={
+                        "given": model,
+                        "model": opened.name,
+                        "weights": opened.weights,
+                        "random_weights": opened.is_random,
+                        "images": source.source,
+                        "normalisation": opened.normalisation,
+                        "device": chosen.type,
+                        "versions": measure_options.versions(),
+                    },
+                    progress=show,
+                )
     except KeyboardInterrupt:
         console.print("interrupted: nothing was written")
         raise typer.Exit(INTERRUPTED) from None
