@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from trainers.adapters.starting import pinned, told
+from trainers.adapters.starting import pinned, starting_lines
 from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
@@ -66,7 +66,7 @@ def run(arguments: list[str] | None = None) -> int:
             left = left_behind([(key, config, images.digest)], folder.path.parent)
             if left:
                 print(f"note: {left.sentence(1)}")
-            for line in told(starting, config):
+            for line in starting_lines(starting, config):
                 print(line)
         shown = Console(sys.stdout, steps=config.steps)
         run_trial(

@@ -51,7 +51,7 @@ def train(
     from orchestrator.driver.root import open_root
     from orchestrator.plan import Trial
     from orchestrator.tracking.store import check_store
-    from trainers.adapters.starting import pinned, told
+    from trainers.adapters.starting import pinned, starting_lines
     from trainers.config import in_steps, override
     from trainers.config.recipe import knobs_given, recipe
     from trainers.config.size import share_problem
@@ -82,7 +82,7 @@ def train(
         console.print("finished already: nothing to train")
     elif left := left_behind([(key, config, images.digest)], folder.path.parent):
         console.print(f"note: {left.sentence(1)}")
-    for line in () if is_finished else told(starting, config):
+    for line in () if is_finished else starting_lines(starting, config):
         console.print(line)
     make_reproducible(threads)
     stopping.listen()

@@ -94,7 +94,7 @@ def pinned(
     return override(config, {"model.weights": pinned_to(source, starting.digest)}), starting
 
 
-def told(starting: Starting | None, config: TrainConfig) -> list[str]:
+def starting_lines(starting: Starting | None, config: TrainConfig) -> list[str]:
     """What to tell a person of the weights that a run starts from, a line each."""
     if starting is None:
         return []

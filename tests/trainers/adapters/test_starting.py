@@ -21,7 +21,7 @@ from tests.trainers.adapters.published import (  # noqa: E402
     timms,
 )  # fmt: skip
 from trainers.adapters.export import export  # noqa: E402
-from trainers.adapters.starting import told  # noqa: E402
+from trainers.adapters.starting import starting_lines  # noqa: E402
 from trainers.config import override  # noqa: E402
 from trainers.data.augment import IMAGENET  # noqa: E402
 from trainers.errors import ConfigError, InputError  # noqa: E402
@@ -119,7 +119,7 @@ def test_layer_scale_of_published_weights_is_kept_or_multiplied_in(tiny, tmp_pat
     kept = state.student.state_dict().get("backbone.blocks.1.layer_scale2")
     assert (kept is None) == (not factors)
     assert kept is None or torch.equal(kept, weights["blocks.1.ls2.gamma"])
-    assert any("LayerScale" in line for line in told(starting, config)) == (not factors)
+    assert any("LayerScale" in line for line in starting_lines(starting, config)) == (not factors)
 
 
 @pytest.mark.parametrize("names", ["timm", "official DINOv2"])
@@ -231,7 +231,9 @@ def test_positions_of_another_grid_are_interpolated_and_that_is_said(tiny, tmp_p
     model = timms(img_size=32)
     torch.save(model.state_dict(), tmp_path / "vit.pth")
     state, config, starting = start(tiny, tmp_path / "vit.pth")
-    assert "note: Positions are interpolated from 8×8 to 4×4 patches." in told(starting, config)
+    assert "note: Positions are interpolated from 8×8 to 4×4 patches." in starting_lines(
+        starting, config
+    )
     table = model.pos_embed[:, 1:].unflatten(1, (8, 8)).permute(0, 3, 1, 2)
     smaller = torch.nn.functional.interpolate(table, (4, 4), mode="bicubic")
     close(state.teacher.backbone.position, smaller.flatten(2).transpose(1, 2))
@@ -242,7 +244,7 @@ def test_registers_that_weights_lack_start_by_chance_and_that_is_said(tiny, tmp_
     state, config, starting = start(tiny, tmp_path / "vit.pth", **{"model.registers": 2})
     bare = TrainState.fresh(override(tiny, {"model.registers": 2}), ALONE)
     assert torch.equal(state.student.backbone.registers, bare.student.backbone.registers)
-    assert any("2 registers start by chance" in line for line in told(starting, config))
+    assert any("2 registers start by chance" in line for line in starting_lines(starting, config))
 
 
 @pytest.mark.parametrize(
