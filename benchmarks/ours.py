@@ -10,10 +10,12 @@ from benchmarks.setting import Setting
 from trainers.config import TrainConfig, override
 from trainers.data import image_set
 from trainers.data.augment import Views, augment, normalize
+from trainers.data.cut import Images
 from trainers.data.image_set import ImageSet, open_images
 from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.allocator import keep_freed_memory
+from trainers.system.transfer import sent
 from trainers.system.world import World
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, Update, update
@@ -101,26 +103,26 @@ class Reader:
         self.images: ImageSet = open_images(config.data, cache)
         self.stream = Stream(config.seed, "augmentation")
 
-    def pixels(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Squares of the step's images, with their places and epochs."""
+    def pixels(self, step: int) -> tuple[Images, torch.Tensor, torch.Tensor]:
+        """The step's images, with their places and epochs."""
         train = self.images.train
         places, epochs = sample_batch(self.config.seed, step, self.config.batch_size, len(train))
         pixels = self.images.pixels(train[places], self.world.device)
         return pixels, train[places], epochs
 
-    def batch(self, pixels: torch.Tensor, places: torch.Tensor, epochs: torch.Tensor) -> Batch:
+    def batch(self, pixels: Images, places: torch.Tensor, epochs: torch.Tensor) -> Batch:
         """All crops of a batch, and what names its images."""
-        device = self.world.device
-        identifiers, epochs = self.images.identifiers[places].to(device), epochs.to(device)
+        identifiers = self.images.identifiers[places]
         views = augment(
             pixels,
-            self.images.aspect(places).to(device),
+            self.images.aspect(places),
             identifiers,
             epochs,
             self.config.augment,
             self.stream,
             self.config.model.patch_size,
-        )
+        ).on(self.world.device)
+        identifiers, epochs = sent([identifiers, epochs], self.world.device)
         return Batch(views=views, identifiers=identifiers, epochs=epochs, labels=None)
 
 

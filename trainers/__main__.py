@@ -68,6 +68,8 @@ def run(arguments: list[str] | None = None) -> int:
                 print(f"note: {left.sentence(1)}")
             for line in starting_lines(starting, config):
                 print(line)
+            if squeezed := config.data.squeezing_note():
+                print(f"note: {squeezed}")
         shown = Console(sys.stdout, steps=config.steps)
         run_trial(
             folder,

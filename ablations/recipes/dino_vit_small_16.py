@@ -17,7 +17,7 @@ RECIPE = override(
         "model.patch_size": 16,
         "model.drop_path": 0.1,
         "model.interpolation_offset": 0.1,
-        "data.image_size": 256,
+        "data.image_size": 0,
         "augment.global_size": 224,
         "augment.local_size": 96,
         "augment.local_crops": 8,

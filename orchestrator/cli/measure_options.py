@@ -48,7 +48,8 @@ def images_wanted(model: Measurable, data: str | None, size: int | None) -> Data
     model.grid(side)
     source = None if data is None else absolute_source(data)
     if own is not None and source in (None, own.source):
-        larger = max(own.image_size, side)
+        # 0 is as large as the images are.
+        larger = max(own.image_size, side) if own.image_size else 0
         return own.model_copy(update={"image_size": larger})
     return DataConfig(source=str(source), image_size=max(4, round(ROOM * side)))
 

@@ -84,6 +84,8 @@ def train(
         console.print(f"note: {left.sentence(1)}")
     for line in () if is_finished else starting_lines(starting, config):
         console.print(line)
+    if not is_finished and (squeezed := config.data.squeezing_note()):
+        console.print(f"note: {squeezed}")
     make_reproducible(threads)
     stopping.listen()
     try:

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from trainers.data.metadata import keep_orientation, without_metadata
 
 _Result = TypeVar("_Result")
+_CPU = torch.device("cpu")
 
 # Odd metadata is no reason to lose an image, and of its size we judge ourselves. Once for the
 # process: a context of warnings would be shared by all threads that decode.
@@ -53,9 +54,16 @@ class UnreadableImage(Exception):  # noqa: N818 (a reason to skip, not a failure
     """An image that cannot be decoded; the text is the reason in a few words."""
 
 
-def decoding_threads() -> int:
-    """Threads that decode side by side: the CPUs that this process may use, as torch was told."""
-    return max(1, min(len(os.sched_getaffinity(0)), torch.get_num_threads()))
+def decoding_threads(device: torch.device = _CPU) -> int:
+    """Threads that decode side by side, for images that are used on `device`.
+
+    Where a CPU computes, too, as many as torch was told to use. Beside another device, the CPUs of
+    this process, shared with the other workers that were launched on this machine.
+    """
+    processors = len(os.sched_getaffinity(0))
+    if device.type == "cpu":
+        return max(1, min(processors, torch.get_num_threads()))
+    return max(1, processors // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def decode(encoded: bytes) -> Image.Image:
@@ -75,6 +83,20 @@ def decode(encoded: bytes) -> Image.Image:
             return _to_rgb(_upright(opened))
 
     return _despite_metadata(checked, encoded)
+
+
+def decode_whole(encoded: Any) -> Tensor:
+    """The image in its own size, uint8 [3, height, width], colours side by side in memory.
+
+    `encoded` has been through `decode` before: checksums are not looked at again. Raises
+    UnreadableImage.
+    """
+
+    def whole(encoded: Any) -> Tensor:
+        with _opened(encoded) as opened:
+            return torch.from_numpy(np.array(_to_rgb(_upright(opened)))).permute(2, 0, 1)
+
+    return _despite_metadata(whole, encoded)
 
 
 def decode_square(encoded: Any, side: int) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from trainers.data.cut import Images, cut_by_products
 from trainers.data.decode import FORMATS
 
 warnings.filterwarnings(
@@ -23,37 +23,51 @@ warnings.filterwarnings(
 _ORIENTATION = 0x0112
 
 
-def decode_squares_on(
+def decode_on(
     device: torch.device,
     places: list[int],
     read: Callable[[int], Any],
-    squares: Callable[[list[int]], Tensor],
+    otherwise: Callable[[list[int], torch.device], Images],
     side: int,
-) -> Tensor:
-    """Images squeezed to squares, uint8 [b, 3, side, side] on `device`.
+) -> Images:
+    """Images on `device`: as decoded, or squeezed to squares uint8 [b, 3, side, side] if `side`.
 
-    `read` gives the bytes at a place. Plain JPEGs (grey or colour, upright) are decoded and
-    resampled on the device, to within a few grey levels of what the CPU gives; the others come
-    from `squares`, on the CPU. An image that the device refuses does, too, so that a damaged one
-    gets its reason there.
+    `read` gives the bytes at a place. Plain JPEGs (grey or colour, upright) are decoded on the
+    device, to within a few grey levels of what the CPU gives; the others come from `otherwise`, on
+    the CPU. An image that the device refuses does, too, so that a damaged one gets its reason
+    there; those beside it stay what they are.
     """
-    result = torch.empty((len(places), 3, side, side), dtype=torch.uint8, device=device)
     encoded = [read(place) for place in places]
     plain = [row for row, one in enumerate(encoded) if _is_plain_jpeg(one)]
+    texts = [torch.frombuffer(bytearray(encoded[row]), dtype=torch.uint8) for row in plain]
+    found = dict(zip(plain, _decoded(texts, device), strict=True))
+    images = {row: image for row, image in found.items() if image is not None}
+    if side:
+        images = {row: _squeezed(image, side) for row, image in images.items()}
+    rows = [row for row in range(len(places)) if row not in images]
+    if rows:
+        others = otherwise([places[row] for row in rows], device)
+        images |= dict(zip(rows, others, strict=True))
+    ordered = [images[row] for row in range(len(places))]
+    return torch.stack(ordered) if side else ordered
+
+
+def _decoded(texts: list[Tensor], device: torch.device) -> list[Tensor | None]:
+    """Each image, or None where the decoder refuses it, which it says of a whole batch."""
+    if not texts:
+        return []
     try:
-        texts = [torch.frombuffer(bytearray(encoded[row]), dtype=torch.uint8) for row in plain]
-        decoded = decode_jpeg(texts, mode=ImageReadMode.RGB, device=device) if texts else []
+        return list(decode_jpeg(texts, mode=ImageReadMode.RGB, device=device))
     except RuntimeError:
-        plain, decoded = [], []
-    for row, image in zip(plain, decoded, strict=True):
-        square = interpolate(
-            image[None].float(), (side, side), mode="bilinear", antialias=True, align_corners=False
-        )
-        result[row] = square[0].round().clamp(0, 255).to(torch.uint8)
-    others = sorted(set(range(len(places))) - set(plain))
-    if others:
-        result[others] = squares([places[row] for row in others]).to(device)
-    return result
+        if len(texts) == 1:
+            return [None]
+        middle = len(texts) // 2
+        return _decoded(texts[:middle], device) + _decoded(texts[middle:], device)
+
+
+def _squeezed(image: Tensor, side: int) -> Tensor:
+    whole = (0, image.shape[1], 0, image.shape[2])
+    return cut_by_products([image], [whole], side, torch.tensor([False]), "bilinear")[0]
 
 
 def _is_plain_jpeg(encoded: Any) -> bool:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from trainers.config import DataConfig, nearest
+from trainers.config.data import SMALL_SQUARE
 from trainers.data import arrow
 from trainers.data.arrow import Manifest, identifier
-from trainers.data.decode import UnreadableImage, decode_square, decoding_threads
+from trainers.data.cut import Images
+from trainers.data.decode import UnreadableImage, decode_square, decode_whole, decoding_threads
 from trainers.data.digits import digits
 from trainers.data.ingest import Progress, ingest
 from trainers.data.photographs import CLASS_NAMES, photographs
@@ -28,6 +30,7 @@ from trainers.data.sources.source import Skipped
 from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
 from trainers.system.storage import EMBEDDED, Location, locate
+from trainers.system.transfer import sent
 
 CACHE, FORMER_CACHE = "data", ".data"
 """Folder of a run root in which indexes of image folders lie, and what it was called."""
@@ -39,11 +42,13 @@ FEWEST = 2
 """Images of each part of the split: fewer cannot be told apart."""
 
 _CPU = torch.device("cpu")
+_Made = TypeVar("_Made")
 
 
 class ImageSet:
-    """n images, resampled to squares of side S, their original shapes, labels and split.
+    """n images, their original shapes, labels and split.
 
+    They are squeezed to squares of side S, or left as they are where `side` is 0.
     `digest` is a SHA-256 over names, labels, splits and encoded bytes. `identifiers`, int64 [n] in
     [0, 2⁶³), name each image for keyed randomness and depend on its name alone. `labels`, int64
     [n], index `class_names`; None without labels. `train` and `test`, int64, are the places of the
@@ -59,7 +64,7 @@ class ImageSet:
         identifiers: Tensor,
         labels: Tensor | None,
         class_names: tuple[str, ...],
-        aspects: Tensor,
+        sizes: Tensor,
         skipped: tuple[Skipped, ...],
         parts: tuple[Tensor, Tensor],
         read: Callable[[int], Any],
@@ -76,32 +81,45 @@ class ImageSet:
         self.skipped = skipped
         self.train, self.test = parts
         self.declared = declared
-        self._aspects = aspects
+        widths, heights = sizes.unbind(1)
+        self._aspects = (widths.double() / heights).float()
+        self._bytes = 3 * (side**2 * len(sizes) if side else int((widths * heights).sum()))
         self._read = read
         self._side = side
         self._name = name
         self._remedy = remedy
-        self._kept: Tensor | None = None
+        self._kept: Images | None = None
 
     def __len__(self) -> int:
         return len(self.identifiers)
 
-    def pixels(self, places: Tensor, device: torch.device = _CPU) -> Tensor:
-        """Whole images squeezed to squares, uint8 [b, 3, S, S] on `device`, for places int64 [b].
+    def pixels(self, places: Tensor, device: torch.device = _CPU) -> Images:
+        """Whole images for places int64 [b], where crops of them are cut.
 
-        They are decoded side by side on `decoding_threads()` threads; JPEGs for a CUDA device on
-        that device. Raises DataError when the bytes of an indexed image have been damaged since.
+        Squeezed to squares, uint8 [b, 3, S, S], or as decoded, b times uint8 [3, H, W]. That is on
+        `device`, but squares so small that they are cut between pixels stay on the CPU. They are
+        decoded side by side on `decoding_threads(device)` threads; JPEGs for a CUDA device on that
+        device. Raises DataError when the bytes of an indexed image have been damaged since.
         """
-        if self._kept is None and len(self) * 3 * self._side**2 <= KEPT_BYTES:
-            self._kept = self._squares(range(len(self)))
+        if 0 < self._side <= SMALL_SQUARE:
+            device = _CPU
+        if self._kept is None and self._bytes <= KEPT_BYTES:
+            self._kept = self._decoded(range(len(self)), decoding_threads(device))
+        if isinstance(self._kept, Tensor):
+            return sent([self._kept[places]], device)[0]
         if self._kept is not None:
-            return self._kept[places].to(device)
+            return _sent([self._kept[place] for place in places.tolist()], device)
         if device.type == "cuda":
             # Here, since torchvision takes its time to import and a CPU has no use for it.
-            from trainers.data.gpu_decode import decode_squares_on
+            from trainers.data.gpu_decode import decode_on
 
-            return decode_squares_on(device, places.tolist(), self._read, self._squares, self._side)
-        return self._squares(places.tolist()).to(device)
+            return decode_on(device, places.tolist(), self._read, self._at, self._side)
+        return self._at(places.tolist(), device)
+
+    def _at(self, places: list[int], device: torch.device) -> Images:
+        """Images decoded on the CPU, on `device`."""
+        decoded = self._decoded(places, decoding_threads(device))
+        return sent([decoded], device)[0] if isinstance(decoded, Tensor) else _sent(decoded, device)
 
     def shuffled(self, places: Tensor) -> Tensor:
         """The places, int64 [b], in an order keyed by the names of their images.
@@ -121,7 +139,9 @@ class ImageSet:
         """Width over height of the originals, float32 [b]."""
         return self._aspects[places]
 
-    def _squares(self, places: "range | list[int]") -> Tensor:
+    def _decoded(self, places: "range | list[int]", threads: int) -> Images:
+        if not self._side:
+            return _side_by_side(self._decode, places, threads)
         # Colours side by side, as decoders leave them and crops are cut fastest.
         squares = torch.empty(
             (len(places), 3, self._side, self._side),
@@ -130,21 +150,15 @@ class ImageSet:
         )
 
         def fill(row: int) -> None:
-            squares[row] = self._square(places[row])
+            squares[row] = self._decode(places[row])
 
-        threads = min(decoding_threads(), len(places))
-        if threads > 1:
-            # A pool for each batch costs under a millisecond, and none is left to be shut down.
-            with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-                list(pool.map(fill, range(len(places))))
-        else:
-            for row in range(len(places)):
-                fill(row)
+        _side_by_side(fill, range(len(places)), threads)
         return squares
 
-    def _square(self, place: int) -> Tensor:
+    def _decode(self, place: int) -> Tensor:
         try:
-            return decode_square(self._read(place), self._side)
+            encoded = self._read(place)
+            return decode_square(encoded, self._side) if self._side else decode_whole(encoded)
         except UnreadableImage as error:
             raise DataError(
                 f"image {self._name(place)} was damaged in its index: {error}; {self._remedy}"
@@ -162,6 +176,23 @@ def cache_in(root: Path) -> Path:
     with contextlib.suppress(OSError):
         former.rmdir()
     return cache
+
+
+def _side_by_side(
+    make: Callable[[int], _Made], places: "range | list[int]", threads: int
+) -> list[_Made]:
+    threads = min(threads, len(places))
+    if threads <= 1:
+        return [make(place) for place in places]
+    # A pool for each batch costs under a millisecond, and none is left to be shut down.
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        return list(pool.map(make, places))
+
+
+def _sent(images: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Images as decoded, on `device`, their memory as it was."""
+    there = sent([image.permute(1, 2, 0) for image in images], device)
+    return [image.permute(2, 0, 1) for image in there]
 
 
 def open_images(
@@ -194,7 +225,7 @@ def _open_digits(config: DataConfig) -> ImageSet:
         identifiers=identifiers,
         labels=labels,
         class_names=tuple("0123456789"),
-        aspects=torch.ones(len(levels)),
+        sizes=torch.tensor(levels.shape[2:0:-1]).expand(len(levels), 2),
         skipped=(),
         parts=split(identifiers, labels, config.test_share),
         read=lambda place: portable(levels[place]),
@@ -213,7 +244,7 @@ def _open_photographs(config: DataConfig) -> ImageSet:
         identifiers=torch.tensor([identifier(name) for name in names]),
         labels=crops.labels,
         class_names=CLASS_NAMES,
-        aspects=torch.ones(len(names)),
+        sizes=torch.tensor(crops.pixels.shape[2:0:-1]).expand(len(names), 2),
         skipped=(),
         parts=((~crops.held_out).nonzero()[:, 0], crops.held_out.nonzero()[:, 0]),
         read=lambda place: portable(crops.pixels[place]),
@@ -338,7 +369,7 @@ def _open_ingested(config: DataConfig, home: Location, manifest: Manifest, remed
         numbers = pc.index_in(table["label"], value_set=pa.array(class_names))
         labels = torch.from_numpy(numbers.to_numpy().astype(np.int64))
     identifiers = torch.from_numpy(table["id"].to_numpy().copy())
-    aspects = table["width"].to_numpy() / table["height"].to_numpy()
+    sizes = np.stack([table[side].to_numpy() for side in ("width", "height")], axis=1)
     names, encoded = table["name"], table["image"]
     declared = _declared(table, manifest, config.source)
     return ImageSet(
@@ -346,7 +377,7 @@ def _open_ingested(config: DataConfig, home: Location, manifest: Manifest, remed
         identifiers=identifiers,
         labels=labels,
         class_names=class_names,
-        aspects=torch.from_numpy(aspects).float(),
+        sizes=torch.from_numpy(sizes.astype(np.int64)),
         skipped=skipped,
         parts=declared or split(identifiers, labels, config.test_share),
         read=lambda place: encoded[place].as_buffer(),

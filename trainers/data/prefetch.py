@@ -8,11 +8,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def prefetch(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
-    """`make(step)` for each step in order, up to `ahead` of them made beforehand on one thread.
+def prefetch(make: Callable[[int], T], steps: range, ahead: int, threads: int = 1) -> Iterator[T]:
+    """`make(step)` for each step in order, up to `ahead` of them made beforehand on `threads`.
 
-    Only that thread calls `make`. What it raises is raised here, in its turn. When the iterator is
-    closed, or forgotten, the call under way is waited for and no other begins. With `ahead` 0 all
+    Only those threads call `make`. What it raises is raised here, in its turn. When the iterator is
+    closed, or forgotten, calls under way are waited for and no other begins. With `ahead` 0 all
     is made here, when it is asked for.
     """
     if ahead == 0:
@@ -20,7 +20,7 @@ def prefetch(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
             yield make(step)
         return
     waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:
         for step in steps:
             waiting.append(pool.submit(make, step))

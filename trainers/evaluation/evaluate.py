@@ -155,8 +155,9 @@ def batches(
     for batch in places.split(config.evaluation.batch_size):
         crops = evaluation_crops(
             images.pixels(batch, device),
-            images.aspect(batch).to(device),
+            images.aspect(batch),
             config.augment.global_size,
+            device,
         )
         identifiers = images.identifiers[batch].to(device)
         draws = evaluation_draws(config.seed, identifiers, config.model, grid)

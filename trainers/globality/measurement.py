@@ -138,7 +138,7 @@ def measure(
     with torch.no_grad():
         for batch in plan.places.split(plan.batch_size):
             pixels = evaluation_crops(
-                images.pixels(batch, device), images.aspect(batch).to(device), plan.size
+                images.pixels(batch, device), images.aspect(batch), plan.size, device
             )
             crops = standardised(pixels, model)
             identifiers = images.identifiers[batch].to(device)

@@ -80,7 +80,7 @@ def keyed(seed: int, purpose: str, identifiers: Tensor, epochs: Tensor, views: r
 
     `identifiers` and `epochs`, int64 [b], name the images; there are V · b rows.
     """
-    view = torch.tensor(list(views), device=identifiers.device)[:, None]
+    view = torch.arange(views.start, views.stop, views.step, device=identifiers.device)[:, None]
     minor = packed(epochs, view, 0, _VIEWS_AN_EPOCH, _SLOTS_A_VIEW)
     major = identifiers.expand(len(views), -1)
     return Keyed(Stream(seed, purpose), major.reshape(-1), minor.reshape(-1))

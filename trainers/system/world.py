@@ -24,6 +24,7 @@ from trainers.errors import ConfigError, LostWorkerError
 from trainers.system.allocator import keep_freed_memory
 from trainers.system.gradients import Buckets, Gathered, Summed
 from trainers.system.numbers import allow_tf32
+from trainers.system.transfer import sent
 
 GROUP_TIMEOUT, GROUP_TIMEOUT_S = "DINOLAB_GROUP_TIMEOUT_S", 1800.0
 """Environment variable and default: seconds that a worker may be late for a sum over workers.
@@ -38,9 +39,6 @@ _MARKS_OF_LOSS = ("Connection closed by peer", "Connection reset by peer", "remo
 """What gloo and NCCL say of it."""
 
 Value = TypeVar("Value")
-
-_ALIGNED = 16
-"""Bytes to whose multiples tensors are moved together, as every type can be read from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +110,7 @@ class World:
 
     def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Tensors of the host as they lie on the device: one transfer, which nobody waits for."""
-        if self.device.type == "cpu" or not tensors:
-            return list(tensors)
-        flat = [one.contiguous().flatten().view(torch.uint8) for one in tensors]
-        places = [0]
-        for one in flat:
-            places.append(places[-1] + -(-len(one) // _ALIGNED) * _ALIGNED)
-        packed = torch.empty(places[-1], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for one, place in zip(flat, places, strict=False):
-            packed[place : place + len(one)] = one
-        there = packed.to(self.device, non_blocking=True)
-        return [
-            there[place : place + len(one)].view(tensor.dtype).view(tensor.shape)
-            for tensor, one, place in zip(tensors, flat, places, strict=False)
-        ]
+        return sent(tensors, self.device)
 
     def receive(self, tensor: Tensor) -> Callable[[], Tensor]:
         """Start to bring a tensor to the host; the call of what is returned waits for it."""

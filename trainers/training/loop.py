@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from trainers.config import TrainConfig, in_steps
@@ -17,6 +18,7 @@ from trainers.evaluation.evaluate import evaluate
 from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.memory import memory_explained
+from trainers.system.transfer import Beside, sent
 from trainers.system.world import World
 from trainers.training import checkpoint, stopping
 from trainers.training.pace import Pace
@@ -84,6 +86,7 @@ def _train(
     else:
         state = checkpoint.load(resume_from, config, world, classes)
     stream = Stream(config.seed, "augmentation")
+    beside = Beside(world.device)
     evaluation: dict[str, float] = {}
     pace = Pace(config, world, classes, state.step)
     last = config.steps
@@ -95,35 +98,32 @@ def _train(
     def read(step: int) -> _Read:
         places, epochs = sample_batch(config.seed, step, config.batch_size, len(images.train))
         places = images.train[places]
-        mine = world.share(places)
-        return _Read(
-            pixels=images.pixels(mine, world.device),
-            mine=mine,
-            epochs=world.share(epochs),
-            identifiers=images.identifiers[places],
-        )
-
-    for seen in pace.waiting(prefetch(read, range(state.step, last), _ahead(world))):
-        mine, identifiers = seen.mine, images.identifiers[seen.mine]
+        mine, epochs = world.share(places), world.share(epochs)
+        identifiers = images.identifiers[mine]
         labels = [] if images.labels is None else [images.labels[mine]]
-        aspect, keys, epochs, *labels = world.send(
-            [images.aspect(mine), identifiers, seen.epochs, *labels]
-        )
-        views = augment(
-            seen.pixels,
-            aspect,
-            keys,
-            epochs,
-            config.augment,
-            stream,
-            config.model.patch_size,
-        )
-        batch = Batch(
-            views=views,
-            identifiers=identifiers,
-            epochs=seen.epochs,
-            labels=labels[0] if labels else None,
-        )
+        with beside.making():
+            views = augment(
+                images.pixels(mine, world.device),
+                images.aspect(mine),
+                identifiers,
+                epochs,
+                config.augment,
+                stream,
+                config.model.patch_size,
+            ).on(world.device)
+            labels = sent(labels, world.device)
+            batch = Batch(
+                views=views,
+                identifiers=identifiers,
+                epochs=epochs,
+                labels=labels[0] if labels else None,
+            )
+            return _Read(batch=batch, identifiers=images.identifiers[places], ready=beside.done())
+
+    ahead, threads = _AHEAD if world.device.type != "cpu" else (0, 1)
+    for seen in pace.waiting(prefetch(read, range(state.step, last), ahead, threads)):
+        batch = seen.batch
+        beside.take([batch.labels, *vars(batch.views).values()], seen.ready)
         done = update(state, batch, config, world)
         state.extend_chain(seen.identifiers, done.digests)
         if done.failure:
@@ -169,21 +169,19 @@ def _train(
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """What was read from the data set for a step."""
+    """What was read and made of the data set for a step."""
 
-    pixels: Tensor
-    """uint8 [b, 3, S, S], whole images of this worker, on its device"""
-    mine: Tensor
-    """int64 [b], their places in the data set"""
-    epochs: Tensor
-    """int64 [b], on the host"""
+    batch: Batch
+    """of this worker, on its device"""
     identifiers: Tensor
     """int64 [B], of the images of all workers"""
+    ready: torch.cuda.Event | None
+    """when the batch will be there"""
 
 
-def _ahead(world: World) -> int:
-    """Steps read beforehand: a CPU that trains has no time to read at the same time."""
-    return 0 if world.device.type == "cpu" else 2
+_AHEAD = (3, 2)
+"""Steps made beforehand, and threads that make them, one decoding while the other cuts. None where
+a CPU trains, which has no time for both."""
 
 
 def _evaluate(

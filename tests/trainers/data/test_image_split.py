@@ -17,7 +17,7 @@ def make(labels: list[int] | None, names: list[str], share: float) -> ImageSet:
         identifiers=identifiers,
         labels=known,
         class_names=(),
-        aspects=torch.ones(len(names)),
+        sizes=torch.ones(len(names), 2, dtype=torch.int64),
         skipped=(),
         parts=split(identifiers, known, share),
         read=lambda _place: b"",

@@ -11,8 +11,9 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import decode, image_set, ingest
+from trainers.data.cut import Images
 from trainers.data.decode import UnreadableImage, decode_square
-from trainers.data.gpu_decode import decode_squares_on
+from trainers.data.gpu_decode import decode_on
 from trainers.data.image_set import open_images
 from trainers.data.sources.grammar import open_source
 from trainers.system.storage import locate
@@ -77,30 +78,64 @@ def photographs(tmp_path: Path) -> str:
     return f"{tmp_path}/set"
 
 
-def test_pixels_do_not_depend_on_threads_batches_or_what_is_kept(photographs, monkeypatch):
-    config = DataConfig(source=photographs, image_size=8)
+@pytest.mark.parametrize("side", [0, 8])
+def test_pixels_do_not_depend_on_threads_batches_or_what_is_kept(photographs, monkeypatch, side):
+    config = DataConfig(source=photographs, image_size=side)
     places = torch.arange(40).flip(0)
     kept = open_images(config, None).pixels(places)
     monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
     images = open_images(config, None)
     for threads in (1, 2, 7):
-        monkeypatch.setattr(image_set, "decoding_threads", lambda threads=threads: threads)
-        assert torch.equal(images.pixels(places), kept)
-        assert torch.equal(torch.cat([images.pixels(p) for p in places.split(3)]), kept)
+        monkeypatch.setattr(image_set, "decoding_threads", lambda _device, threads=threads: threads)
+        parts = [image for part in places.split(3) for image in images.pixels(part)]
+        for found in (images.pixels(places), parts):
+            assert all(torch.equal(one, other) for one, other in zip(found, kept, strict=True))
     assert images._kept is None
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
-def test_a_batched_decode_agrees_with_one_by_one(photographs, monkeypatch):
+@pytest.mark.parametrize("side", [0, 8, 80])
+def test_a_batched_decode_agrees_with_one_by_one(photographs, monkeypatch, side):
     # On the CPU: what a CUDA device does differently is only the decoder.
     monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
-    images = open_images(DataConfig(source=photographs, image_size=8), None)
+    images = open_images(DataConfig(source=photographs, image_size=side), None)
     places = [3, 0, 2, 39, 38]
-    batched = decode_squares_on(CPU, places, images._read, images._squares, 8)
+    batched = decode_on(CPU, places, images._read, images._at, side)
     single = images.pixels(torch.tensor(places))
-    assert batched.shape == (5, 3, 8, 8)
-    assert torch.equal(batched[[0, 3]], single[[0, 3]])  # PNG
-    assert (batched.double() - single.double()).abs().mean() < 2
+    assert len(batched) == 5
+    assert {tuple(one.shape) for one in batched} == {tuple(one.shape) for one in single}
+    for row, (one, other) in enumerate(zip(batched, single, strict=True)):
+        if row in (0, 3):  # PNG
+            assert torch.equal(one, other)
+        assert (one.double() - other.double()).abs().mean() < 2
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+@pytest.mark.parametrize("side", [0, 80])
+def test_an_image_that_the_device_refuses_leaves_its_neighbours_alone(
+    photographs, monkeypatch, side
+):
+    monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
+    images = open_images(DataConfig(source=photographs, image_size=side), None)
+    places, refused = list(range(0, 40, 2)), 14
+    whole = decode_on(CPU, places, images._read, images._at, side)
+    asked: list[list[int]] = []
+
+    def read(place: int) -> bytes:
+        # A JPEG whose image data end at once: its kind is still seen to be plain.
+        encoded = bytes(images._read(place))
+        return encoded[:700] if place == refused else encoded
+
+    def otherwise(places: list[int], device: torch.device) -> Images:
+        asked.append(places)
+        return images._at(places, device)
+
+    found = decode_on(CPU, places, read, otherwise, side)
+    assert asked == [[refused]]
+    for place, one, other in zip(places, found, whole, strict=True):
+        assert place == refused or torch.equal(one, other)
+    row = places.index(refused)
+    assert torch.equal(found[row], images.pixels(torch.tensor([refused]))[0])
 
 
 def test_three_who_ingest_into_one_folder_share_the_work_and_get_one_set(
