@@ -1,12 +1,15 @@
 """Do we compute what the original computes? The loss of the first steps, side by side.
 
     python -m benchmarks.parity --original PATH
+    python -m benchmarks.parity --crops 2000 [--original PATH]
 
 Both start from our weights, see the same crops and follow the same schedules, in float32: learning
 rate with warm-up, weight decay, momentum, teacher temperature with warm-up, clipping, prototypes
 frozen in the first steps. The original's own `train_one_epoch` is called with epochs of one step,
 since its teacher temperature and its freezing go by epochs. Exits with 1 if any loss differs by
 more than the limit.
+
+With `--crops`, crops are compared instead: gradient and colours of so many of each kind.
 
 The original interpolates positions for local crops as if they were 0.1 patch longer (its issue 8);
 so does ours here, by `model.interpolation_offset`.
@@ -193,11 +196,21 @@ def _compare_schedules(config: TrainConfig, by_step: tuple[_Schedule, ...]) -> N
 def main(arguments: list[str] | None = None) -> int:
     """Run both, print every step, and return 1 if they differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--original", metavar="PATH", required=True)
+    parser.add_argument("--original", metavar="PATH", help="needed but for --crops")
+    parser.add_argument(
+        "--crops", type=int, metavar="N", help="instead, compare N crops of each kind"
+    )
     parser.add_argument("--setting", choices=SETTINGS, help="instead of a small one")
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args(arguments)
+    if given.crops:
+        from benchmarks.crop_statistics import compare
+
+        print(compare(given.original, given.crops))
+        return 0
+    if given.original is None:
+        parser.error("--original PATH is needed to compare losses")
     setting = SETTINGS[given.setting] if given.setting else PARITY
     if given.batch:
         setting = dataclasses.replace(setting, batch=given.batch)
