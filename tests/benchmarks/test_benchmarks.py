@@ -35,6 +35,14 @@ def test_operations_are_those_of_the_published_model():
     assert tiny._operations_a_crop(224) / 2 - head == pytest.approx(1.26e9, rel=0.01)
 
 
+@pytest.mark.slow
+def test_parity_compares_crops_without_the_original(capsys):
+    assert parity.main(["--crops", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "4 global and 4 local crops of 6 photographs" in lines[0]
+    assert sum("mean gradient" in line for line in lines) == 2
+
+
 def test_parity_gives_the_original_every_parameter_of_ours():
     alone = World(rank=0, size=1, device=torch.device("cpu"))
     student = TrainState.fresh(parity.configuration(parity.PARITY, 20), alone).student

@@ -35,6 +35,23 @@ def paint(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("side", "notes"), [(0, 0), (80, 1)])
+def test_a_run_that_squeezes_its_images_says_what_that_costs(tmp_path, capsys, side, notes):
+    for number in range(12):
+        place = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40 + number, 50), (20 * number, 0, 0)).save(place)
+    arguments = [
+        "digits_tiny", *SMALL, "--set", "steps=1", "--set", f"data.source={tmp_path}/pictures",
+        "--set", "batch_size=4", "--set", f"data.image_size={side}", f"--root={tmp_path}/runs",
+    ]  # fmt: skip
+    assert command.run(arguments) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(lines) == notes
+    assert all("squares of 80 pixels" in line for line in lines)
+
+
+@pytest.mark.slow
 def test_it_trains_a_recipe_and_a_second_time_nothing(tmp_path, capsys):
     arguments = ["digits_tiny", *SMALL, "--root", str(tmp_path)]
     assert command.run(arguments) == 0

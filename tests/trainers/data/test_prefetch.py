@@ -20,6 +20,17 @@ def test_all_steps_come_in_order(ahead):
     assert running() == 0
 
 
+def test_two_threads_make_two_steps_at_once_and_keep_their_order():
+    both = threading.Barrier(2, timeout=30)
+
+    def make(step: int) -> int:
+        both.wait()  # broken if the steps came one after the other
+        return step
+
+    assert list(prefetch(make, range(8), 3, threads=2)) == list(range(8))
+    assert running() == 0
+
+
 def test_no_steps_give_nothing():
     assert list(prefetch(str, range(0), 2)) == []
 
