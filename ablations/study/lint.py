@@ -31,6 +31,8 @@ def lint(study: Study) -> list[str]:
             )
     if not study.hypotheses:
         warnings.append("no hypotheses: runs will be measured, and nothing decided")
+    if squeezed := study.base.data.squeezing_note():
+        warnings.append(squeezed)
     return warnings
 
 
