@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
             digits(Path(folder), setting.global_size)
         else:
             photographs(Path(folder), given.images)
-        side = setting.global_size if of_digits else 256
+        side = setting.global_size if of_digits else 0
         change = dict(given.change)
         contenders = [
             Contender(

@@ -3,8 +3,8 @@
     python -m benchmarks.pipeline --original PATH --lightly
 
 JPEGs of 500 × 375 pixels, made for the benchmark, to 2×224 + 8×96 crops, each contender on one
-thread without loader workers. Ours resamples an image once to a square of 256 pixels before it cuts
-(`--side`), the peers cut from the original.
+thread without loader workers. All cut from the image as decoded; with `--side`, ours squeezes it to
+a square of so many pixels first.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.set_defaults(threads=1)
     parser.add_argument("--lightly", action="store_true", help="lightly as a contender, too")
     parser.add_argument("--images", type=int, default=256, help="pictures to make")
-    parser.add_argument("--side", type=int, default=256, help="side of our squares, pixels")
+    parser.add_argument("--side", type=int, default=0, help="side of our squares, pixels; 0: none")
     given = parser.parse_args(arguments)
     device = device_of(given)
     setting = setting_of(given, on_gpu="vit_small", on_cpu="vit_tiny")
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         notes = [
             f"{given.images} JPEGs of 500 × 375 to {setting.global_crops}×{setting.global_size} + "
             f"{setting.local_crops}×{setting.local_size}, {given.threads} thread, no workers; "
-            f"our squares have {given.side} pixels"
+            + (f"our squares have {given.side} pixels" if given.side else "cut from originals")
         ]
         if given.original:
             arguments_of_peer = (given.original, setting, device, folder, 0)

@@ -24,7 +24,7 @@ class DataConfig(Knobs):
         16,
         "side of the square each image is squeezed to before crops are cut, bilinear and cheap; 0 "
         "cuts them from the image as it is, bicubic, as published. At 256, crops of photographs "
-        "keep 0.6 to 0.8 of the published ones' detail (mean gradient)",
+        "keep 0.5 to 0.8 of the published ones' detail (mean gradient)",
         unit="pixels",
         source=OURS,
         ge=0,
@@ -53,7 +53,7 @@ class DataConfig(Knobs):
             return ""
         return (
             f"images are squeezed to squares of {self.image_size} pixels before crops are cut, "
-            "which blurs them (at 256 to 0.6 to 0.8 of the mean gradient of published crops): "
+            "which blurs them (at 256 to 0.5 to 0.8 of the mean gradient of published crops): "
             "data.image_size 0 cuts from the images themselves"
         )
 

@@ -5,6 +5,7 @@ Over 400 lines: many small facts of one thing, which are looked for together.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from ablations.study.checks import needs_labels
 from ablations.study.lint import lint
 from ablations.study.loading import load_study
 from ablations.study.schema import StudyFile
-from trainers.config import diff
+from trainers.config import diff, override
 from trainers.errors import ConfigError, StudyError
 
 STUDIES = Path(next(iter(ablations.studies.__path__)))
@@ -145,6 +146,13 @@ def test_a_file_that_is_no_mapping_says_what_it_should_be(tmp_path, text):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(StudyError, match="cannot be read"):
         load_study(tmp_path / "nowhere.yaml")
+
+
+def test_the_price_of_squeezed_images_is_said_beforehand(tmp_path):
+    assert not any("squeezed" in line for line in lint(load(tmp_path, GOOD)))
+    study = load(tmp_path, GOOD)
+    larger = override(study.base, {"data.image_size": 80})
+    assert any("squares of 80 pixels" in line for line in lint(replace(study, base=larger)))
 
 
 def test_too_few_seeds_and_an_unreachable_alpha_are_said_beforehand(tmp_path):
