@@ -6,8 +6,8 @@ import torch
 from tests.contracts.pretend_device import DEVICE, pretending
 from trainers.config import AugmentConfig
 from trainers.data.augment import augment, evaluation_crops, normalize
-from trainers.data.transfer import sent
 from trainers.randomness.streams import Stream
+from trainers.system.transfer import sent
 
 BATCH = 6
 EVERYTHING = AugmentConfig(

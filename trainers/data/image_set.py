@@ -5,9 +5,8 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ from trainers.config.data import SMALL_SQUARE
 from trainers.data import arrow
 from trainers.data.arrow import Manifest, identifier
 from trainers.data.cut import Images
-from trainers.data.decode import UnreadableImage, decode_square, decode_whole, decoding_threads
+from trainers.data.decode import UnreadableImage, decode_to, decoding_threads, side_by_side
 from trainers.data.digits import digits
 from trainers.data.ingest import Progress, ingest
 from trainers.data.photographs import CLASS_NAMES, photographs
@@ -30,7 +29,7 @@ from trainers.data.sources.source import Skipped
 from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
 from trainers.system.storage import EMBEDDED, Location, locate
-from trainers.system.transfer import sent
+from trainers.system.transfer import sent_images
 
 CACHE, FORMER_CACHE = "data", ".data"
 """Folder of a run root in which indexes of image folders lie, and what it was called."""
@@ -42,7 +41,6 @@ FEWEST = 2
 """Images of each part of the split: fewer cannot be told apart."""
 
 _CPU = torch.device("cpu")
-_Made = TypeVar("_Made")
 
 
 class ImageSet:
@@ -105,10 +103,10 @@ class ImageSet:
             device = _CPU
         if self._kept is None and self._bytes <= KEPT_BYTES:
             self._kept = self._decoded(range(len(self)), decoding_threads(device))
-        if isinstance(self._kept, Tensor):
-            return sent([self._kept[places]], device)[0]
         if self._kept is not None:
-            return _sent([self._kept[place] for place in places.tolist()], device)
+            if isinstance(self._kept, Tensor):
+                return sent_images(self._kept[places], device)
+            return sent_images([self._kept[place] for place in places.tolist()], device)
         if device.type == "cuda":
             # Here, since torchvision takes its time to import and a CPU has no use for it.
             from trainers.data.gpu_decode import decode_on
@@ -118,8 +116,7 @@ class ImageSet:
 
     def _at(self, places: list[int], device: torch.device) -> Images:
         """Images decoded on the CPU, on `device`."""
-        decoded = self._decoded(places, decoding_threads(device))
-        return sent([decoded], device)[0] if isinstance(decoded, Tensor) else _sent(decoded, device)
+        return sent_images(self._decoded(places, decoding_threads(device)), device)
 
     def shuffled(self, places: Tensor) -> Tensor:
         """The places, int64 [b], in an order keyed by the names of their images.
@@ -141,7 +138,7 @@ class ImageSet:
 
     def _decoded(self, places: "range | list[int]", threads: int) -> Images:
         if not self._side:
-            return _side_by_side(self._decode, places, threads)
+            return side_by_side(self._decode, places, threads)
         # Colours side by side, as decoders leave them and crops are cut fastest.
         squares = torch.empty(
             (len(places), 3, self._side, self._side),
@@ -152,13 +149,12 @@ class ImageSet:
         def fill(row: int) -> None:
             squares[row] = self._decode(places[row])
 
-        _side_by_side(fill, range(len(places)), threads)
+        side_by_side(fill, range(len(places)), threads)
         return squares
 
     def _decode(self, place: int) -> Tensor:
         try:
-            encoded = self._read(place)
-            return decode_square(encoded, self._side) if self._side else decode_whole(encoded)
+            return decode_to(self._read(place), self._side)
         except UnreadableImage as error:
             raise DataError(
                 f"image {self._name(place)} was damaged in its index: {error}; {self._remedy}"
@@ -176,23 +172,6 @@ def cache_in(root: Path) -> Path:
     with contextlib.suppress(OSError):
         former.rmdir()
     return cache
-
-
-def _side_by_side(
-    make: Callable[[int], _Made], places: "range | list[int]", threads: int
-) -> list[_Made]:
-    threads = min(threads, len(places))
-    if threads <= 1:
-        return [make(place) for place in places]
-    # A pool for each batch costs under a millisecond, and none is left to be shut down.
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        return list(pool.map(make, places))
-
-
-def _sent(images: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Images as decoded, on `device`, their memory as it was."""
-    there = sent([image.permute(1, 2, 0) for image in images], device)
-    return [image.permute(2, 0, 1) for image in there]
 
 
 def open_images(

@@ -28,6 +28,17 @@ def sent(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     return [part(there, start, tensor) for start, tensor in zip(starts, tensors, strict=True)]
 
 
+def sent_images(images: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+    """Squares uint8 [B, 3, S, S], or images uint8 [3, H, W], on `device`.
+
+    Colours of images stay side by side in memory.
+    """
+    if isinstance(images, Tensor):
+        return sent([images], device)[0]
+    there = sent([image.permute(1, 2, 0) for image in images], device)
+    return [image.permute(2, 0, 1) for image in there]
+
+
 class Beside:
     """Work on a CUDA device beside what trains there, in a stream of its own.
 
