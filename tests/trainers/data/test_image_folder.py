@@ -114,7 +114,7 @@ def test_a_set_too_large_to_keep_gives_the_same_pixels(animals, cache, monkeypat
 def test_a_small_set_is_decoded_once(animals, cache, monkeypatch):
     images = open_at(animals, cache)
     first = images.pixels(torch.arange(6))
-    monkeypatch.setattr(image_set, "decode_square", None)
+    monkeypatch.setattr(image_set, "decode_to", None)
     assert torch.equal(images.pixels(torch.arange(6)), first)
 
 
