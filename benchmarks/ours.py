@@ -15,7 +15,6 @@ from trainers.data.image_set import ImageSet, open_images
 from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.allocator import keep_freed_memory
-from trainers.system.transfer import sent
 from trainers.system.world import World
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, Update, update
@@ -122,7 +121,6 @@ class Reader:
             self.stream,
             self.config.model.patch_size,
         ).on(self.world.device)
-        identifiers, epochs = sent([identifiers, epochs], self.world.device)
         return Batch(views=views, identifiers=identifiers, epochs=epochs, labels=None)
 
 

@@ -148,7 +148,7 @@ def _tables(
 def _features(
     model: Measurable, images: ImageSet, places: Tensor, size: int, device: torch.device
 ) -> Features:
-    pixels = evaluation_crops(images.pixels(places, device), images.aspect(places).to(device), size)
+    pixels = evaluation_crops(images.pixels(places, device), images.aspect(places), size, device)
     draws = model.draws(images.identifiers[places].to(device), model.grid(size))
     features: Features = model.network(standardised(pixels, model), draws)
     return features

@@ -84,7 +84,8 @@ class ImageSet:
         self._bytes = 3 * (side**2 * len(sizes) if side else int((widths * heights).sum()))
         self._read = read
         self._side = side
-        self._name = name
+        self.name = name
+        """of the image at a place; its number where the data set has no names"""
         self._remedy = remedy
         self._kept: Images | None = None
 
@@ -128,10 +129,6 @@ class ImageSet:
         order = Stream(0, "measured images").order(identifiers, torch.zeros_like(identifiers))
         return places[order]
 
-    def name(self, place: int) -> str:
-        """The name of an image in its data set, which is its number where it has none."""
-        return self._name(place)
-
     def aspect(self, places: Tensor) -> Tensor:
         """Width over height of the originals, float32 [b]."""
         return self._aspects[places]
@@ -157,7 +154,7 @@ class ImageSet:
             return decode_to(self._read(place), self._side)
         except UnreadableImage as error:
             raise DataError(
-                f"image {self._name(place)} was damaged in its index: {error}; {self._remedy}"
+                f"image {self.name(place)} was damaged in its index: {error}; {self._remedy}"
             ) from error
 
 
