@@ -298,11 +298,11 @@ def test_images_that_are_not_kept_in_memory_come_to_the_device(monkeypatch):
     monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
     for side, where in ((16, CPU.device), (80, DEVICE), (0, DEVICE)):
         images = open_images(override(SMALL, {"data.image_size": side}).data, None)
-        with pretending() as waits:
+        with pretending() as counts:
             found = images.pixels(torch.tensor([3, 4]), DEVICE)
         # Small squares are cut on the CPU.
         assert {one.device for one in found} == {where}
-        assert not waits
+        assert not counts.waits
 
 
 MADE_WITH_THE_CROPS = "trainers/data/"

@@ -41,10 +41,10 @@ def views_of(images):
 @pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES)
 def test_crops_on_the_device_are_those_of_the_cpu_and_nobody_waits_for_them(images):
     here = views_of(images)
-    with pretending() as waits:
+    with pretending() as counts:
         there = views_of(moved(images))
         whole = normalize(there.global_crops)
-    assert not waits
+    assert not counts.waits
     assert there.global_crops.device == there.digest.device == whole.device == DEVICE
     assert torch.equal(there.global_crops.cpu(), here.global_crops)
     assert torch.equal(there.local_crops.cpu(), here.local_crops)
@@ -53,9 +53,9 @@ def test_crops_on_the_device_are_those_of_the_cpu_and_nobody_waits_for_them(imag
 
 
 def test_small_squares_are_cut_on_the_cpu_and_sent_without_waiting():
-    with pretending() as waits:
+    with pretending() as counts:
         there = views_of(noise(BATCH, 3, 48, 48)).on(DEVICE)
-    assert not waits
+    assert not counts.waits
     assert there.local_crops.device == DEVICE
     assert there.on(DEVICE) is there
 
@@ -63,9 +63,9 @@ def test_small_squares_are_cut_on_the_cpu_and_sent_without_waiting():
 @pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES)
 def test_evaluation_sees_the_same_pixels_on_the_device(images):
     aspect = torch.linspace(0.5, 2, BATCH)
-    with pretending() as waits:
+    with pretending() as counts:
         there = evaluation_crops(moved(images), aspect, 32)
-    assert not waits
+    assert not counts.waits
     assert torch.equal(there.cpu(), evaluation_crops(images, aspect, 32))
 
 
@@ -74,9 +74,9 @@ def test_tensors_of_all_kinds_are_sent_at_once():
         torch.arange(5), torch.tensor([True, False, True]), torch.rand(2, 3),
         torch.zeros(0, dtype=torch.int64), noise(3, 5).t(), torch.tensor(2.5),
     ]  # fmt: skip
-    with pretending() as waits:
+    with pretending() as counts:
         there = sent(given, DEVICE)
-    assert not waits
+    assert not counts.waits
     for one, other in zip(given, there, strict=True):
         assert other.device == DEVICE
         assert one.dtype == other.dtype

@@ -101,7 +101,7 @@ def test_without_hypotheses_those_of_the_catalogue_count(tmp_path):
         ("seeds: 8", "seeds: 0", "must be 1 or more"),
         ("seeds: 8", "seeds: [1, 1]", "each seed once"),
         ("name: small", "name: ../small", "name: string should match pattern"),
-        ("steps: 30", "steps: thirty", "set: steps: input should be a valid integer"),
+        ("steps: 30", "steps: thirty", "set: steps: must be a whole number of steps"),
         ("metric: knn/cls_top1", "metric: loss/total", "gate learns: loss/total is not measured"),
         ("name: small", "name: small\nname: other", "key 'name' is given twice"),
         ("seeds: 8", "seeds: {", "is not YAML"),

@@ -107,7 +107,7 @@ MUTANTS = {
     ),
     "a path of a gate": (DEMO.replace("baseline_learns:", "a/b:"), "gate 'a/b': a name must be"),
     "a long arm of no catalogue": (with_arm(LONG), "not in the catalogue"),
-    "a long value": (with_set(f"{{steps: {LONG}}}"), "set: steps: input should be a valid integer"),
+    "a long value": (with_set(f"{{steps: {LONG}}}"), "set: steps: must be a whole number"),
     "a long knob": (with_set(f"{{{LONG[:1000]}: 5}}"), "no such knob"),
     "a long key": (DEMO + f"{LONG[:1000]}: 5\n", "no such key"),
     "a long metric": (expecting(LONG), "no metric"),
