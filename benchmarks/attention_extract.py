@@ -19,13 +19,13 @@ NAME = "AttentionExtract + NumPy"
 Array = NDArray[np.float32]
 
 
-def make_measure(name: str, batch: int) -> Advance:
+def make_measure(name: str, batch: int, device: str = "cpu") -> Advance:
     """Measures `batch` images a step with the timm model `name`; returns the images done."""
     from benchmarks.measure import pictures
 
     keep_freed_memory()
-    measure = Measure(name)
-    images = pictures(measure.side, batch)
+    measure = Measure(name, device)
+    images = pictures(measure.side, batch, device)
 
     def advance(steps: int) -> float:
         for _ in range(steps):
@@ -38,7 +38,7 @@ def make_measure(name: str, batch: int) -> Advance:
 class Measure:
     """Sums of statistics by measure and layer, over the batches it is called with."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         import timm
         from timm.layers import set_fused_attn
         from timm.utils import AttentionExtract
@@ -48,7 +48,7 @@ class Measure:
         model = timm.create_model(name, num_classes=0)
         self.side = model.patch_embed.img_size[0]
         self.grid = model.patch_embed.grid_size[0]
-        self.extract = AttentionExtract(model, method="fx")
+        self.extract = AttentionExtract(model.to(device), method="fx")
         self.images = 0
         self.values: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.sums: dict[tuple[str, int], Array | float] = defaultdict(float)
@@ -63,7 +63,7 @@ class Measure:
         with torch.inference_mode():
             found = self.extract(images)
         for layer, attention in enumerate(found.values(), start=1):
-            self._layer(layer, attention.numpy())
+            self._layer(layer, attention.cpu().numpy())
 
     def _layer(self, layer: int, attention: Array) -> None:
         tokens = attention.shape[-1]

@@ -18,13 +18,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
+
+StartMethod = Literal["spawn", "forkserver"]
 
 Advance = Callable[[int], float]
 """Does that many steps and returns what was done: images, or floating-point operations."""
@@ -102,14 +103,21 @@ def ratio(mine: Outcome, other: Outcome) -> Ratio:
 
 
 def hold(
-    contenders: list[Contender], *, rounds: int, steps: int, warmup: int, threads: int
+    contenders: list[Contender],
+    *,
+    rounds: int,
+    steps: int,
+    warmup: int,
+    threads: int,
+    start_method: StartMethod = "spawn",
 ) -> list[Outcome]:
     """Let the contenders take turns: `rounds` rounds of `steps` steps each, after a warm-up.
 
     Each gets `threads` CPU threads. One that fails leaves the contest, with the reason in its
-    outcome; the others go on.
+    outcome; the others go on. By `forkserver` processes start sooner, but libraries that are there
+    before do not learn of the number of threads.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(start_method)
     sides = []
     # Stopped children would outlive a parent that is terminated on the spot.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -136,7 +144,7 @@ class _Side:
 
     def __init__(
         self,
-        context: multiprocessing.context.SpawnContext,
+        context: SpawnContext | ForkServerContext,
         contender: Contender,
         steps: int,
         threads: int,
@@ -308,6 +316,9 @@ def show(
     `ceiling` is an outcome in floating-point operations; with it, the fraction of it that each
     contender reaches is shown, counting `operations_a_unit` for each image of everybody.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(width=120, highlight=False)
     table = Table(title=title, title_justify="left")
     table.add_column("contender")

@@ -19,8 +19,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import attention_extract
 from benchmarks.contest import OURS, Advance, Contender, Goal, hold, peak_bytes, resident_peak, show
@@ -44,26 +42,28 @@ TOGETHER = 8
 """Images at once for `--memory`; one is measured before, so that only what more need counts."""
 
 
-def pictures(side: int, batch: int) -> torch.Tensor:
+def pictures(side: int, batch: int, device: str = "cpu") -> torch.Tensor:
     """Smooth random images, normalised, [batch, 3, side, side]."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randn(batch, 3, side // 16, side // 16, generator=generator)
-    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").to(device)
 
 
 class Measure:
     """Our side: the statistics of a batch, added to those before."""
 
-    def __init__(self, name: str, memory: float, image_size: int | None = None) -> None:
+    def __init__(
+        self, name: str, memory: float, image_size: int | None = None, device: str = "cpu"
+    ) -> None:
         torch.manual_seed(0)
-        self.backbone = open_timm(name, image_size=image_size)
+        self.backbone = open_timm(name, image_size=image_size).to(device)
         self.side = self.backbone.image_size[0]
         side = self.side // self.backbone.patch_size[0]
         tokens = Tokens(
             grid=(side, side),
             has_cls=True,
             registers=0,
-            patch_queries=stratified((side, side), 64, torch.device("cpu")),
+            patch_queries=stratified((side, side), 64, torch.device(device)),
             fixed_patch=None,
         )
         self.statistics = AttentionStatistics(tokens, memory=memory)
@@ -74,11 +74,11 @@ class Measure:
             self.backbone(images, observe=self.statistics)
 
 
-def make_measure(name: str, batch: int, memory: float) -> Advance:
+def make_measure(name: str, batch: int, memory: float, device: str = "cpu") -> Advance:
     """Measures `batch` images a step; returns the images done."""
     keep_freed_memory()
-    measure = Measure(name, memory)
-    images = pictures(measure.side, batch)
+    measure = Measure(name, memory, device=device)
+    images = pictures(measure.side, batch, device)
 
     def advance(steps: int) -> float:
         for _ in range(steps):
@@ -88,11 +88,11 @@ def make_measure(name: str, batch: int, memory: float) -> Advance:
     return advance
 
 
-def make_forward(name: str, batch: int) -> Advance:
+def make_forward(name: str, batch: int, device: str = "cpu") -> Advance:
     """A forward pass that measures nothing: what neither side can go below."""
     keep_freed_memory()
-    backbone = Measure(name, 1.0).backbone
-    images = pictures(backbone.image_size[0], batch)
+    backbone = Measure(name, 1.0, device=device).backbone
+    images = pictures(backbone.image_size[0], batch, device)
 
     def advance(steps: int) -> float:
         with torch.inference_mode():
@@ -103,10 +103,11 @@ def make_forward(name: str, batch: int) -> Advance:
     return advance
 
 
-def compare(name: str, batch: int, memory: float) -> float:
+def compare(name: str, batch: int, memory: float, device: str = "cpu") -> float:
     """Largest difference of any mean of the two sides, on one batch."""
-    ours, theirs = Measure(name, memory), attention_extract.Measure(name)
-    images = pictures(ours.side, batch)
+    ours = Measure(name, memory, device=device)
+    theirs = attention_extract.Measure(name, device)
+    images = pictures(ours.side, batch, device)
     ours(images)
     theirs(images)
     found = ours.statistics.total.metrics(LAYERS)
@@ -139,6 +140,9 @@ def peak(make: Callable[[], Measure | attention_extract.Measure], batch: int) ->
 
 def show_memory(memory: float) -> None:
     """Print peak memory by number of tokens."""
+    from rich.console import Console
+    from rich.table import Table
+
     title = f"Memory, {TOGETHER} images at once"
     table = Table("patch", "image", "tokens", "peak MiB", "KiB a token", title=title)
     for patch, side in SIZES:
@@ -149,9 +153,15 @@ def show_memory(memory: float) -> None:
     Console(width=120).print(table)
 
 
-def cost(config: TrainConfig, images: ImageSet, *, thorough: bool) -> float:
+def cost(config: TrainConfig, images: ImageSet, *, thorough: bool, device: str = "cpu") -> float:
     """Seconds that measuring globality adds to one evaluation, the least of three."""
-    alone = World(rank=0, size=1, device=torch.device("cpu"))
+    alone = World(rank=0, size=1, device=torch.device(device))
+
+    def now() -> float:
+        if alone.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     state = TrainState.fresh(config, alone, len(images.class_names))
     state.teacher.eval()
     took, places = [], images.shuffled(images.test)
@@ -160,16 +170,16 @@ def cost(config: TrainConfig, images: ImageSet, *, thorough: bool) -> float:
         added, done = 0.0, 0
         for crops, draws, identifiers in evaluation.batches(images, places, config, alone.device):
             with torch.no_grad():
-                start = time.perf_counter()
+                start = now()
                 state.teacher(crops, draws)
-                plain = time.perf_counter()
+                plain = now()
                 state.teacher(crops, draws, observe=instruments.observer(done))
                 instruments.see(crops, draws, identifiers, done)
-                added += time.perf_counter() - plain - (plain - start)
+                added += now() - plain - (plain - start)
             done += len(crops)
-        start = time.perf_counter()
+        start = now()
         instruments.metrics(images, places, alone)
-        took.append(added + time.perf_counter() - start)
+        took.append(added + now() - start)
     return min(took)
 
 

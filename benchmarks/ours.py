@@ -1,5 +1,10 @@
 """Our side of every contest; the only file here that knows how our trainer is called."""
 
+import dataclasses
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +13,36 @@ import torch
 from benchmarks.contest import Advance
 from benchmarks.setting import Setting
 from trainers.config import TrainConfig, override
+from trainers.config.compute import ComputeConfig
 from trainers.data import image_set
 from trainers.data.augment import Views, augment, normalize
 from trainers.data.cut import Images
 from trainers.data.image_set import ImageSet, open_images
+from trainers.globality.statistics import AttentionStatistics
+from trainers.globality.tokens import Tokens, stratified
 from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.allocator import keep_freed_memory
-from trainers.system.world import World
+from trainers.system.world import World, make_reproducible
+from trainers.training import checkpoint
+from trainers.training.loop import train
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, Update, update
 
 STEPS = 100_000
 """Steps of a benchmark's schedules: more than any benchmark takes."""
+
+_SPEED = {
+    "compute.compile": True,
+    "compute.packed": True,
+    "compute.cuda_graphs": True,
+}
+
+
+def speed_knobs() -> dict[str, Any]:
+    """Knobs that compute the same, faster, as they are on, in this version of ours."""
+    known = ComputeConfig.model_fields
+    return {name: on for name, on in _SPEED.items() if name.split(".")[1] in known}
 
 
 def configuration(setting: Setting, change: dict[str, Any] | None = None) -> TrainConfig:
@@ -73,9 +95,16 @@ def _checked(done: Update) -> None:
     assert not done.failure, done.failure
 
 
-def make_step(setting: Setting, device: str, change: dict[str, Any]) -> Advance:
-    """A contender that updates on the same crops again and again."""
+def make_step(
+    setting: Setting, device: str, change: dict[str, Any], reproducible: int = 0
+) -> Advance:
+    """A contender that updates on the same crops again and again.
+
+    With `reproducible` threads it is set up as a run is, where equal runs give equal bits.
+    """
     keep_freed_memory()
+    if reproducible:
+        make_reproducible(reproducible)
     config = configuration(setting, change)
     world = world_on(device)
     state = TrainState.fresh(config, world)
@@ -169,3 +198,175 @@ def make_training(
         return float(steps * setting.batch)
 
     return advance
+
+
+def make_measure(setting: Setting, batch: int, memory: float, device: str) -> Advance:
+    """Attention statistics of our own model, of batches of random pixels, in float32."""
+    keep_freed_memory()
+    config = configuration(setting)
+    network = TrainState.fresh(config, world_on(device)).teacher.eval()
+    grid = network.backbone.grid
+    tokens = Tokens(
+        grid=grid,
+        has_cls=True,
+        registers=0,
+        patch_queries=stratified(grid, 64, torch.device(device)),
+        fixed_patch=None,
+    )
+    statistics = AttentionStatistics(tokens, memory=memory)
+    whole, _ = dataclasses.replace(setting, batch=batch, global_crops=1).crops()
+    images = normalize(whole.to(device))
+
+    def advance(steps: int) -> float:
+        with torch.inference_mode():
+            for _ in range(steps):
+                network(images, observe=statistics)
+        return float(steps * batch)
+
+    return advance
+
+
+def strictly_reproducible(threads: int) -> None:
+    """Set this process up as a run is; what has no deterministic form raises."""
+    make_reproducible(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+class Run:
+    """A run step by step, on images of a folder, without evaluation."""
+
+    def __init__(self, config: TrainConfig, device: str, cache: Path) -> None:
+        self.config, self.world = config, world_on(device)
+        self.reader = Reader(config, cache, self.world)
+        self.state = TrainState.fresh(config, self.world)
+
+    def batch(self) -> Batch:
+        """The crops of the next step."""
+        return self.reader.batch(*self.reader.pixels(self.state.step))
+
+    def advance(self, steps: int) -> Update:
+        """So many steps; returns what the last one did."""
+        for _ in range(steps):
+            batch = self.batch()
+            self.state.extend_chain(batch.identifiers, batch.views.digest)
+            done = update(self.state, batch, self.config, self.world)
+            _checked(done)
+        return done
+
+    def save(self, folder: Path) -> Path:
+        """A checkpoint."""
+        saved = checkpoint.save(self.state, self.config, folder, self.world)
+        assert saved
+        return saved
+
+    def load(self, saved: Path) -> None:
+        """Go on from a checkpoint."""
+        self.state = checkpoint.load(saved, self.config, self.world)
+
+    def digest(self) -> str:
+        """A hash of all weights, moments and centers."""
+        whole = hashlib.blake2b(digest_size=16)
+        moments = self.state.optimizer.state_dict()["state"]
+        named = {
+            **{f"student.{name}": value for name, value in self.state.student.state_dict().items()},
+            **{f"teacher.{name}": value for name, value in self.state.teacher.state_dict().items()},
+            **{f"{place}.{name}": one[name] for place, one in moments.items() for name in one},
+            **self.state.centers,
+        }
+        for name in sorted(named):
+            content = named[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+            whole.update(name.encode() + content.numpy().tobytes())
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """How fast images came from disk into weights."""
+
+    rate: float
+    """images/s"""
+    pure: float
+    """images/s of updates on crops that are already there, in the same process"""
+    metrics: dict[str, float]
+    """what the loop reports of its time, by name, at its last record"""
+
+
+class _EnoughError(Exception):
+    """Ends a run."""
+
+
+class _Stopwatch:
+    """A reporter that ends a run after so many seconds past the first record."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.records = seconds, [(0, 0.0)]
+        self.metrics: dict[str, float] = {}
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
+    ) -> None:
+        """See trainers.training.reporter.Reporter."""
+        if checkpoint or "loss/total" not in metrics:
+            return
+        self.metrics = dict(metrics)
+        self.records.append((step, time.perf_counter()))
+        if len(self.records) > 2 and self.records[-1][1] - self.records[1][1] > self.seconds:
+            raise _EnoughError
+
+
+def disk_to_weights(
+    setting: Setting,
+    device: str,
+    folder: str,
+    scratch: Path,
+    change: dict[str, Any],
+    *,
+    seconds: float,
+    threads: int,
+) -> Flow:
+    """Trains by the loop itself, images decoded each time, for about `seconds`."""
+    make_reproducible(threads)
+    decode_every_time()
+    config = configuration(
+        setting,
+        {"data.source": folder, "log_every": 5, "evaluation.every": STEPS}
+        | {"checkpoint_every": STEPS}
+        | change,
+    )
+    run = Run(config, device, scratch / "cache")
+    start = run.save(scratch / "start")  # resumed runs begin without an evaluation
+    batch = run.batch()
+    pure = _seconds_a_step(run, batch, seconds / 2)
+    watch = _Stopwatch(seconds)
+    try:
+        train(
+            config,
+            images=run.reader.images,
+            world=run.world,
+            reporter=watch,
+            checkpoints=scratch / "checkpoints",
+            resume_from=start,
+        )
+    except _EnoughError:
+        pass
+    (first, began), (last, ended) = watch.records[1], watch.records[-1]
+    return Flow(
+        rate=(last - first) * setting.batch / (ended - began),
+        pure=setting.batch / pure,
+        metrics={name: value for name, value in watch.metrics.items() if "time/" in name},
+    )
+
+
+def _seconds_a_step(run: Run, batch: Batch, seconds: float) -> float:
+    def step() -> None:
+        _checked(update(run.state, batch, run.config, run.world))
+
+    for _ in range(3):
+        step()
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        step()
+        steps += 1
+    if run.world.device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / steps

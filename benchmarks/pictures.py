@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 from torch.nn import functional
 
 
@@ -25,6 +24,8 @@ def photographs(folder: Path, count: int, *, width: int = 500, height: int = 375
 
 def digits(folder: Path, side: int) -> None:
     """The 1,797 digits that scikit-learn ships as PNGs of that side, a sub-folder a digit."""
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     for number, (levels, label) in enumerate(zip(bunch.images, bunch.target, strict=True)):
         place = folder / str(label)

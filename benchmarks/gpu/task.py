@@ -1,0 +1,100 @@
+"""What a part is told."""
+
+import dataclasses
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ours
+from benchmarks.contest import Contender, Outcome, StartMethod, hold
+from benchmarks.setting import LEAST, SMALL, VIT_SMALL, Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The fastest way of ours to make a step."""
+
+    knobs: dict[str, Any]
+    batch: int
+    """images a step that fit on the card beside a peer"""
+    rate: float
+    """images/s; 0 when it is not known"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Where a part works, with what, and until when."""
+
+    device: str
+    """`cuda`, or `cpu` for a toy run"""
+    original: str | None
+    """folder of the original implementation"""
+    scratch: Path
+    """for files that nobody needs afterwards; shared by all parts"""
+    folder: Path
+    """for files that are a result"""
+    deadline: float
+    """by time.monotonic, which all processes of a machine share"""
+
+    best: Best
+    """what the step's part found, for those after it"""
+
+    @property
+    def toy(self) -> bool:
+        """Whether this is a run at toy size, without a GPU."""
+        return self.device == "cpu"
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of every contender."""
+        return 1 if self.toy else len(os.sched_getaffinity(0))
+
+    @property
+    def fast(self) -> dict[str, Any]:
+        """Our knobs that make a step faster, as they are on; toy: none that compiles."""
+        return {
+            name: on
+            for name, on in ours.speed_knobs().items()
+            if not self.toy or "compile" not in name
+        }
+
+    @property
+    def large(self) -> Setting:
+        """ViT-S/16 with 2×224 + 8×96 and 65,536 prototypes in bf16; toy: the least there is.
+
+        Its batch is the one that fits, once that is known.
+        """
+        return LEAST if self.toy else dataclasses.replace(VIT_SMALL, batch=self.best.batch)
+
+    @property
+    def small(self) -> Setting:
+        """A small model in fp32."""
+        return LEAST if self.toy else SMALL
+
+    @property
+    def start_method(self) -> StartMethod:
+        """A process with CUDA must not be forked; without it a fork starts sooner."""
+        return "forkserver" if self.toy else "spawn"
+
+    def turns(
+        self, contenders: list[Contender], *, rounds: int = 5, steps: int = 5
+    ) -> list[Outcome]:
+        """`hold` these, at toy size for a single step."""
+        if self.toy:
+            rounds = steps = 1
+            contenders = [dataclasses.replace(one, steps=min(one.steps, 1)) for one in contenders]
+        return hold(
+            contenders,
+            rounds=rounds,
+            steps=steps,
+            warmup=1 if self.toy else 3,
+            threads=self.threads,
+            start_method=self.start_method,
+        )
