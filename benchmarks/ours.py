@@ -1,5 +1,6 @@
 """Our side of every contest; the only file here that knows how our trainer is called."""
 
+import contextlib
 import dataclasses
 import hashlib
 import time
@@ -299,7 +300,9 @@ class _Stopwatch:
     """A reporter that ends a run after so many seconds past the first record."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.records = seconds, [(0, 0.0)]
+        self.seconds = seconds
+        self.records: list[tuple[int, float]] = []
+        """steps and times"""
         self.metrics: dict[str, float] = {}
 
     def report(
@@ -310,7 +313,7 @@ class _Stopwatch:
             return
         self.metrics = dict(metrics)
         self.records.append((step, time.perf_counter()))
-        if len(self.records) > 2 and self.records[-1][1] - self.records[1][1] > self.seconds:
+        if self.records[-1][1] - self.records[0][1] > self.seconds:
             raise _EnoughError
 
 
@@ -338,7 +341,7 @@ def disk_to_weights(
     batch = run.batch()
     pure = _seconds_a_step(run, batch, seconds / 2)
     watch = _Stopwatch(seconds)
-    try:
+    with contextlib.suppress(_EnoughError):
         train(
             config,
             images=run.reader.images,
@@ -347,9 +350,7 @@ def disk_to_weights(
             checkpoints=scratch / "checkpoints",
             resume_from=start,
         )
-    except _EnoughError:
-        pass
-    (first, began), (last, ended) = watch.records[1], watch.records[-1]
+    (first, began), (last, ended) = watch.records[0], watch.records[-1]
     return Flow(
         rate=(last - first) * setting.batch / (ended - began),
         pure=setting.batch / pure,

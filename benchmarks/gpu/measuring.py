@@ -17,7 +17,7 @@ BATCH = 64
 MEMORY = (16.0, 1024.0)
 """MiB of attention weights that ours holds at once: the default, and what a card has room for."""
 
-TOY = "vit_tiny_patch16_224"
+TOY = "test_vit"
 
 
 def run(task: Task, part: Part) -> None:
@@ -40,14 +40,14 @@ def run(task: Task, part: Part) -> None:
         part.note("timm is not installed, so the peer is not measured: pip install timm.")
         return
     model = TOY if task.toy else MODEL
-    apart = compare(model, 4, MEMORY[0], task.device)
+    apart = compare(model, min(4, _batch(task)), MEMORY[0], task.device)
     part.figure("largest_difference", apart)
     part.note(f"the largest difference of a statistic between both sides is {apart:.1e}.")
     _contest(task, part, model)
 
 
 def _batch(task: Task) -> int:
-    return 4 if task.toy else BATCH
+    return 2 if task.toy else BATCH
 
 
 def _contest(task: Task, part: Part, model: str) -> None:

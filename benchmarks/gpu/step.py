@@ -22,7 +22,6 @@ LEAST = 40.0
 NOMINAL = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 """bf16 operations a second without sparsity that NVIDIA states, by what is in a card's name."""
 
-PLAIN = "ours, no speed knobs"
 CEILING = "ceiling"
 
 
@@ -75,7 +74,7 @@ def _variants(fast: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _words(change: dict[str, Any]) -> str:
-    return ", ".join(f"{n.removeprefix('compute.')} {v}" for n, v in change.items()) or PLAIN
+    return ", ".join(f"{n.removeprefix('compute.')} {v}" for n, v in change.items()) or "no speed knobs"
 
 
 def _fitting(task: Task, part: Part) -> tuple[list[Outcome], Setting | None]:
