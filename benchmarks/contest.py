@@ -21,11 +21,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-StartMethod = Literal["spawn", "forkserver"]
+Context = SpawnContext | ForkServerContext
+"""How processes are started: anew, which CUDA needs, or from one that has imported much before."""
 
 Advance = Callable[[int], float]
 """Does that many steps and returns what was done: images, or floating-point operations."""
@@ -109,15 +110,14 @@ def hold(
     steps: int,
     warmup: int,
     threads: int,
-    start_method: StartMethod = "spawn",
+    context: Context | None = None,
 ) -> list[Outcome]:
     """Let the contenders take turns: `rounds` rounds of `steps` steps each, after a warm-up.
 
     Each gets `threads` CPU threads. One that fails leaves the contest, with the reason in its
-    outcome; the others go on. By `forkserver` processes start sooner, but libraries that are there
-    before do not learn of the number of threads.
+    outcome; the others go on. Without a `context` each process starts anew.
     """
-    context = multiprocessing.get_context(start_method)
+    context = context or multiprocessing.get_context("spawn")
     sides = []
     # Stopped children would outlive a parent that is terminated on the spot.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -144,7 +144,7 @@ class _Side:
 
     def __init__(
         self,
-        context: SpawnContext | ForkServerContext,
+        context: Context,
         contender: Contender,
         steps: int,
         threads: int,

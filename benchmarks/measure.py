@@ -103,15 +103,21 @@ def make_forward(name: str, batch: int, device: str = "cpu") -> Advance:
     return advance
 
 
-def compare(name: str, batch: int, memory: float, device: str = "cpu") -> float:
-    """Largest difference of any mean of the two sides, on one batch."""
+def compare(
+    name: str,
+    batch: int,
+    memory: float,
+    device: str = "cpu",
+    layers: tuple[int, ...] = LAYERS,
+) -> float:
+    """Largest difference of any mean over `layers` of the two sides, on one batch."""
     ours = Measure(name, memory, device=device)
     theirs = attention_extract.Measure(name, device)
     images = pictures(ours.side, batch, device)
     ours(images)
     theirs(images)
-    found = ours.statistics.total.metrics(LAYERS)
-    means = theirs.means(LAYERS)
+    found = ours.statistics.total.metrics(layers)
+    means = theirs.means(layers)
     return max(abs(found[f"globality/{name}"] - value) for name, value in means.items())
 
 

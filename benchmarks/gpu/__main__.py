@@ -64,7 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
                     deadline=time.monotonic() + share * (end - time.monotonic()),
                     best=_best(record, given.batch),
                 )
-                print(f"{step.title}: {task.left:.0f} s", flush=True)
                 wrong |= not run_step(step, task, record)
     finally:
         _tidy(folder)

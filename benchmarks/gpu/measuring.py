@@ -6,7 +6,7 @@ from benchmarks import attention_extract, ours
 from benchmarks.contest import OURS, Contender, Outcome, ratio
 from benchmarks.gpu.record import Part, goal
 from benchmarks.gpu.task import Task
-from benchmarks.measure import MODEL, compare, make_forward, make_measure
+from benchmarks.measure import LAYERS, MODEL, compare, make_forward, make_measure
 
 RATIO = 10.0
 """Goal: times AttentionExtract with NumPy."""
@@ -17,7 +17,7 @@ BATCH = 64
 MEMORY = (16.0, 1024.0)
 """MiB of attention weights that ours holds at once: the default, and what a card has room for."""
 
-TOY = "test_vit"
+TOY, TOY_LAYERS = "test_vit", (4, 5)
 
 
 def run(task: Task, part: Part) -> None:
@@ -40,7 +40,8 @@ def run(task: Task, part: Part) -> None:
         part.note("timm is not installed, so the peer is not measured: pip install timm.")
         return
     model = TOY if task.toy else MODEL
-    apart = compare(model, min(4, _batch(task)), MEMORY[0], task.device)
+    layers = TOY_LAYERS if task.toy else LAYERS
+    apart = compare(model, min(4, _batch(task)), MEMORY[0], task.device, layers)
     part.figure("largest_difference", apart)
     part.note(f"the largest difference of a statistic between both sides is {apart:.1e}.")
     _contest(task, part, model)

@@ -26,9 +26,6 @@ LEAST = 20.0
 GRACE = 15.0
 """Seconds in which a part that is told to end must have ended its own contenders."""
 
-PRELOADED = ["benchmarks.ours", "benchmarks.original", "benchmarks.measure"]
-"""What a toy run imports once instead of in every process."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -58,13 +55,12 @@ def run_step(step: Step, task: Task, record: Record) -> bool:
     if task.left < LEAST and not task.toy:
         part.status("skipped", f"{max(task.left, 0):.0f} s were left for it")
         return True
-    part.status("running")
+    process = task.context.Process(target=_serve, args=(step, task, record))
     began, limit = time.monotonic(), max(task.left, 0.0)
-    multiprocessing.set_forkserver_preload(PRELOADED)
-    context = multiprocessing.get_context(task.start_method)
-    process = context.Process(target=_serve, args=(step, task, record))
-    process.start()
     try:
+        part.status("running")
+        print(f"{step.title}: {limit:.0f} s at most", flush=True)
+        process.start()
         process.join(limit)
         is_cut = process.is_alive()
     except BaseException:
@@ -84,17 +80,16 @@ def run_step(step: Step, task: Task, record: Record) -> bool:
 
 
 def _end(process: BaseProcess) -> None:
-    if process.is_alive():
+    if process.pid and process.is_alive():
         process.terminate()
         process.join(GRACE)
-    if process.is_alive():
+    if process.pid and process.is_alive():
         process.kill()
         process.join()
 
 
 def _serve(step: Step, task: Task, record: Record) -> None:
     """The part's own process."""
-    multiprocessing.set_forkserver_preload(PRELOADED)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     part = record.part(step.name, step.title)

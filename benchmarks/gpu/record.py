@@ -1,9 +1,7 @@
 """What the parts found, on disk as soon as it is known: `figures.json` and `table.md`."""
 
-import dataclasses
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +10,6 @@ from trainers.system.atomic import replace, replace_json
 FIGURES, TABLE, FAILURES = "figures.json", "table.md", "failures.txt"
 
 Status = Literal["running", "done", "failed", "cut", "skipped"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A line of the table, each cell as it is shown."""
-
-    what: str
-    ours: str
-    peer: str = ""
-    ratio: str = ""
-    goal: str = ""
 
 
 def goal(text: str, *, met: bool) -> str:
@@ -52,7 +39,7 @@ class Record:
 
 
 class Part:
-    """What one part has found; every call writes the files anew."""
+    """What one part has found. Every call writes the files anew."""
 
     def __init__(self, record: Record, name: str, title: str) -> None:
         self.record, self.name, self.title = record, name, title
@@ -63,8 +50,8 @@ class Part:
 
     def row(self, what: str, ours: str, peer: str = "", ratio: str = "", goal: str = "") -> None:
         """A line of the table."""
-        line = Row(what=what, ours=ours, peer=peer, ratio=ratio, goal=goal)
-        self._change(lambda part: part["rows"].append(dataclasses.asdict(line)))
+        line = {"what": what, "ours": ours, "peer": peer, "ratio": ratio, "goal": goal}
+        self._change(lambda part: part["rows"].append(line))
 
     def note(self, text: str) -> None:
         """A sentence below the table."""
@@ -107,24 +94,19 @@ def table(tree: dict[str, Any]) -> str:
     for name, part in tree["parts"].items():
         state = _state(part)
         lines.append(f"| **{part['title'] or name}**{state} | | | | |")
-        lines += [
-            "| " + " | ".join(_cell(row[key]) for key in ("what", "ours", "peer", "ratio", "goal"))
-            + " |"
-            for row in part["rows"]
-        ]  # fmt: skip
+        lines += [_line(row.values()) for row in part["rows"]]
         notes += [f"- {part['title'] or name}: {note}" for note in part["notes"]]
         lists += part["lists"]
     if notes:
         lines += ["", *notes]
     for each in lists:
-        lines += ["", each["title"], "", "| " + " | ".join(each["heads"]) + " |"]
-        lines.append("| " + " | ".join("---" for _ in each["heads"]) + " |")
-        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in each["rows"]]
+        lines += ["", each["title"], "", _line(each["heads"]), _line(["---"] * len(each["heads"]))]
+        lines += map(_line, each["rows"])
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _state(part: dict[str, Any]) -> str:

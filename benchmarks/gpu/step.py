@@ -74,7 +74,10 @@ def _variants(fast: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _words(change: dict[str, Any]) -> str:
-    return ", ".join(f"{n.removeprefix('compute.')} {v}" for n, v in change.items()) or "no speed knobs"
+    return (
+        ", ".join(f"{n.removeprefix('compute.')} {v}" for n, v in change.items())
+        or "no speed knobs"
+    )
 
 
 def _fitting(task: Task, part: Part) -> tuple[list[Outcome], Setting | None]:

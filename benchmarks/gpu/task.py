@@ -1,6 +1,7 @@
 """What a part is told."""
 
 import dataclasses
+import multiprocessing
 import os
 import time
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.contest import Contender, Outcome, StartMethod, hold
+from benchmarks.contest import Contender, Context, Outcome, hold
 from benchmarks.setting import LEAST, SMALL, VIT_SMALL, Setting
+
+PRELOADED = ["benchmarks.ours", "benchmarks.original", "benchmarks.measure"]
+"""What a toy run imports once instead of in every process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +41,13 @@ class Task:
     """for files that are a result"""
     deadline: float
     """by time.monotonic, which all processes of a machine share"""
-
     best: Best
     """what the step's part found, for those after it"""
 
     @property
     def toy(self) -> bool:
         """Whether this is a run at toy size, without a GPU."""
-        return self.device == "cpu"
+        return self.device != "cuda"
 
     @property
     def left(self) -> float:
@@ -79,9 +82,13 @@ class Task:
         return LEAST if self.toy else SMALL
 
     @property
-    def start_method(self) -> StartMethod:
-        """A process with CUDA must not be forked; without it a fork starts sooner."""
-        return "forkserver" if self.toy else "spawn"
+    def context(self) -> Context:
+        """Processes are started anew where there is CUDA, which bears no fork; else sooner."""
+        if not self.toy:
+            return multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        return context
 
     def turns(
         self, contenders: list[Contender], *, rounds: int = 5, steps: int = 5
@@ -96,5 +103,5 @@ class Task:
             steps=steps,
             warmup=1 if self.toy else 3,
             threads=self.threads,
-            start_method=self.start_method,
+            context=self.context,
         )
