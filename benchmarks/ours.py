@@ -25,7 +25,7 @@ from trainers.randomness.sample_order import batch as sample_batch
 from trainers.randomness.streams import Stream
 from trainers.system.allocator import keep_freed_memory
 from trainers.system.world import World, make_reproducible
-from trainers.training import checkpoint
+from trainers.training import checkpoint, pace
 from trainers.training.loop import train
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, Update, update
@@ -289,7 +289,7 @@ class Flow:
     pure: float
     """images/s of updates on crops that are already there, in the same process"""
     metrics: dict[str, float]
-    """what the loop reports of its time, by name, at its last record"""
+    """what the loop reports of time and memory, by name, at its last record"""
 
 
 class _EnoughError(Exception):
@@ -354,7 +354,11 @@ def disk_to_weights(
     return Flow(
         rate=(last - first) * setting.batch / (ended - began),
         pure=setting.batch / pure,
-        metrics={name: value for name, value in watch.metrics.items() if "time/" in name},
+        metrics={
+            name: watch.metrics[name]
+            for name in pace.DESCRIPTIONS | pace.ON_KNOWN_CARDS
+            if name in watch.metrics
+        },
     )
 
 

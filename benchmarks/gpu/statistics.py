@@ -5,6 +5,7 @@ from benchmarks.gpu.record import Part, goal
 from benchmarks.gpu.task import Task
 from benchmarks.measure import cost
 from benchmarks.pictures import photographs
+from trainers.config import in_steps
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
 
@@ -17,7 +18,8 @@ def run(task: Task, part: Part) -> None:
     if not task.best.rate:
         part.note("the time of a step is not known, so the share is not, either.")
         return
-    cadence = recipe("digits_tiny" if task.toy else "dino_vit_small_16").evaluation
+    name, trained_on = ("digits_tiny", 1438) if task.toy else ("dino_vit_small_16", 1_281_167)
+    cadence = in_steps(recipe(name), trained_on).evaluation
     images = 24 if task.toy else 2 * cadence.globality_probe_images
     photographs(task.scratch / "measured", images)
     setting = task.large

@@ -12,15 +12,13 @@ from benchmarks.contest import OURS, Contender, Outcome, ratio
 from benchmarks.gpu.record import Part, goal
 from benchmarks.gpu.task import Task
 from benchmarks.setting import Setting, make_ceiling
+from trainers.training.pace import peak_of
 
 RATIO, RATE = 2.5, 3000.0
 """Goals: times the original, and images/s on an H100."""
 
 LEAST = 40.0
 """Seconds that a contest takes, at the least."""
-
-NOMINAL = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""bf16 operations a second without sparsity that NVIDIA states, by what is in a card's name."""
 
 CEILING = "ceiling"
 
@@ -32,13 +30,13 @@ def run(task: Task, part: Part) -> None:
     if setting is None:
         return
     found = _Found(part, setting.batch)
-    found.add({}, _show(part, plain, setting, {}))
+    found.add({}, _show(task, part, plain, setting, {}))
     if task.fast and (task.toy or task.left > LEAST):
-        found.add(task.fast, _show(part, _contest(task, setting, task.fast), setting, task.fast))
+        found.add(task.fast, _contest(task, part, setting, task.fast))
     for change in _variants(task.fast):
         found.add(change, _alone(task, part, setting, change, found))
     if found.best not in ({}, task.fast) and task.left > LEAST:
-        _show(part, _contest(task, setting, found.best), setting, found.best)
+        _contest(task, part, setting, found.best)
     _alone(task, part, setting, found.best, found, reproducible=False)
     if not task.toy:
         twice = dataclasses.replace(setting, batch=2 * setting.batch)
@@ -84,7 +82,7 @@ def _fitting(task: Task, part: Part) -> tuple[list[Outcome], Setting | None]:
     """The first contest whose batch fits on the card beside the peer's, halved until it does."""
     setting = task.large
     while True:
-        outcomes = _contest(task, setting, {})
+        outcomes = _outcomes(task, setting, {})
         full = [one.name for one in outcomes if "out of memory" in one.failure.lower()]
         if not full:
             return outcomes, setting
@@ -94,7 +92,7 @@ def _fitting(task: Task, part: Part) -> tuple[list[Outcome], Setting | None]:
         setting = dataclasses.replace(setting, batch=setting.batch // 2)
 
 
-def _contest(task: Task, setting: Setting, change: dict[str, Any]) -> list[Outcome]:
+def _outcomes(task: Task, setting: Setting, change: dict[str, Any]) -> list[Outcome]:
     contenders = [
         Contender(
             name=OURS,
@@ -116,10 +114,14 @@ def _contest(task: Task, setting: Setting, change: dict[str, Any]) -> list[Outco
     return task.turns(contenders)
 
 
+def _contest(task: Task, part: Part, setting: Setting, change: dict[str, Any]) -> Outcome | None:
+    """Ours with some knobs against the original; returns ours, if it did not fail."""
+    return _show(task, part, _outcomes(task, setting, change), setting, change)
+
+
 def _show(
-    part: Part, outcomes: list[Outcome], setting: Setting, change: dict[str, Any]
+    task: Task, part: Part, outcomes: list[Outcome], setting: Setting, change: dict[str, Any]
 ) -> Outcome | None:
-    """Rows of a contest; returns ours, if it did not fail."""
     words = _words(change)
     done = {one.name: one for one in outcomes if not one.failure}
     for one in outcomes:
@@ -147,7 +149,7 @@ def _show(
         goal=goal(f"≥ {RATE:,.0f} on an H100", met=mine.rate >= RATE),
     )
     if top:
-        _ceiling(part, setting, mine, peer, top)
+        _ceiling(part, setting, task.device, mine, peer, top)
     return mine
 
 
@@ -158,7 +160,7 @@ def _speed(one: Outcome) -> str:
 
 
 def _ceiling(
-    part: Part, setting: Setting, mine: Outcome, peer: Outcome | None, top: Outcome
+    part: Part, setting: Setting, device: str, mine: Outcome, peer: Outcome | None, top: Outcome
 ) -> None:
     operations = setting.operations_an_image()
     part.figure("operations_an_image", operations)
@@ -171,9 +173,7 @@ def _ceiling(
         share(mine, top.rate),
         share(peer, top.rate) if peer else "",
     )
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    nominal = next((most for card, most in NOMINAL.items() if card in name), None)
-    if nominal:
+    if nominal := peak_of(torch.device(device)):
         part.row(
             f"share of the card's nominal {nominal / 1e12:.0f} TFLOP/s",
             share(mine, nominal),

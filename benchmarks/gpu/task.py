@@ -91,17 +91,16 @@ class Task:
         return context
 
     def turns(
-        self, contenders: list[Contender], *, rounds: int = 5, steps: int = 5
+        self, contenders: list[Contender], *, rounds: int = 5, steps: int = 5, warmup: int = 3
     ) -> list[Outcome]:
-        """`hold` these, at toy size for a single step."""
+        """`hold` these; at toy size for a round of a step, or of what a contender asks for."""
         if self.toy:
             rounds = steps = 1
-            contenders = [dataclasses.replace(one, steps=min(one.steps, 1)) for one in contenders]
         return hold(
             contenders,
             rounds=rounds,
             steps=steps,
-            warmup=1 if self.toy else 3,
+            warmup=warmup,
             threads=self.threads,
             context=self.context,
         )
