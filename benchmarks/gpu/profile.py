@@ -63,7 +63,7 @@ def _kernels(averages: Any, on_gpu: bool) -> list[tuple[str, float, int]]:
     """Names, microseconds and numbers of what ran, the dearest first; on a CPU, operations."""
     found = []
     for one in averages:
-        if on_gpu and one.device_type.name != "CUDA":
+        if one.is_user_annotation or (on_gpu and one.device_type.name != "CUDA"):
             continue
         time = one.self_device_time_total if on_gpu else one.self_cpu_time_total
         found.append((one.key, float(time), int(one.count)))

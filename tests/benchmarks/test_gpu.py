@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.gpu import profile, same_as_cpu, same_bits
 from benchmarks.gpu.parts import STEPS, run_step
 from benchmarks.gpu.record import FAILURES, FIGURES, TABLE, Record
 from benchmarks.gpu.step import _variants
 from benchmarks.gpu.task import Best, Task
+from tests.contracts.pretend_device import pretending
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,6 +124,23 @@ def empty(tmp_path: Path) -> Record:
     whole = {"machine": "a card", "toy": False, "command": "", "date": "", "parts": {}}
     record.write(whole)
     return record
+
+
+@pytest.mark.parametrize("part", [same_bits, same_as_cpu, profile])
+def test_a_part_mixes_no_devices(part, tmp_path, reproducible):
+    record = empty(tmp_path)
+    with pretending():
+        part.run(task(tmp_path, "pretend", 60), record.part("part"))
+    assert "**" not in "".join(row["goal"] for row in parts(tmp_path)["part"]["rows"])
+
+
+@pytest.fixture
+def reproducible():
+    """What a part sets in its own process, set back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.slow
