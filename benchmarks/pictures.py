@@ -1,5 +1,6 @@
 """Folders of pictures that a benchmark makes for itself."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -7,8 +8,13 @@ from PIL import Image
 from torch.nn import functional
 
 
-def photographs(folder: Path, count: int, *, width: int = 500, height: int = 375) -> None:
-    """JPEGs of quality 90 with detail at several scales, like photographs, in two sub-folders."""
+def photographs(
+    folder: Path, count: int, *, width: int = 500, height: int = 375, copies: int = 1
+) -> None:
+    """JPEGs of quality 90 with detail at several scales, like photographs, in two sub-folders.
+
+    Of each there are `copies` under names of their own, which are sooner made and no sooner read.
+    """
     generator = torch.Generator().manual_seed(0)
     for number in range(count):
         picture = torch.zeros(1, 3, height, width)
@@ -19,7 +25,10 @@ def photographs(folder: Path, count: int, *, width: int = 500, height: int = 375
         pixels = picture[0].clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
         place = folder / f"class{number % 2}"
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place / f"{number:05d}.jpg", quality=90)
+        first = place / f"{number:05d}.jpg"
+        Image.fromarray(pixels).save(first, quality=90)
+        for copy in range(1, copies):
+            shutil.copy(first, first.with_stem(f"{first.stem}-{copy}"))
 
 
 def digits(folder: Path, side: int) -> None:

@@ -1,7 +1,6 @@
 """JPEGs of 500 × 375 pixels: decoded, cut into crops, and trained on."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from benchmarks.gpu.task import Task
 from benchmarks.pictures import photographs
 
 DIFFERENT, COPIES = 256, 16
-"""Pictures, and times that each is written under another name: decoding costs the same."""
+"""Pictures, and how often each is there under another name: decoding costs the same."""
 
 WORKERS = 10
 """Of the original's loader, as its script has by default; each holds two batches ready."""
@@ -26,7 +25,7 @@ def run(task: Task, part: Part) -> None:
     """Disk to crops on the device, disk to weights, and the original at both."""
     folder = task.scratch / "many"
     different, copies = (2 * task.large.batch, 2) if task.toy else (DIFFERENT, COPIES)
-    _pictures(folder, different, copies)
+    photographs(folder, different, copies=copies)
     part.note(
         f"{different * copies:,} JPEGs of 500 × 375, {different} different ones, from the page "
         f"cache; {os.cpu_count()} CPU cores."
@@ -38,13 +37,6 @@ def run(task: Task, part: Part) -> None:
         return
     _beside_original(task, part, folder, "disk to crops", original.make_pipeline, crops)
     _beside_original(task, part, folder, "disk to weights", original.make_training, weights)
-
-
-def _pictures(folder: Path, different: int, copies: int) -> None:
-    photographs(folder, different)
-    for path in sorted(folder.glob("*/*.jpg")):
-        for number in range(1, copies):
-            shutil.copy(path, path.with_stem(f"{path.stem}-{number}"))
 
 
 def _crops(task: Task, part: Part, folder: Path) -> float:

@@ -41,6 +41,7 @@ STEPS = (
     Step(name="same_bits", title="Same bits", weight=1.0),
     Step(name="same_as_cpu", title="GPU and CPU", weight=0.7),
     Step(name="step", title="Step", weight=4.0),
+    Step(name="same_bits_fast", title="Same bits, speed knobs", weight=0.8),
     Step(name="statistics", title="Attention statistics in training", weight=0.4),
     Step(name="data", title="Data", weight=1.5),
     Step(name="measuring", title="Measuring", weight=1.0),
