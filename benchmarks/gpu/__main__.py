@@ -80,7 +80,15 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=BATCH, help="to begin with: %(default)s")
     parser.add_argument("--only", choices=names, action="append", help="a part; may be repeated")
     parser.add_argument("--toy", action="store_true", help="toy size on the CPU, as without a GPU")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.original and not Path(given.original, "main_dino.py").is_file():
+        parser.error(
+            f"--original {given.original}: no main_dino.py there; give a clone of "
+            "facebookresearch/dino"
+        )
+    if given.minutes <= 0 or given.batch < 1:
+        parser.error("--minutes must be above 0 and --batch 1 or more")
+    return given
 
 
 def _best(record: Record, batch: int) -> Best:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import profile, same_as_cpu, same_bits
+from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import STEPS, run_step
 from benchmarks.gpu.record import FAILURES, FIGURES, TABLE, Record
 from benchmarks.gpu.step import _variants
@@ -167,6 +168,22 @@ def test_what_a_part_finds_is_on_disk_at_once(tmp_path):
     part.row("images a second", "3,000.5")
     table = (tmp_path / TABLE).read_text()
     assert "| **Step** (cut while it ran) | | | | |\n| images a second | 3,000.5 | " in table
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--original", "nowhere"], "--original nowhere: no main_dino.py there"),
+        (["--minutes", "0"], "--minutes must be above 0"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_written(given, said, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["--out", str(out), *given])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_each_knob_is_tried_alone_and_left_out_once():
