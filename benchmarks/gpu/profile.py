@@ -24,7 +24,7 @@ def run(task: Task, part: Part) -> None:
 
 
 def _profile(task: Task, part: Part, change: dict[str, Any]) -> None:
-    words = ", ".join(name.removeprefix("compute.") for name in change) or "no speed knobs"
+    words = task.words(change)
     advance = ours.make_step(task.large, task.device, change, task.threads)
     on_gpu = task.device == "cuda"
     advance(3)
@@ -48,7 +48,7 @@ def _profile(task: Task, part: Part, change: dict[str, Any]) -> None:
     kernels = _kernels(averages, on_gpu)
     total = sum(time for _, time, _ in kernels)
     part.figure(f"kernels: {words}", kernels[: 3 * DEAREST])
-    part.list(
+    part.listing(
         f"Dearest {'kernels' if on_gpu else 'operations'} of one step, {words}, of "
         f"{total / 1e3:.1f} ms in all (`{TRACE}`):",
         ("kernel", "ms", "share", "times"),

@@ -54,10 +54,10 @@ class Part:
         self._change(lambda part: part["rows"].append(line))
 
     def note(self, text: str) -> None:
-        """A sentence below the table."""
-        self._change(lambda part: part["notes"].append(text))
+        """A sentence below the table, once."""
+        self._change(lambda part: part["notes"].append(text) if text not in part["notes"] else None)
 
-    def list(self, title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    def listing(self, title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         """A table of its own, below."""
         whole = {"title": title, "heads": list(heads), "rows": [list(row) for row in rows]}
         self._change(lambda part: part["lists"].append(whole))

@@ -45,8 +45,7 @@ def three_runs(task: Task, part: Part, setting: Setting, change: dict[str, Any])
     first.advance(STEPS - half)
     seen, chain = first.digest(), first.state.chain
     del first
-    what = f"{setting.name}, batch {setting.batch}, {setting.precision}"
-    what += "".join(f", {name.removeprefix('compute.')}" for name in change)
+    what = f"{setting.name}, batch {setting.batch}, {setting.precision}, {task.words(change)}"
     for name in ("twice", "resumed"):
         again = ours.Run(config, task.device, cache)
         if name == "resumed":

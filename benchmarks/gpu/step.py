@@ -71,13 +71,6 @@ def _variants(fast: dict[str, Any]) -> list[dict[str, Any]]:
     return [change for place, change in enumerate(found) if change not in seen + found[:place]]
 
 
-def _words(change: dict[str, Any]) -> str:
-    return (
-        ", ".join(f"{n.removeprefix('compute.')} {v}" for n, v in change.items())
-        or "no speed knobs"
-    )
-
-
 def _fitting(task: Task, part: Part) -> tuple[list[Outcome], Setting | None]:
     """The first contest whose batch fits on the card beside the peer's, halved until it does."""
     setting = task.large
@@ -122,7 +115,7 @@ def _contest(task: Task, part: Part, setting: Setting, change: dict[str, Any]) -
 def _show(
     task: Task, part: Part, outcomes: list[Outcome], setting: Setting, change: dict[str, Any]
 ) -> Outcome | None:
-    words = _words(change)
+    words = task.words(change)
     done = {one.name: one for one in outcomes if not one.failure}
     for one in outcomes:
         if one.failure:
@@ -144,7 +137,7 @@ def _show(
         part.note(no_peer(original.NAME, "--original PATH") + ".")
     part.row(what, _speed(mine), _speed(peer) if peer else "", reached, met)
     part.row(
-        "images a second",
+        f"images a second, {words}",
         f"{mine.rate:,.0f}",
         goal=goal(f"≥ {RATE:,.0f} on an H100", met=mine.rate >= RATE),
     )
@@ -191,7 +184,7 @@ def _alone(
     reproducible: bool = True,
 ) -> Outcome | None:
     """Ours with some knobs, measured without a peer beside it."""
-    words = _words(change) + ("" if reproducible else ", bits free to differ")
+    words = task.words(change) + ("" if reproducible else ", bits free to differ")
     if setting.batch != found.batch:
         words += f", batch {setting.batch}"
     if task.left < LEAST and not task.toy:

@@ -90,6 +90,12 @@ class Task:
         context.set_forkserver_preload(PRELOADED)
         return context
 
+    @staticmethod
+    def words(change: dict[str, Any]) -> str:
+        """Our speed knobs that are on, as they are shown."""
+        on = [name.removeprefix("compute.") for name, value in change.items() if value]
+        return " + ".join(on) or "no speed knobs"
+
     def turns(
         self, contenders: list[Contender], *, rounds: int = 5, steps: int = 5, warmup: int = 3
     ) -> list[Outcome]:
