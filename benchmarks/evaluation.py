@@ -11,7 +11,8 @@ memory that this process ever took, interpreter and libraries included.
 import argparse
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,18 +28,15 @@ NOISE = 4.0
 """Deviation of a feature; that of the centres of classes is 1."""
 
 
-class Parts:
-    """Prints what each part took."""
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """What one part took."""
 
-    def __init__(self) -> None:
-        self.since = time.perf_counter()
-
-    def done(self, what: str, found: str = "") -> None:
-        """Say that the part `what` ends here."""
-        now = time.perf_counter()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{what:<12} {now - self.since:>8.1f} s  peak {peak:6.2f} GiB  {found}", flush=True)
-        self.since = now
+    what: str
+    seconds: float
+    peak_gib: float
+    """that this process ever took of the machine's memory"""
+    found: str
 
 
 def features(centres: list[Tensor], labels: Tensor, world: World, seed: int) -> list[Rows]:
@@ -52,6 +50,51 @@ def features(centres: list[Tensor], labels: Tensor, world: World, seed: int) -> 
     return found
 
 
+def took(
+    world: World, *, images: int, queries: int, width: int, blocks: int, classes: int
+) -> Iterator[Took]:
+    """Each part as it ends; sizes as on the command line."""
+    since = time.perf_counter()
+
+    def done(what: str, found: str) -> Took:
+        nonlocal since
+        now = time.perf_counter()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        ended = Took(what=what, seconds=now - since, peak_gib=peak, found=found)
+        since = now
+        return ended
+
+    yield done("start", "")
+    knobs = EvaluationConfig()
+    generator = torch.Generator().manual_seed(0)
+    widths = (width * (blocks - 1), width)
+    centres = [torch.randn(classes, wide, generator=generator) for wide in widths]
+    known, asked = (torch.arange(count) % classes for count in (images, queries))
+    bank, held_out = features(centres, known, world, 1), features(centres, asked, world, 2)
+    yield done("features", f"{4 * images * sum(widths) / 2**30:.1f} GiB of the bank")
+
+    known, asked = known.to(world.device), asked.to(world.device)
+    top1 = knn_accuracy(
+        bank[-1],
+        known,
+        torch.cat(list(held_out[-1])),
+        asked,
+        neighbours=knobs.knn_neighbours,
+        temperature=knobs.knn_temperature,
+        world=world,
+    )
+    yield done("k-NN", f"top-1 {top1:.3f}")
+    top1 = linear_accuracy(
+        Beside(bank),
+        known,
+        Beside(held_out),
+        asked,
+        penalty=knobs.linear_penalty,
+        world=world,
+    )
+    yield done("linear probe", f"top-1 {top1:.3f}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -61,39 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=4, help="that the linear probe sees")
     parser.add_argument("--classes", type=int, default=1_000, help="of the images")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    world, knobs = World.alone(), EvaluationConfig()
-    parts = Parts()
-    parts.done("start")
-
-    generator = torch.Generator().manual_seed(0)
-    widths = (given.width * (given.blocks - 1), given.width)
-    centres = [torch.randn(given.classes, width, generator=generator) for width in widths]
-    known, asked = (torch.arange(n) % given.classes for n in (given.images, given.queries))
-    bank, queries = features(centres, known, world, 1), features(centres, asked, world, 2)
-    parts.done("features", f"{4 * given.images * sum(widths) / 2**30:.1f} GiB of the bank")
-
-    known, asked = known.to(world.device), asked.to(world.device)
-    top1 = knn_accuracy(
-        bank[-1],
-        known,
-        torch.cat(list(queries[-1])),
-        asked,
-        neighbours=knobs.knn_neighbours,
-        temperature=knobs.knn_temperature,
-        world=world,
-    )
-    parts.done("k-NN", f"top-1 {top1:.3f}")
-    top1 = linear_accuracy(
-        Beside(bank),
-        known,
-        Beside(queries),
-        asked,
-        penalty=knobs.linear_penalty,
-        world=world,
-    )
-    parts.done("linear probe", f"top-1 {top1:.3f}")
+    given = vars(parser.parse_args(arguments))
+    torch.set_num_threads(given.pop("threads"))
+    for one in took(World.alone(), **given):
+        print(
+            f"{one.what:<12} {one.seconds:>8.1f} s  peak {one.peak_gib:6.2f} GiB  {one.found}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

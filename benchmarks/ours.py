@@ -83,9 +83,12 @@ def world_on(device: str) -> World:
 
 def batch_of(whole: torch.Tensor, part: torch.Tensor, images: int, device: str) -> Batch:
     """uint8 crops as a step receives them."""
-    numbers = torch.arange(images, device=device)
+    numbers = torch.arange(images)
+    views = Views(
+        global_crops=whole.to(device), local_crops=part.to(device), digest=numbers.to(device)
+    )
     return Batch(
-        views=Views(global_crops=whole.to(device), local_crops=part.to(device), digest=numbers),
+        views=views,
         identifiers=numbers,
         epochs=torch.zeros_like(numbers),
         labels=None,
@@ -249,9 +252,14 @@ class Run:
         """So many steps; returns what the last one did."""
         for _ in range(steps):
             batch = self.batch()
-            self.state.extend_chain(batch.identifiers, batch.views.digest)
-            done = update(self.state, batch, self.config, self.world)
-            _checked(done)
+            done = self.see(batch)
+            self.state.extend_chain(batch.identifiers, done.digests)
+        return done
+
+    def see(self, batch: Batch) -> Update:
+        """One update from these crops, which the chain leaves out."""
+        done = update(self.state, batch, self.config, self.world)
+        _checked(done)
         return done
 
     def save(self, folder: Path) -> Path:
@@ -363,14 +371,11 @@ def disk_to_weights(
 
 
 def _seconds_a_step(run: Run, batch: Batch, seconds: float) -> float:
-    def step() -> None:
-        _checked(update(run.state, batch, run.config, run.world))
-
     for _ in range(3):
-        step()
+        run.see(batch)
     steps, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        step()
+        run.see(batch)
         steps += 1
     if run.world.device.type == "cuda":
         torch.cuda.synchronize()
