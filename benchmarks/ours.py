@@ -46,6 +46,10 @@ def speed_knobs() -> dict[str, Any]:
     return {name: on for name, on in _SPEED.items() if name.split(".")[1] in known}
 
 
+ORIGINALS = {"data.image_size": 0}
+"""Crops are cut from images as decoded, as published, and not from squares."""
+
+
 def configuration(setting: Setting, change: dict[str, Any] | None = None) -> TrainConfig:
     """The configuration of a setting, photometric augmentation as in DINO, with `change` on top."""
     return override(
@@ -84,11 +88,9 @@ def world_on(device: str) -> World:
 def batch_of(whole: torch.Tensor, part: torch.Tensor, images: int, device: str) -> Batch:
     """uint8 crops as a step receives them."""
     numbers = torch.arange(images)
-    views = Views(
-        global_crops=whole.to(device), local_crops=part.to(device), digest=numbers.to(device)
-    )
+    views = Views(global_crops=whole, local_crops=part, digest=numbers)
     return Batch(
-        views=views,
+        views=views.on(torch.device(device)),
         identifiers=numbers,
         epochs=torch.zeros_like(numbers),
         labels=None,
@@ -141,6 +143,13 @@ class Reader:
         places, epochs = sample_batch(self.config.seed, step, self.config.batch_size, len(train))
         pixels = self.images.pixels(train[places], self.world.device)
         return pixels, train[places], epochs
+
+    def moved(self, pixels: Images) -> Images:
+        """The same images where this one's crops are cut."""
+        there = self.world.device
+        if isinstance(pixels, list):
+            return [image.to(there) for image in pixels]
+        return pixels.to(there)
 
     def batch(self, pixels: Images, places: torch.Tensor, epochs: torch.Tensor) -> Batch:
         """All crops of a batch, and what names its images."""
@@ -340,8 +349,9 @@ def disk_to_weights(
     decode_every_time()
     config = configuration(
         setting,
-        {"data.source": folder, "log_every": 5, "evaluation.every": STEPS}
-        | {"checkpoint_every": STEPS}
+        {"data.source": folder, "log_every": 5}
+        | {"evaluation.every": STEPS, "checkpoint_every": STEPS}
+        | ORIGINALS
         | change,
     )
     run = Run(config, device, scratch / "cache")

@@ -44,7 +44,7 @@ def _crops(task: Task, part: Part, folder: Path) -> float:
     setting, cache = task.large, str(task.scratch / "cache")
 
     def mine(name: str, device: str, what: str) -> Contender:
-        arguments = (setting, device, str(folder), cache, 256, what)
+        arguments = (setting, device, str(folder), cache, 0, what)
         return Contender(name=name, make=ours.make_pipeline, arguments=arguments)
 
     contenders = [mine(OURS, task.device, "all")]

@@ -36,7 +36,7 @@ def three_runs(task: Task, part: Part, setting: Setting, change: dict[str, Any])
     config = ours.configuration(
         setting,
         # At full rate, so that every step leaves its trace in the weights.
-        {"data.source": str(folder), "optimizer.warmup_steps": 0} | change,
+        {"data.source": str(folder), "optimizer.warmup_steps": 0} | ours.ORIGINALS | change,
     )
     cache, half = task.scratch / "cache", STEPS // 2
     first = ours.Run(config, task.device, cache)

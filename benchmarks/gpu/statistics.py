@@ -31,6 +31,7 @@ def run(task: Task, part: Part) -> None:
             "evaluation.every": cadence.every,
             "evaluation.globality_probe_images": cadence.globality_probe_images,
             "evaluation.globality_layers": [setting.depth - 1],
+            **ours.ORIGINALS,
         },
     )
     opened = open_images(config.data, task.scratch / "cache")

@@ -71,7 +71,7 @@ def test_every_part_leaves_its_figures_on_a_bare_machine(tmp_path):
     del found["same_bits_fast"]  # no knob pays at toy size
     assert all(part["figures"] and part["rows"] for part in found.values())
     assert all(all(one.values()) for one in found["same_bits"]["figures"].values())
-    assert found["same_as_cpu"]["figures"]["chain_equal"]
+    assert found["same_as_cpu"]["figures"]["chain of the same images"]
     assert found["step"]["figures"]["best"]["rate"] > 0
     assert "timm is not installed" in found["measuring"]["notes"][0]
     assert (out / "trace.json.gz").stat().st_size
