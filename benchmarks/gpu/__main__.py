@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --out DIR --original PATH --minutes 9
 
-DIR gets figures.json, table.md (ready for benchmarks/README.md), trace.json.gz and, if something
+DIR gets figures.json, table.md (ready for benchmarks/README.md), trace-*.json.gz and, if something
 failed, failures.txt. Without a GPU everything runs at toy size: its figures say nothing.
 """
 

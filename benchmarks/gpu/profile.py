@@ -10,12 +10,11 @@ from benchmarks import ours
 from benchmarks.gpu.record import Part
 from benchmarks.gpu.task import Task
 
-TRACE = "trace.json.gz"
 DEAREST = 10
 
 
 def run(task: Task, part: Part) -> None:
-    """Without our speed knobs, then with the best ones, of which the trace is kept."""
+    """Without our speed knobs, then with the best ones."""
     variants: list[dict[str, Any]] = [{}]
     if task.best.knobs:
         variants.append(task.best.knobs)
@@ -34,7 +33,8 @@ def _profile(task: Task, part: Part, change: dict[str, Any]) -> None:
         advance(1)
         if on_gpu:
             torch.cuda.synchronize()
-    seen.export_chrome_trace(str(task.folder / TRACE))
+    trace = f"trace-{words.replace(' + ', '-').replace(' ', '-')}.json.gz"
+    seen.export_chrome_trace(str(task.folder / trace))
     averages = seen.key_averages()
     launches = sum(one.count for one in averages if "LaunchKernel" in one.key)
     graphs = sum(one.count for one in averages if "GraphLaunch" in one.key)
@@ -50,7 +50,7 @@ def _profile(task: Task, part: Part, change: dict[str, Any]) -> None:
     part.figure(f"kernels: {words}", kernels[: 3 * DEAREST])
     part.listing(
         f"Dearest {'kernels' if on_gpu else 'operations'} of one step, {words}, of "
-        f"{total / 1e3:.1f} ms in all (`{TRACE}`):",
+        f"{total / 1e3:.1f} ms in all (`{trace}`):",
         ("kernel", "ms", "share", "times"),
         (
             (f"`{name[:100]}`", f"{time / 1e3:.2f}", f"{time / total:.1%}", str(count))
