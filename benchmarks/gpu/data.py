@@ -1,5 +1,6 @@
 """JPEGs of 500 × 375 pixels: decoded, cut into crops, and trained on."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ SHARE = 0.9
 
 
 def run(task: Task, part: Part) -> None:
-    """Disk to crops on the device, disk to weights, and the original at both."""
+    """Disk to weights, disk to crops on the device, and the original at both."""
     folder = task.scratch / "many"
     different, copies = (2 * task.large.batch, 2) if task.toy else (DIFFERENT, COPIES)
     photographs(folder, different, copies=copies)
@@ -30,13 +31,13 @@ def run(task: Task, part: Part) -> None:
         f"{different * copies:,} JPEGs of 500 × 375, {different} different ones, from the page "
         f"cache; {os.cpu_count()} CPU cores."
     )
-    crops = _crops(task, part, folder)
     weights = _disk_to_weights(task, part, folder)
+    crops = _crops(task, part, folder)
     if not task.original:
         part.note(no_peer(original.NAME, "--original PATH") + ".")
         return
-    _beside_original(task, part, folder, "disk to crops", original.make_pipeline, crops)
     _beside_original(task, part, folder, "disk to weights", original.make_training, weights)
+    _beside_original(task, part, folder, "disk to crops", original.make_pipeline, crops)
 
 
 def _crops(task: Task, part: Part, folder: Path) -> float:
@@ -52,7 +53,7 @@ def _crops(task: Task, part: Part, folder: Path) -> float:
         contenders += [
             mine("decoding alone", task.device, "decode"),
             mine("crops alone", task.device, "augment"),
-            mine("all on the CPU", "cpu", "all"),
+            dataclasses.replace(mine("all on the CPU", "cpu", "all"), steps=1),
         ]
     rate = 0.0
     for one in task.turns(contenders):

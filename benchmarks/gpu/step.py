@@ -17,8 +17,8 @@ from trainers.training.pace import peak_of
 RATIO, RATE = 2.5, 3000.0
 """Goals: times the original, and images/s on an H100."""
 
-LEAST = 40.0
-"""Seconds that a contest takes, at the least."""
+LEAST, COMPILING = 30.0, 75.0
+"""Seconds that a contest takes at the least, and one in which ours is compiled."""
 
 CEILING = "ceiling"
 
@@ -31,16 +31,22 @@ def run(task: Task, part: Part) -> None:
         return
     found = _Found(part, setting.batch)
     found.add({}, _show(task, part, plain, setting, {}))
-    if task.fast and (task.toy or task.left > LEAST):
+    if task.fast and _may(task, task.fast):
         found.add(task.fast, _contest(task, part, setting, task.fast))
     for change in _variants(task.fast):
         found.add(change, _alone(task, part, setting, change, found))
-    if found.best not in ({}, task.fast) and task.left > LEAST:
+    if found.best not in ({}, task.fast) and _may(task, found.best):
         _contest(task, part, setting, found.best)
     _alone(task, part, setting, found.best, found, reproducible=False)
     if not task.toy:
         twice = dataclasses.replace(setting, batch=2 * setting.batch)
         _alone(task, part, twice, found.best, found)
+
+
+def _may(task: Task, change: dict[str, Any]) -> bool:
+    """Whether enough time is left for a contest with these knobs."""
+    needed = COMPILING if any("compile" in name for name in change) else LEAST
+    return task.toy or task.left > needed
 
 
 class _Found:
@@ -187,7 +193,7 @@ def _alone(
     words = task.words(change) + ("" if reproducible else ", bits free to differ")
     if setting.batch != found.batch:
         words += f", batch {setting.batch}"
-    if task.left < LEAST and not task.toy:
+    if not _may(task, change):
         part.note(f"too little time was left for {words}.")
         return None
     began = time.monotonic()
