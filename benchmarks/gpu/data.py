@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import original, ours
+from benchmarks import original, our_runs, ours
 from benchmarks.command import no_peer
 from benchmarks.contest import OURS, Advance, Contender
 from benchmarks.gpu.record import Part, goal
@@ -69,7 +69,7 @@ def _crops(task: Task, part: Part, folder: Path) -> float:
 
 def _disk_to_weights(task: Task, part: Part, folder: Path) -> float:
     """Images a second, by the loop itself."""
-    flow = ours.disk_to_weights(
+    flow = our_runs.disk_to_weights(
         task.large,
         task.device,
         str(folder),

@@ -4,11 +4,12 @@ import dataclasses
 
 import torch
 
-from benchmarks import ours
+from benchmarks import our_runs, ours
 from benchmarks.gpu.record import Part, goal
 from benchmarks.gpu.task import Task
 from benchmarks.pictures import photographs
 from trainers.data.cut import Images
+from trainers.system.world import make_reproducible
 
 IMAGES = 16
 """Images a batch."""
@@ -19,7 +20,7 @@ CLOSE = 1e-4
 
 def run(task: Task, part: Part) -> None:
     """Decoded images, crops of the same images, and one step in fp32 on the same crops."""
-    ours.strictly_reproducible(task.threads)
+    make_reproducible(task.threads)
     images = min(IMAGES, task.large.batch)
     folder = task.scratch / f"pictures-{images}"
     if not folder.exists():
@@ -31,7 +32,9 @@ def run(task: Task, part: Part) -> None:
     )
     if task.device == "cpu":
         part.note("both sides are the CPU here.")
-    cpu, gpu = (ours.Run(config, device, task.scratch / "cache") for device in ("cpu", task.device))
+    cpu, gpu = (
+        our_runs.Run(config, device, task.scratch / "cache") for device in ("cpu", task.device)
+    )
     pixels, *names = cpu.reader.pixels(0)
     decoded, *_ = gpu.reader.pixels(0)
     _compare(part, "images as decoded", decoded, pixels)

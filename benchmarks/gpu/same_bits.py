@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import ours
+from benchmarks import our_runs, ours
 from benchmarks.gpu.record import Part, goal
 from benchmarks.gpu.task import Task
 from benchmarks.pictures import photographs
 from benchmarks.setting import Setting
+from trainers.system.world import make_reproducible
 
 STEPS = 6
 BATCH = 16
@@ -29,7 +30,7 @@ def three_runs(task: Task, part: Part, setting: Setting, change: dict[str, Any])
 
     Compared are hashes of all weights, moments and centers, and the chain of all crops.
     """
-    ours.strictly_reproducible(task.threads)
+    make_reproducible(task.threads)
     folder = task.scratch / f"pictures-{setting.batch}"
     if not folder.exists():
         photographs(folder, 16, copies=-(-2 * setting.batch // 16))
@@ -39,7 +40,7 @@ def three_runs(task: Task, part: Part, setting: Setting, change: dict[str, Any])
         {"data.source": str(folder), "optimizer.warmup_steps": 0} | ours.ORIGINALS | change,
     )
     cache, half = task.scratch / "cache", STEPS // 2
-    first = ours.Run(config, task.device, cache)
+    first = our_runs.Run(config, task.device, cache)
     first.advance(half)
     saved = first.save(task.scratch / "middle")
     first.advance(STEPS - half)
@@ -47,7 +48,7 @@ def three_runs(task: Task, part: Part, setting: Setting, change: dict[str, Any])
     del first
     what = f"{setting.name}, batch {setting.batch}, {setting.precision}, {task.words(change)}"
     for name in ("twice", "resumed"):
-        again = ours.Run(config, task.device, cache)
+        again = our_runs.Run(config, task.device, cache)
         if name == "resumed":
             again.load(saved)
         again.advance(STEPS - again.state.step)
