@@ -9,7 +9,6 @@ import torch
 from benchmarks.contest import Advance
 from benchmarks.setting import Setting
 from trainers.config import TrainConfig, override
-from trainers.config.compute import ComputeConfig
 from trainers.data import image_set
 from trainers.data.augment import Views, augment, normalize
 from trainers.data.cut import Images
@@ -29,17 +28,8 @@ STEPS = 100_000
 ORIGINALS = {"data.image_size": 0}
 """Crops are cut from images as decoded, as published, and not from squares."""
 
-_SPEED = {
-    "compute.compile": True,
-    "compute.packed": True,
-    "compute.cuda_graphs": True,
-}
-
-
-def speed_knobs() -> dict[str, Any]:
-    """Knobs that compute the same, faster, as they are on, in this version of ours."""
-    known = ComputeConfig.model_fields
-    return {name: on for name, on in _SPEED.items() if name.split(".")[1] in known}
+SPEED_KNOBS = {"compute.compile": True, "compute.packed": True}
+"""Knobs that compute the same, faster, as they are on."""
 
 
 def configuration(setting: Setting, change: dict[str, Any] | None = None) -> TrainConfig:
