@@ -33,7 +33,8 @@ class ArmCost:
     gigaflops_per_image: float
     """forward pass of backbone and head, one global crop"""
     gigaflops_per_step: float
-    """forward and backward passes of a step: teacher on global crops, student on all, times 3"""
+    """forward and backward passes of a step: teacher on global crops, student on all, times 3;
+    mean over the run"""
     tokens: int
     """of a global crop"""
     crops_per_step: int
@@ -87,6 +88,7 @@ class Timing:
     """Measured on this machine, by a few real steps of the baseline."""
 
     step_s: float
+    """mean over the run"""
     thorough_s: float
     """an evaluation at step 0 or at the last step"""
     between_s: float
@@ -102,31 +104,39 @@ class Timing:
 def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int = 12) -> Timing:
     """Time a few real steps and evaluations of `config` here, set up as a trial's worker."""
     make_reproducible(threads)
+    share = config.augment.small_share
     short = override(
         config,
         {"model.weights": "", "steps": steps, "log_every": steps // 2, "evaluation.every": steps,
-         "checkpoint_every": steps},
+         "checkpoint_every": steps, "augment.small_share": 0.0},
     )  # fmt: skip
-    watch = _Watch()
     started = time.monotonic()
+    step_s = _step_s(short, images)
+    trained = time.monotonic()
+    small_s = _step_s(override(short, {"augment.small_share": 1.0}), images)[-1] if share else 0.0
+    state = TrainState.fresh(short, World.alone(), len(images.class_names))
+    began = time.monotonic()
+    evaluate(state, images, short, thorough=False)
+    return Timing(
+        step_s=share * small_s + (1 - share) * step_s[-1],
+        thorough_s=(trained - started - sum(step_s) * steps / 2) / 2,
+        between_s=time.monotonic() - began,
+    )
+
+
+def _step_s(config: TrainConfig, images: ImageSet) -> list[float]:
+    """Mean seconds of a step between the records of a run."""
+    watch = _Watch()
     with TemporaryDirectory() as scratch:
         train(
-            short,
+            config,
             images=images,
             world=World.alone(),
             reporter=watch,
             checkpoints=Path(scratch),
             resume_from=None,
         )
-    trained = time.monotonic()
-    state = TrainState.fresh(short, World.alone(), len(images.class_names))
-    began = time.monotonic()
-    evaluate(state, images, short, thorough=False)
-    return Timing(
-        step_s=watch.step_s[-1],
-        thorough_s=(trained - started - sum(watch.step_s) * steps / 2) / 2,
-        between_s=time.monotonic() - began,
-    )
+    return watch.step_s
 
 
 class _Watch:

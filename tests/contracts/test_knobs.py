@@ -70,6 +70,7 @@ CHANGES = {
     "augment.local_crops": (2, {}),
     "augment.global_size": (12, {}),
     "augment.local_size": (12, {}),
+    "augment.small_share": (0.5, {}),
     "augment.global_scale": ([0.6, 1.0], {}),
     "augment.local_scale": ([0.1, 0.5], {}),
     "augment.aspect_ratio": ([0.9, 1.1], {}),

@@ -69,6 +69,13 @@ class AugmentConfig(Knobs):
     )
     global_size: int = knob(16, "side of a global crop", unit="pixels", source=DINO, ge=4, le=4096)
     local_size: int = knob(8, "side of a local crop", unit="pixels", source=DINO, ge=4, le=4096)
+    small_share: Share = knob(
+        0.0,
+        "part of the run, from its start, in which crops have half their side; what is evaluated "
+        "and the grid of learned positions stay full",
+        unit="share of steps",
+        source="Zhang et al. 2025, FastDINOv2",
+    )
     global_scale: Interval = knob(
         (0.5, 1.0), "area of a global crop", unit="share of image", source=DINO
     )

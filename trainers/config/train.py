@@ -56,6 +56,13 @@ class TrainConfig(Knobs):
         ):
             if side % patch:
                 raise ValueError(f"{name} must be a multiple of model.patch_size {patch}: {side}")
+        cut = ("global_size", "local_size") if self.augment.local_crops else ("global_size",)
+        for name in cut if self.augment.small_share else ():
+            if (side := getattr(self.augment, name)) % (2 * patch):
+                raise ValueError(
+                    f"augment.{name} must be a multiple of {2 * patch}, twice model.patch_size, "
+                    f"where augment.small_share halves it: {side}; or set augment.small_share 0"
+                )
         grid = self.augment.global_size // patch
         if max(self.model.cls_tied_patch) >= grid:
             raise ValueError(

@@ -18,6 +18,7 @@ from torch.nn import functional
 from trainers.config import AugmentConfig
 from trainers.data.colours import Changes, recolour
 from trainers.data.cut import Draws, Images, crop_boxes, cut, whole_square
+from trainers.grid import Grid
 from trainers.randomness.forward_draws import Keyed, keyed
 from trainers.randomness.streams import Stream, packed
 from trainers.system.transfer import sent
@@ -40,11 +41,16 @@ class Views:
     """Crops of one batch, uint8, the rows of one view after those of another."""
 
     global_crops: Tensor
-    """[global_crops · B, 3, global_size, global_size]"""
+    """[global_crops · B, 3, S, S]"""
     local_crops: Tensor
-    """[local_crops · B, 3, local_size, local_size]"""
+    """[local_crops · B, 3, S, S], with a side of its own"""
     digest: Tensor
     """int64 [B]: a hash of all crops of an image"""
+
+    def grid(self, patch_size: int) -> Grid:
+        """Rows and columns of patches of a global crop."""
+        rows, columns = (side // patch_size for side in self.global_crops.shape[-2:])
+        return rows, columns
 
     def on(self, device: torch.device) -> "Views":
         """These on `device`, for whose transfer the host does not wait."""

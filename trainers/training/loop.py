@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainers.config import TrainConfig, in_steps
 from trainers.config.size import remedy_of_evaluation
+from trainers.config.stages import augment_of_step
 from trainers.data.augment import augment
 from trainers.data.image_set import ImageSet
 from trainers.data.prefetch import prefetch
@@ -107,7 +108,7 @@ def _train(
                 images.aspect(mine),
                 identifiers,
                 epochs,
-                config.augment,
+                augment_of_step(config, step),
                 stream,
                 config.model.patch_size,
             ).on(world.device)

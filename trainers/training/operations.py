@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.config import TrainConfig
+from trainers.config import AugmentConfig, TrainConfig
+from trainers.config.stages import halved
 from trainers.method.site import has_patch_head, hides_patches, sites
 from trainers.model.network import Network
 from trainers.model.vit import Features
@@ -24,9 +25,18 @@ class Operations:
     """of a global crop"""
     forward: float
     """operations of backbone and head for one global crop"""
-    update: float
+    full: float
     """operations of one image's part of a step: teacher on global crops, student on all, the
     student's times 3, since a backward pass is about two forward passes"""
+    small: float
+    """the same while crops are small; 0 where they never are"""
+    small_share: float
+    """part of the run in which they are"""
+
+    @property
+    def update(self) -> float:
+        """Of one image's part of a step, mean over the run."""
+        return self.small_share * self.small + (1 - self.small_share) * self.full
 
 
 def operations(config: TrainConfig, classes: int) -> Operations:
@@ -39,25 +49,37 @@ def operations(config: TrainConfig, classes: int) -> Operations:
             masks=hides_patches(config.loss),
             patch_head=has_patch_head(config),
         )
-        side, active = config.augment.global_size, sites(config.loss)
-        forward, features = _counted(network, config, side, only_first=False)
+        augment, share = config.augment, config.augment.small_share
+        forward, features = _counted(network, config, augment.global_size, only_first=False)
         head = _flops(lambda: network.head(features.image))
-        seen = [(side, config.augment.global_crops, True)]
-        if config.augment.local_crops:
-            seen.append((config.augment.local_size, config.augment.local_crops, False))
-        teacher = student = 0.0
-        for size, crops, is_global in seen if is_trained(config) else []:
-            passed, _ = _counted(network, config, size, only_first=not needs_patches(config))
-            patches = (size // config.model.patch_size) ** 2
-            rows = sum(site.rows_of_crop(patches, is_global=is_global) for site in active.values())
-            student += crops * (passed + rows * head)
-            teacher += crops * (passed + rows * head) * (is_global and bool(active))
+        full = _of_an_update(network, config, augment, head)
+        small = _of_an_update(network, config, halved(augment), head) if share else 0.0
     return Operations(
         parameters=sum(p.numel() for p in network.parameters()),
         tokens=features.tokens.shape[1],
         forward=forward + head,
-        update=teacher + 3 * student,
+        full=full,
+        small=small,
+        small_share=share,
     )
+
+
+def _of_an_update(
+    network: Network, config: TrainConfig, augment: AugmentConfig, head: float
+) -> float:
+    """Operations of one image's part of a step with the crops of `augment`; `head` are a row's."""
+    active = sites(config.loss)
+    seen = [(augment.global_size, augment.global_crops, True)]
+    if augment.local_crops:
+        seen.append((augment.local_size, augment.local_crops, False))
+    teacher = student = 0.0
+    for size, crops, is_global in seen if is_trained(config) else []:
+        passed, _ = _counted(network, config, size, only_first=not needs_patches(config))
+        patches = (size // config.model.patch_size) ** 2
+        rows = sum(site.rows_of_crop(patches, is_global=is_global) for site in active.values())
+        student += crops * (passed + rows * head)
+        teacher += crops * (passed + rows * head) * (is_global and bool(active))
+    return teacher + 3 * student
 
 
 def _counted(

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from trainers.config import TrainConfig
+from trainers.config.stages import small_steps
 from trainers.system.world import World
 from trainers.training.operations import operations
 
@@ -41,10 +42,12 @@ class Pace:
         self.images = config.batch_size
         self.device = world.device
         self.step, self.waited, self.started = step, 0.0, time.monotonic()
-        self.share_of_peak = 0.0
-        """that an image a second is"""
+        self.small_steps = small_steps(config)
+        self.shares_of_peak = (0.0, 0.0)
+        """that an image a second is with small crops, and with full ones"""
         if (peak := peak_of(world.device)) is not None:
-            self.share_of_peak = operations(config, classes).update / (peak * world.size)
+            counted, peak = operations(config, classes), peak * world.size
+            self.shares_of_peak = counted.small / peak, counted.full / peak
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """`batches`, with the time noted that each lets one wait."""
@@ -68,8 +71,11 @@ class Pace:
             "time/data_wait": min(self.waited / seconds, 1.0),
             "memory/peak_gib": peak_memory(self.device) / 2**30,
         }
-        if self.share_of_peak:
-            metrics["time/share_of_peak"] = images_per_s * self.share_of_peak
+        if any(self.shares_of_peak):
+            small = max(0, min(step, self.small_steps) - self.step) / steps
+            of_small, of_full = self.shares_of_peak
+            share_of_peak = small * of_small + (1 - small) * of_full
+            metrics["time/share_of_peak"] = images_per_s * share_of_peak
         return metrics
 
     def restart(self, step: int) -> None:

@@ -48,21 +48,23 @@ def pieces(
 ) -> list[Piece]:
     """The parts of the images that `identifiers` and `epochs`, int64 [B] on the host, name.
 
-    All draws of a step are made on the host, and come to the device together.
+    `grid` is that of the step's global crops, which may be smaller than the full one. All draws of
+    a step are made on the host, and come to the device together.
     """
     images, first_local = len(identifiers), config.augment.global_crops
     global_views = range(first_local)
     views = range(first_local + config.augment.local_crops)
+    full = (config.augment.global_size // config.model.patch_size,) * 2
 
     def source(purpose: str, views: range) -> Keyed:
         return keyed(config.seed, purpose, identifiers, epochs, views)
 
     teacher = ForwardDraws(
-        cls_patch=wandering_cls(source("cls position/teacher", global_views), config.model, grid)
+        cls_patch=wandering_cls(source("cls position/teacher", global_views), config.model, full)
     )
     student = ForwardDraws(
         keep=drop_path(source("drop path", views), config.model),
-        cls_patch=wandering_cls(source("cls position/student", views), config.model, grid),
+        cls_patch=wandering_cls(source("cls position/student", views), config.model, full),
     )
     hidden = hides_patches(config.loss)
     mask = masks(source("mask", global_views), config.loss, grid) if hidden else None

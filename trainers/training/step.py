@@ -225,7 +225,11 @@ class _Step:
             world=world,
             sites=sites(config.loss),
             pieces=pieces(
-                batch.identifiers, batch.epochs, config, state.student.backbone.grid, world
+                batch.identifiers,
+                batch.epochs,
+                config,
+                batch.views.grid(config.model.patch_size),
+                world,
             ),
         )
 

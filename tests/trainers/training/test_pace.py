@@ -55,6 +55,23 @@ def test_the_share_of_a_known_card_is_operations_over_its_promise(clock, monkeyp
     assert watch.metrics(8)["time/share_of_peak"] == pytest.approx(8 * 64 * update / (4 * 2e12))
 
 
+def test_the_share_of_a_card_is_that_of_the_crops_since_the_last_record(clock, monkeypatch):
+    monkeypatch.setattr(pace, "peak_of", lambda device: 1e12)
+    config = override(CONFIG, {"steps": 8, "augment.small_share": 0.5})
+    counted = pace.operations(config, 10)
+    watch = Pace(config, ALONE, 10, step=0)
+    for end, update in (
+        (3, counted.small),
+        (5, (counted.small + counted.full) / 2),
+        (8, counted.full),
+    ):
+        clock(4.0)
+        images_per_s = (end - watch.step) * 64 / 4.0
+        share = images_per_s * update / 1e12
+        assert watch.metrics(end)["time/share_of_peak"] == pytest.approx(share)
+        watch.restart(end)
+
+
 def test_an_update_takes_three_times_the_students_products_and_the_teachers():
     # A loss on patches, so that the last block computes all of them.
     change = {"augment.local_crops": 0, "loss.cls": 0.0, "loss.patches": 1.0}
