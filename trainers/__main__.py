@@ -23,6 +23,7 @@ from trainers.runs.trial import TrialFolder, run_trial, trial_key
 from trainers.system.storage import absolute_source
 from trainers.system.world import World, chosen_device, launched_workers, make_reproducible
 from trainers.training import stopping
+from trainers.training.profile import check_folder, profiling
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -41,18 +42,33 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="auto: a GPU a worker if PyTorch finds one; default: %(default)s",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default: %(default)s")
+    parser.add_argument(
+        "--profile", metavar="DIR", type=Path,
+        help="write what steps 4 to 6 take: a trace (Chrome format) and a table",
+    )  # fmt: skip
     return parser.parse_args(arguments)
+
+
+def _at_home(path: Path) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (a Path raises for unknown ~name)
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}")
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Train one run to its end and return the exit code; the same command goes on after a stop."""
     given = _arguments(arguments)
-    root = Path(os.path.expanduser(given.root))  # noqa: PTH111 (a Path raises for unknown ~name)
+    root = _at_home(given.root)
+    profile = None if given.profile is None else _at_home(given.profile)
     config = override(recipe(given.recipe), knobs_given(given.knobs))
     config = override(config, {"data.source": absolute_source(config.data.source)})
     # Before anything is waited for or read.
     if problem := share_problem(config, launched_workers()):
         raise ConfigError(problem)
+    if profile is not None:
+        check_folder(profile)
     device = chosen_device(given.device)
     make_reproducible(given.threads)
     stopping.listen()
@@ -65,20 +81,22 @@ def run(arguments: list[str] | None = None) -> int:
         if world.is_first and not folder.finished():
             left = left_behind([(key, config, images.digest)], folder.path.parent)
             if left:
-                print(f"note: {left.sentence(1)}")
+                _note(left.sentence(1))
             for line in starting_lines(starting, config):
                 print(line)
             if squeezed := config.data.squeezing_note():
-                print(f"note: {squeezed}")
+                _note(squeezed)
         shown = Console(sys.stdout, steps=config.steps)
-        run_trial(
-            folder,
-            config,
-            images=images,
-            world=world,
-            reporter=shown if world.is_first else Fanout(),
-            starting=lambda: starting,
-        )
+        with profiling(profile if world.is_first else None, _note) as step_done:
+            run_trial(
+                folder,
+                config,
+                images=images,
+                world=world,
+                reporter=shown if world.is_first else Fanout(),
+                starting=lambda: starting,
+                step_done=step_done,
+            )
         result = world.told(folder.finished() if world.is_first else None) or {}
         if world.is_first:
             print(f"{result['status']} {result['reason']}".strip())

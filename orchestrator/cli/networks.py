@@ -42,6 +42,14 @@ def train(
     root: RootOption = DEFAULT_ROOT,
     device: DeviceOption = Device.AUTO,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            callback=at_home,
+            metavar="DIR",
+            help="Writes what steps 4 to 6 take: a trace (Chrome format) and a table.",
+        ),
+    ] = None,
 ) -> None:
     """Train one run of a recipe, here and now: no study, no Ray.
 
@@ -61,6 +69,7 @@ def train(
     from trainers.system.storage import absolute_source
     from trainers.system.world import World, chosen_device, make_reproducible
     from trainers.training import stopping
+    from trainers.training.profile import check_folder, profiling
 
     console = make_console()
     config = override(recipe(recipe_name), knobs_given(set_))
@@ -68,6 +77,8 @@ def train(
     # Before anything is read or written.
     if problem := share_problem(config, 1):
         raise ConfigError(problem)
+    if profile is not None:
+        check_folder(profile)
     world = World.alone(chosen_device(device))
     root = absolute_root(root, console)
     check_store(root)
@@ -89,14 +100,16 @@ def train(
     make_reproducible(threads)
     stopping.listen()
     try:
-        run_trial(
-            folder,
-            config,
-            images=images,
-            world=world,
-            reporter=ConsoleReporter(sys.stdout, steps=config.steps),
-            starting=lambda: starting,
-        )
+        with profiling(profile, lambda line: console.print(f"note: {line}")) as step_done:
+            run_trial(
+                folder,
+                config,
+                images=images,
+                world=world,
+                reporter=ConsoleReporter(sys.stdout, steps=config.steps),
+                starting=lambda: starting,
+                step_done=step_done,
+            )
     except KeyboardInterrupt as ended:
         told = str(ended) or "interrupted: the same command goes on from the last checkpoint"
         console.print(told)

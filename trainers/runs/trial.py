@@ -165,11 +165,12 @@ def run_trial(
     reporter: Reporter,
     planned: Planned | None = None,
     starting: Callable[[], Starting | None] = lambda: None,
+    step_done: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the result.
 
     `starting` gives the weights that `model.weights` names; it is asked where there is no
-    checkpoint.
+    checkpoint. `step_done` is called after each update.
 
     Every worker calls this. What is finished already is left alone. Raises PlanError, before
     anything is written, where a worker has other data or other code than was planned, or than the
@@ -178,11 +179,11 @@ def run_trial(
     _refuse_another(config, images, world, planned)
     if not world.is_first:
         world.wait()
-        _attempt(folder, config, images, world, reporter, starting)
+        _attempt(folder, config, images, world, reporter, starting, step_done)
         return
     with folder.fenced():
         world.wait()
-        _attempt(folder, config, images, world, reporter, starting)
+        _attempt(folder, config, images, world, reporter, starting, step_done)
 
 
 def _refuse_another(
@@ -235,6 +236,7 @@ def _attempt(
     world: World,
     reporter: Reporter,
     starting: Callable[[], Starting | None],
+    step_done: Callable[[], None],
 ) -> None:
     started = time.monotonic()
     step = _agreed(folder, world)
@@ -258,6 +260,7 @@ def _attempt(
             checkpoints=folder.checkpoints,
             resume_from=resume_from,
             starting=None if resume_from else starting(),
+            step_done=step_done,
         )
     if world.is_first:
         content = {

@@ -1,5 +1,6 @@
 """DINO training from top to bottom (Caron et al. 2021, algorithm 1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,6 +53,7 @@ def train(
     checkpoints: Path,
     resume_from: Path | None,
     starting: Starting | None = None,
+    step_done: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train as `config` says, reporting to `reporter` and saving state into `checkpoints`.
 
@@ -60,12 +62,13 @@ def train(
     the same configuration, the run goes on as if it had never stopped, bit for bit on the same
     device type and world size; else it starts from `starting`, the weights that `model.weights`
     names. A loss or gradient that is not finite ends the run as `diverged`, before the update.
-    SIGTERM ends it where `stopping` listens for it: saved, with Interrupted.
+    SIGTERM ends it where `stopping` listens for it: saved, with Interrupted. `step_done` is called
+    after each update.
     """
     config = in_steps(config, len(images.train))
     start = None if resume_from is None else checkpoint.saved_step(resume_from)
     with stopping.heeded(), Saving(config, checkpoints, world, reporter, start) as saving:
-        return _train(config, images, world, reporter, saving, resume_from, starting)
+        return _train(config, images, world, reporter, saving, resume_from, starting, step_done)
 
 
 def _train(
@@ -76,6 +79,7 @@ def _train(
     saving: Saving,
     resume_from: Path | None,
     starting: Starting | None,
+    step_done: Callable[[], None],
 ) -> Result:
     classes = _classes(config, images)
     if resume_from is None:
@@ -129,6 +133,7 @@ def _train(
         state.extend_chain(seen.identifiers, done.digests)
         if done.failure:
             return _diverged(state, done.failure, saving)
+        step_done()
 
         is_last = state.step == config.steps
         logs = is_last or state.step % config.log_every == 0

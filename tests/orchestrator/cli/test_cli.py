@@ -82,6 +82,7 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["train", "digit_tiny"], "did you mean digits_tiny?"),
         (["train", "digits_tiny", "--set", "steps"], "must be KNOB=VALUE"),
         (["train", "digits_tiny", "--set", "step=4"], "step: no such knob; did you mean steps?"),
+        (["train", "digits_tiny", "--profile", __file__], "a file; give a folder, new or not"),
         (["report", "nowhere"], "(allowed: a YAML file, a run folder, demo, why_cls_is_global)"),
         (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
         (["eval", "."], "holds no state.safetensors"),
@@ -228,6 +229,18 @@ def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
     assert code == 0
     assert "finished already: nothing to train" in out
     assert result.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_without_a_study_is_profiled(dinolab, tmp_path):
+    place = tmp_path / "profile"
+    code, out, err = dinolab("train", "digits_tiny", "--root", tmp_path / "runs",
+                             "--profile", place, "--set", "steps=6",
+                             "--set", "evaluation.every=6")  # fmt: skip
+    assert code == 0, err
+    assert f"note: profile of steps 4 to 6 of this process: {place / 'trace.json'}" in out
+    assert sorted(path.name for path in place.iterdir()) == ["operations.txt", "trace.json"]
 
 
 @pytest.fixture
