@@ -346,9 +346,8 @@ def initialise(module: nn.Module, seed: int, deviation: float, layer_scale: floa
             elif parameter.ndim == 1:
                 parameter.fill_(0.0 if own == "bias" else 1.0)
             elif parameter.ndim == 4 or own == "prototypes":
-                places = torch.arange(parameter.numel())
                 bound = 1 / math.sqrt(parameter[0].numel())
-                uniform = stream.uniform(torch.zeros((), dtype=torch.int64), places)
-                parameter.copy_(((2 * uniform - 1) * bound).view_as(parameter))
+                uniform = stream.uniform_filled(parameter.shape)
+                parameter.copy_(uniform.mul_(2).sub_(1).mul_(bound))
             else:
                 parameter.copy_(stream.normal(parameter.shape, deviation))

@@ -6,6 +6,7 @@ written in 64-bit integer operations, so that CPU and GPU give the same bits.
 """
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -85,7 +86,7 @@ class Stream:
 
     def uniform(self, major: Tensor, minor: Tensor) -> Tensor:
         """Uniform float32 in [0, 1), a multiple of 2⁻²⁴; shape of the broadcast counters."""
-        return (self.bits(major, minor)[0] >> 8).to(torch.float32) * 2.0**-24
+        return _uniform(self.bits(major, minor))
 
     def permutation(self, epoch: int, size: int, device: torch.device) -> Tensor:
         """A random order of `range(size)` for one epoch, int64 [size]."""
@@ -102,15 +103,31 @@ class Stream:
 
         The inverse of the normal distribution function at keyed uniforms, in float64.
         """
+
+        def from_words(words: list[Tensor]) -> Tensor:
+            high, low, _, _ = words
+            uniform = ((high << 20) | (low >> 12)).to(torch.float64).add_(0.5).mul_(2.0**-52)
+            return torch.special.ndtri(uniform).mul_(deviation)
+
+        return self._filled(shape, from_words)
+
+    def uniform_filled(self, shape: torch.Size) -> Tensor:
+        """What `uniform` gives for the counters 0, 1, 2, …, float32 of `shape`, made faster."""
+        return self._filled(shape, _uniform)
+
+    def _filled(self, shape: torch.Size, made: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """What is made of the words of the counters 0, 1, 2, …, float32 of `shape`."""
         values = torch.empty(shape.numel())
         zero = torch.zeros((), dtype=torch.int64)
 
         def fill(start: int) -> None:
             part = values[start : start + _BLOCK]
-            high, low, _, _ = self.bits(zero, torch.arange(start, start + len(part)))
-            uniform = ((high << 20) | (low >> 12)).to(torch.float64).add_(0.5).mul_(2.0**-52)
-            part.copy_(torch.special.ndtri(uniform).mul_(deviation))
+            part.copy_(made(self.bits(zero, torch.arange(start, start + len(part)))))
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(fill, range(0, len(values), _BLOCK)))
         return values.reshape(shape)
+
+
+def _uniform(words: list[Tensor]) -> Tensor:
+    return (words[0] >> 8).to(torch.float32) * 2.0**-24

@@ -88,3 +88,9 @@ def test_normal_values_hang_on_their_places_alone(monkeypatch):
     high, low, _, _ = Stream(3, "x").bits(torch.tensor(0), torch.arange(1000))
     exact = torch.special.ndtri(((high * 2**20 + (low >> 12)).double() + 0.5) / 2**52) * 0.02
     torch.testing.assert_close(whole.flatten(), exact.float(), rtol=1e-5, atol=1e-8)
+
+
+def test_uniform_values_of_a_shape_are_those_of_their_places(monkeypatch):
+    exact = Stream(3, "x").uniform(ZERO, torch.arange(1000))
+    monkeypatch.setattr(streams, "_BLOCK", 7)
+    assert torch.equal(Stream(3, "x").uniform_filled(torch.Size([50, 20])), exact.view(50, 20))
