@@ -62,13 +62,12 @@ class Beside:
         """The moment at which all that was queued so far will have been done."""
         return None if self._stream is None else self._stream.record_event()
 
-    def take(self, made: Iterable[object], done: torch.cuda.Event | None) -> None:
+    def take(self, made: Iterable[Tensor], done: torch.cuda.Event | None) -> None:
         """Let the stream of the caller use the tensors of `made`, which are ready at `done`."""
         if done is None:
             return
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(done)
         for one in made:
-            if isinstance(one, Tensor):
-                # Else its memory could be given away while this stream still reads it.
-                one.record_stream(stream)
+            # Else its memory could be given away while this stream still reads it.
+            one.record_stream(stream)

@@ -24,6 +24,7 @@ from trainers.system.transfer import Beside, sent
 from trainers.system.world import World
 from trainers.training import checkpoint, stopping
 from trainers.training.pace import Pace
+from trainers.training.pieces import pieces
 from trainers.training.reporter import Reporter
 from trainers.training.saving import Saving
 from trainers.training.starting import Starting
@@ -122,13 +123,16 @@ def _train(
                 identifiers=identifiers,
                 epochs=epochs,
                 labels=labels[0] if labels else None,
+                pieces=pieces(
+                    identifiers, epochs, config, views.grid(config.model.patch_size), world
+                ),
             )
             return _Read(batch=batch, identifiers=images.identifiers[places], ready=beside.done())
 
     ahead, threads = _AHEAD if world.device.type != "cpu" else (0, 1)
     for seen in pace.waiting(prefetch(read, range(state.step, last), ahead, threads)):
         batch = seen.batch
-        beside.take([batch.labels, *vars(batch.views).values()], seen.ready)
+        beside.take(batch.tensors(), seen.ready)
         done = update(state, batch, config, world)
         state.extend_chain(seen.identifiers, done.digests)
         if done.failure:

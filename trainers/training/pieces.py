@@ -32,6 +32,11 @@ class Piece:
     local_views: ForwardDraws
 
     @property
+    def draws(self) -> tuple[ForwardDraws, ...]:
+        """All of them."""
+        return self.teacher, self.global_views, self.local_views
+
+    @property
     def images(self) -> int:
         """m"""
         return int(self.place.stop - self.place.start)

@@ -42,6 +42,14 @@ class Batch:
     """int64 [B], on the host"""
     labels: Tensor | None
     """int64 [B]"""
+    pieces: list[Piece] | None = None
+    """of the images, with their draws, where they are made beforehand; else the step makes them"""
+
+    def tensors(self) -> list[Tensor]:
+        """All of it that lies on the device."""
+        draws = [one for piece in self.pieces or [] for one in piece.draws]
+        found = [value for part in (self.views, *draws) for value in vars(part).values()]
+        return [one for one in (*found, self.labels) if one is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +232,8 @@ class _Step:
             config=config,
             world=world,
             sites=sites(config.loss),
-            pieces=pieces(
+            pieces=batch.pieces
+            or pieces(
                 batch.identifiers,
                 batch.epochs,
                 config,
