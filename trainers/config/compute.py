@@ -15,7 +15,7 @@ class ComputeConfig(Knobs):
     )
     compile: Switch = knob(
         False,
-        "whether blocks and the head are compiled before the first step",
+        "whether positions, blocks and the head are compiled before the first step",
         source="torch.compile",
     )
     activation_checkpointing: Switch = knob(

@@ -171,6 +171,23 @@ class Block(nn.Module):
         return functional.silu(gate) * hidden
 
 
+class Placed(nn.Module):
+    """Embedded patches with their position; a module, so that it can be compiled as blocks are."""
+
+    def forward(
+        self, patches_BDhw: Tensor, hidden: tuple[Tensor, Tensor] | None, position: Tensor | None
+    ) -> Tensor:
+        """Patches [B, N, D] with `position` [1, N, D] added.
+
+        `hidden` are a mask, bool [B, N], and the token that stands for patches it hides.
+        """
+        patches_BND = patches_BDhw.flatten(2).transpose(1, 2)
+        if hidden is not None:
+            mask, token = hidden
+            patches_BND = torch.where(mask[:, :, None], token.to(patches_BND.dtype), patches_BND)
+        return patches_BND if position is None else patches_BND + position
+
+
 class VisionTransformer(nn.Module):
     """A ViT with a choice of what position patches and [CLS] carry.
 
@@ -187,6 +204,7 @@ class VisionTransformer(nn.Module):
         self.grid = (side, side)
         self.checkpointing = False
         self.embedding = nn.Conv2d(3, config.width, config.patch_size, config.patch_size)
+        self.placed = Placed()
         if config.cls:
             self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
             if config.cls_position == "learned":
@@ -258,14 +276,8 @@ class VisionTransformer(nn.Module):
         """Tokens [B, T, D] before the first block, and the grid of patches."""
         patches_BDhw = self.embedding(images)
         grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
-        patches_BND = patches_BDhw.flatten(2).transpose(1, 2)
-        if draws.mask is not None:
-            patches_BND = torch.where(
-                draws.mask[:, :, None], self.mask.to(patches_BND.dtype), patches_BND
-            )
-        position = self._positions(grid)
-        if position is not None:
-            patches_BND = patches_BND + position
+        hidden = None if draws.mask is None else (draws.mask, self.mask)
+        patches_BND = self.placed(patches_BDhw, hidden, self._positions(grid))
         parts = [patches_BND]
         if self.config.registers:
             parts.insert(0, self.registers.expand(len(images), -1, -1))

@@ -55,8 +55,8 @@ class TrainState:
         student.backbone.checkpointing = config.compute.activation_checkpointing
         for network in (student, teacher):
             if config.compute.compile:
-                for block in network.backbone.blocks:
-                    block.compile(dynamic=False)
+                for part in (network.backbone.placed, *network.backbone.blocks):
+                    part.compile(dynamic=False)
                 for head in (network.head, network.patch_head):
                     if head is not None and not config.head.batch_norm:
                         head.compile(dynamic=False)

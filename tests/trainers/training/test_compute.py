@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from tests.trainers.training.workers import Job, records_and_held, run_group
 from trainers.config import override
@@ -99,11 +100,25 @@ def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(tiny, losses,
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
+def test_positions_blocks_and_heads_are_compiled_in_both_networks(tiny, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **options: compiled.append((self, options))
+    )
+    state = TrainState.fresh(override(tiny, {"compute.compile": True}), ALONE)
+    parts = []
+    for network in (state.student, state.teacher):
+        backbone = network.backbone
+        parts += [backbone.placed, *backbone.blocks, network.head]
+    assert [part for part, _ in compiled] == parts
+    assert all(options == {"dynamic": False} for _, options in compiled)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_compiled_blocks_are_compiled(tiny, losses):
     changes = {"steps": 1, "model.depth": 1, "augment.local_crops": 0, "compute.compile": True}
-    changes |= {"model.mlp": "swiglu", "model.layer_scale": 0.1}
+    changes |= {"model.mlp": "swiglu", "model.layer_scale": 0.1, "loss.masked": 0.4}
     config = override(tiny, changes)
     torch._dynamo.utils.counters.clear()
     compiled = losses(config, "compiled")
