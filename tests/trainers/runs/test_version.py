@@ -114,7 +114,7 @@ def test_docstrings_and_annotations_of_every_module_make_no_other_runs(home):
             "import",
         ),
         ("trainers.config.method", '"weight of the same on one patch', '"the weight on one patch'),
-        ("trainers.config.train", 'unit="optimiser steps"', 'unit="updates"'),
+        ("trainers.config.train", 'unit="optimiser steps, or', 'unit="updates, or'),
         ("trainers.system.world", "choose a multiple of", "take a multiple of"),
         ("trainers.config.change", "no such knob", "no knob of this name"),
         ("trainers.config.size", "choose a number", "take a number"),

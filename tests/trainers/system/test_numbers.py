@@ -6,7 +6,7 @@ import torch
 from tests.trainers.training.workers import run_group
 from trainers.config import override
 from trainers.evaluation import evaluate as evaluation
-from trainers.system import world as worlds
+from trainers.system import gradients
 from trainers.system.numbers import measuring
 from trainers.system.world import make_reproducible
 
@@ -67,7 +67,7 @@ def averaged(bucket, world):
     layers(rows).square().mean().backward()
     whole = [p.grad.clone() for p in layers.parameters()]
     layers.zero_grad()
-    worlds._BUCKET = bucket
+    gradients._BUCKET = bucket
     done, begun, plain = [], [], torch.distributed.all_reduce
     for parameter in layers.parameters():
         parameter.register_post_accumulate_grad_hook(done.append)
