@@ -1,10 +1,18 @@
 """JPEGs decoded in batches on a CUDA device (nvJPEG).
 
-Not yet run on such a device: tests run it with the decoder of the CPU. torchvision 0.29 announces
-that its decoder will move to TorchCodec; `decode_jpeg` is the only name that has to change here.
+The decoder writes where memory is free for the stream that calls it, in a stream of its own that
+does not wait for that one (pytorch/vision#9606). So it is called from a stream in which nothing
+else is queued, by one thread at a time, and what it made is handed over: the allocator then gives
+that memory away again once all who read it are done. The call itself returns when all is decoded.
+
+Tests run this with the decoder of the CPU. torchvision 0.29 announces that its decoder will move to
+TorchCodec; `decode_jpeg` is the only name that has to change here.
 """
 
+import functools
 import io
+import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +24,19 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from trainers.data.cut import Images, cut_by_products
 from trainers.data.decode import FORMATS
+from trainers.system.memory import is_out_of_memory
+from trainers.system.transfer import Beside
 
 warnings.filterwarnings(
     "ignore", "The image decoding and encoding capabilities", DeprecationWarning
 )
 _ORIENTATION = 0x0112
+
+_ALLOCATOR_FAILURE = re.compile(r"Failed to [^:]+: 5\b")
+"""How torchvision says that nvJPEG itself, beside PyTorch, was given no memory."""
+
+_decoding = threading.Lock()
+_apart = functools.cache(Beside)
 
 
 def decode_on(
@@ -35,12 +51,17 @@ def decode_on(
     `read` gives the bytes at a place. Plain JPEGs (grey or colour, upright) are decoded on the
     device, to within a few grey levels of what the CPU gives; the others come from `otherwise`, on
     the CPU. An image that the device refuses does, too, so that a damaged one gets its reason
-    there; those beside it stay what they are.
+    there; those beside it stay what they are. Raises RuntimeError when the device has no memory.
     """
     encoded = [read(place) for place in places]
     plain = [row for row, one in enumerate(encoded) if _is_plain_jpeg(one)]
     texts = [torch.frombuffer(bytearray(encoded[row]), dtype=torch.uint8) for row in plain]
-    found = dict(zip(plain, _decoded(texts, device), strict=True))
+    with _decoding:
+        apart = _apart(device)
+        with apart.making():
+            decoded = _decoded(texts, device)
+        apart.take(decoded, apart.done())
+    found = dict(zip(plain, decoded, strict=True))
     images = {row: image for row, image in found.items() if image is not None}
     if side:
         images = {row: _squeezed(image, side) for row, image in images.items()}
@@ -58,7 +79,11 @@ def _decoded(texts: list[Tensor], device: torch.device) -> list[Tensor | None]:
         return []
     try:
         return list(decode_jpeg(texts, mode=ImageReadMode.RGB, device=device))
-    except RuntimeError:
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        if _ALLOCATOR_FAILURE.search(str(error)):
+            raise torch.OutOfMemoryError("out of memory in nvJPEG") from error
         if len(texts) == 1:
             return [None]
         middle = len(texts) // 2

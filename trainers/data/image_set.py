@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class ImageSet:
         """of the image at a place; its number where the data set has no names"""
         self._remedy = remedy
         self._kept: Images | None = None
+        self._keeping = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.identifiers)
@@ -102,8 +104,9 @@ class ImageSet:
         """
         if 0 < self._side <= SMALL_SQUARE:
             device = _CPU
-        if self._kept is None and self._bytes <= KEPT_BYTES:
-            self._kept = self._decoded(range(len(self)), decoding_threads(device))
+        with self._keeping:  # several threads may begin at once
+            if self._kept is None and self._bytes <= KEPT_BYTES:
+                self._kept = self._decoded(range(len(self)), decoding_threads(device))
         if self._kept is not None:
             if isinstance(self._kept, Tensor):
                 return sent_images(self._kept[places], device)
@@ -195,7 +198,6 @@ def open_images(
 def _open_digits(config: DataConfig) -> ImageSet:
     levels, labels = digits()
     identifiers = torch.tensor([identifier(str(place)) for place in range(len(levels))])
-
     return ImageSet(
         digest=hashlib.sha256(levels.tobytes() + labels.numpy().tobytes()).hexdigest(),
         identifiers=identifiers,
@@ -214,7 +216,6 @@ def _open_photographs(config: DataConfig) -> ImageSet:
     names = ["/".join(map(str, corner)) for corner in crops.corners.tolist()]
     digest = hashlib.sha256(crops.pixels.tobytes() + crops.labels.numpy().tobytes())
     digest.update(crops.held_out.numpy().tobytes())
-
     return ImageSet(
         digest=digest.hexdigest(),
         identifiers=torch.tensor([identifier(name) for name in names]),
@@ -339,8 +340,7 @@ def _open_ingested(config: DataConfig, home: Location, manifest: Manifest, remed
         )
     # Images beside the labelled ones have no label, so nobody has.
     is_labelled = len(manifest.classes) > 1 and "" not in manifest.classes
-    class_names = manifest.classes if is_labelled else ()
-    labels = None
+    class_names, labels = (manifest.classes if is_labelled else ()), None
     if is_labelled:
         numbers = pc.index_in(table["label"], value_set=pa.array(class_names))
         labels = torch.from_numpy(numbers.to_numpy().astype(np.int64))

@@ -1,7 +1,10 @@
 """Squares read at training time: the same on any number of threads, close to a full decode."""
 
 import io
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,13 @@ import torch
 from PIL import Image
 
 from trainers.config import DataConfig
-from trainers.data import decode, image_set, ingest
+from trainers.data import decode, gpu_decode, image_set, ingest
 from trainers.data.cut import Images
 from trainers.data.decode import UnreadableImage, decode_square
 from trainers.data.gpu_decode import decode_on
 from trainers.data.image_set import open_images
 from trainers.data.sources.grammar import open_source
+from trainers.system.memory import is_out_of_memory
 from trainers.system.storage import locate
 
 CPU = torch.device("cpu")
@@ -136,6 +140,100 @@ def test_an_image_that_the_device_refuses_leaves_its_neighbours_alone(
         assert place == refused or torch.equal(one, other)
     row = places.index(refused)
     assert torch.equal(found[row], images.pixels(torch.tensor([refused]))[0])
+
+
+@pytest.fixture
+def jpegs(photographs, monkeypatch):
+    """Decodes the twenty JPEGs of the set as for a device."""
+    monkeypatch.setattr(image_set, "KEPT_BYTES", 0)
+    images = open_images(DataConfig(source=photographs, image_size=0), None)
+    places = list(range(0, 40, 2))
+    return lambda: decode_on(CPU, places, images._read, images._at, 0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error while decoding JPEG images: CUDA out of memory. Tried to allocate 2.00 MiB.",
+        "Error while decoding JPEG images: Failed to decode batch: 5",
+    ],
+)
+def test_a_decoder_out_of_memory_is_not_taken_for_refused_images(jpegs, monkeypatch, said):
+    asked = []
+
+    def decoder(texts: list[torch.Tensor], **_options: object) -> list[torch.Tensor]:
+        asked.append(len(texts))
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(gpu_decode, "decode_jpeg", decoder)
+    with pytest.raises(RuntimeError) as raised:
+        jpegs()
+    assert is_out_of_memory(raised.value)
+    assert asked == [20]
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+def test_the_decoder_runs_in_a_stream_of_its_own_and_hands_over_every_image(jpegs, monkeypatch):
+    inside, seen, taken = [], [], []
+
+    class Apart:
+        @contextmanager
+        def making(self):
+            inside.append(True)
+            yield
+            inside.pop()
+
+        def done(self):
+            return "done"
+
+        def take(self, made, done):
+            taken.append((list(made), done, list(inside)))
+
+    decoder = gpu_decode.decode_jpeg
+    monkeypatch.setattr(gpu_decode, "_apart", lambda _device: Apart())
+    monkeypatch.setattr(
+        gpu_decode,
+        "decode_jpeg",
+        lambda texts, **options: seen.append(list(inside)) or decoder(texts, **options),
+    )
+    found = jpegs()
+    assert seen == [[True]]
+    [(made, done, still)] = taken
+    assert done == "done"
+    assert not still
+    assert all(one is other for one, other in zip(found, made, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+def test_one_thread_at_a_time_is_in_the_decoder(jpegs, monkeypatch):
+    decoder, meeting, met = gpu_decode.decode_jpeg, threading.Barrier(2), []
+
+    def waiting(texts: list[torch.Tensor], **options: object) -> list[torch.Tensor]:
+        try:
+            meeting.wait(timeout=0.2)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            meeting.reset()
+        return decoder(texts, **options)
+
+    monkeypatch.setattr(gpu_decode, "decode_jpeg", waiting)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: jpegs(), range(2)))
+    assert not met
+
+
+def test_threads_that_begin_at_once_decode_a_kept_set_once(photographs):
+    images = open_images(DataConfig(source=photographs, image_size=8), None)
+    read, asked, start = images._read, Counter(), threading.Barrier(3)
+    images._read = lambda place: asked.update([place]) or read(place)
+
+    def pixels(_: int) -> torch.Tensor:
+        start.wait()
+        return images.pixels(torch.arange(40))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(pixels, range(3)))
+    assert asked == Counter(range(40))
 
 
 def test_three_who_ingest_into_one_folder_share_the_work_and_get_one_set(
