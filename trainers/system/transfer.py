@@ -55,7 +55,9 @@ class Beside:
         if self._stream is None:
             yield
             return
-        with torch.cuda.stream(self._stream):
+        # First the device: a thread begins on the first one, where the end of the stream would
+        # else go back to, and make a context that takes memory.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             yield
 
     def done(self) -> torch.cuda.Event | None:
