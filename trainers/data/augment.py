@@ -3,7 +3,8 @@
 Every draw of a crop is keyed by (epoch, image, view, draw), so what an image looks like in a view
 depends on nothing else: not on the arm, not on the batch, not on the number of workers, not on the
 device. A crop's box is drawn in the image's original geometry. Crops have 8 bits, as in an image
-file. All is drawn on the host, and the device that crops are made on is never waited for.
+file. All is drawn on the host but for the order in which blocks are shuffled, which is drawn where
+crops are made. That device is never waited for.
 
 Shapes: B images, V views of one kind, n = V · B crops, S side in pixels.
 """
