@@ -45,6 +45,8 @@ def test_crops_on_the_device_are_those_of_the_cpu_and_nobody_waits_for_them(imag
         there = views_of(moved(images))
         whole = normalize(there.global_crops)
     assert not counts.waits
+    # Deterministic algorithms sort to put values at places, and may have the host wait.
+    assert not [name for name in counts.launches if "put" in name or "scatter" in name]
     assert there.global_crops.device == there.digest.device == whole.device == DEVICE
     assert torch.equal(there.global_crops.cpu(), here.global_crops)
     assert torch.equal(there.local_crops.cpu(), here.local_crops)

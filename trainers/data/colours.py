@@ -88,7 +88,7 @@ def recolour(crops: Tensor, changes: Changes) -> Tensor:
 
 def _recoloured(values: Tensor, changes: Changes) -> Tensor:
     device = values.device
-    groups: list[tuple[Tensor, Tensor]] = []
+    groups: list[tuple[Tensor, Tensor, Tensor]] = []
     if changes.blur is not None:
         radii, weights = changes.blur
         # Weights beyond a crop's radius are 0: one launch for all radii gives the same.
@@ -96,19 +96,35 @@ def _recoloured(values: Tensor, changes: Changes) -> Tensor:
         for radius in by_radius:
             here = radii == radius if device.type == "cpu" else radii > 0
             if radius:
-                groups.append((here.nonzero()[:, 0], weights[here, : radius + 1]))
+                groups.append((*_rows(here), weights[here, : radius + 1]))
     maps = () if changes.colours is None else changes.colours
-    inverted = () if changes.solarized is None else (changes.solarized.nonzero()[:, 0],)
+    inverted = () if changes.solarized is None else _rows(changes.solarized)
     there = iter(sent([*maps, *inverted, *(one for group in groups for one in group)], device))
     if maps:
         values = colours(values, next(there), next(there))
-    solarized = next(there) if inverted else None
+    solarized = (next(there), next(there)) if inverted else None
     for _ in groups:
-        rows, weights = next(there), next(there)
-        values[rows] = blur(values[rows], weights)
+        rows, order, weights = next(there), next(there), next(there)
+        values = _replaced(values, rows, order, blur(values[rows], weights))
     if solarized is not None:
-        values[solarized] = torch.minimum(values[solarized], 255 - values[solarized])
+        rows, order = solarized
+        values = _replaced(values, rows, order, torch.minimum(values[rows], 255 - values[rows]))
     return values
+
+
+def _rows(here: Tensor) -> tuple[Tensor, Tensor]:
+    """Where `here` [n] is true [m], and the order [n] that puts m rows after all n there."""
+    order = torch.where(here, len(here) - 1 + here.cumsum(0), torch.arange(len(here)))
+    return here.nonzero()[:, 0], order
+
+
+def _replaced(values: Tensor, rows: Tensor, order: Tensor, changed: Tensor) -> Tensor:
+    """The values with these rows as changed, on a CPU in place."""
+    if values.device.type == "cpu":
+        values[rows] = changed
+        return values
+    # Putting sorts the rows first where algorithms have to be deterministic, and the host may wait.
+    return torch.cat([values, changed]).index_select(0, order)
 
 
 def colours(crops: Tensor, matrix: Tensor, spread: Tensor) -> Tensor:

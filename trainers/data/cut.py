@@ -108,29 +108,45 @@ def cut_by_products(
 ) -> Tensor:
     """What the integer kernel gives, by products of matrices on the device of the images."""
     device, count = images[0].device, len(images)
-    planned: list[Tensor] = []
-    for number in range(count):
-        mine = torch.tensor(places[number::count])
-        first, weights, shift = taps(
-            torch.cat([mine[:, 3] - mine[:, 2], mine[:, 1] - mine[:, 0]]), size, kind
-        )
-        first += torch.cat([mine[:, 2], mine[:, 0]])[:, None]
-        mirrored = torch.cat([flip[number::count], torch.zeros(len(mine), dtype=torch.bool)])
-        first[mirrored], weights[mirrored] = first[mirrored].flip(1), weights[mirrored].flip(1)
-        planned += [first, weights.to(torch.int16), shift]
-    planned = sent(planned, device)
+    first, weights, shift = _planned(places, count, size, flip, kind, device)
     views = len(places) // count
     crops = torch.empty(views, count, 3, size, size, dtype=torch.uint8, device=device)
     for number, image in enumerate(images):
-        first, weights, shift = planned[3 * number : 3 * number + 3]
         height, width = image.shape[1:]
-        across = _Weights.dense(first[:views], weights[:views], shift[:views], width)
-        down = _Weights.dense(first[views:], weights[views:], shift[views:], height)
+        across, down = (
+            _Weights.dense(
+                first[axis, :, number], weights[axis, :, number], shift[axis, :, number], source
+            )
+            for axis, source in enumerate((width, height))
+        )
         rows = image.reshape(1, 3 * height, width).transpose(1, 2)
         narrow = across.times(rows).view(views, size, 3, height)
         columns = narrow.permute(0, 3, 2, 1).reshape(views, height, 3 * size)
         crops[:, number] = down.times(columns).view(views, size, 3, size).transpose(1, 2)
     return crops.flatten(0, 1)
+
+
+def _planned(
+    places: list[_Place], count: int, size: int, flip: Tensor, kind: str, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Taps of all boxes on `device`, each [2, V, B, …]: across, where `flip` mirrors, and down.
+
+    All are planned at once, each extent that occurs but once: image by image, the host would not
+    keep up.
+    """
+    top, bottom, left, right = torch.tensor(places).unbind(1)
+    extents, which = torch.cat([right - left, bottom - top]).unique(return_inverse=True)
+    first, weights, shift = taps(extents, size, kind)
+    start = torch.cat([left, top])[:, None]
+    mirrored = torch.cat([flip, torch.zeros_like(flip)])[:, None]
+    first, weights, shift, which, start, mirrored = sent(
+        [first, weights.to(torch.int16), shift, which, start, mirrored], device
+    )
+    first, weights, shift = (one.index_select(0, which) for one in (first, weights, shift))
+    first = torch.where(mirrored, first.flip(1), first) + start
+    weights = torch.where(mirrored[..., None], weights.flip(1), weights)
+    axes = (2, -1, count)
+    return first.unflatten(0, axes), weights.unflatten(0, axes), shift.unflatten(0, axes)
 
 
 class _Weights:
@@ -142,12 +158,12 @@ class _Weights:
     @classmethod
     def dense(cls, first: Tensor, weights: Tensor, shift: Tensor, source: int) -> "_Weights":
         """From the taps of each target pixel; those beyond the source have no weight."""
-        _, size, count = weights.shape
-        places = first[..., None] + torch.arange(count, device=first.device)
-        whole = torch.zeros(
-            len(first), size, source + count, dtype=torch.int32, device=first.device
-        )
-        whole = whole.scatter_(2, places, weights.to(torch.int32))[..., :source]
+        count = weights.shape[2]
+        # Taken, not put in place: putting sorts the places first where algorithms have to be
+        # deterministic, and the host may wait.
+        tap = torch.arange(source, device=first.device) - first[..., None]
+        whole = weights.to(torch.int32).gather(2, tap.clamp(0, count - 1))
+        whole *= (tap >= 0) & (tap < count)
         lower = ((whole + 128) & 255) - 128
         number = torch.float32 if count <= _EXACT_IN_FLOAT32 else torch.float64
         return cls(((whole - lower) >> 8).to(number), lower.to(number), shift)

@@ -14,6 +14,7 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
 from tests.trainers.data.drawn import draws_of
+from trainers.data import cut as data_cut
 from trainers.data.augment import draw, evaluation_crops
 from trainers.data.cut import crop_boxes, cut, cut_by_products, resample, whole_square
 from trainers.randomness.streams import Stream
@@ -175,6 +176,15 @@ def test_products_give_the_bits_of_the_integer_kernel(kind):
             piece = images[row % 2][None, :, top:bottom, left:right]
             theirs = functional.interpolate(piece, (size, size), mode=kind, antialias=True)[0]
             assert torch.equal(ours[row], theirs.flip(2) if flip[row] else theirs)
+
+
+def test_boxes_of_all_images_are_planned_at_once(monkeypatch):
+    images = [torch.zeros(3, 20 + row, 30, dtype=torch.uint8) for row in range(4)]
+    places = [(0, 10 + row, 0, 20) for row in range(8)]
+    planned, plan = [], data_cut.taps
+    monkeypatch.setattr(data_cut, "taps", lambda *given: planned.append(given) or plan(*given))
+    cut_by_products(images, places, 16, torch.zeros(8, dtype=torch.bool), "bicubic")
+    assert len(planned) == 1
 
 
 def test_more_pixels_than_a_float_can_sum_still_give_the_bits_of_the_kernel():
