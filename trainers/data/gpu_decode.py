@@ -63,8 +63,8 @@ def decode_on(
         apart.take(decoded, apart.done())
     found = dict(zip(plain, decoded, strict=True))
     images = {row: image for row, image in found.items() if image is not None}
-    if side:
-        images = {row: _squeezed(image, side) for row, image in images.items()}
+    if side and images:
+        images = dict(zip(images, _squeezed(list(images.values()), side), strict=True))
     rows = [row for row in range(len(places)) if row not in images]
     if rows:
         others = otherwise([places[row] for row in rows], device)
@@ -90,9 +90,10 @@ def _decoded(texts: list[Tensor], device: torch.device) -> list[Tensor | None]:
         return _decoded(texts[:middle], device) + _decoded(texts[middle:], device)
 
 
-def _squeezed(image: Tensor, side: int) -> Tensor:
-    whole = (0, image.shape[1], 0, image.shape[2])
-    return cut_by_products([image], [whole], side, torch.tensor([False]), "bilinear")[0]
+def _squeezed(images: list[Tensor], side: int) -> Tensor:
+    whole = [(0, image.shape[1], 0, image.shape[2]) for image in images]
+    upright = torch.zeros(len(images), dtype=torch.bool)
+    return cut_by_products(images, whole, side, upright, "bilinear")
 
 
 def _is_plain_jpeg(encoded: Any) -> bool:
