@@ -60,7 +60,7 @@ def decode_on(
         apart = _apart(device)
         with apart.making():
             decoded = _decoded(texts, device)
-        apart.take(decoded, apart.done())
+        apart.take([image for image in decoded if image is not None], apart.done())
     found = dict(zip(plain, decoded, strict=True))
     images = {row: image for row, image in found.items() if image is not None}
     if side and images:
