@@ -65,10 +65,13 @@ def save(state: TrainState, config: TrainConfig, directory: Path, world: World) 
     return write(directory / FILE_NAME) if world.is_first else None
 
 
-def file_writer(state: TrainState, config: TrainConfig, world: World) -> Callable[[Path], Path]:
+def file_writer(
+    state: TrainState, config: TrainConfig, world: World, first: Callable[[], None] = lambda: None
+) -> Callable[[Path], Path]:
     """Copies `state` into host memory; returns what writes the copy to a file and returns that.
 
-    Every worker calls this; what it returns is for the first one.
+    Every worker calls this; what it returns is for the first one. Just before the file comes into
+    being, it calls `first`.
     """
     whole = {name: world.whole(tensor) for name, tensor in _named(state).items()}
     copies = _in_host_memory(whole) if world.is_first else {}
@@ -80,17 +83,24 @@ def file_writer(state: TrainState, config: TrainConfig, world: World) -> Callabl
         with replacing_by_name(path) as written:
             # From the tensors' own memory, and other threads go on meanwhile.
             safetensors.torch.save_file(copies, written, notes)
+            first()
         return path
 
     return write
 
 
 def folder_writer(
-    state: TrainState, config: TrainConfig, directory: Path, world: World, writer: "ShardedWriter"
+    state: TrainState,
+    config: TrainConfig,
+    directory: Path,
+    world: World,
+    writer: "ShardedWriter",
+    first: Callable[[], None] = lambda: None,
 ) -> Callable[[], Path]:
     """Copies this worker's part of `state`; returns what waits until a folder is whole.
 
-    Every worker calls both. The folder comes into being at once, when all parts are written.
+    Every worker calls both. The folder comes into being at once, when all parts are written; just
+    before, the first worker calls `first`.
     """
     folder, notes = folder_of(directory, state.step), _notes_of(state, config)
     unfinished = folder.with_name(f".{folder.name}")
@@ -100,6 +110,7 @@ def folder_writer(
         written()
         if world.is_first:
             replace_json(unfinished / NOTES_NAME, notes)
+            first()
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.replace(folder)
         return folder

@@ -84,7 +84,9 @@ class Saving:
             return
         self.wait()
         self._thread = threading.Thread(
-            target=self._work, args=(self._writer(state, stays), step, self._best), daemon=True
+            target=self._work,
+            args=(self._writer(state, stays, is_best), step, self._best),
+            daemon=True,
         )
         self._thread.start()
         self.step = step
@@ -104,21 +106,28 @@ class Saving:
         if self._written and self.world.is_first:
             self.reporter.report(self.step, {}, checkpoint=self._written)
 
-    def _writer(self, state: TrainState, stays: bool) -> Callable[[], Path | None]:
+    def _writer(self, state: TrainState, stays: bool, is_best: bool) -> Callable[[], Path | None]:
         """Copies `state`, and returns what makes a whole checkpoint of it."""
+        best = self._best
+
+        def note_best() -> None:
+            # While there is no checkpoint yet: a run that goes on from one must know if it is best.
+            if is_best and best is not None:
+                replace_json(self.folder / BEST_NAME, {"step": best[0], "value": best[1]})
+
         if self.config.compute.sharded and self.world.size > 1:
             if self._parts is None:
                 from trainers.system.sharded_files import ShardedWriter
 
                 self._parts = ShardedWriter()
             return checkpoint.folder_writer(
-                state, self.config, self.folder, self.world, self._parts
+                state, self.config, self.folder, self.world, self._parts, note_best
             )
-        write = checkpoint.file_writer(state, self.config, self.world)
+        write = checkpoint.file_writer(state, self.config, self.world, note_best)
         last, own = self.folder / checkpoint.FILE_NAME, checkpoint.file_of(self.folder, state.step)
 
         def both() -> Path:
-            # Itself first: after a kill between the two, this step comes again.
+            # Itself first: after a kill between the two, a run goes on from it.
             return _linked(write(own), last) if stays else write(last)
 
         return both if self.world.is_first else lambda: None
@@ -129,8 +138,6 @@ class Saving:
         try:
             self._written = write()
             if self.world.is_first:
-                if best is not None:
-                    replace_json(self.folder / BEST_NAME, {"step": best[0], "value": best[1]})
                 self._drop_others(step, None if best is None else best[0])
         except BaseException as error:  # noqa: BLE001 (whatever it is, `wait` raises it)
             self._error = error

@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there, written while training goes on, kept by a rule."""
 
+import contextlib
 import threading
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -213,6 +215,38 @@ class TestWhatStays:
         assert list(checkpoint.of_steps(tmp_path).values()) == [1]
         Saving(config, tmp_path, ALONE, recorder(), None)
         assert checkpoint.of_steps(tmp_path) == {}
+
+    @pytest.mark.parametrize("moment", range(4))
+    def test_the_best_stays_wherever_a_kill_comes_while_it_is_saved(
+        self, tiny, state, recorder, tmp_path, monkeypatch, moment
+    ):
+        config = override(tiny, {"steps": 30, "checkpoints.keep_best": "knn/cls_top1"})
+        values = {10: 0.1, 20: 0.9, 30: 0.5}
+
+        def run(start, *steps):
+            with Saving(config, tmp_path, ALONE, recorder(), start) as saved:
+                for step in steps:
+                    state.step = step
+                    saved.after(state, {"knn/cls_top1": values[step]})
+
+        run(None, 10)
+        renamed = []
+
+        def killed(path, target, replace=Path.replace):
+            if len(renamed) == moment:
+                raise KeyboardInterrupt
+            renamed.append(target.name)
+            return replace(path, target)
+
+        # Each file comes into being by its name: that of the step, of the last, and of the best.
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            with contextlib.suppress(UnwrittenError):
+                run(10, 20)
+        assert len(renamed) == min(moment, 3)
+        start = checkpoint.saved_step(checkpoint.newest(tmp_path))
+        run(start, *(step for step in values if step > start))
+        assert list(checkpoint.of_steps(tmp_path).values()) == [20]
 
     def test_a_metric_that_is_not_reported_is_refused_with_the_nearest(
         self, tiny, images, recorder, tmp_path
