@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor
 
 from trainers.errors import first_line
-from trainers.system.world import World
+from trainers.system.world import PATIENCE, World
 
 
 class ShardedWriter:
@@ -27,7 +27,8 @@ class ShardedWriter:
     def __init__(self) -> None:
         # Its own group: its messages must not meet those of the steps that go on meanwhile.
         self.group = cast(
-            "torch.distributed.ProcessGroup", torch.distributed.new_group(backend="gloo")
+            "torch.distributed.ProcessGroup",
+            torch.distributed.new_group(backend="gloo", timeout=PATIENCE),
         )
 
     def begin(self, tensors: Mapping[str, Tensor], folder: Path) -> Callable[[], None]:
