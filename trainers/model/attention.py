@@ -10,8 +10,8 @@ from torch.nn import functional
 from trainers.config import ModelConfig
 from trainers.model.positions import rotate
 
-SHORT = 64
-"""Tokens up to which attention is computed without the fused kernel on a CPU."""
+FUSED_KERNEL_FROM_TOKENS = 65
+"""Tokens from which on attention is computed by the fused kernel on a CPU, too."""
 
 Rotation = tuple[Tensor, Tensor]
 Heads = tuple[Tensor, Tensor, Tensor]
@@ -71,7 +71,7 @@ class Attention(nn.Module):
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K]."""
     # On CPUs the fused kernel is slower than plain products until their scores leave the cache.
-    if queries.device.type == "cpu" and keys.shape[2] <= SHORT:
+    if queries.device.type == "cpu" and keys.shape[2] < FUSED_KERNEL_FROM_TOKENS:
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
         return scores.softmax(dim=-1) @ values
     return functional.scaled_dot_product_attention(queries, keys, values)
