@@ -58,13 +58,13 @@ def train(
 ) -> Result:
     """Train as `config` says, reporting to `reporter` and saving state into `checkpoints`.
 
-    Every worker of `world` calls this alike; all evaluate, the first one saves. Evaluations come
-    at step 0, at the configured cadence and at the last step. With `resume_from`, a checkpoint of
-    the same configuration, the run goes on as if it had never stopped, bit for bit on the same
-    device type and world size; else it starts from `starting`, the weights that `model.weights`
-    names. A loss or gradient that is not finite ends the run as `diverged`, before the update.
-    SIGTERM ends it where `stopping` listens for it: saved, with Interrupted. `step_done` is called
-    after each update.
+    Every worker of `world` calls this alike; all evaluate, and the first one saves, or with
+    `compute.sharded` each its parts. Evaluations come at step 0, at the configured cadence and at
+    the last step. With `resume_from`, a checkpoint of the same configuration, the run goes on as
+    if it had never stopped, bit for bit on the same device type and world size; else it starts
+    from `starting`, the weights that `model.weights` names. A loss or gradient that is not finite
+    ends the run as `diverged`, before the update. SIGTERM ends it where `stopping` listens for it:
+    saved, with Interrupted. `step_done` is called after each update.
     """
     config = in_steps(config, len(images.train))
     start = None if resume_from is None else checkpoint.saved_step(resume_from)

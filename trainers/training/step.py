@@ -66,7 +66,7 @@ class Update:
     digests: Tensor
     """int64, on the host: of the crops of each image of all workers"""
     failure: str
-    """what was not finite; nothing has moved then"""
+    """what was not finite; then nothing has moved but the running moments of batch norm"""
 
     def losses(self, world: World) -> dict[str, float]:
         """Each loss by metric name, means over all workers; every worker must ask."""
