@@ -293,8 +293,10 @@ class VisionTransformer(nn.Module):
             return None
         if grid == self.grid:
             return self.position
-        offset = self.config.interpolation_offset
-        return interpolation(self.grid, grid, offset, self.position.device) @ self.position
+        offset, device = self.config.interpolation_offset, self.position.device
+        # As exact as those of the full grid.
+        with torch.autocast(device.type, enabled=False):
+            return interpolation(self.grid, grid, offset, device) @ self.position
 
     def _sine_cosine(self, coordinates: Tensor) -> Tensor:
         return sine_cosine(coordinates, self.grid, self.config.width)

@@ -30,6 +30,17 @@ def images(count=2, side=16, seed=0):
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
+def test_positions_of_every_grid_are_float32_where_the_rest_is_bfloat16():
+    network = model(patch_position="learned")
+    with torch.no_grad():
+        exact = [network._positions(grid) for grid in ((4, 4), (2, 2))]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = [network._positions(grid) for grid in ((4, 4), (2, 2))]
+    for one, other in zip(found, exact, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4)])
 def test_coordinates_are_the_centres_of_patches_in_an_image_from_minus_1_to_1(grid):
     expected = [
