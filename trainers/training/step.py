@@ -193,8 +193,10 @@ def backward(
     Gradients are means over all workers; the loss and its parts are scalars without gradients,
     means over this worker's images.
     """
-    # Within one context, weights that are cast once are cast for all forward passes.
-    with world.autocast("fp32"):
+    # Within one context, weights that are cast once are cast for all forward passes. Those that
+    # workers share are made whole anew for each, and take gradients once.
+    is_shared = config.compute.sharded and world.size > 1
+    with nullcontext() if is_shared else world.autocast("fp32"):
         step = _Step.of(state, batch, config, world)
         with torch.no_grad():
             targets, centers = step.targets(values)

@@ -170,6 +170,21 @@ def test_sharded_workers_hold_a_part_each(tiny, losses, tmp_path):
     assert {name: tuple(tensor.shape) for name, tensor in one.items()} == two
 
 
+@pytest.mark.slow
+def test_shared_parameters_in_bfloat16_take_the_gradients_of_all_parts(tiny, tmp_path):
+    how = {"steps": 1, "compute.precision": "bf16", "compute.accumulate": 2,
+           "evaluation.causal_images": 0, "evaluation.globality_images": 8,
+           "evaluation.probes": False}  # fmt: skip
+    jobs = [
+        Job(override(tiny, {**how, "compute.sharded": sharded}), tmp_path / str(sharded))
+        for sharded in (False, True)
+    ]
+    (plain,), (shared,) = map(of_steps, run_group(2, *jobs))
+    norm = "optimizer/gradient_norm"
+    assert shared[norm] == pytest.approx(plain[norm], rel=1e-2)
+    assert shared["loss/total"] == pytest.approx(plain["loss/total"], rel=1e-3)
+
+
 class StopAt(Exception):  # noqa: N818
     pass
 
