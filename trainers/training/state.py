@@ -75,14 +75,6 @@ class TrainState:
             chain=bytes(16),
         )
 
-    def whole_networks(self, world: World) -> dict[str, dict[str, Tensor]]:
-        """Whole parameters and buffers by network and name; every worker must ask."""
-        networks = {"student": self.student, "teacher": self.teacher}
-        return {
-            role: {name: world.whole(tensor) for name, tensor in network.state_dict().items()}
-            for role, network in networks.items()
-        }
-
     def unsharded(self, config: TrainConfig, world: World, classes: int) -> "TrainState":
         """This state with networks that one worker can use alone; every worker must ask."""
         if not config.compute.sharded or world.size == 1:
