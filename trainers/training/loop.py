@@ -133,14 +133,15 @@ def _train(
     for seen in pace.waiting(prefetch(read, range(state.step, last), ahead, threads)):
         batch = seen.batch
         beside.take(batch.tensors(), seen.ready)
-        done = update(state, batch, config, world)
+        is_last = state.step + 1 == config.steps
+        logs = is_last or (state.step + 1) % config.log_every == 0
+        asked = stopping.asked_to_end()
+        done = update(state, batch, config, world, logs=logs, asked_to_end=asked)
         state.extend_chain(seen.identifiers, done.digests)
         if done.failure:
             return _diverged(state, done.failure, saving)
         step_done()
 
-        is_last = state.step == config.steps
-        logs = is_last or state.step % config.log_every == 0
         evaluates = is_last or state.step % config.evaluation.every == 0
         metrics: dict[str, float] = {}
         if logs:
@@ -158,7 +159,7 @@ def _train(
             reporter.report(state.step, metrics)
             pace.restart(state.step)
         evaluated = evaluation if evaluates else None
-        why = "" if is_last else stopping.why_to_end(config, world, evaluated, looks=logs)
+        why = "" if is_last else stopping.why_to_end(config, world, evaluated, done.asked_to_end)
         saving.after(state, evaluated, now=is_last or bool(why))
         if why == "interrupted":
             saving.wait()

@@ -59,12 +59,15 @@ class Update:
     loss: float
     """weighted sum of the losses, mean over all workers"""
     parts: dict[str, Tensor]
-    """each loss by metric name, scalars, means over this worker's images"""
+    """each loss by metric name, scalars, means over this worker's images; entropies of targets,
+    and what is made of them, only where the step logs"""
     gradient_norm: float
     """norm of all gradients together before clipping"""
     learning_rate: float
     digests: Tensor
     """int64, on the host: of the crops of each image of all workers"""
+    asked_to_end: bool
+    """whether any worker has been"""
     failure: str
     """what was not finite; then nothing has moved but the running moments of batch norm"""
 
@@ -125,8 +128,20 @@ def needs_patches(config: TrainConfig) -> bool:
     return without_cls or any(site.reads_patches for site in sites(config.loss).values())
 
 
-def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -> Update:
-    """Move `state` by one step; where a loss or gradient is not finite, leave it as it was."""
+def update(
+    state: TrainState,
+    batch: Batch,
+    config: TrainConfig,
+    world: World,
+    *,
+    logs: bool = True,
+    asked_to_end: bool = False,
+) -> Update:
+    """Move `state` by one step; where a loss or gradient is not finite, leave it as it was.
+
+    `logs` is whether parts of the loss will be read, and `asked_to_end` whether this worker has
+    been, which all come to know.
+    """
     values = schedules(config, state.step)
     if not is_trained(config):
         state.step += 1
@@ -136,13 +151,15 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
             gradient_norm=0.0,
             learning_rate=0.0,
             digests=world.gather(batch.views.digest).cpu(),
+            asked_to_end=bool(world.sum(torch.full((), asked_to_end * 1.0, device=world.device))),
             failure="",
         )
     state.optimizer.zero_grad()
-    total, parts, centers = backward(state, batch, values, config, world)
+    total, parts, centers = backward(state, batch, values, config, world, logs=logs)
     parameters = list(state.student.parameters())
     norm = clip_gradients(parameters, config.optimizer.clip_norm, world)
-    numbers = torch.stack([world.sum(total) / world.size, norm])
+    sums = world.sum(torch.stack([total, torch.full_like(total, asked_to_end)]))
+    numbers = torch.cat([sums / world.size, norm[None]])
     # All that the host asks of the device in a step.
     arriving = world.receive(
         torch.cat([numbers.double().view(torch.int64), world.gather(batch.views.digest)])
@@ -155,7 +172,7 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
     if ahead:
         step_where_finite(state.optimizer, numbers)
     arrived = arriving()
-    loss, gradient_norm = arrived[:2].view(torch.float64).tolist()
+    loss, share_asked, gradient_norm = arrived[:3].view(torch.float64).tolist()
     failure = ""
     if not math.isfinite(loss):
         failure = f"loss is {loss}"
@@ -172,7 +189,8 @@ def update(state: TrainState, batch: Batch, config: TrainConfig, world: World) -
         parts=parts,
         gradient_norm=gradient_norm,
         learning_rate=values.learning_rate,
-        digests=arrived[2:],
+        digests=arrived[3:],
+        asked_to_end=share_asked > 0,
         failure=failure,
     )
 
@@ -186,7 +204,13 @@ def decides_by_itself(config: TrainConfig, world: World) -> bool:
 
 
 def backward(
-    state: TrainState, batch: Batch, values: Schedules, config: TrainConfig, world: World
+    state: TrainState,
+    batch: Batch,
+    values: Schedules,
+    config: TrainConfig,
+    world: World,
+    *,
+    logs: bool,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Add the gradients of the loss; returns the loss, its parts by metric name, the next centers.
 
@@ -204,7 +228,7 @@ def backward(
         sums: dict[str, Tensor] = {}
         for piece, piece_targets in zip(step.pieces, targets, strict=True):
             share = piece.images / len(batch.identifiers)
-            loss, parts = step.loss(piece, piece_targets)
+            loss, parts = step.loss(piece, piece_targets, logs=logs)
             is_last = piece is step.pieces[-1]
             means = world.averaging(state.student.parameters()) if is_last else nullcontext()
             with means:
@@ -271,7 +295,7 @@ class _Step:
         return targets, centers
 
     def loss(
-        self, piece: Piece, targets: Mapping[str, Targets]
+        self, piece: Piece, targets: Mapping[str, Targets], *, logs: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of a part, a scalar with gradients, and its parts by metric name."""
         student, config = self.state.student, self.config.loss
@@ -280,11 +304,12 @@ class _Step:
         parts: dict[str, Tensor] = {}
         for name, site in self.sites.items():
             loss = site.loss(targets[name], seen, self._head(student, site))
-            entropy = site.target_entropy(targets[name], seen)
             total = total + site.weight * loss
             parts[f"loss/{name}"] = loss
-            parts[f"loss/{name}_target_entropy"] = entropy
-            parts[f"loss/{name}_kl"] = loss.detach() - entropy
+            if logs:
+                entropy = site.target_entropy(targets[name], seen)
+                parts[f"loss/{name}_target_entropy"] = entropy
+                parts[f"loss/{name}_kl"] = loss.detach() - entropy
         if config.labels:
             assert self.batch.labels is not None
             with self._autocast():

@@ -2,11 +2,10 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Literal
-
-import torch
 
 from trainers.config import TrainConfig
 from trainers.evaluation.collapse import collapsed
@@ -21,22 +20,38 @@ class _Asked:
     """Whether a run is being trained in this process, and whether it has been asked to end."""
 
     trains = False
-    to_end = False
+    since: float | None = None
+    """when it was first asked to end, in seconds of the monotonic clock"""
+
+
+_ONE_REQUEST_S = 5.0
+"""Signals that come so soon after the first are the same request: schedulers and launchers each
+send one."""
 
 
 def listen() -> None:
     """Let SIGTERM end a run where it can go on from: after the step that it is at, and saved.
 
-    A second one ends the process at once, as does one that comes when nothing is being trained.
+    A second one ends the process at once, unless it comes within 5 seconds of the first; so does
+    one that comes when nothing is being trained.
     For a process that is a run's own: call it from the main thread.
     """
     signal.signal(signal.SIGTERM, _asked)
 
 
 def _asked(_signal: int, _frame: FrameType | None) -> None:
-    if _Asked.to_end or not _Asked.trains:
+    now = time.monotonic()
+    if not _Asked.trains:
         raise KeyboardInterrupt
-    _Asked.to_end = True
+    if _Asked.since is None:
+        _Asked.since = now
+    elif now - _Asked.since > _ONE_REQUEST_S:
+        raise KeyboardInterrupt
+
+
+def asked_to_end() -> bool:
+    """Whether this process has been asked to end the run that it trains."""
+    return _Asked.since is not None
 
 
 @contextlib.contextmanager
@@ -46,7 +61,7 @@ def heeded() -> Iterator[None]:
     try:
         yield
     finally:
-        _Asked.trains = _Asked.to_end = False
+        _Asked.trains, _Asked.since = False, None
 
 
 def has_collapsed(config: TrainConfig, world: World, evaluation: Mapping[str, float]) -> bool:
@@ -57,16 +72,15 @@ def has_collapsed(config: TrainConfig, world: World, evaluation: Mapping[str, fl
 
 
 def why_to_end(
-    config: TrainConfig, world: World, evaluation: Mapping[str, float] | None, *, looks: bool
+    config: TrainConfig, world: World, evaluation: Mapping[str, float] | None, asked: bool
 ) -> Literal["", "collapsed", "interrupted"]:
     """Why the run is to end after this step, the same on every worker; empty if it goes on.
 
-    `evaluation` is that of this step, on the first worker; None where there was none. Several
-    workers ask one another for signals only where one `looks`, since all of them wait for that.
+    `evaluation` is that of this step, on the first worker; None where there was none. `asked` is
+    whether any worker had been asked to end when the step began.
     """
     if evaluation is not None and has_collapsed(config, world, evaluation):
         return "collapsed"
-    asked = _Asked.to_end
-    if world.size > 1:
-        asked = looks and bool(world.largest(torch.tensor(int(asked), device=world.device)))
+    if world.size == 1:
+        asked = asked_to_end()
     return "interrupted" if asked else ""

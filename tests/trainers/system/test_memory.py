@@ -79,8 +79,8 @@ def test_a_step_without_memory_ends_the_run_in_one_line_and_keeps_its_checkpoint
 ):
     update = loop.update
 
-    def update_until_full(state, *others):
-        return too_large() if state.step == 3 else update(state, *others)
+    def update_until_full(state, *others, **how):
+        return too_large() if state.step == 3 else update(state, *others, **how)
 
     monkeypatch.setattr("sys.argv", arguments)
     with monkeypatch.context() as patch:

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from tests.trainers.training.workers import Job, run_group, step_saved_after_a_signal
 from trainers.config import override
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.reporters import Fanout
@@ -109,7 +110,6 @@ def test_a_signal_to_one_worker_ends_all_of_them_at_the_same_step(tmp_path):
     (saved,) = tmp_path.glob(f"train/trials/*/checkpoint/{checkpoint.FILE_NAME}")
     step = checkpoint.saved_step(saved)
     assert 4 <= step < 50
-    assert step % 2 == 0
     for code, said in found:
         assert code == 130
         assert f"interrupted: saved at step {step};" in said
@@ -127,17 +127,30 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
+def test_workers_need_no_log_to_hear_of_a_signal_to_one_of_them(tiny, tmp_path):
+    config = override(tiny, {"log_every": 6, "checkpoint_every": 6, "evaluation.probes": False,
+                             "evaluation.causal_images": 0})  # fmt: skip
+    assert run_group(2, Job(config, tmp_path), task=step_saved_after_a_signal) == [1]
+
+
 class TestASignal:
     """Of the first one a run is told; any other ends the process."""
 
-    def test_the_first_is_remembered_and_the_second_ends_at_once(self, tiny, listening):
+    def test_the_first_is_remembered_and_a_later_one_ends_at_once(
+        self, tiny, listening, monkeypatch
+    ):
         def why():
-            return stopping.why_to_end(tiny, ALONE, None, looks=False)
+            return stopping.why_to_end(tiny, ALONE, None, stopping.asked_to_end())
 
         with stopping.heeded():
             assert why() == ""
             terminate()
             assert why() == "interrupted"
+            # At once: a scheduler and a launcher each send one.
+            terminate()
+            assert why() == "interrupted"
+            monkeypatch.setattr(stopping, "_ONE_REQUEST_S", 0.0)
             with pytest.raises(KeyboardInterrupt):
                 terminate()
         with stopping.heeded():

@@ -1,6 +1,9 @@
 """Workers in processes of their own, as a test needs them."""
 
+import contextlib
 import multiprocessing
+import os
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ import torch
 from trainers.config import TrainConfig
 from trainers.data.image_set import open_images
 from trainers.system.world import World, group_timeout, here
+from trainers.training import checkpoint, stopping
 from trainers.training.loop import _evaluate, train
 from trainers.training.state import TrainState
 
@@ -55,6 +59,28 @@ def records(job, world):
 def records_and_held(job, world):
     """Both of these."""
     return records(job, world), held_parameters(job, world)
+
+
+def step_saved_after_a_signal(job, world):
+    """Where the training of `job` ends when the second worker gets SIGTERM at step 0."""
+    stopping.listen()
+
+    class Ask:
+        def report(self, step, metrics, *, checkpoint=None):
+            if world.rank == 1 and step == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with contextlib.suppress(stopping.Interrupted):
+        train(
+            job.config,
+            images=open_images(job.config.data, job.folder),
+            world=world,
+            reporter=Ask(),
+            checkpoints=job.folder,
+            resume_from=None,
+        )
+    world.wait()
+    return checkpoint.saved_step(checkpoint.newest(job.folder))
 
 
 def metrics_of_each(job, world):
