@@ -15,6 +15,10 @@ def in_steps(config: TrainConfig, images: int) -> TrainConfig:
     `images` are those that are trained on. An epoch reads each of them once, so n epochs are
     ``n · images / batch_size`` steps, rounded; one at the least, unless it was 0 epochs. A rate per
     256 grows linearly with the batch (Goyal et al. 2017). What is in steps already stays.
+
+    A run of a whole number of times `evaluation.every`, both in epochs, is the nearest whole number
+    of times that in steps, too: rounded each by itself, its last two evaluations could be a few
+    steps apart.
     """
     change: dict[str, float] = {}
     for name, value in _relative(config):
@@ -22,6 +26,11 @@ def in_steps(config: TrainConfig, images: int) -> TrainConfig:
             change[name] = max(1, round(value.number * images / config.batch_size))
         else:
             change[name] = value.number * config.batch_size / 256
+    length, every = config.steps, config.evaluation.every
+    both = isinstance(length, Epochs) and isinstance(every, Epochs)
+    if both and (length.number / every.number).is_integer():
+        cadence = change["evaluation.every"]
+        change["steps"] = cadence * max(1, round(change["steps"] / cadence))
     return override(config, change) if change else config
 
 

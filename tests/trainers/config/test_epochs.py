@@ -16,6 +16,22 @@ def test_epochs_become_steps_that_read_every_image_so_often():
     assert in_steps(config, 768).steps == 150
 
 
+@pytest.mark.parametrize("every", [1, 10, 0.5])
+def test_a_run_of_whole_cadences_ends_with_one(every):
+    sizes = {"steps": "100 epochs", "batch_size": 1024}
+    config = override(TrainConfig(), {**sizes, "evaluation.every": f"{every} epochs"})
+    found = in_steps(config, 1_281_167)
+    assert found.evaluation.every == round(every * 1_281_167 / 1024)
+    assert found.steps == found.evaluation.every * 100 / every
+    # Where a cadence is a step or two, rounding it does not change how long a run is.
+    assert in_steps(config, 1536).steps == pytest.approx(150, abs=1 + every)
+
+
+def test_a_run_of_no_whole_cadences_keeps_its_length():
+    change = {"steps": "100 epochs", "evaluation.every": "3 epochs", "batch_size": 1024}
+    assert in_steps(override(TrainConfig(), change), 1_281_167).steps == 125_114
+
+
 def test_a_short_length_is_a_step_at_the_least():
     config = override(TrainConfig(), {"steps": "0.001 epochs"})
     assert in_steps(config, 100).steps == 1
