@@ -27,10 +27,10 @@ def in_steps(config: TrainConfig, images: int) -> TrainConfig:
         else:
             change[name] = value.number * config.batch_size / 256
     length, every = config.steps, config.evaluation.every
-    both = isinstance(length, Epochs) and isinstance(every, Epochs)
-    if both and (length.number / every.number).is_integer():
+    if isinstance(length, Epochs) and isinstance(every, Epochs):
         cadence = change["evaluation.every"]
-        change["steps"] = cadence * max(1, round(change["steps"] / cadence))
+        if (length.number / every.number).is_integer():
+            change["steps"] = cadence * max(1, round(change["steps"] / cadence))
     return override(config, change) if change else config
 
 

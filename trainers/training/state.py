@@ -2,16 +2,17 @@
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from trainers.config import TrainConfig, override
+from trainers.config import TrainConfig
 from trainers.method.optimizer import make_optimizer
 from trainers.method.site import has_patch_head, hides_patches, sites
 from trainers.model.network import Network, Uninitialised
 from trainers.model.vit import initialise
+from trainers.system.compiling import allow_variants
 from trainers.system.world import World
 from trainers.training.starting import Starting, take
 
@@ -43,9 +44,7 @@ class TrainState:
         `starting`, if any. Raises ConfigError, one line, where they do not fit.
         """
         device = world.device
-        masks, patch_head = hides_patches(config.loss), has_patch_head(config)
-        with Uninitialised():
-            student = Network(config, classes, masks=masks, patch_head=patch_head)
+        student = _uninitialised(config, classes)
         model = config.model
         initialise(student, config.seed, model.initial_deviation, model.layer_scale)
         if starting is not None:
@@ -55,11 +54,15 @@ class TrainState:
         student.backbone.checkpointing = config.compute.activation_checkpointing
         for network in (student, teacher):
             if config.compute.compile:
+                allow_variants()
+                patches_head = network.head_of(each_patch=True)
                 for part in (network.backbone.placed, *network.backbone.blocks):
                     part.compile(dynamic=False)
                 for head in (network.head, network.patch_head):
                     if head is not None and not config.head.batch_norm:
-                        head.compile(dynamic=False)
+                        # Of hidden patches there is another number each step.
+                        sees_hidden = hides_patches(config.loss) and head is patches_head
+                        head.compile(dynamic=sees_hidden)
             if config.compute.sharded:
                 # Not the network around them: its parts are called one by one.
                 world.shard([*network.backbone.blocks, *network.children()])
@@ -76,18 +79,22 @@ class TrainState:
         )
 
     def unsharded(self, config: TrainConfig, world: World, classes: int) -> "TrainState":
-        """This state with networks that one worker can use alone; every worker must ask."""
+        """This state with networks that one worker can use alone; every worker must ask.
+
+        It is to be looked at, not trained: the optimizer is still that of the parts.
+        """
         if not config.compute.sharded or world.size == 1:
             return self
-        plain = override(config, {"compute.sharded": False})
-        alike = TrainState.fresh(plain, world, classes)
-        for parts, whole in ((self.student, alike.student), (self.teacher, alike.teacher)):
+        found = []
+        for parts in (self.student, self.teacher):
+            whole = _uninitialised(config, classes).to(world.device)
             places = whole.state_dict()
             # One by one: there is no room for the networks a third time.
             for name, tensor in parts.state_dict().items():
                 places[name].copy_(world.whole(tensor))
-        alike.step, alike.centers, alike.chain = self.step, self.centers, self.chain
-        return alike
+            found.append(whole)
+        student, teacher = found
+        return replace(self, student=student, teacher=teacher.requires_grad_(False))
 
     def extend_chain(self, identifiers: Tensor, digests: Tensor) -> None:
         """Add a global batch to the hash chain: sample identifiers and crop digests, int64 [B],
@@ -99,3 +106,10 @@ class TrainState:
     def chain_number(self) -> float:
         """The first 48 bits of the hash chain, as a number that a float holds exactly."""
         return float(int.from_bytes(self.chain[:6], "big"))
+
+
+def _uninitialised(config: TrainConfig, classes: int) -> Network:
+    """A network whose values are yet to be set."""
+    masks, patch_head = hides_patches(config.loss), has_patch_head(config)
+    with Uninitialised():
+        return Network(config, classes, masks=masks, patch_head=patch_head)

@@ -1,10 +1,13 @@
 """How the mathematics is computed changes its cost, not what it says."""
 
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
+from tests.trainers.method.test_sites import BASE, batch
 from tests.trainers.training.workers import Job, records_and_held, run_group
 from trainers.config import override
 from trainers.metrics import OF_THE_MACHINE
@@ -14,6 +17,7 @@ from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.state import TrainState
+from trainers.training.step import update
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 EVERYTHING = {
@@ -143,6 +147,29 @@ def test_compiled_blocks_are_compiled(tiny, losses):
     compiled = losses(config, "compiled")
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     same_to_rounding(losses(override(config, {"compute.compile": False})), compiled, relative=1e-4)
+
+
+@pytest.mark.parametrize("patches", ["own", "shared"])
+def test_after_the_first_steps_nothing_is_compiled_anew(monkeypatch, patches):
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compiled(self, backend="eager", **how)
+    )
+    change = {"loss.masked": 1.0, "loss.patches": 1.0, "head.patches": patches,
+              "compute.compile": True, "compute.accumulate": 3}  # fmt: skip
+    config = override(BASE, change)
+    torch._dynamo.reset()
+    state = TrainState.fresh(config, ALONE)
+    counts = torch._dynamo.utils.counters
+    counts.clear()
+    graphs = []
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for step in range(6):
+            seen = replace(batch(step), epochs=torch.full((8,), step))
+            update(state, seen, config, ALONE)
+            graphs.append(counts["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert graphs[1] == graphs[-1]
 
 
 @pytest.mark.slow

@@ -1,0 +1,14 @@
+"""What PyTorch's compiler is told of a process that trains."""
+
+import torch._dynamo.config
+
+VARIANTS = 64
+"""Of one piece of code that are compiled, each for other shapes. PyTorch's own limit is 8, beyond
+which it goes on uncompiled; parts of a batch by sizes of crops by networks are more."""
+
+
+def allow_variants() -> None:
+    """Let the compiler make that many variants, if it would not make more anyway."""
+    # Before PyTorch 2.7 it had another name.
+    config = torch._dynamo.config
+    config.recompile_limit = max(VARIANTS, config.recompile_limit)
