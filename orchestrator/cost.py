@@ -95,7 +95,7 @@ class Timing:
     """one at the cadence"""
 
     def trial_s(self, config: TrainConfig) -> float:
-        """Seconds of a whole trial."""
+        """Seconds of a whole trial of `config`, whose lengths are in steps."""
         between = -(-config.steps // config.evaluation.every) - 1
         evaluations = 2 * self.thorough_s + between * self.between_s
         return STARTUP_S + config.steps * self.step_s + evaluations
@@ -108,7 +108,7 @@ def measure(config: TrainConfig, images: ImageSet, *, threads: int, steps: int =
     short = override(
         config,
         {"model.weights": "", "steps": steps, "log_every": steps // 2, "evaluation.every": steps,
-         "checkpoint_every": steps, "augment.small_share": 0.0},
+         "checkpoint_every": steps, "checkpoints.keep_steps": [], "augment.small_share": 0.0},
     )  # fmt: skip
     started = time.monotonic()
     step_s = _step_s(short, images)

@@ -144,7 +144,9 @@ def _curves(
         row=row,
         col=column,
     )
-    steps = max([int(study.lock.config.get("steps", 1)), *table["step"]])
+    planned = study.lock.config.get("steps")
+    # In epochs it says nothing of the axis.
+    steps = max([planned if isinstance(planned, int) else 1, *table["step"]])
     figure.update_xaxes(range=[-0.03 * steps, 1.03 * steps], row=row, col=column)
     values = inner or [value for value in table["value"] if math.isfinite(value)]
     if not values:

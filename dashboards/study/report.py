@@ -237,13 +237,15 @@ def _limits(study: StudyRun) -> list[str]:
     known = [facts.parameters for facts in study.lock.arms.values()]
     sizes = {parameters for parameters in known if parameters is not None}
     model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
+    steps = config.get("steps", "unknown")
+    length = steps if "epoch" in str(steps) else f"{steps} steps"
     return [
         f"The unit of replication is the training seed, and there are {seeds} for each arm.{few} "
         "Images, layers and heads lie within a run; more of them would not make the evidence "
         "broader.",
         f"One data set ({data.get('source', 'unknown')}, {data.get('images', 'unknown')} images), "
-        f"{model} and {config.get('steps', 'unknown')} steps. Nothing here shows that the same "
-        "holds for other images, larger models or longer training.",
+        f"{model} and {length}. Nothing here shows that the same holds for "
+        "other images, larger models or longer training.",
         "Inconclusive does not mean that there is no effect; only equivalent, or a supported "
         "“holds”, excludes one as large as the smallest effect of interest.",
         "p-values are adjusted within a family of hypotheses, not over all of them. Whatever was "

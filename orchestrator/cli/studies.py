@@ -133,6 +133,7 @@ def plan(
     from orchestrator.cost import measure
     from orchestrator.driver.root import left_behind_text, open_root
     from orchestrator.lock import read_earlier
+    from trainers.config import in_steps
 
     console = make_console()
     checked = load(study, data, workers, ablations, scale)
@@ -189,8 +190,8 @@ def plan(
         return
     threads = checked.resources.cpus_per_worker
     concurrent = max(1, (os.cpu_count() or 1) // (checked.resources.workers * threads))
-    timing = measure(checked.base, images, threads=threads)
-    seconds = len(missing) * timing.trial_s(checked.base) / concurrent
+    timing = measure(in_steps(checked.base, len(images.train)), images, threads=threads)
+    seconds = sum(timing.trial_s(trial.config) for trial in missing) / concurrent
     console.print(
         f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
         f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "

@@ -237,6 +237,14 @@ def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeSt
         assert arms.count(confound) == 1
 
 
+def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
+    folder = make_study()
+    lock = json.loads((folder / "study.lock.json").read_text())
+    lock["config"]["steps"] = "10 epochs"
+    (folder / "study.lock.json").write_text(json.dumps(lock))
+    assert "parameters and 10 epochs. Nothing" in page(folder).text
+
+
 @pytest.mark.slow
 def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
     text = page(make_study()).text

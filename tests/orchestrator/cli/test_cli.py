@@ -151,6 +151,20 @@ def test_a_plan_shows_everything_and_trains_nothing(dinolab, mini, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_plan_in_epochs_is_estimated_run_by_run(dinolab, mini, tmp_path):
+    text = mini.read_text().replace("steps: 24, evaluation.every: 12, log_every: 4",
+                                    "steps: 2 epochs, evaluation.every: 1 epoch")  # fmt: skip
+    minutes = {}
+    for longer in ("3 epochs", "9000 epochs"):
+        study = tmp_path / "epochs.yaml"
+        study.write_text(text.replace("- loss_on_patches", f"- longer: {{steps: {longer}}}"))
+        code, out, err = dinolab("plan", study, "--root", tmp_path / "runs")
+        assert (code, err) == (0, "")
+        minutes[longer] = float(re.search(r"6 to train: about ([\d.]+) min", out)[1])
+    assert minutes["9000 epochs"] > 10 * minutes["3 epochs"]
+
+
+@pytest.mark.slow
 def test_a_plan_says_what_else_differs_and_what_the_seeds_can_decide(dinolab, mini, tmp_path):
     text = mini.read_text().replace("seeds: 2", "seeds: 8")
     (tmp_path / "eight.yaml").write_text(text.replace("name: mini", "name: eight"))
