@@ -3,7 +3,7 @@
 import functools
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -30,11 +30,14 @@ BASELINE = "baseline"
 LONGEST_NAME = 100
 """Bytes of a name that a study file gives: file systems stop at 255, and cells join several."""
 
+_KEEPS = "it changes nothing that a run measures; it can be put under `set`"
+
 NOT_AN_ARMS: Mapping[str, str] = types.MappingProxyType(
     {
         "seed": "`seeds` lists them, and every arm has all",
         "data.source": "a study has one data set, which is `dataset` or --data",
-        "checkpoint_every": "it changes nothing that a run measures; it can be put under `set`",
+        "checkpoint_every": _KEEPS,
+        **{f"checkpoints.{name}": _KEEPS for name in TrainConfig().checkpoints.model_dump()},
         "data.test_share": "every arm holds the same images out; it can be put under `set`",
     }
 )
@@ -55,11 +58,11 @@ def name_problem(name: str, longest: int = LONGEST_NAME) -> str:
     return ""
 
 
-def not_an_arms(change: Mapping[str, Any]) -> list[str]:
-    """A line for each knob of `change` that no arm may change."""
+def not_an_arms(knobs: Iterable[str]) -> list[str]:
+    """A line for each of `knobs` that no arm may change."""
     return [
         f"{knob} is not an arm's to change: {NOT_AN_ARMS[knob]}"
-        for knob in change
+        for knob in knobs
         if knob in NOT_AN_ARMS
     ]
 

@@ -69,7 +69,8 @@ def trial_content(config: TrainConfig) -> dict[str, Any]:
     """The part of a configuration that makes a run what it is.
 
     All but where the data lie, how often it saves, and where starting weights lie whose digest is
-    known: none changes what a finished run holds.
+    known: none changes what the folder of a finished run holds. Which checkpoints stay
+    (`checkpoints.*`) counts: it changes no metric, but another folder comes out.
     """
     content = config.model_dump(mode="json")
     del content["data"]["source"], content["checkpoint_every"]
