@@ -36,7 +36,8 @@ class Place(Stated):
 class ArmFacts(Stated):
     """What an arm changes, and what differs with it; None where that was not recorded.
 
-    `confounds` are those that its ablation declares, in words.
+    `confounds` are, in words, what lengths in epochs and rates per 256 images become, and what its
+    ablation declares.
     """
 
     change: dict[str, Any] = Field(default_factory=dict)

@@ -41,10 +41,10 @@ class ArmCost:
     losses: Mapping[str, float]
     """where there is a loss, with its weight"""
     confounds: tuple[str, ...]
-    """declared by the ablation"""
+    """in words: what lengths in epochs and rates per 256 images become, and what is declared"""
 
     def differences(self, base: "ArmCost") -> tuple[str, ...]:
-        """What else differs from the baseline, in words: what is counted, then what is declared."""
+        """What else differs from the baseline, in words: what is counted, then `confounds`."""
         return (*self._counted(base), *self.confounds)
 
     def _counted(self, base: "ArmCost") -> Iterator[str]:

@@ -1,16 +1,17 @@
 """A study becomes trials, one for each different (configuration, seed); with their cost."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ablations.spec import not_an_arms
 from ablations.study.checks import needs_labels
 from ablations.study.study import Study
 from orchestrator.cost import ArmCost, cost_of
 from trainers.adapters.starting import pinned, read_starting
-from trainers.config import DataConfig, TrainConfig, flatten, in_steps
+from trainers.config import DataConfig, TrainConfig, diff, flatten, in_steps
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
 from trainers.runs.trial import TrialFolder, trial_key
@@ -82,12 +83,11 @@ def make_plan(
             key = trial_key(config, digest)
             arms = (*trials[key].arms, arm) if key in trials else (arm,)
             trials[key] = Trial(key=key, arms=arms, seed=seed, config=config, digest=digest)
-    before = flatten(study.base)
-
-    def cost(arm: str) -> dict[str, Any]:
-        config = study.config(arm, study.seeds[0])
-        seen = images_of[arm]
-        return cost_of(in_steps(config, len(seen.train)), len(seen.class_names))
+    before, base = flatten(study.base), in_steps(study.base, len(images.train))
+    resolved = {
+        arm: in_steps(study.config(arm, study.seeds[0]), len(seen.train))
+        for arm, seen in images_of.items()
+    }
 
     return Plan(
         study=study,
@@ -96,12 +96,25 @@ def make_plan(
             arm: ArmCost(
                 change=change,
                 before={knob: before[knob] for knob in change},
-                confounds=study.confounds.get(arm, ()),
-                **cost(arm),
+                confounds=(
+                    *_implied(change, before, base, resolved[arm]),
+                    *study.confounds.get(arm, ()),
+                ),
+                **cost_of(resolved[arm], len(images_of[arm].class_names)),
             )
             for arm, change in study.arms.items()
         },
     )
+
+
+def _implied(
+    change: Mapping[str, Any], given: Mapping[str, Any], base: TrainConfig, own: TrainConfig
+) -> Iterator[str]:
+    """Lengths and rates that differ without being changed: given in epochs, or per 256 images."""
+    before = flatten(base)
+    for knob, value in diff(base, own).items():
+        if knob not in change and not not_an_arms([knob]):
+            yield f"{knob}: {before[knob]:.6g} → {value:.6g} ({given[knob]})"
 
 
 def _refuse_without_labels(study: Study, images_of: Mapping[str, ImageSet]) -> None:

@@ -231,6 +231,23 @@ def test_what_else_differs_is_counted_then_declared(images, change, lines):
     assert base.differences(base) == ()
 
 
+def test_lengths_in_epochs_and_rates_per_256_that_a_batch_size_changes_are_said(
+    study, images, tmp_path
+):
+    change = {"steps": "10 epochs", "evaluation.every": "1 epoch", "checkpoint_every": "1 epoch",
+              "optimizer.learning_rate": "0.001 per 256"}  # fmt: skip
+    arms = {"baseline": {}, "small": {"batch_size": 16, "evaluation.every": 100}}
+    plan = make_plan(replace(study, base=override(study.base, change), arms=arms), images)
+    base, small = plan.arms["baseline"], plan.arms["small"]
+    said = ("steps: 449 → 899 (10 epochs)",
+            "optimizer.learning_rate: 0.000125 → 6.25e-05 (0.001 per 256)")  # fmt: skip
+    assert set(said) <= set(small.differences(base))
+    assert not any(line.startswith(("evaluation.", "checkpoint")) for line in small.confounds)
+    lock = write_lock(plan, images, tmp_path)
+    assert tuple(lock["arms"]["small"]["confounds"]) == small.confounds
+    assert base.confounds == ()
+
+
 def test_flops_of_a_step_are_those_of_a_real_one(images):
     from torch.utils.flop_counter import FlopCounterMode
 
