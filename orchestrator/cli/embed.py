@@ -115,7 +115,8 @@ def embed(
     if threads is not None:
         measure_options.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)
-    kinds = embedding.kinds_of(opened, None if tokens is None else tokens.split(","))
+    asked = None if tokens is None else [token.strip() for token in tokens.split(",")]
+    kinds = embedding.kinds_of(opened, asked)
     source = measure_options.images_wanted(opened, data, size)
     images = open_with_progress(source, absolute_root(root, console), console, live)
     side = opened.image_size if size is None else size

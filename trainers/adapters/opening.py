@@ -40,8 +40,7 @@ def open_measurable(
     a timm ViT. Of a name, values come from the file `weights`, from timm's `published` ones
     (downloaded), or from chance, keyed by `seed`. `heads` is the number of attention heads where
     the model does not say it: in a file of weights, or where it is another than that of the name.
-    Raises InputError, one line, when
-    there is no such model or it cannot be measured.
+    Raises InputError, one line, when there is no such model or it cannot be measured.
     """
     path = Path(model).expanduser()
     try:

@@ -109,6 +109,8 @@ class ModelConfig(Knobs):
     def _parts_fit(self) -> Self:
         if problem := pin_problem(self.weights):
             raise ValueError(problem)
+        if not self.mlp_hidden:
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves the MLP no hidden feature")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
         if "sincos" in (self.patch_position, self.cls_position) and self.width % 4:

@@ -105,7 +105,8 @@ def _evaluate(
         if known:
             asked.see(output, list(blocks.kept), identifiers)
         if probe and done < knobs.position_images:
-            position.append(output.patches[: knobs.position_images - done])
+            # A copy: a view would keep the whole batch.
+            position.append(output.patches[: knobs.position_images - done].clone())
         if progress:
             progress(done + len(crops), held_out + known)
     metrics = panel.metrics(world) | globality.metrics(images, test, world)

@@ -267,6 +267,9 @@ def _notes(path: Path) -> dict[str, Any]:
         else:
             with safetensors.safe_open(os.fspath(path), framework="pt") as opened:
                 notes = json.loads(opened.metadata()[_NOTES])
+        bytes.fromhex(notes["chain"])
+        if type(notes["step"]) is not int or not isinstance(notes["config"], str):
+            raise ValueError("its notes are damaged")
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({error}); remove it to start anew"
