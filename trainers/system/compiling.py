@@ -9,6 +9,5 @@ which it goes on uncompiled; parts of a batch by sizes of crops by networks are 
 
 def allow_variants() -> None:
     """Let the compiler make that many variants, if it would not make more anyway."""
-    # Before PyTorch 2.7 it had another name.
     config = torch._dynamo.config
     config.recompile_limit = max(VARIANTS, config.recompile_limit)
