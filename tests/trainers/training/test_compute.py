@@ -149,6 +149,8 @@ def test_compiled_blocks_are_compiled(tiny, losses):
     same_to_rounding(losses(override(config, {"compute.compile": False})), compiled, relative=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("patches", ["own", "shared"])
 def test_after_the_first_steps_nothing_is_compiled_anew(monkeypatch, patches):
     compiled = torch.nn.Module.compile
@@ -164,12 +166,12 @@ def test_after_the_first_steps_nothing_is_compiled_anew(monkeypatch, patches):
     counts.clear()
     graphs = []
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        for step in range(6):
+        for step in range(16):
             seen = replace(batch(step), epochs=torch.full((8,), step))
             update(state, seen, config, ALONE)
             graphs.append(counts["stats"]["unique_graphs"])
     assert graphs[0] > 0
-    assert graphs[1] == graphs[-1]
+    assert graphs[7] == graphs[-1], graphs
 
 
 @pytest.mark.slow
