@@ -11,10 +11,10 @@ from typing import Literal
 
 import safetensors.torch
 
-from trainers.adapters.backbone_file import SavedBackbone, content_of
+from trainers.adapters.backbone_file import SavedBackbone, content_of, is_backbone_file
 from trainers.adapters.hugging_face_models import WEIGHTS
 from trainers.adapters.translation import for_hugging_face, for_timm, no_counterpart
-from trainers.errors import InputError
+from trainers.errors import CheckpointError, InputError, printable
 from trainers.runs.saved_run import SavedRun, find_run, run_backbone
 from trainers.system.atomic import replace
 
@@ -42,17 +42,21 @@ def export(
 
     `out` becomes a folder; with the form `safetensors` and a name that ends so, a file. Raises
     InputError, one line, when there is no such run, when `out` is there and not empty or cannot be
-    written, or when the backbone has parts that the form has not; CheckpointError when the
-    checkpoint is damaged.
+    written, when the backbone has parts that the form has not, or when the checkpoint is damaged.
     """
     check_out(out, form)
+    if is_backbone_file(run) or is_backbone_file(run / WEIGHTS[0]):
+        raise InputError(f"{run} is an exported backbone already: export the run that it came from")
     found = find_run(run)
     config = found.trained
     if form != "safetensors" and (problem := no_counterpart(config.model, form)):
         raise InputError(
             f"{run}: {problem}; --to safetensors keeps every part, and dinolab opens it"
         )
-    backbone = run_backbone(found, network)
+    try:
+        backbone = run_backbone(found, network)
+    except CheckpointError as error:
+        raise InputError(printable(str(error))) from error
     origin = f"{network} of {_name(found)}, step {found.step} of {config.steps}"
     size = config.augment.global_size
     if form == "safetensors":
@@ -70,7 +74,8 @@ def export(
         else:
             with _whole_folder(out) as folder:
                 replace(folder / WEIGHTS[0], content)
-        return Exported(path=out, origin=origin, opens=f'safetensors.torch.load_file("{out}")')
+        file = out if out.suffix == SUFFIX else out / WEIGHTS[0]
+        return Exported(path=out, origin=origin, opens=f'safetensors.torch.load_file("{file}")')
     tensors, files = (for_timm if form == "timm" else for_hugging_face)(backbone, size)
     opens = {
         "timm": f'timm.create_model("local-dir:{out}", pretrained=True)',

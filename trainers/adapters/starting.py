@@ -36,9 +36,7 @@ CLOSE = 1e-3
 def read_starting(source: str) -> Starting:
     """The weights at `source`. Raises InputError, one line, when there are none that fit a ViT."""
     if source.startswith(TIMM):
-        name = source.removeprefix(TIMM)
-        found = open_measurable(name, published=True)
-        return _of_measurable(found, source)
+        return _of_measurable(_opened(source.removeprefix(TIMM), source, published=True), source)
     path = Path(source).expanduser().absolute()
     if not path.exists():
         raise InputError(
@@ -55,7 +53,14 @@ def read_starting(source: str) -> Starting:
         starting = _of_backbone(made.backbone, f"file {path}", read.notes)
         known = {name: value for name, value in starting.knobs.items() if name != "heads"}
         return replace(starting, knobs=known)
-    return _of_measurable(open_measurable(str(path)), source)
+    return _of_measurable(_opened(str(path), source), source)
+
+
+def _opened(name: str, source: str, *, published: bool = False) -> Measurable:
+    try:
+        return open_measurable(name, published=published)
+    except InputError as error:
+        raise InputError(f"model.weights {source}: {error}") from error
 
 
 def starting_weights(

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import safetensors.torch
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -248,3 +249,21 @@ def test_published_shapes_carry_the_names_that_timm_gives_them(run, tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architecture"] == "vit_tiny_patch16_224"
     assert config["model_args"]["depth"] == 1
+
+
+@pytest.mark.parametrize("name", ["out", "out.safetensors"])
+def test_what_is_printed_opens_what_was_written_and_an_export_is_no_run(run, name):
+    made = export(run({}), "safetensors", run({}).parent / name)
+    path = made.opens.split('"')[1]
+    assert made.opens == f'safetensors.torch.load_file("{path}")'
+    assert safetensors.torch.load_file(path)
+    with pytest.raises(InputError, match="is an exported backbone already: export the run"):
+        export(made.path, "timm", made.path.parent / "again")
+
+
+def test_a_damaged_checkpoint_is_bad_input(run):
+    folder = run({})
+    saved = folder / "checkpoint" / checkpoint.FILE_NAME
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be read"):
+        export(folder, "timm", folder.parent / "out")
