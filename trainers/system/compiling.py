@@ -1,7 +1,5 @@
 """What PyTorch's compiler is told of a process that trains."""
 
-import torch._dynamo.config
-
 VARIANTS = 64
 """Of one piece of code that are compiled, each for other shapes. PyTorch's own limit is 8, beyond
 which it goes on uncompiled; parts of a batch by sizes of crops by networks are more."""
@@ -9,5 +7,8 @@ which it goes on uncompiled; parts of a batch by sizes of crops by networks are 
 
 def allow_variants() -> None:
     """Let the compiler make that many variants, if it would not make more anyway."""
+    # Loading the compiler takes a second, which most processes need not wait for.
+    import torch._dynamo.config
+
     config = torch._dynamo.config
     config.recompile_limit = max(VARIANTS, config.recompile_limit)
