@@ -94,3 +94,16 @@ def test_every_divergence_of_a_run_is_a_divergence(kind):
         parts = update(state, batch(seed), config, ALONE).parts
         found = {name: float(parts[f"loss/{name}_kl"]) for name in SITES}
         assert min(found.values()) >= -1e-6, found
+
+
+def test_a_step_that_does_not_log_makes_no_entropies_and_moves_alike():
+    config = override(BASE, {f"loss.{name}": 1.0 for name in SITES})
+    found = []
+    for logs in (True, False):
+        state = TrainState.fresh(config, ALONE)
+        found.append((update(state, batch(), config, ALONE, logs=logs), state.student))
+    (whole, one), (bare, other) = found
+    assert set(bare.parts) == {f"loss/{name}" for name in SITES}
+    assert all(torch.equal(value, whole.parts[name]) for name, value in bare.parts.items())
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
