@@ -239,7 +239,7 @@ def test_lengths_in_epochs_and_rates_per_256_that_a_batch_size_changes_are_said(
     arms = {"baseline": {}, "small": {"batch_size": 16, "evaluation.every": 100}}
     plan = make_plan(replace(study, base=override(study.base, change), arms=arms), images)
     base, small = plan.arms["baseline"], plan.arms["small"]
-    said = ("steps: 449 → 899 (10 epochs)",
+    said = ("steps: 450 → 899 (10 epochs)",
             "optimizer.learning_rate: 0.000125 → 6.25e-05 (0.001 per 256)")  # fmt: skip
     assert set(said) <= set(small.differences(base))
     assert not any(line.startswith(("evaluation.", "checkpoint")) for line in small.confounds)

@@ -6,6 +6,7 @@ patches row by row), D features, H heads, K features of a head.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -294,8 +295,9 @@ class VisionTransformer(nn.Module):
         if grid == self.grid:
             return self.position
         offset, device = self.config.interpolation_offset, self.position.device
-        # As exact as those of the full grid.
-        with torch.autocast(device.type, enabled=False):
+        # As exact as those of the full grid. A device of shapes alone has no autocast.
+        has_autocast = torch.amp.is_autocast_available(device.type)
+        with torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():
             return interpolation(self.grid, grid, offset, device) @ self.position
 
     def _sine_cosine(self, coordinates: Tensor) -> Tensor:
