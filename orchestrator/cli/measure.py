@@ -12,8 +12,14 @@ from orchestrator.cli.options import (
     DEFAULT_ROOT,
     Device,
     DeviceOption,
+    HeadsOption,
+    ModelImagesOption,
+    PretrainedOption,
     QuietOption,
     RootOption,
+    SizeOption,
+    ThreadsOption,
+    WeightsOption,
     absolute_root,
     at_home,
 )
@@ -39,15 +45,7 @@ def measure(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="`digits`, `photographs`, a folder of images, or what `dinolab ingest` made; a "
-            "checkpoint of dinolab knows its own.",
-            show_default=False,
-        ),
-    ] = None,
+    data: ModelImagesOption = None,
     thorough: Annotated[
         bool,
         typer.Option(
@@ -64,34 +62,10 @@ def measure(
             show_default="128, or 256",
         ),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the images, pixels, a multiple of the patch; the model's own if not "
-            "given.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            callback=at_home,
-            metavar="FILE",
-            help="State of the timm model that is named (.safetensors, .pth).",
-            show_default=False,
-        ),
-    ] = None,
-    heads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Attention heads, where a file of weights or a timm name does not say them right.",
-            show_default=False,
-        ),
-    ] = None,
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
-    ] = False,
+    size: SizeOption = None,
+    weights: WeightsOption = None,
+    heads: HeadsOption = None,
+    pretrained: PretrainedOption = False,
     seed: Annotated[
         int,
         typer.Option(min=0, max=2**63 - 1, help="Of random weights, shuffled patches and probes."),
@@ -122,10 +96,7 @@ def measure(
     memory: Annotated[
         float, typer.Option(min=0.1, max=2**20, help="Attention weights held at once, MiB.")
     ] = 64.0,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU threads; all CPUs if not given.", show_default=False),
-    ] = None,
+    threads: ThreadsOption = None,
     root: RootOption = DEFAULT_ROOT,
     quiet: QuietOption = False,
 ) -> None:

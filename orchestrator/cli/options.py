@@ -30,6 +30,51 @@ class Device(StrEnum):
 
 DeviceOption = Annotated[Device, typer.Option(help="auto: a GPU if PyTorch finds one.")]
 
+ModelImagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="`digits`, `photographs`, a folder of images, or what `dinolab ingest` made; a "
+        "checkpoint of dinolab knows its own.",
+        show_default=False,
+    ),
+]
+
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the images, pixels, a multiple of the patch; the model's own if not given.",
+        show_default=False,
+    ),
+]
+
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        callback=at_home,
+        metavar="FILE",
+        help="State of the timm model that is named (.safetensors, .pth).",
+        show_default=False,
+    ),
+]
+
+HeadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Attention heads, where a file of weights or a timm name does not say them right.",
+        show_default=False,
+    ),
+]
+
+PretrainedOption = Annotated[
+    bool, typer.Option("--pretrained", help="Downloads timm's published weights.")
+]
+
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; all CPUs if not given.", show_default=False)
+]
+
 RootOption = Annotated[
     Path,
     typer.Option(
