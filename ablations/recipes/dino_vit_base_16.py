@@ -6,25 +6,20 @@ Cost: not measured yet.
 Expected on ImageNet-1k: k-NN 76.1 %, linear 78.2 %. docs/recipes.md has what differs from that run.
 """
 
-from ablations.recipes import dino_vit_small_16
+from ablations.recipes import dino_vit_small_16_800
 from trainers.config import SIZES, override
 
 RECIPE = override(
-    dino_vit_small_16.RECIPE,
+    dino_vit_small_16_800.RECIPE,
     {
         **{f"model.{name}": value for name, value in SIZES["base"].items()},
-        "batch_size": 1024,
         "steps": "400 epochs",
-        "augment.local_crops": 10,
-        "augment.global_scale": [0.25, 1.0],
-        "augment.local_scale": [0.05, 0.25],
-        "targets.temperature": 0.07,
+        "head.norm_last_layer": True,
         "targets.temperature_warmup_steps": "50 epochs",
         "optimizer.learning_rate": "0.00075 per 256",
         "optimizer.learning_rate_end": 2e-6,
         "optimizer.freeze_last_layer_steps": "3 epochs",
         "optimizer.clip_norm": 0.3,
-        "compute.precision": "fp32",
         "evaluation.every": "25 epochs",
     },
 )
