@@ -5,7 +5,7 @@ no randomness of its own.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from trainers.config import LossConfig, ModelConfig
 from trainers.grid import Grid
 from trainers.randomness.streams import Stream, packed
+from trainers.system.transfer import sent
 
 TRIES = 64
 """Rectangles of a mask of blocks that are tried; a row of iBOT's is done after about 50 at most."""
@@ -50,17 +51,16 @@ class ForwardDraws:
         return ForwardDraws(keep=keep, mask=mask, cls_patch=patch)
 
 
-def sent(
-    draws: Sequence[ForwardDraws], send: Callable[[list[Tensor]], list[Tensor]]
-) -> list[ForwardDraws]:
-    """Draws made on the host, and the places of what they mask, where `send` brings tensors."""
+def draws_on(device: torch.device, draws: Sequence[ForwardDraws]) -> list[ForwardDraws]:
+    """Draws made on the host, and the places of what they mask, in one transfer to `device`."""
     placed = [
         one if one.mask is None else replace(one, masked=one.mask.flatten().nonzero()[:, 0])
         for one in draws
     ]
     values = [{field.name: getattr(one, field.name) for field in fields(one)} for one in placed]
     given = [(one, name) for one in values for name in one if one[name] is not None]
-    for (one, name), arrived in zip(given, send([one[name] for one, name in given]), strict=True):
+    there = sent([one[name] for one, name in given], device)
+    for (one, name), arrived in zip(given, there, strict=True):
         one[name] = arrived
     return [ForwardDraws(**one) for one in values]
 

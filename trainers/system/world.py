@@ -24,7 +24,6 @@ from trainers.errors import ConfigError, LostWorkerError
 from trainers.system.allocator import keep_freed_memory
 from trainers.system.gradients import Buckets, Gathered, Summed
 from trainers.system.numbers import allow_tf32
-from trainers.system.transfer import sent
 
 GROUP_TIMEOUT, GROUP_TIMEOUT_S = "DINOLAB_GROUP_TIMEOUT_S", 1800.0
 """Environment variable and default: seconds that a worker may be late for a sum over workers.
@@ -107,10 +106,6 @@ class World:
     def autocast(self, precision: str) -> torch.autocast:
         """Where networks compute in bfloat16 if `precision` is `bf16`."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
-
-    def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors of the host as they lie on the device: one transfer, which nobody waits for."""
-        return sent(tensors, self.device)
 
     def receive(self, tensor: Tensor) -> Callable[[], Tensor]:
         """Start to bring a tensor to the host; the call of what is returned waits for it."""

@@ -124,7 +124,7 @@ def _train(
                 epochs=epochs,
                 labels=labels[0] if labels else None,
                 pieces=pieces(
-                    identifiers, epochs, config, views.grid(config.model.patch_size), world
+                    identifiers, epochs, config, views.grid(config.model.patch_size), world.device
                 ),
             )
             return _Read(batch=batch, identifiers=images.identifiers[places], ready=beside.done())

@@ -12,13 +12,12 @@ from trainers.method.site import hides_patches
 from trainers.randomness.forward_draws import (
     ForwardDraws,
     Keyed,
+    draws_on,
     drop_path,
     keyed,
     masks,
-    sent,
     wandering_cls,
 )
-from trainers.system.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class Piece:
 
 
 def pieces(
-    identifiers: Tensor, epochs: Tensor, config: TrainConfig, grid: Grid, world: World
+    identifiers: Tensor, epochs: Tensor, config: TrainConfig, grid: Grid, device: torch.device
 ) -> list[Piece]:
     """The parts of the images that `identifiers` and `epochs`, int64 [B] on the host, name.
 
@@ -87,7 +86,7 @@ def pieces(
             replace(student.rows(of_global), mask=shown),
             student.rows(of_local.flatten()),
         ]
-    arrived = iter(sent(made, world.send))
+    arrived = iter(draws_on(device, made))
     return [
         Piece(
             place=place,

@@ -264,7 +264,7 @@ class _Step:
                 batch.epochs,
                 config,
                 batch.views.grid(config.model.patch_size),
-                world,
+                world.device,
             ),
         )
 

@@ -133,7 +133,7 @@ def test_masks_fit_small_crops_and_cls_wanders_over_the_full_grid():
     state = TrainState.fresh(config, ALONE)
     for seen, patches in ((batch(), 16), (small(batch()), 4)):
         grid = seen.views.grid(config.model.patch_size)
-        (piece,) = pieces(seen.identifiers, seen.epochs, config, grid, ALONE)
+        (piece,) = pieces(seen.identifiers, seen.epochs, config, grid, ALONE.device)
         assert piece.global_views.mask.shape == (16, patches)
         for draws in (piece.teacher, piece.global_views, piece.local_views):
             assert 4 <= draws.cls_patch.max() < 16
