@@ -20,7 +20,7 @@ from torch import Tensor
 from trainers.config import EvaluationConfig
 from trainers.evaluation.knn import knn_accuracy
 from trainers.evaluation.linear_probe import linear_accuracy
-from trainers.evaluation.rows import Beside, Rows
+from trainers.evaluation.rows import Joined, Rows
 from trainers.system.world import World
 
 BATCH = 256
@@ -85,9 +85,9 @@ def took(
     )
     yield done("k-NN", f"top-1 {top1:.3f}")
     top1 = linear_accuracy(
-        Beside(bank),
+        Joined(bank),
         known,
-        Beside(held_out),
+        Joined(held_out),
         asked,
         penalty=knobs.linear_penalty,
         world=world,

@@ -8,7 +8,7 @@ from torch import Tensor
 from trainers.config import TrainConfig
 from trainers.evaluation.knn import gaps, knn_accuracy
 from trainers.evaluation.linear_probe import linear_accuracy
-from trainers.evaluation.rows import Beside, Rows
+from trainers.evaluation.rows import Joined, Rows
 from trainers.model.network import Network
 from trainers.model.positions import patch_at
 from trainers.model.vit import Features
@@ -99,9 +99,9 @@ def classification(
         )
         if name in queries.earlier:
             metrics[f"linear_probe/{name}_top1"] = linear_accuracy(
-                Beside([bank.earlier[name], bank.last[name]]),
+                Joined([bank.earlier[name], bank.last[name]]),
                 mine(bank_labels),
-                Beside([queries.earlier[name], queries.last[name]]),
+                Joined([queries.earlier[name], queries.last[name]]),
                 mine(query_labels),
                 penalty=knobs.linear_penalty,
                 world=world,

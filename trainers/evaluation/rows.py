@@ -73,7 +73,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Joined:
     """The rows of several side by side, [n, sum of widths]; they come in equal blocks."""
 
     parts: Sequence[Iterable[Tensor]]

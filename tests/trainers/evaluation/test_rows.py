@@ -7,7 +7,7 @@ import torch
 
 from trainers.errors import InputError
 from trainers.evaluation import rows
-from trainers.evaluation.rows import Beside, Rows, Standardised, with_labels
+from trainers.evaluation.rows import Joined, Rows, Standardised, with_labels
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_a_temporary_folder_that_cannot_be_written_is_one_clear_line(monkeypatch
 def test_rows_side_by_side_standardised_and_labelled_are_those_of_whole_tensors():
     one, other, labels = torch.randn(20, 2), torch.randn(20, 3), torch.arange(20)
     mean, deviation = torch.randn(5), torch.rand(5) + 1
-    together = Standardised(Beside([filled(one, 6), filled(other, 7)]), mean, deviation)
+    together = Standardised(Joined([filled(one, 6), filled(other, 7)]), mean, deviation)
     blocks, known = zip(*with_labels(together, labels), strict=True)
     assert torch.equal(torch.cat(blocks), (torch.cat([one, other], 1) - mean) / deviation)
     assert torch.equal(torch.cat(known), labels)
