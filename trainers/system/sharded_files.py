@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import torch
 import torch.distributed
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -19,6 +20,18 @@ from torch.distributed.tensor import DTensor
 
 from trainers.errors import first_line
 from trainers.system.world import PATIENCE, World
+
+_NAMED = {
+    "pathlib": {"PosixPath", "PurePosixPath"},
+    "torch": {"Size"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}  # fmt: skip
+"""By module, what a list of tensors is made of."""
 
 
 class ShardedWriter:
@@ -50,9 +63,10 @@ class ShardedWriter:
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Of each tensor in `folder`, its whole shape. Raises ValueError when that cannot be read."""
     try:
+        _refuse_code(folder)
         described = FileSystemReader(folder).read_metadata().state_dict_metadata
-    except (OSError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"the list of its tensors cannot be read: {error}") from error
+    except Exception as error:  # a torn pickle raises anything
+        raise ValueError(f"the list of its tensors cannot be read: {first_line(error)}") from error
     return {
         name: tuple(one.size)
         for name, one in described.items()
@@ -66,12 +80,27 @@ def read_into(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None
     Raises ValueError when one cannot be read.
     """
     try:
+        _refuse_code(folder)
         with warnings.catch_warnings(), _its_cause():
             # Of one process, that there is only one.
             warnings.simplefilter("ignore", UserWarning)
             load(dict(tensors), storage_reader=FileSystemReader(folder), no_dist=world.size == 1)
     except Exception as error:
         raise ValueError(f"a tensor cannot be read: {first_line(error)}") from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raises UnpicklingError where the list of tensors, which is a pickle, names other code."""
+    with (folder / ".metadata").open("rb") as file:
+        _OnlyLists(file).load()
+
+
+class _OnlyLists(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_type or name in _NAMED.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no such list does")
 
 
 @contextlib.contextmanager
