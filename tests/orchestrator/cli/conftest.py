@@ -21,3 +21,24 @@ def dinolab(monkeypatch, capsys):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return call
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Makes the folder of an untrained run."""
+    from trainers.config import TrainConfig, override
+    from trainers.system.world import World
+    from trainers.training import checkpoint
+    from trainers.training.state import TrainState
+
+    alone = World.alone()
+
+    def made(change):
+        config = override(TrainConfig(), {"model.depth": 2, **change})
+        checkpoint.save(
+            TrainState.fresh(config, alone), config, tmp_path / "run" / "checkpoint", alone
+        )
+        (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
+        return tmp_path / "run"
+
+    return made

@@ -17,29 +17,13 @@ from orchestrator import interrupt
 from tests.orchestrator.conftest import environment
 from trainers.adapters import embedding
 from trainers.adapters.opening import open_measurable
-from trainers.config import TrainConfig, override
 from trainers.data.image_set import open_images
 from trainers.evaluation.evaluate import batches
 from trainers.runs.saved_run import find_run, run_backbone
 from trainers.system.world import World
-from trainers.training import checkpoint
 from trainers.training.starting import digest_of_tensors
-from trainers.training.state import TrainState
 
 CPU = World(rank=0, size=1, device=torch.device("cpu"))
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Makes the folder of an untrained run."""
-
-    def made(change):
-        config = override(TrainConfig(), {"model.depth": 2, **change})
-        checkpoint.save(TrainState.fresh(config, CPU), config, tmp_path / "run" / "checkpoint", CPU)
-        (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
-        return tmp_path / "run"
-
-    return made
 
 
 def column(table, name):

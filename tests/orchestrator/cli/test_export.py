@@ -9,25 +9,6 @@ import torch
 
 from orchestrator.cli import entry as cli
 from tests.orchestrator.conftest import environment
-from trainers.config import TrainConfig, override
-from trainers.system.world import World
-from trainers.training import checkpoint
-from trainers.training.state import TrainState
-
-CPU = World(rank=0, size=1, device=torch.device("cpu"))
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Makes the folder of an untrained run."""
-
-    def made(change):
-        config = override(TrainConfig(), {"model.depth": 2, **change})
-        checkpoint.save(TrainState.fresh(config, CPU), config, tmp_path / "run" / "checkpoint", CPU)
-        (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
-        return tmp_path / "run"
-
-    return made
 
 
 def test_a_run_is_exported_and_the_line_that_opens_it_printed(dinolab, run, tmp_path):
