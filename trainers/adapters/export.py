@@ -76,7 +76,9 @@ def export(
                 replace(folder / WEIGHTS[0], content)
         file = out if out.suffix == SUFFIX else out / WEIGHTS[0]
         return Exported(path=out, origin=origin, opens=f'safetensors.torch.load_file("{file}")')
-    tensors, files = (for_timm if form == "timm" else for_hugging_face)(backbone, size)
+    tensors, files = (for_timm if form == "timm" else for_hugging_face)(
+        backbone, size, config.data.resampled
+    )
     opens = {
         "timm": f'timm.create_model("local-dir:{out}", pretrained=True)',
         "huggingface": f'transformers.AutoModel.from_pretrained("{out}")',

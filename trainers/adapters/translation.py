@@ -18,7 +18,7 @@ transformers interpolate a table in their own ways, and a fixed code has become 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,8 +31,9 @@ from trainers.model.vit import VisionTransformer
 
 PREPARATION = "preprocessor_config.json"
 
-_BILINEAR = 2
-"""Pillow's number of the filter; evaluation resamples so."""
+Filter = Literal["bilinear", "bicubic"]
+_NUMBERS = {"bilinear": 2, "bicubic": 3}
+"""Pillow's, of its filters."""
 
 _TIMM_NAMES = {
     (192, 3): "vit_tiny_patch16_224",
@@ -118,7 +119,9 @@ def _tokens(backbone: VisionTransformer) -> _Tokens:
     )
 
 
-def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def for_timm(
+    backbone: VisionTransformer, size: int, resampled: Filter
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under timm's names, and the configuration that goes with them."""
     config, tokens = backbone.config, _tokens(backbone)
     tensors = _outside(backbone, "patch_embed.proj", "norm")
@@ -182,7 +185,7 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
                 "num_classes": 0,
                 "input_size": [3, size, size],
                 "fixed_input_size": True,
-                "interpolation": "bilinear",
+                "interpolation": resampled,
                 "crop_pct": 1.0,
                 "crop_mode": "center",
                 "mean": list(mean),
@@ -195,7 +198,7 @@ def for_timm(backbone: VisionTransformer, size: int) -> tuple[dict[str, Tensor],
 
 
 def for_hugging_face(
-    backbone: VisionTransformer, size: int
+    backbone: VisionTransformer, size: int, resampled: Filter
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under Hugging Face's names, and the configurations that go with them."""
     config, tokens = backbone.config, _tokens(backbone)
@@ -273,7 +276,7 @@ def for_hugging_face(
             "do_convert_rgb": True,
             "do_resize": True,
             "size": {"shortest_edge": size},
-            "resample": _BILINEAR,
+            "resample": _NUMBERS[resampled],
             "do_center_crop": True,
             "crop_size": {"height": size, "width": size},
             "do_rescale": True,

@@ -47,6 +47,11 @@ class DataConfig(Knobs):
             )
         return self
 
+    @property
+    def resampled(self) -> Literal["bilinear", "bicubic"]:
+        """The filter by which images become crops."""
+        return "bilinear" if self.image_size else "bicubic"
+
     def squeezing_note(self) -> str:
         """What squeezing costs, as a line; empty where images are small or left as they are."""
         if self.image_size <= SMALL_SQUARE:

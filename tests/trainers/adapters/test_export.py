@@ -267,3 +267,13 @@ def test_a_damaged_checkpoint_is_bad_input(run):
     saved.write_bytes(saved.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read"):
         export(folder, "timm", folder.parent / "out")
+
+
+@pytest.mark.parametrize(("side", "name", "number"), [(0, "bicubic", 3), (16, "bilinear", 2)])
+def test_an_export_says_by_which_filter_its_images_were_resampled(run, side, name, number):
+    folder = run({"data.image_size": side})
+    theirs = export(folder, "huggingface", folder.parent / "theirs").path
+    timms = export(folder, "timm", folder.parent / "timm").path
+    assert json.loads((theirs / "preprocessor_config.json").read_text())["resample"] == number
+    found = json.loads((timms / "config.json").read_text())["pretrained_cfg"]
+    assert found["interpolation"] == name
