@@ -40,6 +40,8 @@ def profiling(folder: Path | None, tell: Tell) -> Iterator[Callable[[], None]]:
     if folder is None:
         yield lambda: None
         return
+    # Its library would write lines of its own among those of the run. What compiles may load it.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     found = _Profile(folder, tell)
     try:
         yield found.step_done
@@ -95,8 +97,6 @@ class _Profile:
 
 def _started() -> profile:
     """A profiler in its own first step, which it leaves out: its start takes time."""
-    # Its library would write lines of its own among those of the run.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_initialized():
         activities.append(ProfilerActivity.CUDA)

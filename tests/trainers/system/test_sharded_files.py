@@ -20,7 +20,9 @@ TENSORS = {
 @pytest.fixture
 def folder(tmp_path):
     place = tmp_path / "parts"
-    torch.distributed.checkpoint.save(TENSORS, checkpoint_id=place, no_dist=True)
+    # Nothing is copied ahead: the pretend device of other tests has no streams.
+    writer = torch.distributed.checkpoint.FileSystemWriter(place, per_thread_copy_ahead=0)
+    torch.distributed.checkpoint.save(TENSORS, storage_writer=writer, no_dist=True)
     return place
 
 
