@@ -128,6 +128,7 @@ def empty(tmp_path: Path) -> Record:
     return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [same_bits, same_as_cpu, profile])
 def test_a_part_mixes_no_devices(part, tmp_path, reproducible):
     record = empty(tmp_path)

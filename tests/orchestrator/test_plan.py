@@ -26,6 +26,7 @@ def images(study):
     return open_images(study.base.data, None)
 
 
+@pytest.mark.slow
 def test_the_runs_of_an_arm_that_starts_from_weights_are_pinned_to_what_they_are(
     study, images, tmp_path
 ):

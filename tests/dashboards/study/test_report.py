@@ -237,6 +237,7 @@ def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeSt
         assert arms.count(confound) == 1
 
 
+@pytest.mark.slow
 def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
     folder = make_study()
     lock = json.loads((folder / "study.lock.json").read_text())

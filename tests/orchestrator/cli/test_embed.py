@@ -160,6 +160,7 @@ def test_an_interruption_half_way_is_130_and_leaves_nothing(dinolab, run, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_embedding_needs_neither_ray_nor_mlflow(run, tmp_path):
     script = (
         "import sys; sys.modules.update(ray=None, mlflow=None, timm=None); "

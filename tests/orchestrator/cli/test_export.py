@@ -43,6 +43,7 @@ def test_what_is_no_run_is_one_line(dinolab, tmp_path):
     assert "holds no state.safetensors" in err
 
 
+@pytest.mark.slow
 def test_exporting_needs_neither_ray_nor_mlflow(run, tmp_path):
     script = (
         "import sys; sys.modules.update(ray=None, mlflow=None, timm=None, transformers=None); "

@@ -101,6 +101,7 @@ def test_reach_is_that_of_the_jacobian_along_the_drawn_directions():
     torch.testing.assert_close(found[0], squares.sqrt(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_squares_of_reach_are_those_of_the_whole_jacobian_on_average():
     """E ‖∂(u · z) / ∂x_j‖² = ‖∂z / ∂x_j‖_F², here over 400 streams of PROBES directions each."""
     weights = torch.randn(2, 9, generator=torch.Generator().manual_seed(6))

@@ -119,6 +119,7 @@ def test_a_result_says_on_what_and_from_what_it_was_made(tmp_path, capsys):
     assert "note:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path):
     folder = TrialFolder(tmp_path / "trial")
     alone = World(rank=0, size=1, device=CPU)
@@ -248,6 +249,7 @@ def decisions(job, world):
         return str(error)
 
 
+@pytest.mark.slow
 def test_what_is_finished_and_where_to_go_on_is_the_first_workers_to_say(tiny, tmp_path):
     empty, finished, saved, damaged = (tmp_path / str(number) for number in range(4))
     for path in (empty, finished, saved, damaged):

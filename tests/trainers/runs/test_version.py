@@ -79,6 +79,7 @@ def other_branch(node):
     return None
 
 
+@pytest.mark.slow
 def test_comments_and_formatting_of_every_module_make_no_other_runs(home):
     for path in (home / "trainers").rglob("*.py"):
         # What unparsing leaves out: comments, empty lines, quotes, brackets, forms of numbers.

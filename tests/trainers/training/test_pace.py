@@ -79,6 +79,7 @@ def test_an_update_takes_three_times_the_students_products_and_the_teachers():
     assert counted.update == 2 * (1 + 3) * counted.forward
 
 
+@pytest.mark.slow
 def test_memory_that_was_held_is_in_the_peak():
     before = peak_memory(CPU)
     held = torch.ones(2 * before // 4)

@@ -344,6 +344,7 @@ def test_workers_that_share_a_state_write_their_parts_and_any_number_reads_them(
     assert find_run(tmp_path).step == 6
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_part_is_refused_in_one_line(tiny, tmp_path):
     config = override(tiny, {"compute.sharded": True})
     folder = checkpoint.folder_of(tmp_path, 3)

@@ -178,6 +178,7 @@ def test_an_update_counts_as_the_mean_over_the_run(change):
     assert found.full == operations(override(config, {"augment.small_share": 0.0}), 10).update
 
 
+@pytest.mark.slow
 def test_the_recipe_takes_the_operations_that_it_says():
     name = "dino_vit_small_16"
     plain, two_stage = recipe(name), recipe(f"{name}_two_stage")

@@ -76,6 +76,7 @@ def test_a_run_without_the_weights_that_it_names_is_refused(tiny, images, tmp_pa
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_its_weights_no_more(tiny, images, tmp_path, recorder):
     torch.save(timms().state_dict(), tmp_path / "vit.pth")
     _, config, starting = start(tiny, tmp_path / "vit.pth")
@@ -109,6 +110,7 @@ QUICK = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_python_m_trainers_starts_from_weights_and_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(timms(embed_dim=48, depth=3, num_heads=3).state_dict(), "vit.pth")
@@ -123,6 +125,7 @@ def test_python_m_trainers_starts_from_weights_and_says_so(tmp_path, capsys, mon
     assert "starts from" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_without_weights_needs_no_timm(tmp_path):
     script = (
         "import sys; sys.modules.update(timm=None, transformers=None); "

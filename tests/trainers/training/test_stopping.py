@@ -200,6 +200,7 @@ class TestCollapse:
         assert result["reason"].startswith("at step 2: outputs are the same for every image")
         assert folder.checkpoint_step() == 2
 
+    @pytest.mark.slow
     def test_killed_between_its_last_checkpoint_and_its_result_it_ends_at_the_same_step(
         self, tiny, images, tmp_path
     ):
@@ -218,6 +219,7 @@ class TestCollapse:
             assert results[0][name] == results[1][name]
         assert cut.checkpoint_step() == 2
 
+    @pytest.mark.slow
     def test_a_run_that_does_not_collapse_is_the_same_as_without(self, tiny, images, tmp_path):
         config = override(tiny, {"model.initial_deviation": 0.1, "evaluation.every": 2})
         results = [
