@@ -12,7 +12,8 @@
     ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
     ├── OutOfMemoryError         a step or an evaluation needs more memory than there is
     ├── LostWorkerError          another worker of the run has ended
-    └── UnwrittenError           a checkpoint could not be written; an OSError too
+    ├── UnwrittenError           a checkpoint could not be written; an OSError too
+    └── StoreError               a run root does not answer, is full or gone; an OSError too
 
 Each message says what was given, what is allowed, and what to do. All can be pickled, so that they
 travel between processes unchanged.
@@ -85,3 +86,7 @@ class LostWorkerError(DinolabError):
 
 class UnwrittenError(DinolabError, OSError):
     """A checkpoint could not be written: a full disk, a lost file system."""
+
+
+class StoreError(DinolabError, OSError):
+    """A run root cannot be read or written now: a full disk, a lost mount, no network."""

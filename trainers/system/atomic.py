@@ -19,26 +19,39 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def replacing_by_name(path: Path) -> Iterator[Path]:
+def replacing_by_name(path: Path, *, if_absent: bool = False) -> Iterator[Path]:
     """Where to write a file whose content becomes that of `path`, whole, when the block ends.
 
     Readers see the old file or the new one, never a part; after an exception the old one. The new
-    one outlives a power cut: it is synced, and so is the name in its folder.
+    one outlives a power cut: it is synced, and so is the name in its folder. With `if_absent` it
+    raises FileExistsError, at the end, when there is an old one; of several that do so at once, one
+    does not.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with scratch_file(path.parent, f".{path.name}.") as written:
+        yield written
+        sync(written)
+        written.chmod(0o644)
+        if if_absent:
+            os.link(written, path)
+        else:
+            written.replace(path)
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_file(folder: Path, prefix: str = ".scratch.") -> Iterator[Path]:
+    """An empty file of its own in `folder`, which is gone when the block ends."""
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix)
     os.close(descriptor)
     written = Path(name)
     try:
         yield written
-        _sync(written)
-        written.chmod(0o644)
-        written.replace(path)
     finally:
         written.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return once a file, or the names in a folder, would outlive a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,0 +1,235 @@
+"""A run root as objects: got, listed, put whole, and put only where nobody was first.
+
+Everything that is decided in a run root is decided by a put if absent, which local folders and
+object storage both have; so there are no locks, and nothing to clean up after a kill.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trainers.errors import RootError, StoreError, printable, reason
+from trainers.system import atomic
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object of a store."""
+
+    key: str
+    size: int
+    """bytes"""
+    changed: float
+    """when it was put, in seconds since 1970 by the clock of the store: for people only"""
+
+
+class Store(Protocol):
+    """Objects by key; a key is names with `/` between. Every method raises StoreError, one line."""
+
+    shown: str
+    """where it is, without user, password or options"""
+    local: Path | None
+    """the folder on this machine; None on object storage"""
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, or None where there is none."""
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """Every object below `prefix`, at any depth, sorted by key."""
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names directly below `prefix`, of objects and of what lies deeper; sorted."""
+
+    def put(self, key: str, content: bytes, *, if_absent: bool = False) -> bool:
+        """Make the object whole and lasting. False only when, `if_absent`, one was there."""
+
+    def put_file(self, key: str, path: Path) -> None:
+        """The same of a file, which may be large."""
+
+    def get_file(self, key: str, path: Path) -> bool:
+        """Write the object to `path`, whole or not at all. False where there is none."""
+
+    def delete(self, key: str) -> None:
+        """Delete the object, if it is there."""
+
+
+def open_store(root: str | Path) -> Store:
+    """The store at `root`, a path or an s3://, gs:// or az:// address; a folder is made if need be.
+
+    Raises RootError, one line, when it cannot be used.
+    """
+    text = os.fspath(root)
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return LocalStore(Path(os.path.expanduser(text)))  # noqa: PTH111 (a Path raises for ~name)
+    if scheme == "file":
+        return LocalStore(Path(rest))
+    from trainers.system.object_store import open_object_store
+
+    return open_object_store(text)
+
+
+class LocalStore:
+    """A folder, on a disk or a mount that machines share. Files that begin with `.` do not count.
+
+    Raises RootError, one line, when the folder is not there and cannot be made, or not be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.local: Path | None = root.absolute()
+        self.root = root.absolute()
+        self.shown = printable(str(root))
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RootError(
+                f"run root {self.shown} cannot be made ({reason(error)}); choose another with "
+                "--root"
+            ) from error
+
+    def check_writable(self) -> None:
+        """Raises RootError, one line, when nothing can be written there."""
+        try:
+            with atomic.scratch_file(self.root):
+                pass
+        except OSError as error:
+            raise RootError(
+                f"run root {self.shown} cannot be written ({reason(error)}); choose another with "
+                "--root"
+            ) from error
+
+    def get(self, key: str) -> bytes | None:
+        """See Store."""
+        path = self._path(key)
+        with self._explained(key, "read"):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                self._refuse_without_root()
+                return None
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """See Store."""
+        start = self._path(prefix) if prefix else self.root
+        entries = []
+        with self._explained(prefix, "listed"):
+            for folder, folders, files in os.walk(start, onerror=_unless_missing):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                for name in files:
+                    if not name.startswith("."):
+                        path = Path(folder, name)
+                        with contextlib.suppress(FileNotFoundError):
+                            found = path.stat()
+                            key = path.relative_to(self.root).as_posix()
+                            entries.append(Entry(key, found.st_size, found.st_mtime))
+        return sorted(entries, key=lambda entry: entry.key)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """See Store."""
+        with self._explained(prefix, "listed"):
+            try:
+                found = os.listdir(self._path(prefix) if prefix else self.root)
+            except (FileNotFoundError, NotADirectoryError):
+                self._refuse_without_root()
+                return []
+        return sorted(name for name in found if not name.startswith("."))
+
+    def put(self, key: str, content: bytes, *, if_absent: bool = False) -> bool:
+        """See Store."""
+        path = self._path(key)
+        if if_absent and path.exists():
+            return False
+        with self._explained(key, "written"):
+            self._make_folders(path.parent)
+            try:
+                with atomic.replacing_by_name(path, if_absent=if_absent) as written:
+                    written.write_bytes(content)
+            except FileExistsError:
+                return False
+        return True
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See Store."""
+        own = self._path(key)
+        if own == path.absolute():
+            return
+        with self._explained(key, "written"):
+            self._make_folders(own.parent)
+            with atomic.replacing_by_name(own) as written:
+                shutil.copyfile(path, written)
+
+    def get_file(self, key: str, path: Path) -> bool:
+        """See Store."""
+        own = self._path(key)
+        with self._explained(key, "read"):
+            if not own.is_file():
+                return False
+            if own != path.absolute():
+                with atomic.replacing_by_name(path) as written:
+                    shutil.copyfile(own, written)
+        return True
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+        path = self._path(key)
+        with self._explained(key, "deleted"):
+            path.unlink(missing_ok=True)
+            # A folder without files is nothing; others may still be putting something there.
+            for folder in path.parents:
+                if folder == self.root:
+                    break
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+
+    def _path(self, key: str) -> Path:
+        checked(key)
+        return self.root.joinpath(*key.split("/"))
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make the folders between the root and `folder`, and make them last."""
+        if folder.is_dir():
+            return
+        self._refuse_without_root()
+        missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+        for one in reversed(missing):
+            one.mkdir(exist_ok=True)
+            atomic.sync(one.parent)
+
+    def _refuse_without_root(self) -> None:
+        # Of a mount that has gone away, what lies below the mount point must not be written to.
+        if not self.root.is_dir():
+            raise StoreError(
+                f"run root {self.shown} is gone: bring it back (a mount?), and run the same "
+                "command again"
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, key: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except OSError as error:
+            self._refuse_without_root()
+            raise StoreError(
+                f"{self.shown}/{key} cannot be {what} ({reason(error)}); mend that, and run the "
+                "same command again"
+            ) from error
+
+
+def checked(key: str) -> str:
+    """`key`, which has no empty and no hidden names. Raises ValueError."""
+    if not key or any(not part or part.startswith(".") for part in key.split("/")):
+        raise ValueError(f"not a key of a store: {key!r}")
+    return key
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
