@@ -32,10 +32,22 @@ def replacing_by_name(path: Path, *, if_absent: bool = False) -> Iterator[Path]:
         sync(written)
         written.chmod(0o644)
         if if_absent:
-            os.link(written, path)
+            _link(written, path)
         else:
             written.replace(path)
     sync(path.parent)
+
+
+def _link(written: Path, path: Path) -> None:
+    """Give a file the name `path`. Raises FileExistsError when another has it."""
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has links. A kill between the two leaves an empty file.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        written.replace(path)
 
 
 @contextlib.contextmanager

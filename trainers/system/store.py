@@ -38,9 +38,6 @@ class Store(Protocol):
     def get(self, key: str) -> bytes | None:
         """The whole object, or None where there is none."""
 
-    def list(self, prefix: str = "") -> list[Entry]:
-        """Every object below `prefix`, at any depth, sorted by key."""
-
     def names(self, prefix: str = "") -> list[str]:
         """The names directly below `prefix`, of objects and of what lies deeper; sorted."""
 
@@ -56,18 +53,23 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Delete the object, if it is there."""
 
+    # The last one: behind it, `list` is this method.
+    def list(self, prefix: str = "") -> list[Entry]:
+        """Every object below `prefix`, at any depth, sorted by key."""
 
-def open_store(root: str | Path) -> Store:
-    """The store at `root`, a path or an s3://, gs:// or az:// address; a folder is made if need be.
 
-    Raises RootError, one line, when it cannot be used.
+def open_store(root: str | Path, *, make: bool = False) -> Store:
+    """The store at `root`, a path or an s3://, gs:// or az:// address.
+
+    With `make` a folder is made if need be, and must be one that can be written. Raises RootError,
+    one line, when the root is not there or cannot be used.
     """
     text = os.fspath(root)
     scheme, found, rest = text.partition("://")
-    if not found:
-        return LocalStore(Path(os.path.expanduser(text)))  # noqa: PTH111 (a Path raises for ~name)
-    if scheme == "file":
-        return LocalStore(Path(rest))
+    if not found or scheme == "file":
+        # A Path raises for ~name of nobody.
+        folder = Path(rest) if found else Path(os.path.expanduser(text))  # noqa: PTH111
+        return LocalStore(folder, make=make)
     from trainers.system.object_store import open_object_store
 
     return open_object_store(text)
@@ -76,25 +78,23 @@ def open_store(root: str | Path) -> Store:
 class LocalStore:
     """A folder, on a disk or a mount that machines share. Files that begin with `.` do not count.
 
-    Raises RootError, one line, when the folder is not there and cannot be made, or not be written.
+    With `make` it is made if need be, and must be one that can be written. Raises RootError, one
+    line, when it is not there or cannot be used.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.local: Path | None = root.absolute()
+    def __init__(self, root: Path, *, make: bool = False) -> None:
         self.root = root.absolute()
+        self.local: Path | None = self.root
         self.shown = printable(str(root))
+        if not make:
+            if not root.is_dir():
+                raise RootError(
+                    f"run root {self.shown} is not there: give another --root, or run a study first"
+                )
+            return
         try:
             root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RootError(
-                f"run root {self.shown} cannot be made ({reason(error)}); choose another with "
-                "--root"
-            ) from error
-
-    def check_writable(self) -> None:
-        """Raises RootError, one line, when nothing can be written there."""
-        try:
-            with atomic.scratch_file(self.root):
+            with atomic.scratch_file(root):
                 pass
         except OSError as error:
             raise RootError(
@@ -112,27 +112,13 @@ class LocalStore:
                 self._refuse_without_root()
                 return None
 
-    def list(self, prefix: str = "") -> list[Entry]:
-        """See Store."""
-        start = self._path(prefix) if prefix else self.root
-        entries = []
-        with self._explained(prefix, "listed"):
-            for folder, folders, files in os.walk(start, onerror=_unless_missing):
-                folders[:] = [name for name in folders if not name.startswith(".")]
-                for name in files:
-                    if not name.startswith("."):
-                        path = Path(folder, name)
-                        with contextlib.suppress(FileNotFoundError):
-                            found = path.stat()
-                            key = path.relative_to(self.root).as_posix()
-                            entries.append(Entry(key, found.st_size, found.st_mtime))
-        return sorted(entries, key=lambda entry: entry.key)
-
     def names(self, prefix: str = "") -> list[str]:
         """See Store."""
         with self._explained(prefix, "listed"):
             try:
-                found = os.listdir(self._path(prefix) if prefix else self.root)
+                found = [
+                    one.name for one in (self._path(prefix) if prefix else self.root).iterdir()
+                ]
             except (FileNotFoundError, NotADirectoryError):
                 self._refuse_without_root()
                 return []
@@ -221,6 +207,22 @@ class LocalStore:
                 f"{self.shown}/{key} cannot be {what} ({reason(error)}); mend that, and run the "
                 "same command again"
             ) from error
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """See Store."""
+        start = self._path(prefix) if prefix else self.root
+        entries = []
+        with self._explained(prefix, "listed"):
+            for folder, folders, files in os.walk(start, onerror=_unless_missing):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                for name in files:
+                    if not name.startswith("."):
+                        path = Path(folder, name)
+                        with contextlib.suppress(FileNotFoundError):
+                            found = path.stat()
+                            key = path.relative_to(self.root).as_posix()
+                            entries.append(Entry(key, found.st_size, found.st_mtime))
+        return sorted(entries, key=lambda entry: entry.key)
 
 
 def checked(key: str) -> str:
