@@ -9,6 +9,9 @@ from ablations.spec import Claim, Gate, Hypothesis
 
 LOCK = "study.lock.json"
 
+STUDIES = "studies"
+"""Folder of a run root that holds the folder of each study."""
+
 MOST_PROBLEMS = 3
 """Problems that one line names; a lock that lost something has hundreds."""
 
@@ -100,6 +103,11 @@ class Lock(Stated):
         if problems:
             raise ValueError(shortened(problems))
         return self
+
+
+def study_folder(name: str) -> str:
+    """The folder of a study, as a prefix of keys in a run root."""
+    return f"{STUDIES}/{name}"
 
 
 def shortened(problems: list[str]) -> str:

@@ -9,36 +9,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ablations.lock import LOCK, Lock
+from ablations.lock import LOCK, Lock, study_folder
 from dashboards.tables.reading import read_lock
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
 from trainers.errors import RootError
 from trainers.runs.version import code_versions
-from trainers.system.atomic import replace_json
+from trainers.system.store import Store
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy", "statsmodels")
 
 
-def write_lock(plan: Plan, images: ImageSet, folder: Path) -> dict[str, Any]:
+def write_lock(plan: Plan, images: ImageSet, store: Store) -> dict[str, Any]:
     """Write the lock of a study, or renew one whose hypotheses are the same; returns it.
 
     Arms and seeds may be added later; hypotheses and gates may not change once they are locked.
     Raises RootError when the folder holds a study with other hypotheses or other data.
     """
     lock = _content(plan, images)
-    if earlier := matching_lock(plan, images, folder):
+    if earlier := matching_lock(plan, images, store):
         lock["created"] = earlier.created
-    replace_json(folder / LOCK, lock)
+    text = json.dumps(lock, indent=2, ensure_ascii=False) + "\n"
+    store.put(f"{study_folder(plan.study.name)}/{LOCK}", text.encode())
     return lock
 
 
-def matching_lock(plan: Plan, images: ImageSet, folder: Path) -> Lock | None:
-    """The lock that lies in `folder`, or None without one.
+def matching_lock(plan: Plan, images: ImageSet, store: Store) -> Lock | None:
+    """The lock of that study in `store`, or None without one.
 
     Raises RootError when it is of other hypotheses or other data, InputError when it is damaged.
     """
-    earlier = read_earlier(folder)
+    earlier = read_earlier(store, plan.study.name)
     if earlier is None:
         return None
     for what, before, now in (
@@ -47,15 +48,16 @@ def matching_lock(plan: Plan, images: ImageSet, folder: Path) -> Lock | None:
     ):
         if before != now:
             raise RootError(
-                f"{folder} was locked with other {what} (sha256 {before[:12]}, now "
-                f"{now[:12]}); give the changed study another name or another --root"
+                f"{store.shown}/{study_folder(plan.study.name)} was locked with other {what} "
+                f"(sha256 {before[:12]}, now {now[:12]}); give the changed study another name or another --root"
             )
     return earlier
 
 
-def read_earlier(folder: Path) -> Lock | None:
-    """The lock that lies in `folder`, or None without one. Raises InputError, one line."""
-    return read_lock(folder) if (folder / LOCK).exists() else None
+def read_earlier(store: Store, name: str) -> Lock | None:
+    """The lock of a study, or None without one. Raises InputError, one line."""
+    there = store.get(f"{study_folder(name)}/{LOCK}") is not None
+    return read_lock(store, name) if there else None
 
 
 def _digest_of_hypotheses(plan: Plan) -> str:

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ablations.spec import not_an_arms
@@ -14,7 +13,9 @@ from trainers.adapters.starting import pinned, read_starting
 from trainers.config import DataConfig, TrainConfig, diff, flatten, in_steps
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
-from trainers.runs.trial import TrialFolder, trial_key
+from trainers.runs.stored_trial import TRIALS, StoredTrial
+from trainers.runs.trial import trial_key
+from trainers.system.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,13 @@ class Plan:
     trials: tuple[Trial, ...]
     arms: Mapping[str, ArmCost]
 
-    def missing(self, folder: Path) -> list[Trial]:
-        """Trials without a result in the study's run folder."""
+    def missing(self, store: Store) -> list[Trial]:
+        """Trials without a result. Raises InputError, one line, when a result is damaged."""
+        begun = set(store.names(TRIALS))
         return [
             trial
             for trial in self.trials
-            if TrialFolder(folder / "trials" / trial.key).finished() is None
+            if trial.key not in begun or StoredTrial(store, trial.key).finished() is None
         ]
 
     def operations(self, trials: Sequence[Trial]) -> float:

@@ -19,8 +19,10 @@ from trainers.errors import ConfigError, DinolabError, InputError
 from trainers.runs.console import Console
 from trainers.runs.left_behind import left_behind
 from trainers.runs.reporters import Fanout
-from trainers.runs.trial import TrialFolder, run_trial, trial_key
+from trainers.runs.stored_trial import StoredTrial
+from trainers.runs.trial import run_trial, trial_key
 from trainers.system.storage import absolute_source
+from trainers.system.store import open_store
 from trainers.system.world import World, chosen_device, launched_workers, make_reproducible
 from trainers.training import stopping
 from trainers.training.profile import check_folder, profiling
@@ -36,7 +38,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--set", metavar="KNOB=VALUE", action="append", default=[], dest="knobs",
         help="change a knob; may be given again",
     )  # fmt: skip
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument("--root", default="runs", help="default: %(default)s")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto",
         help="auto: a GPU a worker if PyTorch finds one; default: %(default)s",
@@ -60,7 +62,7 @@ def _note(line: str) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Train one run to its end and return the exit code; the same command goes on after a stop."""
     given = _arguments(arguments)
-    root = _at_home(given.root)
+    root = given.root if "://" in given.root else str(_at_home(Path(given.root)))
     profile = None if given.profile is None else _at_home(given.profile)
     config = override(recipe(given.recipe), knobs_given(given.knobs))
     config = override(config, {"data.source": absolute_source(config.data.source)})
@@ -77,9 +79,9 @@ def run(arguments: list[str] | None = None) -> int:
         world.wait()  # for those whose machine takes longer
         config, starting = pinned(in_steps(config, len(images.train)))
         key = trial_key(config, images.digest)
-        folder = TrialFolder(root / "train" / "trials" / key)
-        if world.is_first and not folder.finished():
-            left = left_behind([(key, config, images.digest)], folder.path.parent)
+        trial = StoredTrial(open_store(root, make=True), key)
+        if world.is_first and not trial.finished():
+            left = left_behind([(key, config, images.digest)], trial.store)
             if left:
                 _note(left.sentence(1))
             for line in starting_lines(starting, config):
@@ -89,7 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
         shown = Console(sys.stdout, steps=config.steps)
         with profiling(profile if world.is_first else None, _note) as step_done:
             run_trial(
-                folder,
+                trial,
                 config,
                 images=images,
                 world=world,
@@ -97,10 +99,10 @@ def run(arguments: list[str] | None = None) -> int:
                 starting=lambda: starting,
                 step_done=step_done,
             )
-        result = world.told(folder.finished() if world.is_first else None) or {}
+        result = world.told(trial.finished() if world.is_first else None) or {}
         if world.is_first:
             print(f"{result['status']} {result['reason']}".strip())
-            print(f"run folder: {folder.path}")
+            print(f"run folder: {trial.shown}")
     return DONE if result["status"] == "finished" else FAILED
 
 

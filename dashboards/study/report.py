@@ -25,7 +25,6 @@ from dashboards.page import rendered
 from dashboards.tables.derived import VERDICTS, interval_shown
 from dashboards.tables.reading import StudyRun
 from trainers.config import leaves
-from trainers.system import atomic
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -36,7 +35,7 @@ _SHOWN = {"displayModeBar": False, "responsive": True}
 
 def write_report(
     study: StudyRun, verdicts: Mapping[str, Any], figures: Mapping[str, go.Figure]
-) -> Path:
+) -> str:
     """Writes `report.html` into the run folder of `study`, judged as `verdicts`."""
     page = rendered(
         _TEMPLATE,
@@ -48,7 +47,7 @@ def write_report(
         judgement=_judgement(verdicts),
         unfinished=_unfinished(study),
         left_out=_left_out(study),
-        stale=_is_stale(study.folder, verdicts),
+        stale=_is_stale(study, verdicts),
         figures={name: _embedded(name, figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
         arms=_arms(study),
@@ -58,14 +57,15 @@ def write_report(
         label_colours=LABEL_COLOURS,
         ink=Markup(", ".join(str(part) for part in bytes.fromhex(INK[1:]))),
     )
-    return atomic.replace(study.folder / REPORT, page.encode())
+    return _put(study, REPORT, page.encode())
 
 
-def write_figures(study: StudyRun, figures: Mapping[str, go.Figure]) -> list[Path]:
+def write_figures(study: StudyRun, figures: Mapping[str, go.Figure]) -> list[str]:
     """Writes every figure as a page of its own into `figures/`; each opens without a network."""
     return [
-        atomic.replace(
-            study.folder / FIGURES / f"{name}.html",
+        _put(
+            study,
+            f"{FIGURES}/{name}.html",
             figure.to_html(include_plotlyjs=True, div_id=name, config=_SHOWN).encode(),
         )
         for name, figure in figures.items()
@@ -137,13 +137,19 @@ def _left_out(study: StudyRun) -> list[dict[str, Any]]:
     ]
 
 
-def _is_stale(folder: Path, verdicts: Mapping[str, Any]) -> bool:
+def _put(study: StudyRun, name: str, content: bytes) -> str:
+    key = f"{study.folder}/{name}"
+    study.store.put(key, content)
+    return key
+
+
+def _is_stale(study: StudyRun, verdicts: Mapping[str, Any]) -> bool:
     """Whether `verdicts.json` is there and says something else than the runs say now."""
-    path = folder / VERDICTS
-    if not path.is_file():
+    content = study.store.get(f"{study.folder}/{VERDICTS}")
+    if content is None:
         return False
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = json.loads(content)
     except ValueError:
         return True
     if not isinstance(written, dict):

@@ -6,7 +6,6 @@ on the clock, and not on the order in which trials finished.
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import judge
 from dashboards.tables.reading import StudyRun, read_study
-from trainers.system import atomic
+from trainers.system.store import Store
 
 RESULTS = "results.parquet"
 
@@ -38,7 +37,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_results(study: StudyRun) -> Path:
+def write_results(study: StudyRun) -> str:
     """Writes `results.parquet` from the table of `study`: same values, same bytes."""
     columns = []
     for field in _SCHEMA:
@@ -47,12 +46,12 @@ def write_results(study: StudyRun) -> Path:
         columns.append(pa.array(present, type=field.type, from_pandas=False))
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=_SCHEMA), buffer, compression="zstd")
-    return atomic.replace(study.folder / RESULTS, buffer.getvalue().to_pybytes())
+    return _put(study, RESULTS, buffer.getvalue().to_pybytes())
 
 
-def judge_study(folder: Path) -> dict[str, Any]:
+def judge_study(store: Store, name: str) -> dict[str, Any]:
     """The verdicts on every locked hypothesis, as `verdicts.json` holds them."""
-    return judged(read_study(folder))
+    return judged(read_study(store, name))
 
 
 def judged(study: StudyRun) -> dict[str, Any]:
@@ -91,9 +90,16 @@ def judged(study: StudyRun) -> dict[str, Any]:
     return plain
 
 
-def write_verdicts(study: StudyRun, verdicts: Mapping[str, Any]) -> Path:
+def write_verdicts(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
     """Writes `verdicts.json` into the run folder of `study`."""
-    return atomic.replace_json(study.folder / VERDICTS, verdicts)
+    text = json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n"
+    return _put(study, VERDICTS, text.encode())
+
+
+def _put(study: StudyRun, name: str, content: bytes) -> str:
+    key = f"{study.folder}/{name}"
+    study.store.put(key, content)
+    return key
 
 
 def interval_shown(entry: Mapping[str, Any]) -> tuple[list[float] | None, float]:

@@ -1,24 +1,24 @@
 """Everything the trials recorded, as one long table."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
 from ablations.lock import Lock
 from dashboards.names import split_metric
 from dashboards.tables.trials import TrialRecord, places_of, read_trials
+from trainers.system.store import Store
 
 COLUMNS = ("study", "arm", "seed", "step", "metric", "layer", "head", "token", "value")
 
 
-def long_table(lock: Lock, folder: Path) -> pd.DataFrame:
+def long_table(lock: Lock, store: Store) -> pd.DataFrame:
     """Everything the trials recorded, one value a row, in the nine columns of `results.parquet`.
 
     `layer`, `head` and `token` are empty where a metric has none. Rows are in order of arm and seed
     (as locked), step, metric, layer and head.
     """
-    return table_of(lock, read_trials(lock, folder))
+    return table_of(lock, read_trials(lock, store))
 
 
 def table_of(lock: Lock, trials: Mapping[str, TrialRecord]) -> pd.DataFrame:

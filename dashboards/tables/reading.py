@@ -2,26 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
 
-from ablations.lock import LOCK, Lock, shortened
+from ablations.lock import LOCK, Lock, shortened, study_folder
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
 from dashboards.tables.long import table_of
 from dashboards.tables.trials import TrialRecord, places_of, read_trials
 from trainers.config import explain
 from trainers.errors import InputError
+from trainers.system.store import Store
 
 
 @dataclass(frozen=True)
 class StudyRun:
     """A study as its run folder shows it now; `runs` has every locked (arm, seed), run or not."""
 
-    folder: Path
+    store: Store
     lock: Lock
     runs: dict[tuple[str, int], Run]
     table: pd.DataFrame
@@ -30,6 +30,11 @@ class StudyRun:
     def name(self) -> str:
         """Name of the study."""
         return self.lock.study
+
+    @property
+    def folder(self) -> str:
+        """Its folder, as a prefix of keys in the store."""
+        return study_folder(self.name)
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -57,29 +62,31 @@ class StudyRun:
         return self.lock.resolved.gates
 
 
-def read_study(folder: Path) -> StudyRun:
-    """The study in `folder`. Raises InputError when it is no run folder or a file is corrupt."""
-    lock = read_lock(folder)
-    trials = read_trials(lock, folder)
-    return StudyRun(
-        folder=folder, lock=lock, runs=_runs(lock, trials), table=table_of(lock, trials)
-    )
+def read_study(store: Store, name: str) -> StudyRun:
+    """The study of that name. Raises InputError when there is none or a file is damaged."""
+    lock = read_lock(store, name)
+    trials = read_trials(lock, store)
+    return StudyRun(store=store, lock=lock, runs=_runs(lock, trials), table=table_of(lock, trials))
 
 
-def read_lock(folder: Path) -> Lock:
-    """The checked `study.lock.json` of `folder`. Raises InputError, one line."""
-    path = folder / LOCK
-    if not path.is_file():
-        raise InputError(f"{folder} is not a run folder: it has no {LOCK}")
+def read_lock(store: Store, name: str) -> Lock:
+    """The checked `study.lock.json` of a study. Raises InputError, one line."""
+    folder = study_folder(name)
+    content = store.get(f"{folder}/{LOCK}")
+    if content is None:
+        raise InputError(f"{store.shown}/{folder} is no study: it has no {LOCK}")
     try:
-        return Lock.model_validate_json(path.read_bytes())
+        return Lock.model_validate_json(content)
     except ValidationError as error:
-        raise InputError(f"{path} is corrupt: {shortened(explain(error))}") from None
+        raise InputError(
+            f"{store.shown}/{folder}/{LOCK} is damaged: {shortened(explain(error))}; restore the "
+            "file, or remove it: the next run states the study anew"
+        ) from None
 
 
-def study_runs(lock: Lock, folder: Path) -> dict[tuple[str, int], Run]:
+def study_runs(lock: Lock, store: Store) -> dict[tuple[str, int], Run]:
     """How each (arm, seed) ended, and what it measured at step 0 and at the last step, if there."""
-    return _runs(lock, read_trials(lock, folder))
+    return _runs(lock, read_trials(lock, store))
 
 
 def _runs(lock: Lock, trials: Mapping[str, TrialRecord]) -> dict[tuple[str, int], Run]:

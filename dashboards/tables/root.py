@@ -1,18 +1,18 @@
 """The studies in a run root, and how far each is."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from ablations.lock import LOCK
+from ablations.lock import STUDIES, Lock
 from dashboards.tables.reading import read_lock, study_runs
 from trainers.errors import InputError
-from trainers.runs.trial import TrialFolder
+from trainers.runs.stored_trial import TRIALS, StoredTrial
+from trainers.system.store import Store
 
 SINGLE = "train"
-"""Folder of the runs that belong to no study: `dinolab train`."""
+"""What the runs are called that no study names: those of `dinolab train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,32 +31,29 @@ class Summary:
     """why the folder cannot be read, if it cannot"""
 
 
-def summaries(root: Path) -> Iterator[Summary]:
-    """Every study in `root`, by name, then its single runs; a broken one is named with its problem.
-
-    Raises InputError when `root` is no folder.
-    """
-    if not root.is_dir():
-        raise InputError(f"run root {root} is not there: give another --root, or run a study first")
-    for lock in sorted(root.glob(f"*/{LOCK}")):
+def summaries(store: Store) -> Iterator[Summary]:
+    """Every study, by name, then the runs of none; a broken one is named with its problem."""
+    named: set[str] = set()
+    for name in store.names(STUDIES):
         try:
-            yield _study(lock.parent)
+            lock = read_lock(store, name)
+            named.update(trial.key for trial in lock.trials)
+            yield _study(lock, store)
         except InputError as error:
-            yield Summary(name=lock.parent.name, statuses={}, problem=str(error))
-    if (root / SINGLE / "trials").is_dir():
-        yield _single(root / SINGLE)
+            yield Summary(name=name, statuses={}, problem=str(error))
+    if single := [key for key in store.names(TRIALS) if key not in named]:
+        yield _single(single, store)
 
 
-def _study(folder: Path) -> Summary:
-    lock = read_lock(folder)
-    runs = study_runs(lock, folder)
+def _study(lock: Lock, store: Store) -> Summary:
+    runs = study_runs(lock, store)
     return Summary(
         name=lock.study,
         arms=len(lock.resolved.arms),
         seeds=len(lock.resolved.seeds),
         statuses=Counter(run.status for run in runs.values()),
         started=_moment(lock.created),
-        ended=_latest(folder),
+        ended=_latest([trial.key for trial in lock.trials], store),
     )
 
 
@@ -67,17 +64,22 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-def _single(folder: Path) -> Summary:
+def _single(keys: list[str], store: Store) -> Summary:
     statuses: Counter[str] = Counter()
     try:
-        for trial in (folder / "trials").iterdir():
-            found = TrialFolder(trial).finished()
+        for key in keys:
+            found = StoredTrial(store, key).finished()
             statuses[found["status"] if found else "missing"] += 1
     except InputError as error:
         return Summary(name=SINGLE, statuses={}, problem=str(error))
-    return Summary(name=SINGLE, statuses=statuses, ended=_latest(folder))
+    return Summary(name=SINGLE, statuses=statuses, ended=_latest(keys, store))
 
 
-def _latest(folder: Path) -> datetime | None:
-    times = [path.stat().st_mtime for path in folder.glob("trials/*/result.json")]
+def _latest(keys: Iterable[str], store: Store) -> datetime | None:
+    times = [
+        entry.changed
+        for key in set(keys)
+        for entry in store.list(f"{TRIALS}/{key}")
+        if entry.key == StoredTrial(store, key).result_key
+    ]
     return datetime.fromtimestamp(max(times), UTC) if times else None

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ablations.lock import Lock
-from trainers.runs.reporters import read_records
-from trainers.runs.trial import TrialFolder
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import Store
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,18 @@ def places_of(lock: Lock) -> Iterator[tuple[str, int, str]]:
             yield arm, seed, keys[arm, seed]
 
 
-def read_trials(lock: Lock, folder: Path) -> dict[str, TrialRecord]:
+def read_trials(lock: Lock, store: Store) -> dict[str, TrialRecord]:
     """The trials by key; arms that are identical share one."""
     keys = dict.fromkeys(key for _, _, key in places_of(lock))
-    return {key: _read_trial(folder / "trials" / key) for key in keys}
+    return {key: _read_trial(StoredTrial(store, key)) for key in keys}
 
 
-def _read_trial(path: Path) -> TrialRecord:
-    folder = TrialFolder(path)
+def _read_trial(trial: StoredTrial) -> TrialRecord:
+    failure = trial.failed()
     return TrialRecord(
-        metrics=_by_step(read_records(folder.metrics)),
-        result=folder.finished(),
-        failure=folder.failed(),
+        metrics=_by_step(trial.records()),
+        result=trial.finished(),
+        failure=None if failure is None else failure.message,
     )
 
 

@@ -58,7 +58,7 @@ def list_(
     if is_given and what not in (Listing.studies, Listing.runs):
         raise InputError(f"list {what}: --root belongs to `list studies` and `list runs` alone")
     # A root in the environment is for every command, and need not be there yet.
-    is_root = is_given or (origin == "ENVIRONMENT" and root.is_dir())
+    is_root = is_given or (origin == "ENVIRONMENT" and ("://" in root or Path(root).is_dir()))
     console = make_console()
     listings: dict[Listing, Callable[[], Table]] = {
         Listing.ablations: lambda: _list_ablations(ablations or []),
@@ -133,12 +133,14 @@ def _list_studies() -> Table:
     return table
 
 
-def _list_runs(root: Path) -> Table:
+def _list_runs(root: str) -> Table:
     from dashboards.tables.root import SINGLE, summaries
+    from trainers.system.store import open_store
 
     table = Table("study", "arms × seeds", "runs", "started", "last result")
-    table.title, table.title_justify = f"Studies in {root}", "left"
-    for one in summaries(root):
+    store = open_store(root)
+    table.title, table.title_justify = f"Studies in {store.shown}", "left"
+    for one in summaries(store):
         counts = [f"{count} {status}" for status, count in sorted(one.statuses.items())]
         size = f"{one.arms} × {one.seeds}" if one.arms else "–"
         if one.name == SINGLE:

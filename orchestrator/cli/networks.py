@@ -56,7 +56,6 @@ def train(
     The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
     """
     from orchestrator.driver.mirrored import Mirrored
-    from orchestrator.driver.root import open_root
     from orchestrator.plan import Trial
     from orchestrator.tracking.store import check_store
     from trainers.adapters.starting import pinned, starting_lines
@@ -65,8 +64,10 @@ def train(
     from trainers.config.size import share_problem
     from trainers.runs.console import Console as ConsoleReporter
     from trainers.runs.left_behind import left_behind
-    from trainers.runs.trial import TrialFolder, run_trial, trial_key
+    from trainers.runs.stored_trial import StoredTrial
+    from trainers.runs.trial import run_trial, trial_key
     from trainers.system.storage import absolute_source
+    from trainers.system.store import open_store
     from trainers.system.world import World, chosen_device, make_reproducible
     from trainers.training import stopping
     from trainers.training.profile import check_folder, profiling
@@ -81,17 +82,17 @@ def train(
         check_folder(profile)
     world = World.alone(chosen_device(device))
     root = absolute_root(root, console)
-    check_store(root)
-    open_root(root)
+    check_store(Path(root))
+    store = open_store(root, make=True)
     images = open_with_progress(config.data, root, console, console.is_terminal)
     config, starting = pinned(in_steps(config, len(images.train)))
     key = trial_key(config, images.digest)
-    folder = TrialFolder(root / "train" / "trials" / key)
-    is_finished = folder.finished()
+    stored = StoredTrial(store, key)
+    is_finished = stored.finished()
     mirrored = Mirrored("train", root, console)
     if is_finished:
         console.print("finished already: nothing to train")
-    elif left := left_behind([(key, config, images.digest)], folder.path.parent):
+    elif left := left_behind([(key, config, images.digest)], store):
         console.print(f"note: {left.sentence(1)}")
     for line in () if is_finished else starting_lines(starting, config):
         console.print(line)
@@ -102,7 +103,7 @@ def train(
     try:
         with profiling(profile, lambda line: console.print(f"note: {line}")) as step_done:
             run_trial(
-                folder,
+                stored,
                 config,
                 images=images,
                 world=world,
@@ -117,10 +118,10 @@ def train(
     trial = Trial(
         key=key, arms=(recipe_name,), seed=config.seed, config=config, digest=images.digest
     )
-    mirrored.sync(trial, root / "train")
-    result = folder.finished() or {}
+    mirrored.sync(trial, store)
+    result = stored.finished() or {}
     console.print(f"{result['status']} {result.get('reason', '')}".strip())
-    console.print(f"run folder: {folder.path}")
+    console.print(f"run folder: {stored.shown}")
     if result["status"] != "finished":
         raise typer.Exit(FAILED)
 
@@ -168,10 +169,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: k-NN, linear and position probe, collapse panel, attention.
 
-    Its configuration is the config.json beside it or one folder above. The table shows summaries;
+    Its configuration is the config.json beside it or one or two folders above. The table shows summaries;
     --json also writes each layer and head.
     """
-    from orchestrator.driver.root import open_root
     from trainers.config.recipe import knobs_given
     from trainers.runs.saved_run import evaluate_run, find_run
     from trainers.system.atomic import replace_json
@@ -185,7 +185,7 @@ def evaluate(
     run = find_run(checkpoint, data=source, change=knobs_given(set_ or []))
     if json_ is not None:
         _check_file("--json", json_)
-    root = open_root(absolute_root(root, console))
+    root = absolute_root(root, console)
     images = open_with_progress(run.measured.data, root, console, live)
     make_reproducible(threads)
     console.print(

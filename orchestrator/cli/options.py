@@ -75,13 +75,20 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all CPUs if not given.", show_default=False)
 ]
 
+
+def _root_at_home(given: str) -> str:
+    return given if "://" in given else str(at_home(Path(given)))
+
+
 RootOption = Annotated[
-    Path,
+    str,
     typer.Option(
         "--root",
-        callback=at_home,
+        callback=_root_at_home,
         envvar="DINOLAB_ROOT",
-        help="Run root: studies, data indexes and the MLflow store lie in it.",
+        metavar="PATH",
+        help="Run root: runs, studies, data indexes and the MLflow store lie in it; a path, or "
+        "s3://, gs://, az://.",
     ),
 ]
 
@@ -162,17 +169,20 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Plain lines instead of live progress.")
 ]
 
-DEFAULT_ROOT = Path("runs")
+DEFAULT_ROOT = "runs"
 
 
-def absolute_root(root: Path, console: Console) -> Path:
-    """The run root as an absolute path.
+def absolute_root(root: str, console: Console) -> str:
+    """The run root, a path made absolute.
 
     A Ray job runs in a temporary copy of its working directory, which goes with the cluster: there
     a relative root lies under the home directory of the node instead.
     """
-    if root.is_absolute() or "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-        return root.absolute()
-    root = Path.home() / root
-    console.print(f"Ray job: run root {root} (absolute --root or DINOLAB_ROOT to choose another)")
-    return root
+    if "://" in root:
+        return root
+    path = Path(root)
+    if path.is_absolute() or "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return str(path.absolute())
+    path = Path.home() / path
+    console.print(f"Ray job: run root {path} (absolute --root or DINOLAB_ROOT to choose another)")
+    return str(path)

@@ -35,7 +35,7 @@ def make_console() -> Console:
 
 
 def open_with_progress(
-    config: "DataConfig", root: Path, console: Console, live: bool, *, listed: str = ""
+    config: "DataConfig", root: str, console: Console, live: bool, *, listed: str = ""
 ) -> "ImageSet":
     """Open the data set, indexing a folder on first use, and say what was skipped.
 
@@ -66,7 +66,7 @@ def open_with_progress(
 
 
 def show_verdicts(
-    result: "StudyRun", verdicts_of: Mapping[str, Any], root: Path, console: Console
+    result: "StudyRun", verdicts_of: Mapping[str, Any], root: str, console: Console
 ) -> NoReturn:
     """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
     from ablations.verdicts.reasons import seed_list
@@ -120,12 +120,11 @@ def show_verdicts(
         line = f"{arm}: {status}{why}, {seed_list(seeds)}"
         console.print(line)
     unfinished = any(one.status in ("missing", "failed") for one in result.runs.values())
-    folder = result.folder
-    console.print(f"report: {folder / 'report.html'}")
+    console.print(f"report: {result.store.shown}/{result.folder}/report.html")
     in_here = Path(sys.prefix).parent == Path.cwd()
     command = [f"{Path(sys.prefix).name}/bin/dinolab" if in_here else "dinolab", "ui"]
-    if root != DEFAULT_ROOT.absolute():
-        command += ["--root", str(root)]
+    if root != str(Path(DEFAULT_ROOT).absolute()):
+        command += ["--root", result.store.shown]
     ui = shlex.join(command)
     console.print(f"MLflow UI: {ui}", soft_wrap=True)
     raise typer.Exit(INCOMPLETE if unfinished else DONE)

@@ -51,7 +51,7 @@ def warn(study: "Study", console: Console) -> None:
 
 
 def planned(
-    study: "Study", root: Path, console: Console, live: bool, *, listed: str = ""
+    study: "Study", root: str, console: Console, live: bool, *, listed: str = ""
 ) -> "tuple[Plan, ImageSet]":
     """The plan of a study, and the images of its base; `listed` as in `open_with_progress`."""
     from orchestrator.plan import make_plan
@@ -81,16 +81,16 @@ def run(
     from ablations.lock import LOCK
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
-    from orchestrator.driver.root import open_root
     from orchestrator.tracking.store import check_store
+    from trainers.system.store import open_store
 
     console = make_console()
     live = console.is_terminal and not quiet
     checked = load(study, data, workers, ablations, scale)
     root = absolute_root(root, console)
     check_cluster()
-    check_store(root)
-    open_root(root)
+    check_store(Path(root))
+    store = open_store(root, make=True)
     warn(checked, console)
     plan, images = planned(checked, root, console, live, listed=f", all in {LOCK}")
     console.print(
@@ -98,9 +98,9 @@ def run(
         f"{len(plan.trials)} runs on {len(images)} images",
     )
     try:
-        result = run_study(plan, images, root, console=console, live=live)
+        result = run_study(plan, images, root, store, console=console, live=live)
     except KeyboardInterrupt:
-        left = len(plan.missing(root / checked.name))
+        left = len(plan.missing(store))
         console.print(
             f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
             "the same command goes on from here",
@@ -131,16 +131,18 @@ def plan(
     from ablations.spec import BASELINE
     from ablations.verdicts.planning import family_sizes, power_text
     from orchestrator.cost import measure
-    from orchestrator.driver.root import left_behind_text, open_root
+    from orchestrator.driver.root import left_behind_text
     from orchestrator.lock import read_earlier
     from trainers.config import in_steps
+    from trainers.system.store import open_store
 
     console = make_console()
     checked = load(study, data, workers, ablations, scale)
-    root = open_root(absolute_root(root, console))
+    root = absolute_root(root, console)
+    store = open_store(root, make=True)
     made, images = planned(checked, root, console, console.is_terminal)
-    missing = made.missing(root / checked.name)
-    if left := left_behind_text(made, root / checked.name, read_earlier(root / checked.name)):
+    missing = made.missing(store)
+    if left := left_behind_text(made, store, read_earlier(store, checked.name)):
         console.print(f"note: {left}")
 
     console.print(
@@ -206,14 +208,18 @@ def report(
     scale: ScaleOption = None,
 ) -> None:
     """Rebuild results, verdicts and report from a run folder; trains nothing."""
+    from ablations.lock import STUDIES
     from ablations.study.loading import load_study
     from orchestrator.driver.launch import conclude
+    from trainers.system.store import open_store
 
     console = make_console()
     root = absolute_root(root, console)
-    folder = (
-        study if study.is_dir() else root / load_study(study, None, ablations or (), scale).name
-    )
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not there: run the study first, or give its run folder")
-    show_verdicts(*conclude(folder), folder.absolute().parent, console)
+    if study.is_dir():
+        folder = study.absolute()
+        if folder.parent.name != STUDIES:
+            raise InputError(f"{study} is no study of a run root: give ROOT/{STUDIES}/NAME")
+        root, name = str(folder.parent.parent), folder.name
+    else:
+        name = load_study(study, None, ablations or (), scale).name
+    show_verdicts(*conclude(open_store(root), name), root, console)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,12 +20,12 @@ def ui(
     from orchestrator.tracking.store import check_store, in_time, open_store, shown, tracking_uri
 
     console = make_console()
-    root = absolute_root(root, console)
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlflow.db").exists():
-        raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
-    check_store(root)
-    uri = tracking_uri(root)
-    in_time(uri, lambda: open_store(root, console.print))
+    folder = Path(absolute_root(root, console))
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (folder / "mlflow.db").exists():
+        raise InputError(f"{folder} has no MLflow store yet: run a study first, or give --root")
+    check_store(folder)
+    uri = tracking_uri(folder)
+    in_time(uri, lambda: open_store(folder, console.print))
     if uri.startswith(("http://", "https://")):
         console.print(f"the MLflow server at {shown(uri)} has its UI there")
         return

@@ -1,85 +1,74 @@
 """Runs what a plan still lacks on Ray, then turns the run folder into verdicts and a report."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ablations.lock import LOCK
+from ablations.lock import LOCK, study_folder
 from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judged, write_results, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.root import (
-    finished_in,
-    left_behind_text,
-    only_driver,
-    open_root,
-    reuse_finished,
-    taken_text,
-)
+from orchestrator.driver.root import left_behind_text, refuse_old_layout, set_aside_damaged
 from orchestrator.driver.tuning import placed, train_missing
 from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
+from trainers.system.store import Store
 
 
 def run_study(
-    plan: Plan, images: ImageSet, root: Path, *, console: Console, live: bool
+    plan: Plan, images: ImageSet, root: str, store: Store, *, console: Console, live: bool
 ) -> tuple[StudyRun, dict[str, Any]]:
     """Train what is missing, and write results, verdicts and report; returns run and verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on.
     """
-    folder = open_root(root) / plan.study.name
-    earlier = matching_lock(plan, images, folder)
-    is_finished = all(finished_in(root, trial.key) for trial in plan.trials)
+    refuse_old_layout(store, plan.study.name)
+    earlier = matching_lock(plan, images, store)
+    set_aside_damaged(plan, store, console.print)
+    missing = plan.missing(store)
     with contextlib.ExitStack() as cluster:
         # Before anything is written: only a cluster itself knows what fits into it.
         placement = (
-            None if is_finished else cluster.enter_context(placed(plan.study.resources, console))
+            cluster.enter_context(placed(plan.study.resources, console)) if missing else None
         )
-        with only_driver(folder):
-            shown = Mirrored(plan.study.name, root, console)
-            write_lock(plan, images, folder)
-            reuse_finished(plan, root, folder)
-            if left := left_behind_text(plan, folder, earlier):
-                console.print(f"note: {left}")
-            missing = plan.missing(folder)
-            already = len(plan.trials) - len(missing)
-            taken = taken_text(plan, folder)
-            note = f" ({taken})" if taken else ""
-            if not missing:
-                console.print(f"all {len(plan.trials)} runs are finished{note}: nothing to train")
-            elif already:
-                console.print(
-                    f"{already} of {len(plan.trials)} runs are finished{note}: "
-                    f"training the other {len(missing)}"
-                )
-            for trial in plan.trials:
-                if trial not in missing:
-                    shown.sync(trial, folder)
-            if missing and placement:
-                train_missing(
-                    missing, plan, folder, root, shown, placement, console=console, live=live
-                )
-            cluster.close()
-            return conclude(folder, shown)
+        shown = Mirrored(plan.study.name, root, console)
+        write_lock(plan, images, store)
+        if left := left_behind_text(plan, store, earlier):
+            console.print(f"note: {left}")
+        already = len(plan.trials) - len(missing)
+        if not missing:
+            console.print(f"all {len(plan.trials)} runs are finished: nothing to train")
+        elif already:
+            console.print(
+                f"{already} of {len(plan.trials)} runs are finished: "
+                f"training the other {len(missing)}"
+            )
+        for trial in plan.trials:
+            if trial not in missing:
+                shown.sync(trial, store)
+        if missing and placement:
+            train_missing(missing, plan, root, store, shown, placement, console=console, live=live)
+        cluster.close()
+        return conclude(store, plan.study.name, shown)
 
 
-def conclude(folder: Path, shown: "Mirrored | None" = None) -> tuple[StudyRun, dict[str, Any]]:
-    """Write results.parquet, verdicts.json, figures and report.html from the run folder.
+def conclude(
+    store: Store, name: str, shown: Mirrored | None = None
+) -> tuple[StudyRun, dict[str, Any]]:
+    """Write results.parquet, verdicts.json, figures and report.html from the run root.
 
     Returns the run as read and its verdicts as judged, once each.
     """
-    study = read_study(folder)
+    study = read_study(store, name)
     verdicts = judged(study)
     figures = every_figure(study, verdicts)
     artifacts = [
-        folder / LOCK,
+        f"{study_folder(name)}/{LOCK}",
         write_results(study),
         write_verdicts(study, verdicts),
         write_report(study, verdicts, figures),

@@ -11,7 +11,8 @@ from orchestrator.plan import Trial
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.store import shown, trouble
 from trainers.errors import DinolabError
-from trainers.runs.trial import TrialFolder
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import Store
 
 
 class Mirrored:
@@ -20,8 +21,8 @@ class Mirrored:
     Raises InputError when it cannot be opened.
     """
 
-    def __init__(self, study: str, root: Path, console: Console) -> None:
-        self.mirror = Mirror(study, root, console.print)
+    def __init__(self, study: str, root: str, console: Console) -> None:
+        self.mirror = Mirror(study, Path(root), console.print)
         self.console = console
         self.broken = False
         self.said: set[str] = set()
@@ -44,13 +45,13 @@ class Mirrored:
                 "mended, writes what is missing",
             )
 
-    def sync(self, trial: Trial, folder: Path) -> None:
+    def sync(self, trial: Trial, store: Store) -> None:
         """Mirror a trial for each arm that it belongs to."""
         for arm in trial.arms:
-            trial_folder = TrialFolder(folder / "trials" / trial.key)
-            self._try(self.mirror.sync, arm, trial.seed, trial_folder)
+            self._try(self.mirror.sync, arm, trial.seed, StoredTrial(store, trial.key))
 
-    def finish(self, study: StudyRun, artifacts: Sequence[Path], whole: bool) -> None:
+    def finish(self, study: StudyRun, artifacts: Sequence[str], whole: bool) -> None:
         """Mirror what concerns arms and the study."""
         lock = study.lock.model_dump(mode="json")
-        self._try(self.mirror.finish, study.table, lock, artifacts, whole)
+        local = study.store.local or Path()
+        self._try(self.mirror.finish, study.table, lock, [local / one for one in artifacts], whole)

@@ -1,95 +1,47 @@
-"""The run root of a driver: whether it can be written, who is at a study, which trials it has."""
+"""The run root of a driver: what of it can be used, and what other code has left there."""
 
-import contextlib
-import fcntl
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-from ablations.lock import Lock
+from ablations.lock import LOCK, Lock
 from orchestrator.plan import Plan
-from trainers.errors import RootError
+from trainers.errors import InputError, RootError
 from trainers.runs.left_behind import left_behind
-from trainers.runs.trial import TrialFolder
-from trainers.system.atomic import read_object, replace_json
-
-TAKEN_FROM = "taken_from.json"
-"""In a trial's folder, when it was trained for another study: the name of that."""
+from trainers.runs.stored_trial import TRIALS, StoredTrial
+from trainers.system.store import Store
 
 
-def open_root(root: Path) -> Path:
-    """`root`, made if need be. Raises RootError when it cannot be written."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
+def refuse_old_layout(store: Store, study: str) -> None:
+    """Raises RootError, one line, where the study was run by a version whose trials lay in it."""
+    if store.get(f"{study}/{LOCK}") is not None:
         raise RootError(
-            f"run root {root} cannot be written ({error.strerror}); choose another with --root"
-        ) from error
-    return root
+            f"{store.shown}/{study} was made by dinolab 0.1, which kept trials inside "
+            "each study: read it with that version, or give another --root"
+        )
 
 
-@contextlib.contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
-    """Hold a study's folder. Raises RootError when another `dinolab run` is at it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".driver").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RootError(
-                f"{folder} is being run by another dinolab; wait for it, or stop it first"
-            ) from None
-        yield
+def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
+    """Move results that cannot be used out of the way, each with a line, so that they come again.
 
-
-def finished_in(root: Path, key: str) -> Path | None:
-    """The folder of the finished trial of that key in any study of `root`, or None.
-
-    Raises InputError, one line, when a result of that key is damaged.
+    A result is usable if it and all records that it names have their digests. Raises StoreError.
     """
-    for result in root.glob(f"*/trials/{key}/result.json"):
-        if TrialFolder(result.parent).finished():
-            return result.parent
-    return None
+    begun = set(store.names(TRIALS))
+    for trial in plan.trials:
+        if trial.key in begun:
+            stored = StoredTrial(store, trial.key)
+            try:
+                if stored.finished():
+                    stored.records()
+            except InputError as error:
+                say(f"{error}: set aside as {stored.set_aside()}")
 
 
-def reuse_finished(plan: Plan, root: Path, folder: Path) -> None:
-    """Copy finished trials of other studies in the same root, each with a note of where from."""
-    for trial in plan.missing(folder):
-        if found := finished_in(root, trial.key):
-            place_of_copy = folder / "trials" / trial.key
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".copy-") as scratch:
-                copy = Path(scratch) / trial.key
-                shutil.copytree(found, copy, ignore=shutil.ignore_patterns("lock"))
-                if not (copy / TAKEN_FROM).exists():
-                    replace_json(copy / TAKEN_FROM, {"study": found.parent.parent.name})
-                shutil.rmtree(place_of_copy, ignore_errors=True)
-                place_of_copy.parent.mkdir(exist_ok=True)
-                copy.replace(place_of_copy)
-
-
-def taken_text(plan: Plan, folder: Path) -> str:
-    """How many finished trials were trained for which other studies; empty when none were."""
-    notes = [folder / "trials" / trial.key / TAKEN_FROM for trial in plan.trials]
-    studies = [str(read_object(note).get("study", "unknown")) for note in notes if note.is_file()]
-    if not studies:
-        return ""
-    names = ", ".join(sorted(set(studies)))
-    return f"{len(studies)} taken from other studies of this root: {names}"
-
-
-def left_behind_text(plan: Plan, folder: Path, earlier: Lock | None) -> str:
+def left_behind_text(plan: Plan, store: Store, earlier: Lock | None) -> str:
     """Which missing trials other code has finished, in words; empty when there are none.
 
     `earlier` is the lock of the study as it was, which knows the commit if it is of that code.
     """
-    missing = plan.missing(folder)
-    found = left_behind(
-        [(trial.key, trial.config, trial.digest) for trial in missing], folder / "trials"
-    )
+    missing = plan.missing(store)
+    found = left_behind([(trial.key, trial.config, trial.digest) for trial in missing], store)
     if found is None:
         return ""
     then = ""

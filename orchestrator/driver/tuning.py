@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import os
-import shutil
+import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -20,6 +20,7 @@ from orchestrator.retry import ATTEMPTS
 from trainers.data.image_set import cache_in
 from trainers.runs.trial import Planned
 from trainers.runs.version import code_versions
+from trainers.system.store import Store
 
 
 @contextlib.contextmanager
@@ -43,8 +44,8 @@ def placed(resources: Resources, console: Console) -> Iterator[Placement]:
 def train_missing(
     missing: Sequence[Trial],
     plan: Plan,
-    folder: Path,
-    root: Path,
+    root: str,
+    store: Store,
     shown: Mirrored,
     placement: Placement,
     *,
@@ -63,18 +64,21 @@ def train_missing(
     is_group = placement.workers > 1
     run = functools.partial(worker.run_group if is_group else worker.run_alone, placement=placement)
     run.__name__ = "trial"  # type: ignore[attr-defined]
-    tune_storage = folder / ".ray"
+    scratch = tempfile.TemporaryDirectory(prefix="dinolab-tune-", ignore_cleanup_errors=True)
+    driver = secrets.token_hex(8)
     assignments = {
         trial.key: worker.Assignment(
-            folder=str((folder / "trials" / trial.key).resolve()),
+            root=root,
+            key=trial.key,
+            driver=driver,
             config=trial.config.model_dump_json(),
             planned=Planned(key=trial.key, digest=trial.digest, code=dict(code_versions())),
-            cache=str(cache_in(root).resolve()),
+            cache=str(cache_in(root).absolute()),
         )
         for trial in missing
     }
     with StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress:
-        watcher = Watcher(missing, folder, progress, lambda one: shown.sync(one, folder))
+        watcher = Watcher(missing, store, progress, lambda one: shown.sync(one, store))
         tuner = tune.Tuner(
             tune.with_resources(run, _trial_resources(placement)),
             param_space={"trial": tune.grid_search(list(assignments.values()))},
@@ -83,7 +87,7 @@ def train_missing(
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=str(tune_storage.resolve()),
+                storage_path=scratch.name,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                 callbacks=[watcher],
@@ -93,7 +97,7 @@ def train_missing(
             tuner.fit()
             interrupt.check()
         finally:
-            shutil.rmtree(tune_storage, ignore_errors=True)
+            scratch.cleanup()
 
 
 def _trial_resources(placement: Placement) -> dict[str, float]:

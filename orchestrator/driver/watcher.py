@@ -1,7 +1,6 @@
 """RAY: what the driver does when trials report and end: show it and mirror it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -10,8 +9,8 @@ from orchestrator import interrupt
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.worker import SHOWN
 from orchestrator.plan import Trial
-from orchestrator.retry import ATTEMPTS
-from trainers.runs.trial import TrialFolder
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import Store
 
 
 class Watcher(tune.Callback):
@@ -20,12 +19,12 @@ class Watcher(tune.Callback):
     def __init__(
         self,
         trials: Sequence[Trial],
-        folder: Path,
+        store: Store,
         progress: StudyProgress,
         mirror: Callable[[Trial], None],
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
-        self.folder = folder
+        self.store = store
         self.progress = progress
         self.mirror = mirror
 
@@ -34,7 +33,7 @@ class Watcher(tune.Callback):
         return {}
 
     def _ours(self, ray_trial: Any) -> tuple[Trial, str]:
-        trial = self.trials[Path(ray_trial.config["trial"].folder).name]
+        trial = self.trials[ray_trial.config["trial"].key]
         return trial, f"{' = '.join(trial.arms)} seed {trial.seed}"
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
@@ -57,23 +56,20 @@ class Watcher(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has failed as often as it may."""
-        ours, _title = self._ours(trial)
-        folder = TrialFolder(self.folder / "trials" / ours.key)
-        if not folder.failure.exists():
-            folder.fail(f"the worker died {ATTEMPTS} times; Ray's logs say why")
         self._ended(trial)
 
     def _ended(self, ray_trial: Any) -> None:
         ours, title = self._ours(ray_trial)
-        self.progress.ended(title, outcome(TrialFolder(self.folder / "trials" / ours.key)))
+        self.progress.ended(title, outcome(StoredTrial(self.store, ours.key)))
         self.mirror(ours)
 
 
-def outcome(folder: TrialFolder) -> str:
+def outcome(trial: StoredTrial) -> str:
     """How a trial ended, in words."""
-    result = folder.finished()
+    result = trial.finished()
     if result is None:
-        return f"failed: {folder.failed() or 'it left no result'}"
+        failure = trial.failed()
+        return f"failed: {failure.message if failure else 'it left no result'}"
     took = f"{result['wall_s']:.0f} s"
     if result["resumed_at"]:
         took += f", resumed at step {result['resumed_at']}"

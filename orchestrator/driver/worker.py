@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import InputError
-from trainers.runs.reporters import Fanout, read_records
-from trainers.runs.trial import Planned, TrialFolder, run_trial
+from trainers.runs.attempt import record_failure
+from trainers.runs.reporters import Fanout
+from trainers.runs.stored_trial import StoredTrial
+from trainers.runs.trial import Asking, Planned, run_trial
+from trainers.system.store import open_store
 from trainers.system.world import World, chosen_device, group_timeout, make_reproducible
 
 
@@ -28,12 +32,20 @@ from trainers.system.world import World, chosen_device, group_timeout, make_repr
 class Assignment:
     """What a worker needs to know of a trial; travels by pickle."""
 
-    folder: str
+    root: str
+    """of the run"""
+    key: str
+    driver: str
+    """who asks"""
     config: str
     """TrainConfig as JSON"""
     planned: Planned
     cache: str
     """where data sets are indexed"""
+
+    def stored(self) -> StoredTrial:
+        """The trial in its root."""
+        return StoredTrial(open_store(self.root), self.key)
 
 
 SHOWN = ("loss/total", "knn/cls_top1")
@@ -69,13 +81,14 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
     images = _images(config.data, assignment.cache)
     world.wait()  # for those whose machine takes longer
     run_trial(
-        TrialFolder(Path(assignment.folder)),
+        assignment.stored(),
         config,
         images=images,
         world=world,
         reporter=reporter,
         planned=assignment.planned,
         starting=lambda: starting_weights(config),
+        asking=Asking(driver=assignment.driver),
     )
 
 
@@ -105,14 +118,12 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
             },
         ),
         run_config=ray.train.RunConfig(
-            name=f"workers-{Path(assignment.folder).name}",
-            storage_path=str(Path(assignment.folder).parent.parent / ".ray"),
+            name=f"workers-{assignment.key}",
+            storage_path=tempfile.gettempdir(),
         ),
     )
     ended = threading.Event()
-    follower = threading.Thread(
-        target=_follow, args=(TrialFolder(Path(assignment.folder)), ended), daemon=True
-    )
+    follower = threading.Thread(target=_follow, args=(assignment.stored(), ended), daemon=True)
     follower.start()
     try:
         trainer.fit()
@@ -124,7 +135,7 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
         follower.join()
 
 
-def _follow(folder: TrialFolder, ended: threading.Event) -> None:
+def _follow(trial: StoredTrial, ended: threading.Event) -> None:
     """Tell Tune what a worker group writes to its folder, until it has ended.
 
     Ray's own way from a group to Tune, `TuneReportCallback`, blocks for ever when training ends
@@ -135,7 +146,7 @@ def _follow(folder: TrialFolder, ended: threading.Event) -> None:
         over = ended.wait(FOLLOWED_EVERY_S)
         # A damaged file is for the driver to tell, and the group may yet write it anew.
         with contextlib.suppress(InputError):
-            for step, metrics in read_records(folder.metrics):
+            for step, metrics in trial.records():
                 if step > last:
                     reporter.report(step, metrics)
                     last = step
@@ -153,6 +164,6 @@ def cause(errors: Sequence[Exception]) -> Exception:
 
 def _settle(assignment: Assignment, error: Exception) -> None:
     """Record the error; raise it again only when the policy says that a retry may help."""
-    TrialFolder(Path(assignment.folder)).fail(f"{type(error).__name__}: {error}")
+    record_failure(assignment.stored(), assignment.driver, decide(error), error)
     if decide(error) == "retry":
         raise error

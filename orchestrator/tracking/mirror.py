@@ -21,8 +21,7 @@ from orchestrator.tracking.store import artifact_location, in_time, open_store, 
 from trainers.config import TrainConfig, explain, flatten
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
-from trainers.runs.reporters import read_records
-from trainers.runs.trial import TrialFolder
+from trainers.runs.stored_trial import StoredTrial
 
 _METRICS_A_BATCH = 1000
 _PARAMETERS_A_BATCH = 100
@@ -102,21 +101,23 @@ class Mirror:
         """The run of an arm; it holds means and deviations over seeds."""
         return self._run(arm, "", arm, self.study_run().info.run_id)
 
-    def sync(self, arm: str, seed: int, folder: TrialFolder) -> None:
+    def sync(self, arm: str, seed: int, trial: StoredTrial) -> None:
         """Log what the trial's folder holds and its run does not, and how the trial ended."""
-        if not folder.config.exists() or not folder.metrics.exists():
+        written, records = trial.config(), trial.records()
+        if written is None or not records:
             return
-        name = (arm, folder.path.name)
+        name = (arm, trial.key)
         is_new = name not in self.runs
-        records = read_records(folder.metrics)
-        result = folder.finished()
+        result = trial.finished()
         run = self._run(*name, f"{arm} · seed {seed}", self.arm_run(arm).info.run_id)
         run_id = run.info.run_id
         if is_new:
             try:
-                config = TrainConfig.model_validate_json(folder.config.read_bytes())
+                config = TrainConfig.model_validate_json(written)
             except ValidationError as error:
-                raise InputError(f"{folder.config} is corrupt: {explain(error)[0]}") from None
+                raise InputError(
+                    f"{trial.shown}/config.json is damaged: {explain(error)[0]}"
+                ) from None
             parameters = [Param(knob, str(value)) for knob, value in flatten(config).items()]
             for start in range(0, len(parameters), _PARAMETERS_A_BATCH):
                 batch = parameters[start : start + _PARAMETERS_A_BATCH]

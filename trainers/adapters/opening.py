@@ -18,8 +18,8 @@ from trainers.errors import CheckpointError, ConfigError, InputError, listed, pr
 from trainers.globality.measurable import Draws, Measurable
 from trainers.grid import Grid
 from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
-from trainers.runs.saved_run import find_run, run_backbone
-from trainers.training.checkpoint import FILE_NAME, is_checkpoint, newest
+from trainers.runs.saved_run import checkpoints_in, find_run, run_backbone
+from trainers.training.checkpoint import is_checkpoint
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 """What files of weights are usually called: a name that ends so is no timm name."""
@@ -123,11 +123,10 @@ def _from_disk(path: Path, heads: int | None) -> Measurable:
         return _from_timm_folder(path)
     if is_hugging_face(path):
         return _from_hugging_face(path)
-    folders = (path, path / "checkpoint")
-    if is_checkpoint(path) or any(newest(one) or (one / FILE_NAME).is_file() for one in folders):
+    if is_checkpoint(path) or checkpoints_in(path):
         return _from_run(path)
     raise InputError(
-        f"{path} holds no model: no {FILE_NAME} of ours, here or in checkpoint/, and no "
+        f"{path} holds no model: no checkpoint of ours, here or in attempts/, and no "
         "config.json of a model that Hugging Face's transformers or timm saved"
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 import threading
@@ -29,7 +30,7 @@ from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
-from trainers.system.storage import EMBEDDED, Location, locate
+from trainers.system.storage import EMBEDDED, Location, is_uri, locate
 from trainers.system.transfer import sent_images
 
 CACHE, FORMER_CACHE = "data", ".data"
@@ -161,8 +162,16 @@ class ImageSet:
             ) from error
 
 
-def cache_in(root: Path) -> Path:
-    """Where the run root keeps its indexes; those of an older root are moved there."""
+def cache_in(root: str | Path) -> Path:
+    """Where the indexes of a run root lie; those of an older root are moved there.
+
+    They are mapped into memory, so those of a root on object storage lie on each machine, in its
+    user's cache.
+    """
+    if is_uri(os.fspath(root)):
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        return Path(home, "dinolab", CACHE)
+    root = Path(root)
     cache, former = root / CACHE, root / FORMER_CACHE
     for index in list(former.glob(f"{'[0-9a-f]' * 16}-*")):
         # Another worker may have moved it already, or made it anew; what is mapped stays mapped.

@@ -3,16 +3,15 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from trainers.config import TrainConfig, leaves, trial_content
 from trainers.errors import InputError, listed
-from trainers.runs.trial import TrialFolder
+from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.runs.version import code_versions, differing
-from trainers.system.atomic import read_object
+from trainers.system.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +36,18 @@ class LeftBehind:
         )
 
 
-def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) -> LeftBehind | None:
+def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], store: Store) -> LeftBehind | None:
     """Which of the runs `wanted`, each (key, configuration, digest of its data), are such.
 
-    They are looked for in the folder `trials`. A run that is finished under its key is not wanted.
+    They are looked for in all of `store`. A run that is finished under its key is not wanted.
     None when there are none. Folders of runs that are damaged are passed over.
     """
     asked = [(key, digest, dict(leaves(trial_content(config)))) for key, config, digest in wanted]
     keys: set[str] = set()
     found: list[str] = []
     modules: set[str] = set()
-    for path in sorted(trials.glob("*/result.json")) if asked else ():
-        folder = TrialFolder(path.parent)
+    for name in store.names(TRIALS) if asked else ():
+        folder = StoredTrial(store, name)
         result = _result_of(folder)
         code = result.get("code")
         if not result or code == code_versions():
@@ -62,7 +61,7 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) ->
         ]
         if knobs and twins:
             keys.update(twins)
-            found.append(folder.path.name)
+            found.append(name)
             modules.update(differing(code, code_versions()) if isinstance(code, dict) else ())
     if not keys:
         return None
@@ -71,7 +70,7 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], trials: Path) ->
     )
 
 
-def _result_of(folder: TrialFolder) -> dict[str, Any]:
+def _result_of(folder: StoredTrial) -> dict[str, Any]:
     """The result of a run; empty when it cannot be read."""
     try:
         result = folder.finished()
@@ -80,14 +79,16 @@ def _result_of(folder: TrialFolder) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def _knobs_of(folder: TrialFolder) -> dict[str, Any]:
+def _knobs_of(folder: StoredTrial) -> dict[str, Any]:
     """The knobs of a run that count in its key, as this code reads them, or else as they stand.
 
     Empty when it has kept none that can be read.
     """
     try:
-        content = read_object(folder.config)
-    except (OSError, InputError):
+        content = json.loads(folder.config() or b"")
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
         return {}
     try:
         return dict(leaves(trial_content(TrainConfig.model_validate_json(json.dumps(content)))))

@@ -44,7 +44,8 @@ def find_run(
 
     Of a folder with several checkpoints, it is the last.
 
-    The configuration is read from the `config.json` beside the checkpoint or one folder above.
+    The configuration is read from the `config.json` beside the checkpoint, or one or two folders
+    above.
     `data` replaces the source of images, `change` knobs of the evaluation. Raises InputError, one
     line, when there is no checkpoint or configuration, when they cannot be read or do not belong
     together; ConfigError for a knob that does not exist, does not fit or is not the evaluation's.
@@ -114,20 +115,30 @@ def run_backbone(
 def _checkpoint_at(path: Path) -> Path:
     if path.is_file() or checkpoint.is_checkpoint(path):
         return path
-    folders = (path, path / "checkpoint")
-    for folder in folders:
-        last = folder / checkpoint.FILE_NAME
-        if last.is_file() and not checkpoint.is_checkpoint(last):
-            return last  # whoever opens it says what is wrong
-        if found := checkpoint.newest(folder):
-            return found
+    found = checkpoints_in(path)
+    if found:
+        # Of those that cannot be read one, so that whoever opens it says what is wrong.
+        return max(found, key=_step_of)
     if not path.exists():
         raise InputError(f"{path} is not there: give a checkpoint, or the folder of a run")
-    raise InputError(f"{path} holds no {checkpoint.FILE_NAME}, nor does {folders[1]}")
+    raise InputError(f"{path} holds no checkpoint, nor does {path / 'attempts'}")
+
+
+def checkpoints_in(path: Path) -> list[Path]:
+    """The checkpoints in a folder of them, or of all attempts where it is the folder of a run."""
+    folders = (path, *sorted(path.glob("attempts/*")))
+    return [one for folder in folders for one in checkpoint.of_steps(folder)]
+
+
+def _step_of(path: Path) -> int:
+    try:
+        return checkpoint.saved_step(path)
+    except CheckpointError:
+        return -1
 
 
 def _configuration_of(saved: Path) -> TrainConfig:
-    folders = (saved.absolute().parent, saved.absolute().parent.parent)
+    folders = saved.absolute().parents[:3]
     for place in (folder / CONFIG_NAME for folder in folders):
         if place.is_file():
             try:
@@ -135,7 +146,7 @@ def _configuration_of(saved: Path) -> TrainConfig:
             except ValidationError as error:
                 raise InputError(f"{place}: {'; '.join(explain(error))}") from error
     raise InputError(
-        f"no {CONFIG_NAME} in {folders[0]} or {folders[1]}: a checkpoint needs its own"
+        f"no {CONFIG_NAME} in {folders[0]} or the two above it: a checkpoint needs its own"
     )
 
 

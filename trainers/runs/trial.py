@@ -1,36 +1,40 @@
-"""One run on disk: its folder, the lock that fences attempts, and resuming where it stopped."""
+"""One run: attempts at it, each from where the last one stopped, and one result."""
 
-import fcntl
+import contextlib
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from trainers.config import TrainConfig, trial_content
 from trainers.config.size import remedy_of_step
 from trainers.data.image_set import ImageSet
-from trainers.errors import CheckpointError, InputError, PlanError, listed
+from trainers.errors import (
+    CheckpointError,
+    DinolabError,
+    InputError,
+    PlanError,
+    StoreError,
+    listed,
+)
+from trainers.runs.attempt import Attempt, Origin, claimed, fetched, origin, scratch_folder
+from trainers.runs.lease import Outcome
 from trainers.runs.machine import machine_of
-from trainers.runs.reporters import Fanout, JsonLines
+from trainers.runs.reporters import Fanout
+from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.version import code_versions, differing
-from trainers.system.atomic import read_object, replace_json
 from trainers.system.memory import memory_explained
 from trainers.system.world import World, lost_workers_named
 from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.reporter import Reporter
 from trainers.training.starting import Starting
-
-RESULT_STATUSES = ("finished", "collapsed", "diverged")
-
-_ANEW, _FINISHED, _REFUSED = -1, -2, -3
-"""What the first worker tells the others, where it is no step to go on from."""
 
 
 def trial_key(config: TrainConfig, dataset_digest: str) -> str:
@@ -77,87 +81,26 @@ class Planned:
             )
 
 
-class TrialFolder:
-    """`config.json`, `metrics.jsonl`, `result.json`, `failure.json` and `checkpoint/` of a run.
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """Who asks for an attempt, and what that one knows of those before."""
 
-    `machines.json` lists what its attempts have computed on up to the checkpoint, each once.
-    """
+    driver: str = ""
+    """its name; empty for a run of its own"""
+    over: Collection[int] = ()
+    """attempts that are known to have ended"""
+    waits: bool = True
+    """for whoever is at the trial; else it is left to them"""
+    kind_of: Callable[[BaseException], str] = lambda _: ""
+    """whose fault an error is"""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = path / "config.json"
-        self.metrics = path / "metrics.jsonl"
-        self.result = path / "result.json"
-        self.failure = path / "failure.json"
-        self.machines = path / "machines.json"
-        self.checkpoints = path / "checkpoint"
 
-    def finished(self) -> dict[str, Any] | None:
-        """The result, or None while there is none; a collapsed or diverged run is finished.
-
-        Raises InputError, one line, when it is damaged.
-        """
-        if not self.result.is_file():
-            return None
-        result = read_object(self.result)
-        if (
-            result.get("status") not in RESULT_STATUSES
-            or not isinstance(result.get("step"), int)
-            or not isinstance(result.get("steps"), int)
-        ):
-            raise InputError(
-                f"{self.result} is corrupt: status must be one of {', '.join(RESULT_STATUSES)}, "
-                "and step and steps whole numbers; restore the file, or remove it and run again"
-            )
-        return result
-
-    def failed(self) -> str | None:
-        """Why the last attempt ended without a result, or None. Raises InputError, one line."""
-        if not self.failure.is_file():
-            return None
-        return str(read_object(self.failure).get("message", "no message"))
-
-    def fail(self, message: str) -> None:
-        """Record why the last attempt ended without a result."""
-        replace_json(self.failure, {"message": message})
-
-    def machines_before(self) -> list[dict[str, Any]]:
-        """What earlier attempts have computed on, as `machine_of` says it; empty if unknown.
-
-        Raises InputError, one line, when it is damaged.
-        """
-        if not self.machines.is_file():
-            return []
-        try:
-            found = json.loads(self.machines.read_bytes())
-        except ValueError:
-            found = None
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise InputError(
-                f"{self.machines} is corrupt: not a list of JSON objects; restore the file, or "
-                "remove the folder of this run and run it again"
-            )
-        return found
-
-    def checkpoint_step(self) -> int | None:
-        """The step of the last checkpoint, or None when there is no readable one."""
-        saved = checkpoint.newest(self.checkpoints)
-        return None if saved is None else checkpoint.saved_step(saved)
-
-    @contextmanager
-    def fenced(self) -> Iterator[None]:
-        """Hold the trial for one attempt; waits while another process is at it.
-
-        The system lets go of the lock when its holder dies, so a kill leaves nothing to clean up.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+class _SupersededError(DinolabError):
+    """Somebody has taken this attempt for dead, and begun another."""
 
 
 def run_trial(
-    folder: TrialFolder,
+    trial: StoredTrial,
     config: TrainConfig,
     *,
     images: ImageSet,
@@ -166,24 +109,90 @@ def run_trial(
     planned: Planned | None = None,
     starting: Callable[[], Starting | None] = lambda: None,
     step_done: Callable[[], None] = lambda: None,
-) -> None:
-    """Train to the end, from the last checkpoint if there is one, and write the result.
+    asking: Asking = Asking(),
+) -> bool:
+    """Train to the end, from the last checkpoint that is whole, and put the result.
 
     `starting` gives the weights that `model.weights` names; it is asked where there is no
     checkpoint. `step_done` is called after each update.
 
-    Every worker calls this. What is finished already is left alone. Raises PlanError, before
-    anything is written, where a worker has other data or other code than was planned, or than the
-    other workers have; OutOfMemoryError, with the knobs to change; LostWorkerError.
+    Every worker calls this. True when the trial has a result, this one or another's; False when
+    somebody else is at it. Raises PlanError, before anything is trained, where a worker has other
+    data or other code than was planned, or than the other workers have; OutOfMemoryError, with the
+    knobs to change; LostWorkerError; StoreError.
     """
-    _refuse_another(config, images, world, planned)
-    if not world.is_first:
-        world.wait()
-        _attempt(folder, config, images, world, reporter, starting, step_done)
-        return
-    with folder.fenced():
-        world.wait()
-        _attempt(folder, config, images, world, reporter, starting, step_done)
+    attempt, claim = _claimed(trial, config, world, asking)
+    if claim.found != "ours":
+        return claim.found == "finished"
+
+    def trained() -> dict[str, Any]:
+        _refuse_another(config, images, world, planned)
+        with scratch_folder() as scratch:
+            local = trial.store.local
+            folder = local / trial.attempt_folder(claim.number) if local else scratch / "own"
+            return _trained(
+                trial, config, images, world, reporter, starting, step_done, attempt, folder
+            )
+
+    if attempt is None:  # not the first worker
+        trained()
+        return True
+    outcome: Outcome = "failed"
+    try:
+        attempt.commit(trained())
+        outcome = "finished"
+    except _SupersededError:
+        outcome = "superseded"
+        return trial.finished() is not None
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    except BaseException as error:
+        with contextlib.suppress(StoreError):
+            attempt.fail(asking.kind_of(error), error)
+        raise
+    finally:
+        attempt.end(outcome)
+    return True
+
+
+class _Claim(NamedTuple):
+    """What the first worker has found, and tells the others."""
+
+    found: Literal["ours", "finished", "held", "refused"]
+    number: int
+    """of our attempt"""
+
+
+def _claimed(
+    trial: StoredTrial, config: TrainConfig, world: World, asking: Asking
+) -> tuple[Attempt | None, _Claim]:
+    """The attempt, on the first worker, and what all are told of it."""
+    attempt, claim = None, _Claim("refused", 0)
+    try:
+        if world.is_first:
+            if config.compute.sharded and world.size > 1 and trial.store.local is None:
+                raise InputError(
+                    "compute.sharded writes parts of a checkpoint, which several workers can only "
+                    f"do to a path that they share, not to {trial.store.shown}: give such a --root"
+                )
+            attempt = claimed(
+                trial,
+                steps=config.steps,
+                driver=asking.driver,
+                over=asking.over,
+                waits=asking.waits,
+            )
+            if attempt is not None:
+                claim = _Claim("ours", attempt.number)
+            else:
+                claim = _Claim("finished" if trial.finished() else "held", 0)
+    finally:
+        # After an error as well: the others wait for an answer.
+        claim = world.told(claim)
+    if claim.found == "refused":
+        raise InputError(f"the first worker cannot use {trial.shown}, and says why")
+    return attempt, claim
 
 
 def _refuse_another(
@@ -201,81 +210,95 @@ def _refuse_another(
         )
 
 
-def _agreed(folder: TrialFolder, world: World) -> int:
-    """The step to go on from, _ANEW or _FINISHED: what the first worker finds, told to all."""
-    found = _REFUSED
+def _origin(trial: StoredTrial, world: World) -> Origin:
+    """Where to start, as the first worker finds it, told to all."""
+    found: Origin | None = None
     try:
         if world.is_first:
-            step = folder.checkpoint_step()
-            found = _FINISHED if folder.finished() else _ANEW if step is None else step
+            found = origin(trial)
     finally:
-        # An error as well: the others wait for an answer.
         found = world.told(found)
-    if found == _REFUSED:
-        raise InputError(f"the first worker cannot use {folder.path}, and says why")
+    if found is None:
+        raise StoreError(f"the first worker cannot read {trial.shown}, and says why")
     return found
 
 
-def _checkpoint_of(folder: TrialFolder, config: TrainConfig, step: int) -> Path:
+def _checkpoint_of(trial: StoredTrial, start: Origin, scratch: Path) -> Path | None:
     """The checkpoint to go on from, as this worker finds it."""
-    found = checkpoint.newest(folder.checkpoints)
-    if found is None or (own := checkpoint.saved_step(found)) != step:
+    if start.state is None:
+        return None
+    found = fetched(trial, start.state, scratch)
+    if not found.exists():
         raise CheckpointError(
-            f"the first worker goes on from step {step}, but this one finds "
-            f"{'no checkpoint' if found is None else f'that of step {own}'} in "
-            f"{folder.checkpoints}; give all workers one shared folder"
+            f"the first worker goes on from step {start.state.step}, but this one finds no {found};"
+            " give all workers one shared folder"
         )
-    checkpoint.refuse_another(found, config)
     return found
 
 
-def _attempt(
-    folder: TrialFolder,
+def _trained(
+    trial: StoredTrial,
     config: TrainConfig,
     images: ImageSet,
     world: World,
     reporter: Reporter,
     starting: Callable[[], Starting | None],
     step_done: Callable[[], None],
-) -> None:
+    attempt: Attempt | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """What the result says of the training, apart from the attempt's files."""
     started = time.monotonic()
-    step = _agreed(folder, world)
-    if step == _FINISHED:
-        return
-    resume_from = None if step == _ANEW else _checkpoint_of(folder, config, step)
+    start = _origin(trial, world)
+    first = 0 if start.state is None else start.state.step
     machine = machine_of(world.device)
-    if world.is_first:
-        replace_json(folder.config, config.model_dump(mode="json"))
-        earlier = folder.machines_before() if resume_from else []
-        machines = [*(one for one in earlier if one != machine), machine]
-        replace_json(folder.machines, machines)
-        kept = JsonLines(folder.metrics, keep_up_to=step)
-        reporter = Fanout(kept, reporter)
+    resume_from = _checkpoint_of(trial, start, folder)
+    if resume_from is not None:
+        checkpoint.refuse_another(resume_from, config)
+    if attempt is not None:
+        attempt.begin(start, config, machine)
+        reporter = Fanout(attempt.records, reporter)
+        step_done = _noted(attempt, first, step_done, alone=world.size == 1)
     with memory_explained("a training step", remedy_of_step(config)), lost_workers_named():
         result = train(
             config,
             images=images,
             world=world,
             reporter=reporter,
-            checkpoints=folder.checkpoints,
+            checkpoints=folder,
             resume_from=resume_from,
             starting=None if resume_from else starting(),
             step_done=step_done,
+            keeper=attempt,
         )
-    if world.is_first:
-        content = {
-            "status": result.status,
-            "reason": result.reason,
-            "step": result.step,
-            "steps": config.steps,
-            "chain": result.chain,
-            "resumed_at": max(step, 0),
-            "wall_s": round(time.monotonic() - started, 3),
-            **machine,
-            "earlier_machines": machines[:-1],
-            "workers": world.size,
-            "data": images.digest,
-            "code": dict(code_versions()),
-        }
-        replace_json(folder.result, content)
-        folder.failure.unlink(missing_ok=True)
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "step": result.step,
+        "steps": config.steps,
+        "chain": result.chain,
+        "resumed_at": first,
+        "wall_s": round(time.monotonic() - started, 3),
+        **machine,
+        "earlier_machines": [] if attempt is None else attempt.machines[:-1],
+        "workers": world.size,
+        "data": images.digest,
+        "code": dict(code_versions()),
+        "damaged": list(start.damaged),
+    }
+
+
+def _noted(
+    attempt: Attempt, first: int, step_done: Callable[[], None], *, alone: bool
+) -> Callable[[], None]:
+    """What notes in the lease how far the run is, after each update."""
+    steps = itertools.count(first + 1)
+
+    def done() -> None:
+        attempt.held.at(next(steps))
+        # Several workers cannot stop at one's word; what they put then counts for nothing.
+        if alone and attempt.held.superseded:
+            raise _SupersededError(f"{attempt.prefix}: another attempt at this run has begun")
+        step_done()
+
+    return done

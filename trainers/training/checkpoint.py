@@ -1,7 +1,7 @@
 """A TrainState on disk, never half-written: one safetensors file, or a folder of workers' parts.
 
-A folder is what several workers write that hold a part of the state each (`compute.sharded`). Any
-number of workers reads either.
+Each is named by its step, and never written again. A folder is what several workers write that
+hold a part of the state each (`compute.sharded`). Any number of workers reads either.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -26,12 +26,17 @@ from trainers.training.state import TrainState
 if TYPE_CHECKING:
     from trainers.system.sharded_files import ShardedWriter
 
-FILE_NAME = "state.safetensors"
-"""of the last checkpoint, where it is a file"""
 NOTES_NAME = "notes.json"
 """in a folder of parts"""
 _NOTES = "dinolab"
 _OF_A_STEP = re.compile(r"checkpoint-(\d+)(?:\.safetensors)?")
+
+
+class Best(NamedTuple):
+    """The best value so far of the metric whose best checkpoint stays."""
+
+    step: int
+    value: float
 
 
 def folder_of(directory: Path, step: int) -> Path:
@@ -40,7 +45,7 @@ def folder_of(directory: Path, step: int) -> Path:
 
 
 def file_of(directory: Path, step: int) -> Path:
-    """The checkpoint of a step in `directory`, where it is a file that stays beside the last."""
+    """The checkpoint of a step in `directory`, where it is a file."""
     return directory / f"checkpoint-{step}.safetensors"
 
 
@@ -52,38 +57,36 @@ def of_steps(directory: Path) -> dict[Path, int]:
 
 def newest(directory: Path) -> Path | None:
     """The checkpoint of the highest step in `directory`, of those that can be read."""
-    found = [p for p in (directory / FILE_NAME, *of_steps(directory)) if is_checkpoint(p)]
+    found = [path for path in of_steps(directory) if is_checkpoint(path)]
     return max(found, key=saved_step, default=None)
 
 
 def save(state: TrainState, config: TrainConfig, directory: Path, world: World) -> Path | None:
-    """Write `state` into `directory`, replacing an earlier one at once.
+    """Write `state` into `directory`.
 
     Every worker calls this; the first one writes, and gets the file.
     """
     write = file_writer(state, config, world)
-    return write(directory / FILE_NAME) if world.is_first else None
+    return write(file_of(directory, state.step)) if world.is_first else None
 
 
 def file_writer(
-    state: TrainState, config: TrainConfig, world: World, first: Callable[[], None] = lambda: None
+    state: TrainState, config: TrainConfig, world: World, best: Best | None = None
 ) -> Callable[[Path], Path]:
     """Copies `state` into host memory; returns what writes the copy to a file and returns that.
 
-    Every worker calls this; what it returns is for the first one. Just before the file comes into
-    being, it calls `first`.
+    Every worker calls this; what it returns is for the first one.
     """
     whole = {name: world.whole(tensor) for name, tensor in _named(state).items()}
     copies = _in_host_memory(whole) if world.is_first else {}
     # One entry: safetensors writes several in an order that changes from run to run.
-    notes = {_NOTES: json.dumps(_notes_of(state, config))}
+    notes = {_NOTES: json.dumps(_notes_of(state, config, best))}
 
     def write(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_by_name(path) as written:
             # From the tensors' own memory, and other threads go on meanwhile.
             safetensors.torch.save_file(copies, written, notes)
-            first()
         return path
 
     return write
@@ -95,14 +98,13 @@ def folder_writer(
     directory: Path,
     world: World,
     writer: "ShardedWriter",
-    first: Callable[[], None] = lambda: None,
+    best: Best | None = None,
 ) -> Callable[[], Path]:
     """Copies this worker's part of `state`; returns what waits until a folder is whole.
 
-    Every worker calls both. The folder comes into being at once, when all parts are written; just
-    before, the first worker calls `first`.
+    Every worker calls both. The folder comes into being at once, when all parts are written.
     """
-    folder, notes = folder_of(directory, state.step), _notes_of(state, config)
+    folder, notes = folder_of(directory, state.step), _notes_of(state, config, best)
     unfinished = folder.with_name(f".{folder.name}")
     written = writer.begin(_named(state), unfinished)
 
@@ -110,7 +112,6 @@ def folder_writer(
         written()
         if world.is_first:
             replace_json(unfinished / NOTES_NAME, notes)
-            first()
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.replace(folder)
         return folder
@@ -141,6 +142,15 @@ def saved_fingerprint(path: Path) -> str:
     Raises CheckpointError when it is corrupt.
     """
     return str(_notes(path)["config"])
+
+
+def saved_best(path: Path) -> Best | None:
+    """The best value up to a checkpoint, if that was asked for.
+
+    Raises CheckpointError when it is corrupt.
+    """
+    found = _notes(path).get("best")
+    return None if found is None else Best(int(found["step"]), float(found["value"]))
 
 
 def saved_shape(path: Path, name: str) -> tuple[int, ...] | None:
@@ -255,8 +265,9 @@ def _from_folder(path: Path, state: TrainState, world: World) -> dict[str, Tenso
     return tensors
 
 
-def _notes_of(state: TrainState, config: TrainConfig) -> dict[str, Any]:
-    return {"step": state.step, "chain": state.chain.hex(), "config": fingerprint(config)}
+def _notes_of(state: TrainState, config: TrainConfig, best: Best | None) -> dict[str, Any]:
+    notes = {"step": state.step, "chain": state.chain.hex(), "config": fingerprint(config)}
+    return notes if best is None else {**notes, "best": best._asdict()}
 
 
 def _notes(path: Path) -> dict[str, Any]:

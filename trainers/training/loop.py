@@ -26,7 +26,7 @@ from trainers.training import checkpoint, stopping
 from trainers.training.pace import Pace
 from trainers.training.pieces import pieces
 from trainers.training.reporter import Reporter
-from trainers.training.saving import Saving
+from trainers.training.saving import Keeper, Saving
 from trainers.training.starting import Starting
 from trainers.training.state import TrainState
 from trainers.training.step import Batch, update
@@ -55,6 +55,7 @@ def train(
     resume_from: Path | None,
     starting: Starting | None = None,
     step_done: Callable[[], None] = lambda: None,
+    keeper: Keeper | None = None,
 ) -> Result:
     """Train as `config` says, reporting to `reporter` and saving state into `checkpoints`.
 
@@ -64,11 +65,12 @@ def train(
     if it had never stopped, bit for bit on the same device type and world size; else it starts
     from `starting`, the weights that `model.weights` names. A loss or gradient that is not finite
     ends the run as `diverged`, before the update. SIGTERM ends it where `stopping` listens for it:
-    saved, with Interrupted. `step_done` is called after each update.
+    saved, with Interrupted. `step_done` is called after each update. `keeper` makes checkpoints
+    count; without one, every whole file does.
     """
     config = in_steps(config, len(images.train))
-    start = None if resume_from is None else checkpoint.saved_step(resume_from)
-    with stopping.heeded(), Saving(config, checkpoints, world, reporter, start) as saving:
+    saves = Saving(config, checkpoints, world, reporter, resume_from, keeper)
+    with stopping.heeded(), saves as saving:
         return _train(config, images, world, reporter, saving, resume_from, starting, step_done)
 
 

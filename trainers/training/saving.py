@@ -1,19 +1,15 @@
 """When a run saves, what of it stays, and the one thread that writes while training goes on."""
 
-import contextlib
-import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from trainers.config import TrainConfig
 from trainers.config.explain import nearest
 from trainers.errors import ConfigError, UnwrittenError, reason
-from trainers.system.atomic import replace_json
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.reporter import Reporter
@@ -22,36 +18,70 @@ from trainers.training.state import TrainState
 if TYPE_CHECKING:
     from trainers.system.sharded_files import ShardedWriter
 
-BEST_NAME = "best.json"
-"""which step has the best of `checkpoints.keep_best`, and its value"""
-
 _UNKNOWN = -1
+
+
+class Keeper(Protocol):
+    """Who makes checkpoints count that are written to a folder. Only the first worker asks it."""
+
+    def begun(self, step: int) -> None:
+        """The state of `step` is copied, and all up to it is reported. Called while it trains."""
+
+    def keep(self, step: int, path: Path, stays: Callable[[int], bool]) -> None:
+        """The checkpoint of `step` is whole at `path`. It counts once this returns.
+
+        `stays` says of earlier ones, by step, whether they outlive it.
+        """
+
+    def drop(self, path: Path) -> None:
+        """Remove a checkpoint that does not stay."""
+
+
+class Folder:
+    """The keeper for whom every whole file of the folder counts."""
+
+    def begun(self, step: int) -> None:
+        """See Keeper."""
+
+    def keep(self, step: int, path: Path, stays: Callable[[int], bool]) -> None:
+        """See Keeper."""
+
+    def drop(self, path: Path) -> None:
+        """See Keeper."""
+        remove(path)
 
 
 class Saving:
     """The checkpoints of a run in `folder`; every worker makes one and calls it alike.
 
-    A state is copied when it is saved, and written in the background. One is written at a time: the
-    next one waits. The reporter of the first worker is told of a checkpoint that is whole when the
-    next one is begun, or at the end. A run that starts from step `start`, or anew if None, drops
-    what is there of later steps, which will come again.
+    A state is copied when it is saved, and written in the background, each to a file or folder of
+    its own. One is written at a time: the next one waits. The reporter of the first worker is told
+    of a checkpoint that is whole when the next one is begun, or at the end. A run that goes on from
+    a checkpoint, or anew if None, drops what is in `folder` of later steps, which will come again.
 
     Leaving it waits for what is being written. An UnwrittenError says what could not be written.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: Path, world: World, reporter: Reporter, start: int | None
+        self,
+        config: TrainConfig,
+        folder: Path,
+        world: World,
+        reporter: Reporter,
+        resume_from: Path | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.config, self.folder, self.world, self.reporter = config, folder, world, reporter
-        self.step = start
+        self.keeper = keeper or Folder()
+        self.step = None if resume_from is None else checkpoint.saved_step(resume_from)
         """of the last checkpoint; None before the first one"""
         self._thread: threading.Thread | None = None
         self._written: Path | None = None
         self._error: BaseException | None = None
         self._parts: ShardedWriter | None = None
-        self._best: tuple[int, float] | None = None
+        self._best = None if resume_from is None else checkpoint.saved_best(resume_from)
         if world.is_first and folder.is_dir():
-            self._tidy(start)
+            self._tidy()
 
     def __enter__(self) -> Self:
         return self
@@ -79,14 +109,18 @@ class Saving:
         """
         step = state.step
         is_best = evaluation is not None and self._is_best(step, evaluation)
-        stays = is_best or self._stays(step)
-        if not (now or stays or (step and step % self.config.checkpoint_every == 0)):
+        if not (
+            now
+            or is_best
+            or self._stays(step)
+            or (step and step % self.config.checkpoint_every == 0)
+        ):
             return
         self.wait()
+        if self.world.is_first:
+            self.keeper.begun(step)
         self._thread = threading.Thread(
-            target=self._work,
-            args=(self._writer(state, stays, is_best), step, self._best),
-            daemon=True,
+            target=self._work, args=(self._writer(state), step, self._best), daemon=True
         )
         self._thread.start()
         self.step = step
@@ -106,39 +140,27 @@ class Saving:
         if self._written and self.world.is_first:
             self.reporter.report(self.step, {}, checkpoint=self._written)
 
-    def _writer(self, state: TrainState, stays: bool, is_best: bool) -> Callable[[], Path | None]:
+    def _writer(self, state: TrainState) -> Callable[[], Path | None]:
         """Copies `state`, and returns what makes a whole checkpoint of it."""
-        best = self._best
-
-        def note_best() -> None:
-            # While there is no checkpoint yet: a run that goes on from one must know if it is best.
-            if is_best and best is not None:
-                replace_json(self.folder / BEST_NAME, {"step": best[0], "value": best[1]})
-
         if self.config.compute.sharded and self.world.size > 1:
             if self._parts is None:
                 from trainers.system.sharded_files import ShardedWriter
 
                 self._parts = ShardedWriter()
             return checkpoint.folder_writer(
-                state, self.config, self.folder, self.world, self._parts, note_best
+                state, self.config, self.folder, self.world, self._parts, self._best
             )
-        write = checkpoint.file_writer(state, self.config, self.world, note_best)
-        last, own = self.folder / checkpoint.FILE_NAME, checkpoint.file_of(self.folder, state.step)
-
-        def both() -> Path:
-            # Itself first: after a kill between the two, a run goes on from it.
-            return _linked(write(own), last) if stays else write(last)
-
-        return both if self.world.is_first else lambda: None
+        write = checkpoint.file_writer(state, self.config, self.world, self._best)
+        path = checkpoint.file_of(self.folder, state.step)
+        return (lambda: write(path)) if self.world.is_first else lambda: None
 
     def _work(
-        self, write: Callable[[], Path | None], step: int, best: tuple[int, float] | None
+        self, write: Callable[[], Path | None], step: int, best: checkpoint.Best | None
     ) -> None:
         try:
             self._written = write()
-            if self.world.is_first:
-                self._drop_others(step, None if best is None else best[0])
+            if self.world.is_first and self._written:
+                self._keep(step, self._written, None if best is None else best.step)
         except BaseException as error:  # noqa: BLE001 (whatever it is, `wait` raises it)
             self._error = error
 
@@ -158,8 +180,8 @@ class Saving:
             sign = 1 if kept.keep_best_is == "highest" else -1
             if value is None:
                 answer = _UNKNOWN
-            elif self._best is None or sign * value > sign * self._best[1]:
-                answer, self._best = 1, (step, value)
+            elif self._best is None or sign * value > sign * self._best.value:
+                answer, self._best = 1, checkpoint.Best(step, value)
         if (answer := self.world.told(answer)) == _UNKNOWN:
             raise ConfigError(
                 f"checkpoints.keep_best {kept.keep_best!r} is not what an evaluation of this run "
@@ -167,49 +189,28 @@ class Saving:
             )
         return bool(answer)
 
-    def _tidy(self, start: int | None) -> None:
+    def _tidy(self) -> None:
         """Drop what a kill has left half-written, and what is of steps that will come again."""
-        for pattern in (".state.*", ".checkpoint-*", f".{BEST_NAME}.*"):
-            for path in self.folder.glob(pattern):
-                _remove(path)
-        limit = -1 if start is None else start
+        for path in self.folder.glob(".checkpoint-*"):
+            remove(path)
+        limit = -1 if self.step is None else self.step
         for path, step in checkpoint.of_steps(self.folder).items():
             if step > limit:
-                _remove(path)
-        best = self.folder / BEST_NAME
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(best.read_bytes())
-            self._best = (int(found["step"]), float(found["value"]))
-        if self._best and self._best[0] > limit:
-            self._best = None
-            best.unlink()
+                self.keeper.drop(path)
 
-    def _drop_others(self, newest: int, best: int | None) -> None:
-        """Remove what is neither the newest checkpoint nor one that stays."""
+    def _keep(self, newest: int, written: Path, best: int | None) -> None:
+        """Make the newest checkpoint count, and remove those that do not stay."""
+
+        def stays(step: int) -> bool:
+            return step == best or self._stays(step)
+
+        self.keeper.keep(newest, written, stays)
         for path, step in checkpoint.of_steps(self.folder).items():
-            is_last = step == newest and path.is_dir()
-            if not (is_last or step == best or self._stays(step)):
-                _remove(path)
-        last = self.folder / checkpoint.FILE_NAME
-        if checkpoint.folder_of(self.folder, newest).is_dir():
-            # What one worker saved before there were several.
-            last.unlink(missing_ok=True)
+            if step != newest and not stays(step):
+                self.keeper.drop(path)
 
 
-def _linked(source: Path, last: Path) -> Path:
-    """Makes `last` the same file as `source`, at once; returns `source`."""
-    beside = last.with_name(f".{last.name}.linked")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(source, beside)
-    except OSError:
-        # Not every file system has links.
-        shutil.copyfile(source, beside)
-    beside.replace(last)
-    return source
-
-
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file, or a folder that is never seen with a part of what was in it."""
     if not path.is_dir():
         path.unlink(missing_ok=True)

@@ -1,0 +1,222 @@
+"""A trial in a run root, as whoever reads it finds it: attempts, records, and one result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainers.errors import InputError
+from trainers.runs.lease import Lease
+from trainers.runs.records import Digest, Record, digest_of, is_segment, parse
+from trainers.system.store import Store
+
+TRIALS = "trials"
+"""Folder of a run root that holds every trial, whichever studies name it."""
+
+RESULT_STATUSES = ("finished", "collapsed", "diverged")
+
+_AGAIN = "restore the file, or run the same command again, which trains that run again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why an attempt ended without a result."""
+
+    kind: str
+    """whose fault it is: `user`, `ours` or `infrastructure`; empty if nobody has judged"""
+    message: str
+    """one line"""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """A checkpoint that counts: what its manifest says."""
+
+    attempt: int
+    step: int
+    name: str
+    """of its file or folder, in the folder of the attempt"""
+    files: Mapping[str, Digest]
+    """of the checkpoint, by name in the folder of the attempt"""
+    records: Mapping[str, Digest]
+    """segments of the attempt up to it, by name"""
+    machines: tuple[dict[str, Any], ...]
+    """what has been computed on up to it"""
+    kept: Mapping[str, str]
+    """checkpoints of earlier attempts that stay: their names in the folder of the trial, by step"""
+
+
+class StoredTrial:
+    """The trial `key` of a run root."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store = store
+        self.key = key
+        self.folder = f"{TRIALS}/{key}"
+        self.config_key = f"{self.folder}/config.json"
+        self.result_key = f"{self.folder}/result.json"
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people."""
+        return f"{self.store.shown}/{self.folder}"
+
+    def attempt_folder(self, number: int) -> str:
+        """The folder of an attempt, as a prefix of keys."""
+        return f"{self.folder}/attempts/{number:04d}"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result, or None while there is none; a collapsed or diverged run is finished.
+
+        Raises InputError, one line, when it is damaged.
+        """
+        content = self.store.get(self.result_key)
+        if content is None:
+            return None
+        result = self._object(content, self.result_key)
+        files = result.get("files")
+        if (
+            result.get("status") not in RESULT_STATUSES
+            or not all(type(result.get(name)) is int for name in ("step", "steps", "attempt"))
+            or not isinstance(files, dict)
+            or not all(isinstance(one, dict) for one in files.values())
+        ):
+            raise InputError(
+                f"{self.store.shown}/{self.result_key} is damaged: it is no result of a run; "
+                f"{_AGAIN}"
+            )
+        return result
+
+    def records(self) -> list[Record]:
+        """Every record, in order of steps: of the result if there is one, or else the newest.
+
+        Raises InputError, one line, when one is damaged, or missing beside a result.
+        """
+        result = self.finished()
+        if result is not None:
+            folder = self.attempt_folder(result["attempt"])
+            segments = {f"{folder}/{n}": d for n, d in result["files"].items() if is_segment(n)}
+            return [
+                record
+                for key, digest in sorted(segments.items())
+                for record in parse(self.intact(key, digest), f"{self.store.shown}/{key}")
+            ]
+        for number in reversed(self.attempts()):
+            if names := self.segments(number):
+                folder = self.attempt_folder(number)
+                keys = [f"{folder}/{name}" for name in names]
+                return [
+                    record
+                    for key in keys
+                    for record in parse(self.store.get(key) or b"", f"{self.store.shown}/{key}")
+                ]
+        return []
+
+    def segments(self, number: int) -> list[str]:
+        """Names of the segments of records of an attempt, in order."""
+        return [n for n in self.store.names(self.attempt_folder(number)) if is_segment(n)]
+
+    def failed(self) -> Failure | None:
+        """Why the newest attempt ended without a result, or None. Raises InputError, one line."""
+        numbers = self.attempts()
+        if not numbers:
+            return None
+        key = f"{self.attempt_folder(numbers[-1])}/failure.json"
+        content = self.store.get(key)
+        if content is None:
+            return None
+        found = self._object(content, key)
+        return Failure(
+            kind=str(found.get("kind", "")),
+            message=str(found.get("message", "no message")),
+            traceback=str(found.get("traceback", "")),
+        )
+
+    def attempts(self) -> list[int]:
+        """The numbers of the attempts, from 1, ascending."""
+        names = self.store.names(f"{self.folder}/attempts")
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def lease(self, number: int) -> Lease | None:
+        """Who is at an attempt; None when that is damaged."""
+        return Lease.read(self.store.get(f"{self.attempt_folder(number)}/lease.json"))
+
+    def config(self) -> bytes | None:
+        """The configuration as JSON, or None when no attempt has been made."""
+        return self.store.get(self.config_key)
+
+    def states(self) -> list[SavedState]:
+        """Checkpoints that count, of all attempts, the newest first; damaged manifests left out."""
+        found = []
+        for number in self.attempts():
+            for name in self.store.names(self.attempt_folder(number)):
+                if name.startswith("checkpoint-") and name.endswith(".json"):
+                    content = self.store.get(f"{self.attempt_folder(number)}/{name}")
+                    if state := _state(number, content):
+                        found.append(state)
+        return sorted(found, key=lambda one: (one.step, one.attempt), reverse=True)
+
+    def intact(self, key: str, digest: Digest) -> bytes:
+        """The file `key`, which has that digest. Raises InputError, one line, if it has not."""
+        content = self.store.get(key)
+        if content is None or digest_of(content) != digest:
+            what = "is missing" if content is None else "is damaged: its digest is another"
+            raise InputError(f"{self.store.shown}/{key} {what}; {_AGAIN}")
+        return content
+
+    def set_aside(self) -> str:
+        """Move a result that cannot be used out of the way; returns where it lies now."""
+        content = self.store.get(self.result_key)
+        number = len(self.store.names(f"{self.folder}/damaged")) + 1
+        key = f"{self.folder}/damaged/{number:04d}/result.json"
+        self.store.put(key, content or b"")
+        self.store.delete(self.result_key)
+        return f"{self.store.shown}/{key}"
+
+    def _object(self, content: bytes, key: str) -> dict[str, Any]:
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(f"{self.store.shown}/{key} is damaged: not a JSON object; {_AGAIN}")
+        return found
+
+
+def digest_of_file(path: Path) -> Digest:
+    """The digest of a file, which may be large. Raises OSError."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": found, "bytes": path.stat().st_size}
+
+
+def manifest(state: SavedState) -> bytes:
+    """What `checkpoint-STEP.json` holds."""
+    content = {
+        "step": state.step,
+        "name": state.name,
+        "files": dict(state.files),
+        "records": dict(state.records),
+        "machines": list(state.machines),
+        "kept": dict(state.kept),
+    }
+    return json.dumps(content, indent=1).encode()
+
+
+def _state(number: int, content: bytes | None) -> SavedState | None:
+    try:
+        found = json.loads(content or b"")
+        return SavedState(
+            attempt=number,
+            step=int(found["step"]),
+            name=str(found["name"]),
+            files={str(name): dict(digest) for name, digest in found["files"].items()},
+            records={str(name): dict(digest) for name, digest in found["records"].items()},
+            machines=tuple(dict(one) for one in found["machines"]),
+            kept={str(step): str(name) for step, name in found["kept"].items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
