@@ -49,7 +49,8 @@ def matching_lock(plan: Plan, images: ImageSet, store: Store) -> Lock | None:
         if before != now:
             raise RootError(
                 f"{store.shown}/{study_folder(plan.study.name)} was locked with other {what} "
-                f"(sha256 {before[:12]}, now {now[:12]}); give the changed study another name or another --root"
+                f"(sha256 {before[:12]}, now {now[:12]}); give the changed study another name or "
+                "another --root"
             )
     return earlier
 

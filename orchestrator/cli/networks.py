@@ -169,8 +169,8 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: k-NN, linear and position probe, collapse panel, attention.
 
-    Its configuration is the config.json beside it or one or two folders above. The table shows summaries;
-    --json also writes each layer and head.
+    Its configuration is the config.json beside it or one or two folders above. The table shows
+    summaries; --json also writes each layer and head.
     """
     from trainers.config.recipe import knobs_given
     from trainers.runs.saved_run import evaluate_run, find_run
