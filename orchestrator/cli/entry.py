@@ -14,7 +14,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from orchestrator import interrupt
-from orchestrator.cli import embed, export, ingest, listing, measure, networks, new, studies, ui
+from orchestrator.cli import (
+    embed,
+    export,
+    ingest,
+    listing,
+    measure,
+    networks,
+    new,
+    studies,
+    trials,
+    ui,
+)
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from trainers.errors import DinolabError, InputError
 
@@ -30,6 +41,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": studies.run,
     "plan": studies.plan,
     "report": studies.report,
+    "status": trials.status,
+    "show": trials.show,
+    "logs": trials.logs,
+    "gc": trials.gc,
     "list": listing.list_,
     "new": new.new,
     "schema": new.schema,

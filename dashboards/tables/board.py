@@ -1,0 +1,143 @@
+"""How far each trial of a run root is, as anyone who sees the root can tell."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ablations.lock import STUDIES, Lock
+from dashboards.tables.reading import read_lock
+from dashboards.tables.trials import places_of
+from trainers.errors import InputError
+from trainers.runs.lease import Lease, expires_s
+from trainers.runs.stored_trial import TRIALS, StoredTrial
+from trainers.system.store import Store
+
+State = Literal[
+    "finished", "collapsed", "diverged", "running", "silent", "failed", "interrupted", "waiting",
+    "damaged",
+]  # fmt: skip
+"""`silent`: nobody has said how the attempt ended, and its holder is not heard any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A trial as it is now."""
+
+    key: str
+    state: State
+    step: int = 0
+    """updates done, of the newest attempt"""
+    steps: int = 0
+    """updates of the whole run; 0 while no attempt has been made"""
+    rate: float = 0.0
+    """updates a second, of late"""
+    attempts: int = 0
+    where: str = ""
+    """machine and process of the newest attempt"""
+    heard_s: float = 0.0
+    """seconds since it was last heard of, by the clocks of store and reader"""
+    reason: str = ""
+    """in words, of what is not `finished`, `running` or `waiting`"""
+
+
+def progress_of(trial: StoredTrial) -> Progress:
+    """How far a trial is. A damaged result is a state, not an error."""
+    numbers = trial.attempts()
+    if not numbers:
+        return Progress(key=trial.key, state="waiting")
+    try:
+        result = trial.finished()
+    except InputError as error:
+        return Progress(key=trial.key, state="damaged", attempts=len(numbers), reason=str(error))
+    if result is not None:
+        return Progress(
+            key=trial.key,
+            state=result["status"],
+            step=result["step"],
+            steps=result["steps"],
+            attempts=len(numbers),
+            reason=str(result.get("reason", "")),
+        )
+    lease, heard = trial.lease(numbers[-1]), _heard_s(trial, numbers[-1])
+    state, reason = _unfinished(trial, lease, heard)
+    holder = None if lease is None else lease.holder
+    return Progress(
+        key=trial.key,
+        state=state,
+        step=0 if lease is None else lease.step,
+        steps=0 if lease is None else lease.steps,
+        rate=0.0 if lease is None else lease.rate,
+        attempts=len(numbers),
+        where="" if holder is None else f"{holder.host}, process {holder.pid}",
+        heard_s=heard,
+        reason=reason,
+    )
+
+
+def _unfinished(trial: StoredTrial, lease: Lease | None, heard_s: float) -> tuple[State, str]:
+    if lease is not None and not lease.outcome:
+        if lease.holder.is_gone():
+            return "silent", "its process has ended without a word; the next run takes it over"
+        if heard_s < expires_s():
+            return "running", ""
+    if lease is None or not lease.outcome:
+        return "silent", f"not heard of for {heard_s:.0f} s; the next run takes it over"
+    if lease.outcome == "failed":
+        failure = trial.failed()
+        return "failed", "it left no message" if failure is None else failure.message
+    return "interrupted", f"{lease.outcome} at step {lease.step}; the next run goes on from there"
+
+
+def _heard_s(trial: StoredTrial, number: int) -> float:
+    key = f"{trial.attempt_folder(number)}/lease.json"
+    times = [e.changed for e in trial.store.list(trial.attempt_folder(number)) if e.key == key]
+    return max(0.0, time.time() - times[0]) if times else 0.0
+
+
+def board(lock: Lock, store: Store) -> dict[tuple[str, int], Progress]:
+    """Progress of every (arm, seed) of a study, in its order; identical arms share a trial."""
+    places = list(places_of(lock))
+    begun = set(store.names(TRIALS))
+    found = {
+        key: progress_of(StoredTrial(store, key))
+        if key in begun
+        else Progress(key=key, state="waiting")
+        for key in dict.fromkeys(key for _, _, key in places)
+    }
+    return {(arm, seed): found[key] for arm, seed, key in places}
+
+
+def studies_of(store: Store) -> Iterator[Lock]:
+    """Every study whose lock can be read."""
+    for name in store.names(STUDIES):
+        try:
+            yield read_lock(store, name)
+        except InputError:
+            continue
+
+
+def find_trial(store: Store, given: str) -> StoredTrial:
+    """The trial that is meant by its key, the beginning of it, or STUDY/ARM/SEED.
+
+    Raises InputError, one line, when none is, or several are.
+    """
+    if given.count("/") == 2:
+        study, arm, seed = given.split("/")
+        keys = {(a, str(s)): key for a, s, key in places_of(read_lock(store, study))}
+        if (arm, seed) in keys:
+            return StoredTrial(store, keys[arm, seed])
+        arms = ", ".join(dict.fromkeys(a for a, _ in keys))
+        seeds = ", ".join(dict.fromkeys(s for _, s in keys))
+        raise InputError(f"{given}: {study} has arms {arms} and seeds {seeds}")
+    found = [key for key in store.names(TRIALS) if key.startswith(given)]
+    if len(found) != 1 or not given:
+        what = "no trial has a key that begins so" if not found else _several(found)
+        raise InputError(
+            f"{given}: {what}; give a key of {store.shown}/{TRIALS}, or STUDY/ARM/SEED"
+        )
+    return StoredTrial(store, found[0])
+
+
+def _several(keys: Iterable[str]) -> str:
+    return f"several trials have keys that begin so: {', '.join(list(keys)[:5])}"

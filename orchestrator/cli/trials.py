@@ -1,0 +1,242 @@
+"""Commands on what a run root holds: status, show, logs, gc."""
+
+import dataclasses
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.cli.options import DEFAULT_ROOT, RootOption, absolute_root
+from orchestrator.cli.rendering import make_console
+
+if TYPE_CHECKING:
+    from ablations.lock import Lock
+    from dashboards.tables.board import Progress
+    from trainers.runs.stored_trial import StoredTrial
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON instead of tables.")]
+
+TrialArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRIAL",
+        help="Key of a trial, or the beginning of it, or STUDY/ARM/SEED.",
+        show_default=False,
+    ),
+]
+
+
+def status(
+    study: Annotated[
+        str | None, typer.Argument(help="Name of a study; all if not given.", show_default=False)
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    json_: JsonOption = False,
+) -> None:
+    """Show how far each run is, from any machine that sees the run root.
+
+    A board of arms × seeds, then the runs that are at work (step, speed, machine) and those that
+    ended without a result (reason).
+    """
+    from dashboards.tables.board import board, studies_of
+    from dashboards.tables.reading import read_lock
+    from trainers.system.store import open_store
+
+    console = make_console()
+    store = open_store(absolute_root(root, console))
+    locks = list(studies_of(store)) if study is None else [read_lock(store, study)]
+    boards = {lock.study: board(lock, store) for lock in locks}
+    if json_:
+        content = {
+            name: [
+                {"arm": arm, "seed": seed, **dataclasses.asdict(one)}
+                for (arm, seed), one in of_study.items()
+            ]
+            for name, of_study in boards.items()
+        }
+        _print_json(content)
+        return
+    if not locks:
+        console.print(f"{store.shown} has no studies yet")
+    for lock in locks:
+        _show_board(lock, boards[lock.study], console)
+
+
+def _show_board(lock: "Lock", found: "dict[tuple[str, int], Progress]", console: Console) -> None:
+    seeds = lock.resolved.seeds
+    table = Table("arm", *map(str, seeds), title=f"Study {lock.study}: arms × seeds")
+    table.title_justify = "left"
+    for arm in lock.resolved.arms:
+        table.add_row(arm, *(_cell(found[arm, seed]) for seed in seeds))
+    console.print(table)
+    counts = Counter(one.state for one in found.values())
+    console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    titles: dict[str, list[str]] = {}
+    for (arm, seed), one in found.items():
+        titles.setdefault(one.key, []).append(f"{arm} seed {seed}")
+    for one in {one.key: one for one in found.values()}.values():
+        line = _line(one)
+        if line:
+            console.print(f"{' = '.join(titles[one.key])}: {line}")
+
+
+def _cell(one: "Progress") -> str:
+    if one.state == "running":
+        return f"{100 * one.step / max(1, one.steps):.0f} %"
+    return one.state
+
+
+def _line(one: "Progress") -> str:
+    """What there is to say of a trial that is at work, or ended without a result."""
+    if one.state == "running":
+        left = (one.steps - one.step) / one.rate if one.rate else None
+        more = "" if left is None else f", {one.rate:.3g} steps/s, {left:.0f} s to go"
+        again = f", attempt {one.attempts}" if one.attempts > 1 else ""
+        return f"step {one.step} of {one.steps}{more} ({one.where}{again})"
+    if one.reason:
+        return f"{one.state}: {one.reason}"
+    return ""
+
+
+def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOption = False) -> None:
+    """Show one trial: which studies name it, its attempts and checkpoints, what it measured."""
+    from dashboards.tables.board import find_trial, progress_of, studies_of
+    from trainers.metrics import EVALUATED
+    from trainers.system.store import open_store
+
+    console = make_console()
+    store = open_store(absolute_root(root, console))
+    found = find_trial(store, trial)
+    progress = progress_of(found)
+    named = [
+        f"{lock.study}/{place.arm}/{place.seed}"
+        for lock in studies_of(store)
+        for place in lock.trials
+        if place.key == found.key
+    ]
+    records = [] if progress.state == "damaged" else found.records()
+    last = {name: value for _, metrics in records for name, value in metrics.items()}
+    if json_:
+        _print_json(
+            {
+                **dataclasses.asdict(progress),
+                "named_by": named,
+                "attempts": _attempts(found),
+                "config": json.loads(found.config() or b"null"),
+                "metrics": last,
+            }
+        )
+        return
+    console.print(f"trial {found.key}: {progress.state}, step {progress.step} of {progress.steps}")
+    console.print(f"named by: {', '.join(named) or 'no study'}")
+    if progress.reason:
+        console.print(progress.reason)
+    table = Table("attempt", "from", "outcome", "step", "machine", "checkpoints")
+    for one in _attempts(found):
+        start = "the start" if one["from_step"] < 0 else f"step {one['from_step']}"
+        table.add_row(
+            str(one["attempt"]), start, one["outcome"] or "not ended", str(one["step"]),
+            one["where"], ", ".join(map(str, one["checkpoints"])) or "–",
+        )  # fmt: skip
+    console.print(table)
+    if summary := {name: last[name] for name in EVALUATED if name in last}:
+        table = Table("metric", "last value")
+        for name, value in summary.items():
+            table.add_row(name, f"{value:.4f}")
+        console.print(table)
+    console.print(f"folder: {found.shown}")
+
+
+def _attempts(trial: "StoredTrial") -> list[dict[str, Any]]:
+    steps: dict[int, list[int]] = {}
+    for state in reversed(trial.states()):
+        steps.setdefault(state.attempt, []).append(state.step)
+    rows = []
+    for number in trial.attempts():
+        lease = trial.lease(number)
+        rows.append(
+            {
+                "attempt": number,
+                "from_step": -1 if lease is None else lease.from_step,
+                "outcome": "damaged lease" if lease is None else lease.outcome,
+                "step": 0 if lease is None else lease.step,
+                "where": "" if lease is None else f"{lease.holder.host} {lease.holder.pid}",
+                "checkpoints": steps.get(number, []),
+            }
+        )
+    return rows
+
+
+def logs(
+    trial: TrialArgument,
+    root: RootOption = DEFAULT_ROOT,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which attempt; all that left one if not given."),
+    ] = None,
+) -> None:
+    """Print what the attempts at a trial left to read: last output, and the traceback."""
+    from dashboards.tables.board import find_trial
+    from trainers.errors import InputError
+    from trainers.system.store import open_store
+
+    console = make_console()
+    store = open_store(absolute_root(root, console))
+    found = find_trial(store, trial)
+    numbers = found.attempts()
+    if attempt is not None and attempt not in numbers:
+        raise InputError(f"--attempt {attempt}: {found.shown} has {len(numbers)} attempts")
+    for number in numbers if attempt is None else [attempt]:
+        lease = found.lease(number)
+        outcome = "damaged lease" if lease is None else lease.outcome or "not ended"
+        content = store.get(f"{found.attempt_folder(number)}/log.txt")
+        console.print(f"attempt {number}: {outcome}" + ("" if content else ", no log"))
+        if content:
+            # Not by the console, which would wrap and trim what is to be read as it was.
+            sys.stdout.write(content.decode(errors="replace").rstrip("\n") + "\n")
+
+
+def gc(
+    root: RootOption = DEFAULT_ROOT,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Deletes what is listed; else it is only listed.")
+    ] = False,
+    single: Annotated[
+        bool, typer.Option("--single", help="Also runs of `dinolab train`, which no study names.")
+    ] = False,
+) -> None:
+    """List what nothing needs any more, and with --delete delete it.
+
+    Trials that no study names, attempts of finished trials that their results do not rest on, and
+    results that were set aside. What is being trained is left alone.
+    """
+    from orchestrator.garbage import garbage
+    from trainers.system.store import open_store
+
+    console = make_console()
+    store = open_store(absolute_root(root, console))
+    found = garbage(store, single=single)
+    table = Table("what", "why", "files", "size")
+    for one in found:
+        size = sum(entry.size for entry in one.entries)
+        table.add_row(one.what, one.why, str(len(one.entries)), _megabytes(size))
+    if found:
+        console.print(table)
+    total = sum(entry.size for one in found for entry in one.entries)
+    if delete:
+        for one in found:
+            one.delete(store)
+    verb = "deleted" if delete else "nothing deleted; `dinolab gc --delete` would free"
+    console.print(f"{verb} {_megabytes(total)} in {len(found)} places" if found else "no garbage")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,84 @@
+"""What of a run root nothing needs any more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ablations.lock import STUDIES
+from dashboards.tables.board import progress_of
+from dashboards.tables.reading import read_lock
+from trainers.runs.stored_trial import TRIALS, StoredTrial
+from trainers.system.store import Entry, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """Objects that go together."""
+
+    what: str
+    """their folder"""
+    why: str
+    entries: Sequence[Entry]
+
+    def delete(self, store: Store) -> None:
+        """Delete them: first what makes the others count, so that a kill leaves no half of it."""
+        for entry in sorted(self.entries, key=lambda one: not one.key.endswith("/result.json")):
+            store.delete(entry.key)
+
+
+def garbage(store: Store, *, single: bool) -> list[Garbage]:
+    """Trials that no study names, attempts that no result rests on, results that were set aside.
+
+    Without `single` runs that were trained by themselves stay. Whatever is being trained stays.
+    Raises InputError, one line, when a study's lock is damaged: what it names is unknown then.
+    """
+    named = {trial.key for name in store.names(STUDIES) for trial in read_lock(store, name).trials}
+    found = []
+    for key in store.names(TRIALS):
+        trial = StoredTrial(store, key)
+        progress = progress_of(trial)
+        if progress.state == "running":
+            continue
+        if key in named or (_is_single(trial) and not single):
+            found += _of_a_trial(trial, has_result=progress.state not in _WITHOUT_RESULT)
+        else:
+            entries = store.list(trial.folder)
+            found.append(Garbage(what=trial.folder, why="no study names it", entries=entries))
+    return found
+
+
+_WITHOUT_RESULT = ("silent", "failed", "interrupted", "waiting", "damaged")
+
+
+def _is_single(trial: StoredTrial) -> bool:
+    leases = [trial.lease(number) for number in trial.attempts()]
+    return any(lease is not None and not lease.driver for lease in leases)
+
+
+def _of_a_trial(trial: StoredTrial, *, has_result: bool) -> list[Garbage]:
+    found = []
+    if set_aside := trial.store.list(f"{trial.folder}/damaged"):
+        what = f"{trial.folder}/damaged"
+        found.append(Garbage(what=what, why="set aside as damaged", entries=set_aside))
+    result = trial.finished() if has_result else None
+    if result is None:
+        return found
+    needed = {str(name) for name in result.get("checkpoints", {}).values()}
+    for number in trial.attempts():
+        if number == result["attempt"]:
+            continue
+        folder = trial.attempt_folder(number)
+        entries = [
+            entry
+            for entry in trial.store.list(folder)
+            if not any(_belongs(entry.key, f"{trial.folder}/{name}") for name in needed)
+        ]
+        if entries:
+            why = f"attempt {result['attempt']} has the result"
+            found.append(Garbage(what=folder, why=why, entries=entries))
+    return found
+
+
+def _belongs(key: str, checkpoint: str) -> bool:
+    """Whether an object is a checkpoint, a part of it, or its manifest."""
+    manifest = f"{checkpoint.removesuffix('.safetensors')}.json"
+    return key in (checkpoint, manifest) or key.startswith(f"{checkpoint}/")
