@@ -1,0 +1,87 @@
+"""What of a run root nothing needs: never what a study names, a result rests on, or is at work."""
+
+import pytest
+
+from orchestrator.garbage import garbage
+from tests.dashboards.tables.test_board import STEPS, begun, finished, lock_of
+from trainers.errors import InputError
+from trainers.system.store import open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "root", make=True)
+
+
+def places(store, *, single=False):
+    return {one.what: one.why for one in garbage(store, single=single)}
+
+
+def keys(store):
+    return {entry.key for entry in store.list("trials")}
+
+
+def test_what_a_study_names_stays_and_what_none_names_goes(store):
+    lock_of(store, "s", {("a", 0): "named"})
+    finished(store, "named")
+    finished(store, "other")
+    assert places(store) == {"trials/other": "no study names it"}
+    for one in garbage(store, single=False):
+        one.delete(store)
+    assert {key.split("/")[1] for key in keys(store)} == {"named"}
+
+
+def test_a_run_of_its_own_goes_only_when_asked(store):
+    finished(store, "mine", driver="")
+    assert places(store) == {}
+    assert places(store, single=True) == {"trials/mine": "no study names it"}
+
+
+def test_what_is_being_trained_stays(store):
+    _, attempt = begun(store, "other")
+    assert places(store) == {}
+    attempt.end("interrupted")
+    assert places(store) == {"trials/other": "no study names it"}
+
+
+def test_attempts_without_the_result_go_but_for_checkpoints_that_it_names(store):
+    lock_of(store, "s", {("a", 0): "named"})
+    trial, first = begun(store, "named")
+    for step in (10, 20):
+        first.records.report(step, {"loss/total": 1.0})
+        first.begun(step)
+        folder = store.local / first.prefix
+        (folder / f"checkpoint-{step}.safetensors").write_bytes(b"state")
+        first.keep(step, folder / f"checkpoint-{step}.safetensors", lambda _: True)
+    first.end("interrupted")
+    _, second = begun(store, "named")
+    second.records.report(STEPS, {"loss/total": 0.5})
+    second._kept = {"10": "attempts/0001/checkpoint-10.safetensors"}
+    second.commit({"status": "finished", "reason": "", "step": STEPS, "steps": STEPS})
+    second.end("finished")
+    for one in garbage(store, single=False):
+        one.delete(store)
+    left = {key.removeprefix("trials/named/") for key in keys(store)}
+    assert left == {
+        "attempts/0001/checkpoint-10.safetensors",
+        "attempts/0001/checkpoint-10.json",
+        "attempts/0002/lease.json",
+        "attempts/0002/metrics-000000040.jsonl",
+        "result.json",
+    }
+    assert trial.records() == [(STEPS, {"loss/total": 0.5})]
+
+
+def test_a_result_that_was_set_aside_goes(store):
+    lock_of(store, "s", {("a", 0): "named"})
+    trial = finished(store, "named")
+    store.put(trial.result_key, b"{")
+    trial.set_aside()
+    assert places(store) == {"trials/named/damaged": "set aside as damaged"}
+
+
+def test_nothing_goes_while_a_study_cannot_be_read(store):
+    store.put("studies/s/study.lock.json", b"{")
+    finished(store, "other")
+    with pytest.raises(InputError, match=r"study\.lock\.json is damaged"):
+        garbage(store, single=False)
