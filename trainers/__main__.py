@@ -20,7 +20,7 @@ from trainers.runs.console import Console
 from trainers.runs.left_behind import left_behind
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
-from trainers.runs.trial import run_trial, trial_key
+from trainers.runs.trial import Asking, run_trial, trial_key
 from trainers.system.storage import absolute_source
 from trainers.system.store import open_store
 from trainers.system.world import World, chosen_device, launched_workers, make_reproducible
@@ -98,6 +98,7 @@ def run(arguments: list[str] | None = None) -> int:
                 reporter=shown if world.is_first else Fanout(),
                 starting=lambda: starting,
                 step_done=step_done,
+                asking=Asking(say=_note),
             )
         result = world.told(trial.finished() if world.is_first else None) or {}
         if world.is_first:

@@ -65,7 +65,7 @@ def train(
     from trainers.runs.console import Console as ConsoleReporter
     from trainers.runs.left_behind import left_behind
     from trainers.runs.stored_trial import StoredTrial
-    from trainers.runs.trial import run_trial, trial_key
+    from trainers.runs.trial import Asking, run_trial, trial_key
     from trainers.system.storage import absolute_source
     from trainers.system.store import open_store
     from trainers.system.world import World, chosen_device, make_reproducible
@@ -110,6 +110,7 @@ def train(
                 reporter=ConsoleReporter(sys.stdout, steps=config.steps),
                 starting=lambda: starting,
                 step_done=step_done,
+                asking=Asking(say=console.print),
             )
     except KeyboardInterrupt as ended:
         told = str(ended) or "interrupted: the same command goes on from the last checkpoint"

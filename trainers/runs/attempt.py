@@ -35,27 +35,36 @@ class Origin:
 
 
 def claimed(
-    trial: StoredTrial, *, steps: int, driver: str, over: Collection[int], waits: bool
+    trial: StoredTrial,
+    *,
+    steps: int,
+    driver: str,
+    over: Collection[int],
+    waits: bool,
+    say: Callable[[str], None] = lambda _: None,
 ) -> "Attempt | None":
     """A new attempt at a trial that has no result; None when it has, or somebody is at it.
 
     `over` are attempts that are known to have ended. With `waits` it waits for the one that is at
-    it. Raises StoreError, and InputError when the result is damaged.
+    it, and says so once. Raises StoreError, and InputError when the result is damaged.
     """
-    watch = Watch()
+    watch, said = Watch(), 0
     while not trial.finished():
         last = max(trial.attempts(), default=0)
-        if last and last not in over and not watch.is_over(str(last), trial.lease(last)):
+        lease = trial.lease(last) if last else None
+        if last and last not in over and not watch.is_over(str(last), lease):
             if not waits:
                 return None
+            if said != last:
+                who = "" if lease is None else f" ({lease.holder.host} {lease.holder.pid})"
+                say(f"another process{who} is at this run: waiting until it has ended")
+                said = last
             time.sleep(min(1.0, expires_s() / 10))
             continue
-        lease = Lease(
-            holder=Holder.this(), driver=driver, from_attempt=0, from_step=-1, steps=steps
-        )
+        own = Lease(holder=Holder.this(), driver=driver, from_attempt=0, from_step=-1, steps=steps)
         key = f"{trial.attempt_folder(last + 1)}/lease.json"
-        if trial.store.put(key, lease.content(), if_absent=True):
-            return Attempt(trial, last + 1, lease)
+        if trial.store.put(key, own.content(), if_absent=True):
+            return Attempt(trial, last + 1, own)
     return None
 
 

@@ -20,6 +20,8 @@ from trainers.system.store import Store
 
 Outcome = Literal["", "finished", "failed", "interrupted", "superseded"]
 
+_PATIENCE_S = 2.0
+
 EVERY_S = 5.0
 """How often a holder writes its lease."""
 
@@ -150,7 +152,8 @@ class Held:
     def end(self, outcome: Outcome) -> None:
         """Write how the attempt ended. If the store does not answer, the lease expires."""
         self._ended.set()
-        self._thread.join()
+        # It may be at a store that does not answer; the attempt ends all the same.
+        self._thread.join(_PATIENCE_S)
         self._write(outcome)
 
     def change(self, **changes: Any) -> None:

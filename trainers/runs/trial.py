@@ -93,6 +93,8 @@ class Asking:
     """for whoever is at the trial; else it is left to them"""
     kind_of: Callable[[BaseException], str] = lambda _: ""
     """whose fault an error is"""
+    say: Callable[[str], None] = lambda _: None
+    """takes a line for a person"""
 
 
 class _SupersededError(DinolabError):
@@ -182,6 +184,7 @@ def _claimed(
                 driver=asking.driver,
                 over=asking.over,
                 waits=asking.waits,
+                say=asking.say,
             )
             if attempt is not None:
                 claim = _Claim("ours", attempt.number)
