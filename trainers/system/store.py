@@ -130,8 +130,9 @@ class LocalStore:
         if if_absent and path.exists():
             return False
         with self._explained(key, "written"):
+            self._make_folders(path.parent)
             try:
-                with self._replacing(path, if_absent=if_absent) as written:
+                with atomic.replacing_by_name(path, if_absent=if_absent) as written:
                     written.write_bytes(content)
             except FileExistsError:
                 return False
@@ -142,8 +143,10 @@ class LocalStore:
         own = self._path(key)
         if own == path.absolute():
             return
-        with self._explained(key, "written"), self._replacing(own) as written:
-            shutil.copyfile(path, written)
+        with self._explained(key, "written"):
+            self._make_folders(own.parent)
+            with atomic.replacing_by_name(own) as written:
+                shutil.copyfile(path, written)
 
     def get_file(self, key: str, path: Path) -> bool:
         """See Store."""
@@ -173,12 +176,6 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         checked(key)
         return self.root.joinpath(*key.split("/"))
-
-    @contextlib.contextmanager
-    def _replacing(self, path: Path, *, if_absent: bool = False) -> Iterator[Path]:
-        self._make_folders(path.parent)
-        with atomic.replacing_by_name(path, if_absent=if_absent) as written:
-            yield written
 
     def _make_folders(self, folder: Path) -> None:
         """Make the folders between the root and `folder`, and make them last."""
