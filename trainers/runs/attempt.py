@@ -11,27 +11,22 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainers.config import TrainConfig
 from trainers.errors import InputError, StoreError, first_line
 from trainers.runs.lease import Held, Holder, Lease, Outcome, Watch, expires_s
-from trainers.runs.records import Digest, Records, lines_up_to
-from trainers.runs.stored_trial import SavedState, StoredTrial, digest_of_file, manifest
+from trainers.runs.origin import Origin, drop
+from trainers.runs.records import Digest, Records
+from trainers.runs.stored_trial import (
+    SavedState,
+    StoredTrial,
+    digest_of_file,
+    manifest,
+    manifest_key,
+)
 from trainers.training.saving import remove
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where an attempt starts: at a checkpoint, or anew."""
-
-    state: SavedState | None
-    records: bytes
-    """up to there, as lines"""
-    damaged: tuple[str, ...]
-    """newer checkpoints that were passed over, and why"""
 
 
 def claimed(
@@ -64,71 +59,11 @@ def claimed(
         own = Lease(holder=Holder.this(), driver=driver, from_attempt=0, from_step=-1, steps=steps)
         key = f"{trial.attempt_folder(last + 1)}/lease.json"
         if trial.store.put(key, own.content(), if_absent=True):
+            if trial.store.local is not None:
+                for number in range(1, last + 1):
+                    drop(trial.store.local / trial.attempt_folder(number))
             return Attempt(trial, last + 1, own)
     return None
-
-
-def origin(trial: StoredTrial) -> Origin:
-    """The newest checkpoint that is whole with all records before it, or a new start.
-
-    Raises StoreError.
-    """
-    damaged = []
-    for state in trial.states():
-        try:
-            records = b"".join(
-                lines_up_to(content, state.step, name)
-                for name, content in _records_of(trial, state)
-            )
-            for name, digest in state.files.items():
-                _check_file(trial, f"{trial.attempt_folder(state.attempt)}/{name}", digest)
-        except InputError as error:
-            damaged.append(str(error))
-            continue
-        return Origin(state=state, records=records, damaged=tuple(damaged))
-    return Origin(state=None, records=b"", damaged=tuple(damaged))
-
-
-def _records_of(trial: StoredTrial, state: SavedState) -> Iterator[tuple[str, bytes]]:
-    for name, digest in sorted(state.records.items()):
-        key = f"{trial.attempt_folder(state.attempt)}/{name}"
-        yield key, trial.intact(key, digest)
-
-
-def _check_file(trial: StoredTrial, key: str, digest: Digest) -> None:
-    """Raises InputError, one line, when a file of a checkpoint is missing or damaged."""
-    local = trial.store.local
-    if local is None:
-        return  # whoever fetches it checks
-    path = local.joinpath(*key.split("/"))
-    try:
-        found: Digest | None = digest_of_file(path)
-    except FileNotFoundError:
-        found = None
-    _refuse_another(f"{trial.store.shown}/{key}", found, digest)
-
-
-def _refuse_another(shown: str, found: Digest | None, digest: Digest) -> None:
-    if found != digest:
-        what = "is missing" if found is None else "is damaged: its digest is another"
-        raise InputError(f"{shown} {what}; the run goes on from the one before, or begins anew")
-
-
-def fetched(trial: StoredTrial, state: SavedState, folder: Path) -> Path:
-    """The checkpoint as a file or folder on this machine, beside `folder` if it lies elsewhere.
-
-    Raises InputError when a file of it is missing or damaged.
-    """
-    prefix = trial.attempt_folder(state.attempt)
-    if trial.store.local is not None:
-        return trial.store.local / prefix / state.name
-    for name, digest in state.files.items():
-        own = folder.parent / "origin" / name
-        own.parent.mkdir(parents=True, exist_ok=True)
-        there = trial.store.get_file(f"{prefix}/{name}", own)
-        shown = f"{trial.store.shown}/{prefix}/{name}"
-        _refuse_another(shown, digest_of_file(own) if there else None, digest)
-    return folder.parent / "origin" / state.name
 
 
 class Attempt:
@@ -182,14 +117,14 @@ class Attempt:
             machines=tuple(self.machines),
             kept=self._kept,
         )
-        self.store.put(self._manifest_key(step), manifest(state))
+        self.store.put(manifest_key(self.trial, self.number, step), manifest(state))
         self._states[path.name] = state
 
     def drop(self, path: Path) -> None:
         """See Keeper. Raises OSError."""
         state = self._states.pop(path.name, None)
         if state is not None:
-            self.store.delete(self._manifest_key(state.step))
+            self.store.delete(manifest_key(self.trial, self.number, state.step))
         remove(path)
         if state is not None and self.store.local is None:
             for name in state.files:
@@ -220,9 +155,6 @@ class Attempt:
     def end(self, outcome: Outcome) -> None:
         """Let go of it. A store that does not answer is no matter."""
         self.held.end(outcome)
-
-    def _manifest_key(self, step: int) -> str:
-        return f"{self.prefix}/checkpoint-{step}.json"
 
     def _has_successor(self) -> bool:
         return self.trial.attempts()[-1:] > [self.number]

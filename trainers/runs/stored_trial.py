@@ -206,6 +206,11 @@ def manifest(state: SavedState) -> bytes:
     return json.dumps(content, indent=1).encode()
 
 
+def manifest_key(trial: StoredTrial, attempt: int, step: int) -> str:
+    """The key of the manifest of a checkpoint."""
+    return f"{trial.attempt_folder(attempt)}/checkpoint-{step}.json"
+
+
 def _state(number: int, content: bytes | None) -> SavedState | None:
     try:
         found = json.loads(content or b"")

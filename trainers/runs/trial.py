@@ -23,9 +23,10 @@ from trainers.errors import (
     StoreError,
     listed,
 )
-from trainers.runs.attempt import Attempt, Origin, claimed, fetched, origin, scratch_folder
+from trainers.runs.attempt import Attempt, claimed, scratch_folder
 from trainers.runs.lease import Outcome
 from trainers.runs.machine import machine_of
+from trainers.runs.origin import Origin, drop, fetched, origin, path_of
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.version import code_versions, differing
@@ -131,10 +132,13 @@ def run_trial(
         _refuse_another(config, images, world, planned)
         with scratch_folder() as scratch:
             local = trial.store.local
-            folder = local / trial.attempt_folder(claim.number) if local else scratch / "own"
-            return _trained(
-                trial, config, images, world, reporter, starting, step_done, attempt, folder
-            )
+            folder = local / trial.attempt_folder(claim.number) if local else scratch
+            try:
+                return _trained(
+                    trial, config, images, world, reporter, starting, step_done, attempt, folder
+                )
+            finally:
+                drop(folder)
 
     if attempt is None:  # not the first worker
         trained()
@@ -213,30 +217,27 @@ def _refuse_another(
         )
 
 
-def _origin(trial: StoredTrial, world: World) -> Origin:
-    """Where to start, as the first worker finds it, told to all."""
+def _origin(trial: StoredTrial, world: World, folder: Path) -> tuple[Origin, Path | None]:
+    """Where to start, as the first worker finds it, told to all; and the checkpoint, fetched."""
     found: Origin | None = None
     try:
         if world.is_first:
-            found = origin(trial)
+            found = origin(trial, folder)
     finally:
         found = world.told(found)
     if found is None:
         raise StoreError(f"the first worker cannot read {trial.shown}, and says why")
-    return found
-
-
-def _checkpoint_of(trial: StoredTrial, start: Origin, scratch: Path) -> Path | None:
-    """The checkpoint to go on from, as this worker finds it."""
-    if start.state is None:
-        return None
-    found = fetched(trial, start.state, scratch)
-    if not found.exists():
+    if found.state is None:
+        return found, None
+    if not world.is_first and trial.store.local is None:
+        return found, fetched(trial, found.state, folder)
+    path = path_of(found.state, folder)
+    if not path.exists():
         raise CheckpointError(
-            f"the first worker goes on from step {start.state.step}, but this one finds no {found};"
+            f"the first worker goes on from step {found.state.step}, but this one finds no {path};"
             " give all workers one shared folder"
         )
-    return found
+    return found, path
 
 
 def _trained(
@@ -252,10 +253,9 @@ def _trained(
 ) -> dict[str, Any]:
     """What the result says of the training, apart from the attempt's files."""
     started = time.monotonic()
-    start = _origin(trial, world)
+    start, resume_from = _origin(trial, world, folder)
     first = 0 if start.state is None else start.state.step
     machine = machine_of(world.device)
-    resume_from = _checkpoint_of(trial, start, folder)
     if resume_from is not None:
         checkpoint.refuse_another(resume_from, config)
     if attempt is not None:
