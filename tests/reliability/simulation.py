@@ -244,7 +244,7 @@ class Simulation:
             yield
 
 
-def simulate(seed: int, trials: int = 3, deaths: float = 0.01) -> dict[str, bytes]:
+def simulate(seed: int, trials: int = 3, deaths: float = 0.02) -> dict[str, bytes]:
     """The files of a root after two drivers and three workers, and one undisturbed driver more."""
     keys = [f"t{number}" for number in range(trials)]
     simulation = Simulation(seed, keys, deaths)
