@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from trainers.adapters.starting import pinned, starting_lines
+from trainers.adapters.timm_shapes import spelled
 from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
@@ -64,7 +65,7 @@ def run(arguments: list[str] | None = None) -> int:
     given = _arguments(arguments)
     root = given.root if "://" in given.root else str(_at_home(Path(given.root)))
     profile = None if given.profile is None else _at_home(given.profile)
-    config = override(recipe(given.recipe), knobs_given(given.knobs))
+    config = override(recipe(given.recipe), spelled(knobs_given(given.knobs)))
     config = override(config, {"data.source": absolute_source(config.data.source)})
     # Before anything is waited for or read.
     if problem := share_problem(config, launched_workers()):

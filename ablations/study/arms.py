@@ -6,6 +6,7 @@ from pathlib import Path
 from ablations.library import Known, library
 from ablations.spec import BASELINE, Ablation, Arm, Hypothesis, not_an_arms
 from ablations.study.schema import Change
+from trainers.adapters.timm_shapes import NAME, timm_knobs
 from trainers.config import TrainConfig, diff, flatten, nearest, override
 from trainers.config.explain import brief
 from trainers.config.idle import idle
@@ -88,6 +89,7 @@ def changed(base: TrainConfig, change: Change) -> tuple[TrainConfig, Change]:
         raise ConfigError("changes nothing: an arm must differ from the baseline")
     if refused := not_an_arms(change):
         raise ConfigError("\n".join(refused))
+    change = _spelled(base, change)
     config = override(base, change)
     different = diff(base, config)
     same = [
@@ -102,6 +104,21 @@ def changed(base: TrainConfig, change: Change) -> tuple[TrainConfig, Change]:
     if len(idling) == len(change):
         raise ConfigError(f"repeats the baseline: {', and '.join(idling)}")
     return config, {knob: different[knob] for knob in change}
+
+
+def _spelled(base: TrainConfig, change: Change) -> Change:
+    """`change` with the knobs of `model.timm` that the base has not already in place of the name."""
+    if NAME not in change:
+        return change
+    own = flatten(base)
+    shape = {knob: v for knob, v in timm_knobs(change[NAME]).items() if v != own[knob]}
+    rest = {knob: value for knob, value in change.items() if knob != NAME}
+    if not shape and not rest:
+        raise ConfigError(
+            f"{NAME} {change[NAME]} is the shape of the base already: an arm must differ from the "
+            "baseline"
+        )
+    return shape | rest
 
 
 def measured_otherwise(change: Change) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from ablations.study.factorial import Levels, cell_arms, cells_of, factors_of, o
 from ablations.study.reading import read_study
 from ablations.study.schema import FORMS, MOST_ARMS, MOST_RUNS, Change, Resources, Scale, StudyFile
 from ablations.study.study import Study
+from trainers.adapters.timm_shapes import spelled
 from trainers.config import TrainConfig, nearest, override
 from trainers.config.explain import brief, explained
 from trainers.config.recipe import recipe
@@ -237,7 +238,7 @@ def _base(raw: Mapping[str, Any], problems: list[str]) -> TrainConfig | None:
     source = chosen if isinstance(chosen, str) and chosen else base.data.source
     change["data.source"] = absolute_source(source)
     try:
-        common_base = override(base, change)
+        common_base = override(base, spelled(change))
         sites(common_base.loss)
     except ConfigError as error:
         problems += [f"set: {line}" for line in str(error).splitlines()]

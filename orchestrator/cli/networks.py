@@ -59,6 +59,7 @@ def train(
     from orchestrator.plan import Trial
     from orchestrator.tracking.store import check_store
     from trainers.adapters.starting import pinned, starting_lines
+    from trainers.adapters.timm_shapes import spelled
     from trainers.config import in_steps, override
     from trainers.config.recipe import knobs_given, recipe
     from trainers.config.size import share_problem
@@ -73,7 +74,7 @@ def train(
     from trainers.training.profile import check_folder, profiling
 
     console = make_console()
-    config = override(recipe(recipe_name), knobs_given(set_))
+    config = override(recipe(recipe_name), spelled(knobs_given(set_)))
     config = override(config, {"data.source": absolute_source(config.data.source)})
     # Before anything is read or written.
     if problem := share_problem(config, 1):

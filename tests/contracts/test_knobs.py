@@ -94,6 +94,7 @@ CHANGES = {
     "model.mlp": ("swiglu", {}),
     "model.mlp_ratio": (2.0, {}),
     "model.layer_scale": (0.1, {}),
+    "model.norm_epsilon": (0.01, {}),
     "model.drop_path": (0.5, {}),
     "model.initial_deviation": (0.05, {}),
     "model.patch_position": ("sincos", {}),

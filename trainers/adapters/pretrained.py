@@ -31,9 +31,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from trainers.adapters.timm_shapes import mlp_knobs
 from trainers.adapters.weights_file import set_aside
 from trainers.config import ModelConfig, explain
 from trainers.errors import CheckpointError, ConfigError
@@ -53,6 +55,7 @@ _BLOCKS = {
     "mlp.fc2": "contract",
 }
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
+_EVA_SCALE = re.compile(r"^(blocks\.\d+)\.gamma_([12])$")
 _SCALE = re.compile(r"^(blocks\.\d+)\.ls([12])\.gamma$")
 
 
@@ -68,20 +71,27 @@ class Pretrained:
 
 
 def load_backbone(
-    weights: Mapping[str, Tensor], *, image_size: int | None = None, heads: int | None = None
+    weights: Mapping[str, Tensor],
+    *,
+    image_size: int | None = None,
+    heads: int | None = None,
+    shape: Mapping[str, Any] | None = None,
 ) -> Pretrained:
     """A backbone of the shape of `weights` (official DINO or timm names) with their values.
 
     `image_size` in pixels, by default the one the weights were trained at; for another, learned
     positions are interpolated. `heads` is by default the width over 64, which is an assumption:
-    shapes do not tell. Raises CheckpointError, one line, when any name is left over or missing, or
-    when shapes do not fit together; ConfigError when `heads` does not divide the width.
+    shapes do not tell. `shape` are the knobs of the model where they are known, heads among them;
+    then a bias of a block that the weights lack is 0. Raises CheckpointError, one line, when any
+    name is left over or missing, or when shapes do not fit together; ConfigError when `heads` does
+    not divide the width.
     """
     theirs, aside = set_aside({name: tensor.float() for name, tensor in weights.items()})
     for name in list(theirs):
         for official, timms in (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2.")):
             if official in name:
                 theirs[name.replace(official, timms)] = theirs.pop(name)
+    _spell_eva(theirs)
     for name in ("register_tokens", "dist_token"):
         if name in theirs:
             theirs["reg_token"] = theirs.pop(name)
@@ -90,41 +100,46 @@ def load_backbone(
             raise CheckpointError(f"weights are not those of a ViT: there is no {needed}")
     for name, axes in (("patch_embed.proj.weight", 4), ("pos_embed", 3), ("reg_token", 3)):
         if name in theirs and theirs[name].ndim != axes:
-            shape = list(theirs[name].shape)
-            raise CheckpointError(f"weights are not those of a ViT: {name} has the shape {shape}")
+            sides = list(theirs[name].shape)
+            raise CheckpointError(f"weights are not those of a ViT: {name} has the shape {sides}")
 
     width, _, patch_size, _ = theirs["patch_embed.proj.weight"].shape
     registers = theirs["reg_token"].shape[1] if "reg_token" in theirs else 0
-    slots, grid = _slots("cls_token" in theirs, registers, theirs.get("pos_embed"))
+    side = image_size // patch_size if shape and image_size else None
+    slots, grid = _slots("cls_token" in theirs, registers, theirs.get("pos_embed"), side)
     if image_size is None:
         if grid is None:
             raise CheckpointError("weights without pos_embed do not tell the image size: give it")
         image_size = grid[0] * patch_size
-    if heads is None and width % HEAD_FEATURES:
+    if shape is None and heads is None and width % HEAD_FEATURES:
         raise ConfigError(
             f"width {width} is no multiple of {HEAD_FEATURES}: say how many heads there are "
             "(--heads)"
         )
     depth = 1 + max(int(found[1]) for name in theirs if (found := _BLOCK.match(name)))
+    knobs = shape or {
+        "patch_size": patch_size,
+        "width": width,
+        "depth": depth,
+        "heads": width // HEAD_FEATURES if heads is None else heads,
+        **_mlp(theirs["blocks.0.mlp.fc1.weight"], theirs.get("blocks.0.mlp.fc2.weight"), width),
+        "layer_scale": 1.0 if "blocks.0.ls1.gamma" in theirs else 0.0,
+        "patch_position": "none" if grid is None else "learned",
+        "cls": "cls_token" in theirs,
+        "cls_position": "learned" if slots and "cls_token" in theirs else "none",
+        "registers": registers,
+    }
     try:
-        config = ModelConfig(
-            patch_size=patch_size,
-            width=width,
-            depth=depth,
-            heads=width // HEAD_FEATURES if heads is None else heads,
-            **_mlp(theirs["blocks.0.mlp.fc1.weight"], theirs.get("blocks.0.mlp.fc2.weight"), width),
-            layer_scale=1.0 if "blocks.0.ls1.gamma" in theirs else 0.0,
-            patch_position="none" if grid is None else "learned",
-            cls="cls_token" in theirs,
-            cls_position="learned" if slots and "cls_token" in theirs else "none",
-            registers=registers,
-        )
+        config = ModelConfig(**knobs)
     except ValidationError as error:
         raise ConfigError(
             f"weights of a shape that is no ViT: {'; '.join(explain(error))}"
         ) from error
     backbone = VisionTransformer(config, image_size)
     ours = _ours(theirs, slots, grid, backbone.grid)
+    for name, own in backbone.blocks.state_dict(prefix="blocks.").items() if shape else ():
+        if name.endswith(".bias"):
+            ours.setdefault(name, torch.zeros_like(own))
     try:
         backbone.load_state_dict(ours)
     except RuntimeError as error:
@@ -142,17 +157,29 @@ def load_backbone(
 def _mlp(expand: Tensor, contract: Tensor | None, width: int) -> dict[str, Any]:
     """Knobs of the MLP with these matrices."""
     rows = len(expand)
-    if contract is None or contract.ndim != 2 or rows != 2 * contract.shape[1]:
-        return {"mlp_ratio": rows / width}
-    # Of a SwiGLU the ratio is that of an MLP with as many parameters; usually 4.
-    usual = ModelConfig(width=width, heads=1, mlp="swiglu", mlp_ratio=4.0)
-    hidden = rows // 2
-    ratio = 4.0 if usual.mlp_hidden == hidden else 1.5 * hidden / width
-    return {"mlp": "swiglu", "mlp_ratio": ratio}
+    hidden = contract.shape[1] if contract is not None and contract.ndim == 2 else rows
+    return mlp_knobs(rows, hidden, width)
 
 
-def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int, Grid | None]:
-    """How many of the positions belong to [CLS] and registers, and the grid of the others."""
+def _spell_eva(theirs: dict[str, Tensor]) -> None:
+    """Name the tensors of timm's Eva as its VisionTransformer has them."""
+    for name in list(theirs):
+        if scale := _EVA_SCALE.match(name):
+            theirs[f"{scale[1]}.ls{scale[2]}.gamma"] = theirs.pop(name)
+        elif name.endswith(".attn.q_bias"):
+            block = name.removesuffix("q_bias")
+            queries, values = theirs.pop(name), theirs.pop(f"{block}v_bias")
+            theirs[f"{block}qkv.bias"] = torch.cat([queries, torch.zeros_like(queries), values])
+        elif ".mlp.fc1_g." in name:
+            both = [theirs.pop(name), theirs.pop(name.replace("fc1_g", "fc1_x"))]
+            theirs[name.replace("fc1_g", "fc1")] = torch.cat(both)
+
+
+def _slots(
+    has_cls: bool, registers: int, pos_embed: Tensor | None, known: int | None
+) -> tuple[int, Grid | None]:
+    """How many of the positions belong to [CLS] and registers, and the grid of the others, of which
+    a side may be known."""
     if pos_embed is None:
         return 0, None
     count, first = pos_embed.shape[1], has_cls + registers
@@ -160,7 +187,7 @@ def _slots(has_cls: bool, registers: int, pos_embed: Tensor | None) -> tuple[int
     fitting = [
         slots
         for slots in {0, int(has_cls), first}
-        if count > slots and math.isqrt(count - slots) ** 2 == count - slots
+        if count > slots and (known or math.isqrt(count - slots)) ** 2 == count - slots
     ]
     if len(fitting) != 1:
         raise CheckpointError(

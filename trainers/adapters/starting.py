@@ -18,6 +18,7 @@ from torch import Tensor
 from trainers.adapters.opening import is_bare_file, open_measurable, shortened
 from trainers.adapters.pretrained import load_backbone
 from trainers.adapters.timm_models import TimmBackbone
+from trainers.adapters.timm_shapes import shape_of
 from trainers.adapters.weights_file import read_weights
 from trainers.config import TrainConfig, override
 from trainers.config.pin import digest_of, pinned_to, source_of
@@ -111,13 +112,10 @@ def _of_measurable(found: Measurable, source: str) -> Starting:
     if isinstance(found.network, VisionTransformer):
         return _of_backbone(found.network, found.weights, found.notes)
     assert isinstance(found.network, TimmBackbone)
+    model = found.network.model
     try:
-        made = load_backbone(
-            found.network.model.state_dict(),
-            heads=found.network.model.blocks[0].attn.num_heads,
-            image_size=found.image_size,
-        )
-    except (CheckpointError, ConfigError) as error:
+        made = load_backbone(model.state_dict(), image_size=found.image_size, shape=shape_of(model))
+    except InputError as error:
         raise InputError(
             f"model.weights {source} is of a ViT that cannot be trained here: "
             f"{shortened(str(error))}"

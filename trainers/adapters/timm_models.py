@@ -292,6 +292,31 @@ def open_timm(
     with the nearest names; for a model whose attention cannot be measured; when timm is not
     installed or published weights cannot be had. CheckpointError when `weights` do not fit.
     """
+    given = {**(options or {}), "num_classes": 0}
+    if image_size is not None:
+        given["img_size"] = image_size
+    shape, resized = described(name, given), None
+    import timm
+
+    try:
+        if weights is not None and image_size is None:
+            resized = size_of_positions(shape, weights)
+        if resized is not None:
+            given["img_size"] = resized
+        given["dynamic_img_size"] = True
+        model = timm.create_model(name, pretrained=published, **given)
+    except _CANNOT_MAKE as error:
+        raise _not_made(name, error) from error
+    aside = () if weights is None else take_weights(model, name, weights)
+    model.requires_grad_(False)
+    return TimmBackbone(model, name, set_aside=aside, resized=resized is not None)
+
+
+def described(name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """The timm ViT `name` without its values, on the meta device, without a classifier.
+
+    Raises InputError as `open_timm` does of names.
+    """
     need_timm(name)
     import timm
     from timm.models.eva import Eva
@@ -300,30 +325,22 @@ def open_timm(
     vits = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(f"{printable(name)}: timm has no such model{nearest(name, vits, most=3)}")
-    given = {**(options or {}), "num_classes": 0}
-    if image_size is not None:
-        given["img_size"] = image_size
-    resized = None
     try:
         with torch.device("meta"):
-            shape = timm.create_model(name, **given)
-        if not isinstance(shape, (VisionTransformer, Eva)):
-            raise InputError(
-                f"{name}: {type(shape).__name__} is no ViT{nearest(name, vits, most=3)}"
-            )
-        if weights is not None and image_size is None:
-            resized = size_of_positions(shape, weights)
-        if resized is not None:
-            given["img_size"] = resized
-        given["dynamic_img_size"] = True
-        model = timm.create_model(name, pretrained=published, **given)
-    except (RuntimeError, OSError, TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise InputError(
-            f"{name}: timm cannot make this model: {printable(first_line(error))}"
-        ) from error
-    aside = () if weights is None else take_weights(model, name, weights)
-    model.requires_grad_(False)
-    return TimmBackbone(model, name, set_aside=aside, resized=resized is not None)
+            shape = timm.create_model(name, **{**(options or {}), "num_classes": 0})
+    except _CANNOT_MAKE as error:
+        raise _not_made(name, error) from error
+    if not isinstance(shape, (VisionTransformer, Eva)):
+        raise InputError(f"{name}: {type(shape).__name__} is no ViT{nearest(name, vits, most=3)}")
+    return shape
+
+
+_CANNOT_MAKE = (RuntimeError, OSError, TypeError, ValueError, AssertionError, AttributeError)
+"""What timm raises where it cannot make a model."""
+
+
+def _not_made(name: str, error: Exception) -> InputError:
+    return InputError(f"{name}: timm cannot make this model: {printable(first_line(error))}")
 
 
 def need_timm(name: str) -> None:

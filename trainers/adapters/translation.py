@@ -48,7 +48,7 @@ _TIMM_NAME, _TIMM_GATED = "vit_tiny_patch16_224", "vit_giant_patch14_dinov2"
 
 _TRANSLATED = (
     "patch_size", "width", "depth", "heads", "mlp_ratio", "patch_position", "cls", "cls_position",
-    "cls_tied_patch", "cls_coordinate", "registers", "mlp", "layer_scale",
+    "cls_tied_patch", "cls_coordinate", "registers", "mlp", "layer_scale", "norm_epsilon",
 )  # fmt: skip
 _ONLY_IN_TRAINING = ("weights", "drop_path", "initial_deviation", "interpolation_offset")
 _ONLY_ROTARY = ("rotary_base", "rotary_origin")
@@ -79,6 +79,8 @@ def no_counterpart(model: ModelConfig, form: str) -> str:
     for name in ModelConfig.model_fields:
         if name not in known and getattr(model, name) != getattr(usual, name):
             return f"model.{name} {getattr(model, name)!r} has no counterpart in {form}"
+    if form == "timm" and model.norm_epsilon != usual.norm_epsilon:
+        return f"model.norm_epsilon {model.norm_epsilon:g} has no counterpart in a file of timm"
     if model.patch_position == "rotary":
         return f"model.patch_position 'rotary' has no counterpart in a ViT of {form}"
     if model.cls and model.cls_position == "random":
@@ -239,7 +241,7 @@ def for_hugging_face(
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
         "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
+        "layer_norm_eps": config.norm_epsilon,
         "image_size": size,
         "patch_size": config.patch_size,
         "num_channels": 3,

@@ -42,6 +42,13 @@ class ModelConfig(Knobs):
         ge=0,
         le=100,
     )
+    norm_epsilon: float = knob(
+        1e-6,
+        "what layer norms add to the variance of a token's features",
+        source=f"{DINO}; DINOv3: 1e-5",
+        gt=0,
+        le=1,
+    )
     drop_path: float = knob(
         0.0,
         "share of images that skip the last block's branches in training; rises from 0 by depth",

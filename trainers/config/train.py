@@ -55,7 +55,10 @@ class TrainConfig(Knobs):
             ("augment.local_size", self.augment.local_size),
         ):
             if side % patch:
-                raise ValueError(f"{name} must be a multiple of model.patch_size {patch}: {side}")
+                raise ValueError(
+                    f"{name} must be a multiple of model.patch_size {patch}: {side}; "
+                    f"{max(1, round(side / patch)) * patch} is the nearest"
+                )
         cut = ("global_size", "local_size") if self.augment.local_crops else ("global_size",)
         for name in cut if self.augment.small_share else ():
             if (side := getattr(self.augment, name)) % (2 * patch):

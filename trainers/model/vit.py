@@ -110,9 +110,9 @@ class Block(nn.Module):
         super().__init__()
         hidden = config.mlp_hidden
         self.gated = config.mlp == "swiglu"
-        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.attention = Attention(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.expand = nn.Linear(config.width, (1 + self.gated) * hidden)
         self.contract = nn.Linear(hidden, config.width)
         for name in ("layer_scale1", "layer_scale2"):
@@ -217,7 +217,7 @@ class VisionTransformer(nn.Module):
         if masks:
             self.mask = nn.Parameter(torch.zeros(1, 1, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
 
     def forward(
         self,

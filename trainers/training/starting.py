@@ -22,8 +22,8 @@ from trainers.grid import Grid
 from trainers.model.positions import interpolation
 from trainers.model.vit import VisionTransformer
 
-_FREE = ("weights", "drop_path", "initial_deviation", "interpolation_offset")
-"""Knobs of the model that say nothing of what its weights mean."""
+_FREE = ("weights", "drop_path", "initial_deviation", "interpolation_offset", "norm_epsilon")
+"""Knobs of the model that say nothing, or next to nothing, of what its weights mean."""
 _SCALE = re.compile(r"\.layer_scale([12])$")
 _SCALED = {"1": "attention.projection", "2": "contract"}
 """What factors of LayerScale multiply."""

@@ -291,13 +291,13 @@ def test_a_vit_of_other_parts_is_one_line_that_is_not_too_long(tiny, tmp_path):
     assert len(str(caught.value)) < 700
 
 
-def test_a_vit_that_computes_otherwise_is_refused(tiny, tmp_path):
+def test_a_vit_with_another_activation_is_refused_by_its_name(tiny, tmp_path):
     folder = saved_by_timm(tmp_path / "timm", timms())
     config = json.loads((folder / "config.json").read_text())
     config["architecture"] = "vit_base_patch16_clip_quickgelu_224"
     config["model_args"] |= {"pre_norm": False}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="it computes other features than ours"):
+    with pytest.raises(InputError, match=r"no Mlp with this activation \(QuickGELU\)"):
         start(tiny, folder)
 
 
