@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from trainers.adapters.starting import pinned, starting_lines
+from trainers.adapters.starting import pinned, starting_lines, starting_weights
 from trainers.adapters.timm_shapes import spelled
 from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
@@ -81,6 +81,8 @@ def run(arguments: list[str] | None = None) -> int:
         config, starting = pinned(in_steps(config, len(images.train)))
         key = trial_key(config, images.digest)
         trial = StoredTrial(open_store(root, make=True), key)
+        if starting is None and not trial.begun():
+            starting = starting_weights(config)
         if world.is_first and not trial.finished():
             left = left_behind([(key, config, images.digest)], trial.store)
             if left:

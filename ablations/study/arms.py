@@ -107,7 +107,7 @@ def changed(base: TrainConfig, change: Change) -> tuple[TrainConfig, Change]:
 
 
 def _spelled(base: TrainConfig, change: Change) -> Change:
-    """`change` with the knobs of `model.timm` that the base has not already in place of the name."""
+    """`change` with the knobs that `model.timm` stands for, but those that the base has already."""
     if NAME not in change:
         return change
     own = flatten(base)

@@ -58,7 +58,7 @@ def train(
     from orchestrator.driver.mirrored import Mirrored
     from orchestrator.plan import Trial
     from orchestrator.tracking.store import check_store
-    from trainers.adapters.starting import pinned, starting_lines
+    from trainers.adapters.starting import pinned, starting_lines, starting_weights
     from trainers.adapters.timm_shapes import spelled
     from trainers.config import in_steps, override
     from trainers.config.recipe import knobs_given, recipe
@@ -89,6 +89,8 @@ def train(
     config, starting = pinned(in_steps(config, len(images.train)))
     key = trial_key(config, images.digest)
     stored = StoredTrial(store, key)
+    if starting is None and not stored.begun():
+        starting = starting_weights(config)
     is_finished = stored.finished()
     mirrored = Mirrored("train", root, console)
     if is_finished:

@@ -42,7 +42,8 @@ def read_starting(source: str) -> Starting:
     if not path.exists():
         raise InputError(
             f"model.weights {source} is not there: give timm:NAME, a folder of timm's or Hugging "
-            "Face's, a file of weights, or a run; on a cluster every node needs it at that path"
+            "Face's, a file of weights, or a run; on a cluster every node needs it at that path; "
+            "a run that has begun is found without it by SOURCE@sha256:…, as in its config.json"
         )
     if is_bare_file(path):
         try:
@@ -90,14 +91,25 @@ def starting_weights(
 def pinned(
     config: TrainConfig, read: Callable[[str], Starting] = read_starting
 ) -> tuple[TrainConfig, Starting | None]:
-    """`config` with `model.weights` pinned to what is found there, and that. Raises as above."""
-    starting = starting_weights(config, read)
-    if starting is None:
+    """`config` with `model.weights` pinned to what is found there, and that. Raises as above.
+
+    Weights that are pinned already and cannot be read are None: what they were is known, which is
+    all that it takes to find a run again that has begun.
+    """
+    source, digest = source_of(config.model.weights), digest_of(config.model.weights)
+    try:
+        starting = starting_weights(config, read)
+    except InputError as error:
+        if isinstance(error, ConfigError) or not digest:
+            raise
+        starting = None
+    if starting is not None:
+        digest = starting.digest
+    if not digest:
         return config, None
-    source = source_of(config.model.weights)
     if not source.startswith(TIMM):
         source = str(Path(source).expanduser().absolute())
-    return override(config, {"model.weights": pinned_to(source, starting.digest)}), starting
+    return override(config, {"model.weights": pinned_to(source, digest)}), starting
 
 
 def starting_lines(starting: Starting | None, config: TrainConfig) -> list[str]:

@@ -90,6 +90,10 @@ class StoredTrial:
             )
         return result
 
+    def begun(self) -> bool:
+        """Whether an attempt would need no starting weights. Raises as `finished`."""
+        return self.finished() is not None or bool(self.states())
+
     def records(self) -> list[Record]:
         """Every record, in order of steps: of the result if there is one, or else the newest.
 

@@ -537,3 +537,36 @@ def test_a_wrong_scale_is_one_line(tmp_path, text, scale, line):
         load(tmp_path, text, scale=scale)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+NAMED = """
+name: shapes
+recipe: dino_vit_small_16
+dataset: digits
+seeds: 2
+set: {model.timm: vit_tiny_patch16_224, evaluation.globality_layers: [1]}
+arms:
+  - registers: {model.timm: deit_tiny_distilled_patch16_224}
+  - shallow: {model.timm: vit_small_patch16_224, model.depth: 6}
+"""
+
+
+def test_base_and_arms_may_take_their_shape_from_timm(tmp_path):
+    pytest.importorskip("timm")
+    study = load(tmp_path, NAMED)
+    assert study.base.model.width == 192
+    assert study.arms["registers"] == {"model.registers": 1}
+    assert study.arms["shallow"] == {"model.width": 384, "model.heads": 6, "model.depth": 6}
+    for arm, change in study.arms.items():
+        assert diff(study.base, study.config(arm, study.base.seed)) == change
+
+
+def test_a_shape_that_timm_does_not_have_or_the_base_has_is_one_line(tmp_path):
+    pytest.importorskip("timm")
+    text = NAMED.replace("deit_tiny_distilled_patch16_224", "vit_tiny_patch16_384")
+    (line,) = problems(tmp_path, text.replace("vit_small_patch16_224", "vit_base_patch16_224"))
+    assert line.startswith("arm registers: model.timm vit_tiny_patch16_384 is the shape of the")
+    (line,) = problems(tmp_path, NAMED.replace("vit_small_patch16_224", "resnet50"))
+    assert line.startswith("arm shallow: model.timm resnet50: ResNet is no ViT")
+    first, *_ = problems(tmp_path, NAMED.replace("vit_tiny_patch16_224", "vit_tiny_patch16_22"))
+    assert first.startswith("set: model.timm vit_tiny_patch16_22: timm has no such model")

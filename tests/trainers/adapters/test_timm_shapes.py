@@ -1,11 +1,13 @@
 """A run takes the shape of its ViT from timm by name, and computes what timm computes."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,13 +16,12 @@ timm = pytest.importorskip("timm")
 from tests.trainers.adapters.published import ALONE, close  # noqa: E402
 from trainers import __main__ as command  # noqa: E402
 from trainers.adapters.pretrained import load_backbone  # noqa: E402
-from trainers.adapters.timm_models import described  # noqa: E402
 from trainers.adapters.timm_shapes import shape_of, spelled, timm_knobs  # noqa: E402
-from trainers.config import ModelConfig, TrainConfig, diff, fingerprint, override  # noqa: E402
-from trainers.data.image_set import open_images  # noqa: E402
-from trainers.errors import ConfigError  # noqa: E402
-from trainers.model.vit import VisionTransformer  # noqa: E402
-from trainers.training.loop import train  # noqa: E402
+from trainers.config import TrainConfig, diff, fingerprint, override  # noqa: E402
+from trainers.data.augment import Views  # noqa: E402
+from trainers.errors import ConfigError, InputError  # noqa: E402
+from trainers.training.state import TrainState  # noqa: E402
+from trainers.training.step import Batch, update  # noqa: E402
 
 # What is published of them, by their authors or in timm's code.
 SHAPES = {
@@ -82,20 +83,33 @@ TINY = {
         ("vit_small_plus_patch16_dinov3", 16),
     ],
 )  # fmt: skip
-def test_a_named_shape_trains_with_masks_and_drop_path(tiny, recorder, tmp_path, name, patch):
-    change = {
+def test_a_named_shape_trains_with_masks_and_drop_path(tiny, name, patch):
+    config = override(tiny, spelled({
         **TINY, "model.timm": name, "data.image_size": 2 * patch, "augment.global_size": 2 * patch,
-        "augment.local_size": patch, "loss.masked": 0.5, "model.drop_path": 0.3,
-    }  # fmt: skip
-    config = override(tiny, spelled(change))
-    seen = recorder()
-    train(
-        config, images=open_images(config.data, tmp_path), world=ALONE, reporter=seen,
-        checkpoints=tmp_path / "checkpoint", resume_from=None,
-    )  # fmt: skip
-    losses = [metrics["loss/total"] for _, metrics in seen.records if "loss/total" in metrics]
-    assert len(losses) == 2
-    assert all(0 < loss < 100 for loss in losses)
+        "augment.local_size": patch, "augment.local_crops": 1, "loss.masked": 0.5,
+        "model.drop_path": 0.3, "loss.mask_probability": 1.0, "loss.mask_share": [0.4, 0.6],
+    }))  # fmt: skip
+    state = TrainState.fresh(config, ALONE)
+    generator = torch.Generator().manual_seed(0)
+
+    def crops(count, side):
+        shape = (4 * count, 3, side, side)
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    views = Views(
+        global_crops=crops(2, 2 * patch),
+        local_crops=crops(1, patch),
+        digest=torch.zeros(4, dtype=torch.int64),
+    )
+    four = torch.arange(4)
+    seen = Batch(views=views, identifiers=four, epochs=torch.zeros_like(four), labels=None)
+    before = {name: one.clone() for name, one in state.student.backbone.named_parameters()}
+    for _ in range(3):
+        step = update(state, seen, config, ALONE)
+        assert not step.failure
+        assert 0 < step.loss < 100
+    still = {n for n, one in state.student.backbone.named_parameters() if one.equal(before[n])}
+    assert not still
 
 
 def test_what_is_written_beside_the_name_wins_whatever_comes_first():
@@ -121,22 +135,61 @@ def test_a_run_by_name_is_the_run_of_the_knobs_it_stands_for(tiny):
     assert diff(named, another) == {"model.registers": 1}
 
 
-def test_the_command_starts_a_named_shape_from_its_weights(tmp_path, capsys):
-    model = shaken("vit_tiny_patch16_dinov3_qkvb", img_size=32, depth=2)
-    (tmp_path / "theirs").mkdir()
-    save_file(model.state_dict(), tmp_path / "theirs" / "model.safetensors")
-    (tmp_path / "theirs" / "config.json").write_text(
-        '{"architecture": "vit_tiny_patch16_dinov3_qkvb", "num_classes": 0, '
-        '"model_args": {"img_size": 32, "depth": 2}}'
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A finished run of a named shape from weights that are no more, and how to ask for it."""
+    home = tmp_path_factory.mktemp("begun")
+    for number in range(8):
+        place = home / "pictures" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(place)
+    model = shaken("vit_small_patch16_dinov3_qkvb", img_size=32, depth=1)
+    theirs = home / "theirs"
+    theirs.mkdir()
+    save_file(model.state_dict(), theirs / "model.safetensors")
+    (theirs / "config.json").write_text(
+        '{"architecture": "vit_small_patch16_dinov3_qkvb", "num_classes": 0, '
+        '"model_args": {"img_size": 32, "depth": 1}}'
     )
-    change = {**TINY, "model.timm": "vit_tiny_patch16_dinov3_qkvb", "data.source": "digits",
-              "model.weights": str(tmp_path / "theirs"), "optimizer.learning_rate": 1e-3}  # fmt: skip
-    given = [part for knob, value in change.items() for part in ("--set", f"{knob}={value}")]
-    assert command.run(["digits_tiny", *given, f"--root={tmp_path / 'runs'}"]) == 0
-    assert "starts from file" in capsys.readouterr().out
-    (written,) = (tmp_path / "runs").glob("train/trials/*/config.json")
-    made = TrainConfig.model_validate_json(written.read_text()).model
+
+    def command_with(weights, **more):
+        change = {
+            **TINY, "model.timm": "vit_small_patch16_dinov3_qkvb", "model.depth": 1,
+            "data.source": home / "pictures", "model.weights": weights, **more,
+        }  # fmt: skip
+        given = [part for knob, value in change.items() for part in ("--set", f"{knob}={value}")]
+        return ["digits_tiny", *given, f"--root={home / 'runs'}"]
+
+    assert command.run(command_with(theirs)) == 0
+    shutil.rmtree(theirs)
+    return home / "runs" / "train" / "trials", command_with
+
+
+def config_in(trials):
+    (written,) = trials.glob("*/config.json")
+    return TrainConfig.model_validate_json(written.read_text())
+
+
+def test_the_command_trains_a_named_shape_from_its_weights(begun):
+    made = config_in(begun[0]).model
     assert (made.patch_position, made.registers, made.norm_epsilon) == ("rotary", 4, 1e-5)
+    assert "/theirs@sha256:" in made.weights
+
+
+def test_a_finished_run_is_found_by_what_its_weights_were(begun, capsys):
+    trials, command_with = begun
+    before = sorted(trials.parent.rglob("*"))
+    pinned = config_in(trials).model.weights
+    assert command.run(command_with(pinned)) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "finished"
+    moved = f"elsewhere@sha256:{pinned.partition('@sha256:')[2]}"
+    assert command.run(command_with(moved)) == 0
+    with pytest.raises(InputError, match="is found without it by SOURCE@sha256") as caught:
+        command.run(command_with(pinned.partition("@")[0]))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="is not there"):
+        command.run(command_with(pinned, seed=1))
+    assert sorted(trials.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -151,7 +204,7 @@ def test_the_command_starts_a_named_shape_from_its_weights(tmp_path, capsys):
         ("vit_small_patch16_18x2_224", "block of this kind (ParallelThingsBlock)"),
         ("eva02_tiny_patch14_224", "rotary positions other than DINOv3's (RotaryEmbeddingCat)"),
         ("vit_dlittle_patch16_reg1_gap_256", "attention of this kind (DiffAttention)"),
-        ("vit_base_patch16_siglip_gap_224.x y", "vit_base_patch16_siglip_gap_224"),
+        ("vit_tiny_patch16_224.of_nobody", "vit_tiny_patch16_224.of_nobody: timm cannot make"),
         ("", "must be the name of a timm ViT, got ''"),
         (3, "must be the name of a timm ViT, got 3"),
     ],
