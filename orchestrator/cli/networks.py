@@ -53,7 +53,7 @@ def train(
 ) -> None:
     """Train one run of a recipe, here and now: no study, no Ray.
 
-    The run folder is ROOT/train/trials/KEY. The same command goes on after an interruption.
+    The run folder is ROOT/trials/KEY. The same command goes on after an interruption.
     """
     from orchestrator.driver.mirrored import Mirrored
     from orchestrator.plan import Trial
