@@ -38,7 +38,7 @@ class ComputeConfig(Knobs):
         source="DINOv2",
     )
     sharded: Switch = knob(
-        False, "whether several workers share parameters and moments", source="PyTorch FSDP2"
+        False, "whether several workers share matrices and their moments", source="PyTorch FSDP2"
     )
 
     @model_validator(mode="after")

@@ -42,9 +42,10 @@ def clip_gradients(parameters: list[nn.Parameter], largest: float, world: World)
     """
     whole = [p.grad for p in parameters if p.grad is not None]
     gradients = here(whole)
-    norms = torch.stack(torch._foreach_norm(gradients))
-    if any(is_shared(gradient) for gradient in whole):
-        norms = world.sum(norms**2).sqrt()
+    each = torch._foreach_norm(gradients)
+    if parts := [one for one, gradient in zip(each, whole, strict=True) if is_shared(gradient)]:
+        torch._foreach_copy_(parts, list(world.sum(torch.stack(parts) ** 2).sqrt().unbind()))
+    norms = torch.stack(each)
     scales = (largest / (norms + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, list(scales.unbind()))
     return norms.norm()

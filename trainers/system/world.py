@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainers.errors import ConfigError, LostWorkerError
@@ -191,17 +191,33 @@ class World:
             every.append(part)
         return every
 
-    def shard(self, units: Iterable[nn.Module]) -> None:
-        """Leave each worker a part of every parameter of `units` (FSDP2), whole only when used.
+    def shard(self, units: Iterable[nn.Module], precision: str = "fp32") -> None:
+        """Leave each worker a part of every matrix of `units` (FSDP2), whole only when used.
 
-        Outer modules must come after those inside them. Nothing happens when alone.
+        What has one axis stays whole on every worker, in float32: it is small, and autocast does
+        not round norms. Matrices are sent in bfloat16 if `precision` is `bf16`, which must be how
+        autocast uses all of them; their gradients are summed in float32. Outer modules must come
+        after those inside them. Nothing happens when alone.
         """
         if self.size > 1:
             mesh = init_device_mesh(self.device.type, (self.size,))
+            policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+            if precision == "bf16":
+                policy = MixedPrecisionPolicy(
+                    param_dtype=torch.bfloat16,
+                    reduce_dtype=torch.float32,
+                    cast_forward_inputs=False,
+                )
             for unit in units:
                 # By default the outermost stays whole after its forward pass: a teacher's has
                 # no backward pass to take it apart again.
-                fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+                fully_shard(
+                    unit,
+                    mesh=mesh,
+                    reshard_after_forward=True,
+                    mp_policy=policy,
+                    ignored_params={p for p in unit.parameters() if p.ndim <= 1},
+                )
 
     def whole(self, tensor: Tensor) -> Tensor:
         """The whole of a tensor of which workers hold parts; every worker must ask."""

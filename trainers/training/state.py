@@ -65,7 +65,9 @@ class TrainState:
                         head.compile(dynamic=sees_hidden)
             if config.compute.sharded:
                 # Not the network around them: its parts are called one by one.
-                world.shard([*network.backbone.blocks, *network.children()])
+                # Autocast casts all matrices of a block, but neither positions nor prototypes.
+                world.shard(network.backbone.blocks, config.compute.precision)
+                world.shard(network.children())
         return cls(
             step=0,
             student=student,

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from tests.trainers.method.test_sites import batch
 from trainers.config import TrainConfig
 from trainers.data.image_set import open_images
 from trainers.system.world import World, group_timeout, here
 from trainers.training import checkpoint, stopping
 from trainers.training.loop import _evaluate, train
 from trainers.training.state import TrainState
+from trainers.training.step import update
 
 TIMEOUT_S = 2
 """Of the group whose evaluation takes longer."""
@@ -59,6 +61,26 @@ def records(job, world):
 def records_and_held(job, world):
     """Both of these."""
     return records(job, world), held_parameters(job, world)
+
+
+def records_and_types(job, world):
+    """What is reported, and types in one more update: of parameters as modules use them by name,
+    and of all that stays."""
+    found = records(job, world)
+    state = TrainState.fresh(job.config, world, 10)
+    used = {}
+    for name, module in state.student.named_modules():
+
+        def keep(module, _, name=name):
+            own = module.named_parameters(recurse=False)
+            used.update({f"{name}.{one}": parameter.dtype for one, parameter in own})
+
+        module.register_forward_pre_hook(keep)
+    update(state, batch(world.rank), job.config, world)
+    kept = list(state.student.parameters())
+    kept += [parameter.grad for parameter in kept if parameter.grad is not None]
+    kept += [moment for moments in state.optimizer.state.values() for moment in moments.values()]
+    return found, used, {one.dtype for one in kept}
 
 
 def step_saved_after_a_signal(job, world):
