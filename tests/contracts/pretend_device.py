@@ -71,7 +71,7 @@ class Counts:
     waits: Counter[str] = field(default_factory=Counter)
     """times at which the host waits for it, by `file:line` of this repository"""
     launches: Counter[str] = field(default_factory=Counter)
-    """operators that are no views, by name"""
+    """operators that are no views, by name; some over lists once for each tensor"""
     moved: Counter[str] = field(default_factory=Counter)
     """bytes `to` the device and `from` it"""
 
@@ -148,7 +148,7 @@ def _run(function: OpOverload, arguments: tuple[Any, ...], options: dict[str, An
     if _waits(function, arguments, options) or target.type == "cpu":
         _count_wait()
     if target.type != "cpu" and not (function.is_view or function.overloadpacket in _FREE):
-        _count_launch(function.overloadpacket.__name__)
+        _count_launch(function.overloadpacket.__name__, _launches(function, arguments))
     here = {**options, "device": _CPU} if "device" in options else options
     made = function(*map(_held, arguments), **{name: _held(here[name]) for name in here})
     if target.type == "cpu":
@@ -222,9 +222,20 @@ def _waits(function: OpOverload, arguments: tuple[Any, ...], options: dict[str, 
     )
 
 
-def _count_launch(name: str) -> None:
+def _launches(function: OpOverload, arguments: tuple[Any, ...]) -> int:
+    """How often an operator is launched: one over lists goes tensor by tensor where shapes differ
+    from list to list (PyTorch's `ATen/native/ForeachUtils.h`)."""
+    name = function.overloadpacket.__name__
+    lists = [one for one in arguments if isinstance(one, list | tuple) and name[:9] == "_foreach_"]
+    lists = [one for one in lists if one and isinstance(one[0], Tensor)]
+    if all(one.shape == first.shape for first, *rest in zip(*lists, strict=True) for one in rest):
+        return 1
+    return len(lists[0])
+
+
+def _count_launch(name: str, launches: int = 1) -> None:
     for counts in _counters:
-        counts.launches[name] += 1
+        counts.launches[name] += launches
 
 
 def _count_moved(way: str, moved: Tensor) -> None:

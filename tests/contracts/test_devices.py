@@ -99,6 +99,15 @@ class TestTheDevice:
             (one.T[1:] @ one.exp()).softmax(1)[0].square().sum().backward()
         assert torch.equal(there.grad.cpu(), weight.grad)
 
+    def test_lists_are_one_launch_unless_shapes_differ_between_them(self):
+        there = [torch.ones(size, device=DEVICE) for size in (2, 3)]
+        scales = list(torch.ones(2, device=DEVICE).unbind())
+        with pretending() as counts:
+            torch._foreach_add_(there, there)
+            torch._foreach_norm(there)
+            torch._foreach_mul_(there, scales)
+        assert counts.launches == {"_foreach_add_": 1, "_foreach_norm": 1, "_foreach_mul_": 2}
+
     def test_waits_of_the_host_are_counted_by_line(self):
         with pretending() as counts:
             there = torch.ones(3).to(DEVICE)

@@ -310,7 +310,10 @@ def without_times(found):
 def test_workers_that_share_a_state_write_their_parts_and_any_number_reads_them(
     tiny, images, recorder, tmp_path
 ):
-    config = override(tiny, {"compute.sharded": True, "checkpoints.keep_steps": [3]})
+    # Wide enough for matrices to outweigh vectors, each of which one worker writes whole.
+    config = override(
+        tiny, {"compute.sharded": True, "checkpoints.keep_steps": [3], "model.width": 96}
+    )
     whole, rest = tmp_path / "checkpoint", tmp_path / "rest"
     middle, last = (checkpoint.folder_of(whole, step) for step in (3, 6))
     everything, resumed = run_group(2, Job(config, whole), Job(config, rest, middle))
