@@ -8,23 +8,17 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from trainers.errors import RootError, StoreError, printable, reason
 from trainers.system import atomic
+from trainers.system.keys import Entry as Entry
+from trainers.system.keys import checked
 
-
-@dataclass(frozen=True)
-class Entry:
-    """An object of a store."""
-
-    key: str
-    size: int
-    """bytes"""
-    changed: float
-    """when it was put, in seconds since 1970 by the clock of the store: for people only"""
+OBJECT_STORAGE = ("s3", "gs", "az")
+TRIES = 20
+"""for a put among others that delete"""
 
 
 class Store(Protocol):
@@ -70,9 +64,19 @@ def open_store(root: str | Path, *, make: bool = False) -> Store:
         # A Path raises for ~name of nobody.
         folder = Path(rest) if found else Path(os.path.expanduser(text))  # noqa: PTH111
         return LocalStore(folder, make=make)
-    from trainers.system.object_store import open_object_store
-
-    return open_object_store(text)
+    scheme = scheme.lower()
+    if scheme not in OBJECT_STORAGE:
+        raise RootError(
+            f"a run root cannot lie at {printable(scheme)}://: give a path, file://, "
+            f"{', '.join(f'{one}://' for one in OBJECT_STORAGE)}"
+        )
+    try:
+        from trainers.system.object_store import open_object_store
+    except ImportError:
+        raise RootError(
+            f"a run root at {scheme}:// needs obstore: pip install 'dinolab[storage]'"
+        ) from None
+    return open_object_store(f"{scheme}://{rest}", make=make)
 
 
 class LocalStore:
@@ -108,7 +112,7 @@ class LocalStore:
         with self._explained(key, "read"):
             try:
                 return path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 self._refuse_without_root()
                 return None
 
@@ -130,9 +134,8 @@ class LocalStore:
         if if_absent and path.exists():
             return False
         with self._explained(key, "written"):
-            self._make_folders(path.parent)
             try:
-                with atomic.replacing_by_name(path, if_absent=if_absent) as written:
+                with self._replacing(path, if_absent=if_absent) as written:
                     written.write_bytes(content)
             except FileExistsError:
                 return False
@@ -143,16 +146,15 @@ class LocalStore:
         own = self._path(key)
         if own == path.absolute():
             return
-        with self._explained(key, "written"):
-            self._make_folders(own.parent)
-            with atomic.replacing_by_name(own) as written:
-                shutil.copyfile(path, written)
+        with self._explained(key, "written"), self._replacing(own) as written:
+            shutil.copyfile(path, written)
 
     def get_file(self, key: str, path: Path) -> bool:
         """See Store."""
         own = self._path(key)
         with self._explained(key, "read"):
             if not own.is_file():
+                self._refuse_without_root()
                 return False
             if own != path.absolute():
                 with atomic.replacing_by_name(path) as written:
@@ -176,6 +178,22 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         checked(key)
         return self.root.joinpath(*key.split("/"))
+
+    @contextlib.contextmanager
+    def _replacing(self, path: Path, *, if_absent: bool = False) -> Iterator[Path]:
+        """As `atomic.replacing_by_name`; the folders are made if need be."""
+        with contextlib.ExitStack() as stack:
+            for tries_left in reversed(range(TRIES)):
+                # Whoever deletes the last file of a folder deletes the folder too.
+                try:
+                    self._make_folders(path.parent)
+                    replacing = atomic.replacing_by_name(path, if_absent=if_absent)
+                    written = stack.enter_context(replacing)
+                    break
+                except FileNotFoundError:
+                    if not tries_left:
+                        raise
+            yield written
 
     def _make_folders(self, folder: Path) -> None:
         """Make the folders between the root and `folder`, and make them last."""
@@ -213,6 +231,7 @@ class LocalStore:
         start = self._path(prefix) if prefix else self.root
         entries = []
         with self._explained(prefix, "listed"):
+            self._refuse_without_root()
             for folder, folders, files in os.walk(start, onerror=_unless_missing):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 for name in files:
@@ -223,13 +242,6 @@ class LocalStore:
                             key = path.relative_to(self.root).as_posix()
                             entries.append(Entry(key, found.st_size, found.st_mtime))
         return sorted(entries, key=lambda entry: entry.key)
-
-
-def checked(key: str) -> str:
-    """`key`, which has no empty and no hidden names. Raises ValueError."""
-    if not key or any(not part or part.startswith(".") for part in key.split("/")):
-        raise ValueError(f"not a key of a store: {key!r}")
-    return key
 
 
 def _unless_missing(error: OSError) -> None:
