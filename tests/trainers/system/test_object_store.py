@@ -1,0 +1,229 @@
+"""A store on object storage: a real S3 server whose answers are late, lost, cut or refusals."""
+
+import pickle
+import random
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainers.system.object_server import (
+    FAULTS,
+    SECRET,
+    ObjectServer,
+)
+from trainers.errors import InputError, RootError, StoreError
+from trainers.system import object_store
+from trainers.system.store import Store, open_store
+
+# What others warn of in their own code is not ours.
+pytestmark = [
+    pytest.mark.filterwarnings(rf"ignore:::{name}\..*")
+    for name in ("moto", "botocore", "flask", "werkzeug")
+]
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "500 InternalError", "429 TooManyRequests"])
+def test_a_put_is_true_for_who_put_although_he_was_told_it_failed(
+    objects: Store, server: ObjectServer, fault: str
+):
+    server.faults = [fault, fault]
+    assert objects.put("a", b"mine", if_absent=True)
+    server.faults = [fault, fault]
+    assert not objects.put("a", b"other", if_absent=True)
+    assert objects.get("a") == b"mine"
+
+
+def test_a_put_is_not_true_for_who_puts_the_same_as_another(objects: Store):
+    assert objects.put("a", b"same", if_absent=True)
+    assert not objects.put("a", b"same", if_absent=True)
+
+
+def test_a_conditional_put_that_met_another_is_tried_again(objects: Store, server: ObjectServer):
+    server.faults = ["409 ConditionalRequestConflict"]
+    assert objects.put("a", b"mine", if_absent=True)
+
+
+@pytest.mark.parametrize("at", range(5))
+@pytest.mark.parametrize("fault", ["answered 503", "lost"])
+def test_an_upload_in_parts_outlives_errors(
+    objects: Store,
+    server: ObjectServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
+    fault: str,
+):
+    monkeypatch.setattr(object_store, "PART", 5 << 20)
+    content = random.Random(0).randbytes(6 << 20)
+    (tmp_path / "sent").write_bytes(content)
+    server.faults = [""] * at + [fault]
+    objects.put_file("a", tmp_path / "sent")
+    assert objects.get_file("a", tmp_path / "received")
+    assert (tmp_path / "received").read_bytes() == content
+
+
+def test_a_request_without_an_answer_is_made_again(
+    address: str, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(object_store, "REQUEST_S", 0.5)
+    objects = open_store(address, make=True)
+    server.faults = ["hang"]
+    assert objects.put("a", b"1", if_absent=True)
+    server.faults = ["hang"]
+    assert objects.get("a") == b"1"
+
+
+def test_a_file_that_cannot_be_brought_leaves_the_old_one(
+    objects: Store, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(object_store, "PART", 1000)
+    objects.put("a", bytes(5000))
+    path = tmp_path / "here"
+    path.write_bytes(b"old")
+    server.faults = ["", "", "403 AccessDenied"]
+    with pytest.raises(StoreError, match=r"a cannot be read \(.*403 AccessDenied"):
+        objects.get_file("a", path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def said(do: Callable[[], object], kind: type[Exception] = StoreError) -> str:
+    """What the error says, in one line; it, its traceback and its pickle show no secret."""
+    with pytest.raises(kind) as caught:
+        do()
+    shown = "".join(traceback.format_exception(caught.value)) + repr(pickle.dumps(caught.value))
+    assert SECRET not in shown
+    assert "Debug source" not in shown
+    assert "\n" not in str(caught.value)
+    assert str(caught.value) == str(pickle.loads(pickle.dumps(caught.value)))
+    return str(caught.value)
+
+
+def test_a_storage_that_stays_away_is_one_line(
+    objects: Store, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(object_store, "PATIENCE_S", 0.05)
+    server.faults = ["503"] * 1000
+    host = server.address.removeprefix("http://")
+    does = (
+        ("a/b cannot be read", lambda: objects.get("a/b")),
+        ("a/b cannot be written", lambda: objects.put("a/b", b"")),
+        ("a/b cannot be written", lambda: objects.put("a/b", b"", if_absent=True)),
+        ("a/b cannot be deleted", lambda: objects.delete("a/b")),
+        ("a cannot be listed", lambda: objects.list("a")),
+        ("a cannot be listed", lambda: objects.names("a")),
+    )
+    for what, do in does:
+        assert said(do) == (
+            f"{objects.shown}/{what} (the storage at {host} says 503 SlowDown); wait until it "
+            "works, and run the same command again"
+        )
+    server.faults = ["lost"] * 1000
+    for what, do in does:
+        assert said(do) == (
+            f"{objects.shown}/{what} (the storage at {host} does not answer); mend the network or "
+            "AWS_ENDPOINT_URL, and run the same command again"
+        )
+
+
+def test_a_bucket_that_goes_away_is_an_error_and_no_absence(
+    server: ObjectServer, objects: Store, tmp_path: Path
+):
+    (tmp_path / "x").write_bytes(b"")
+    for do in (
+        lambda: objects.get("a"),
+        lambda: objects.get_file("a", tmp_path / "x"),
+        lambda: objects.put_file("a", tmp_path / "x"),
+        lambda: objects.delete("a"),
+        objects.list,
+    ):
+        server.faults = ["404 NoSuchBucket"]
+        assert "there is no bucket bucket); make it or give another --root" in said(do)
+
+
+OPENED_WRONG = {
+    "no-bucket": ("s3://of-nobody/x", [], "there is no bucket of-nobody"),
+    "refused": ("s3://bucket/x", ["403 AccessDenied"], "says 403 AccessDenied to these cred"),
+    "mistyped": ("s3://bucket/x", ["403 SignatureDoesNotMatch"], "set AWS_ACCESS_KEY_ID and"),
+    "region": ("s3://bucket/x", ["301 PermanentRedirect"], "set AWS_REGION"),
+    "user": (f"s3://id:{SECRET}@bucket/x", [], "run root s3://bucket/x was given with a user"),
+    "user-odd": (f"s3://id:{SECRET}?{SECRET}#@bucket/x?y={SECRET}", [], "run root s3://bucket/x w"),
+    "user-alone": ("s3://key@bucket/x", [], "run root s3://bucket/x was given with a user"),
+    "options": (f"s3://bucket/x?secret_access_key={SECRET}", [], "run root s3://bucket/x was"),
+    "fragment": (f"s3://bucket/x#{SECRET}", [], "run root s3://bucket/x was given with a user"),
+    "nothing": ("s3://", [], "give s3://BUCKET/NAME"),
+    "no-name": ("s3://bucket/a//b", [], "give s3://BUCKET/NAME"),
+    "up": ("s3://bucket/../b", [], "give s3://BUCKET/NAME"),
+    "other": ("ftp://bucket/x", [], "give a path, file://, s3://, gs://, az://"),
+    "azure": ("az://container/x", [], "set AZURE_STORAGE_ACCOUNT_NAME and"),
+}
+
+
+@pytest.mark.parametrize("case", OPENED_WRONG)
+@pytest.mark.parametrize("make", [True, False])
+def test_what_cannot_be_opened_is_one_line_without_secrets(
+    server: ObjectServer, case: str, make: bool
+):
+    root, faults, expected = OPENED_WRONG[case]
+    server.faults = list(faults)
+    assert expected in said(lambda: open_store(root, make=make), InputError)
+
+
+def test_no_network_is_one_line_at_opening(server: ObjectServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(object_store, "PATIENCE_AT_OPENING_S", 0.05)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9/below")
+    line = said(lambda: open_store("s3://bucket/x", make=True), RootError)
+    assert "(the storage at 127.0.0.1:9 does not answer); mend the network or AWS_ENDPOINT" in line
+    for wrong in (
+        f"{SECRET}:9",
+        f"ftp://{SECRET}",
+        f"http://h:{SECRET}",
+        f"http://id:{SECRET}@127.0.0.1:9",
+        "http://127.0.0.1:99999",
+        "http://a b",
+        "http://",
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
+        line = said(lambda: open_store("s3://bucket/x"), RootError)
+        assert line.startswith("AWS_ENDPOINT_URL is no address: set it to https://HOST")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_root_is_made_and_opened_although_requests_fail(
+    server: ObjectServer, address: str, fault: str
+):
+    server.faults = [fault, "", fault]
+    assert open_store(address, make=True).list() == []
+    server.faults = [fault]
+    assert open_store(address).list() == []
+
+
+def test_a_storage_that_ignores_conditions_is_refused(
+    server: ObjectServer, address: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As of some that speak S3; of two attempts both would believe that theirs counts."""
+    plain = server._moto
+
+    def ignoring(environ, start):
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+        return plain(environ, start)
+
+    monkeypatch.setattr(server, "_moto", ignoring)
+    assert "take another storage" in said(lambda: open_store(address, make=True), RootError)
+
+
+def test_without_obstore_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "trainers.system.object_store")
+    monkeypatch.delattr("trainers.system.object_store")
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(RootError, match=r"pip install 'dinolab\[storage\]'"):
+        open_store("s3://bucket/x")
+
+
+def test_a_folder_needs_no_obstore():
+    code = "import sys, trainers.system.store; assert 'obstore' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
