@@ -43,7 +43,9 @@ def _link(written: Path, path: Path) -> None:
     try:
         os.link(written, path)
     except FileExistsError:
-        raise
+        # A file system on a network that lost its answer finds, asked again, its own.
+        if not written.samefile(path):
+            raise
     except OSError:
         # Not every file system has links. A kill between the two leaves an empty file.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))

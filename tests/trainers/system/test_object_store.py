@@ -145,6 +145,10 @@ def test_a_bucket_that_goes_away_is_an_error_and_no_absence(
         assert "there is no bucket bucket); make it or give another --root" in said(do)
 
 
+def test_a_store_that_travels_leaves_its_secrets_at_home(objects: Store):
+    assert SECRET not in repr(pickle.dumps(objects)) + repr(vars(objects))
+
+
 OPENED_WRONG = {
     "no-bucket": ("s3://of-nobody/x", [], "there is no bucket of-nobody"),
     "refused": ("s3://bucket/x", ["403 AccessDenied"], "says 403 AccessDenied to these cred"),

@@ -1,5 +1,6 @@
 """The store: the same facts of a folder and of S3, with and without errors of the network."""
 
+import os
 import pickle
 import random
 import signal
@@ -213,6 +214,24 @@ def test_who_puts_is_not_disturbed_by_who_deletes_the_last_of_a_folder(
     store = open_store(tmp_path, make=True)
     assert store.put("a/b", b"1", if_absent=True)
     assert store.get("a/b") == b"1"
+
+
+def test_a_mount_that_lost_its_answer_does_not_lose_a_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As over NFS: the link is made, the answer lost, and the request sent again is refused."""
+    link = os.link
+
+    def link_twice(*names: Path) -> None:
+        link(*names)
+        link(*names)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    store = open_store(tmp_path, make=True)
+    assert store.put("a", b"mine", if_absent=True)
+    (tmp_path / "b").write_bytes(b"another's")
+    assert not store.put("b", b"mine", if_absent=True)
+    assert (store.get("a"), store.get("b")) == (b"mine", b"another's")
 
 
 # ---- the store that stops, of other tests
