@@ -15,7 +15,8 @@ from trainers.adapters.timm_shapes import spelled
 from trainers.config import in_steps, override
 from trainers.config.recipe import knobs_given, recipe, recipe_names
 from trainers.config.size import share_problem
-from trainers.data.image_set import cache_in, open_images
+from trainers.data.cache import cache_in
+from trainers.data.image_set import open_images
 from trainers.errors import ConfigError, DinolabError, InputError
 from trainers.runs.console import Console
 from trainers.runs.left_behind import left_behind
@@ -76,11 +77,12 @@ def run(arguments: list[str] | None = None) -> int:
     make_reproducible(given.threads)
     stopping.listen()
     with World.launched(device) as world:
+        store = open_store(root, make=True)
         images = open_images(config.data, cache_in(root))
         world.wait()  # for those whose machine takes longer
         config, starting = pinned(in_steps(config, len(images.train)))
         key = trial_key(config, images.digest)
-        trial = StoredTrial(open_store(root, make=True), key)
+        trial = StoredTrial(store, key)
         if starting is None and not trial.begun():
             starting = starting_weights(config)
         if world.is_first and not trial.finished():

@@ -41,7 +41,8 @@ def open_with_progress(
 
     `listed` says where all of that is, when there is more than is printed.
     """
-    from trainers.data.image_set import cache_in, open_images
+    from trainers.data.cache import cache_in
+    from trainers.data.image_set import open_images
 
     with Progress(console=console, transient=True, disable=not live) as progress:
         task = progress.add_task("indexing images", total=None)

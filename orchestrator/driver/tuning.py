@@ -17,7 +17,7 @@ from orchestrator.driver.progress import StudyProgress
 from orchestrator.plan import Plan, Trial
 from orchestrator.resources import DRIVER_CPUS, Placement, place
 from orchestrator.retry import ATTEMPTS
-from trainers.data.image_set import cache_in
+from trainers.data.cache import cache_in
 from trainers.runs.trial import Planned
 from trainers.runs.version import code_versions
 from trainers.system.store import Store

@@ -44,7 +44,7 @@ ROOMS = {
     ),
     "dashboards": ({"names.py", "page.py"}, {"tables"}, {"figures"}, {"measurement", "study"}),
     "orchestrator": (
-        {"interrupt.py", "resources.py", "retry.py", "cost.py"},
+        {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
         {"plan.py"},
         {"lock.py"},
         {"tracking"},

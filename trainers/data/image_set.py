@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 import threading
@@ -30,11 +29,8 @@ from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
-from trainers.system.storage import EMBEDDED, Location, is_uri, locate
+from trainers.system.storage import EMBEDDED, Location, locate
 from trainers.system.transfer import sent_images
-
-CACHE, FORMER_CACHE = "data", ".data"
-"""Folder of a run root in which indexes of image folders lie, and what it was called."""
 
 KEPT_BYTES = 256 * 2**20
 """Decoded sets up to this size stay in memory; larger ones are decoded again as they are read."""
@@ -160,27 +156,6 @@ class ImageSet:
             raise DataError(
                 f"image {self.name(place)} was damaged in its index: {error}; {self._remedy}"
             ) from error
-
-
-def cache_in(root: str | Path) -> Path:
-    """Where the indexes of a run root lie; those of an older root are moved there.
-
-    They are mapped into memory, so those of a root on object storage lie on each machine, in its
-    user's cache.
-    """
-    if is_uri(os.fspath(root)):
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-        return Path(home, "dinolab", CACHE)
-    root = Path(root)
-    cache, former = root / CACHE, root / FORMER_CACHE
-    for index in list(former.glob(f"{'[0-9a-f]' * 16}-*")):
-        # Another worker may have moved it already, or made it anew; what is mapped stays mapped.
-        with contextlib.suppress(OSError):
-            cache.mkdir(exist_ok=True)
-            index.rename(cache / index.name)
-    with contextlib.suppress(OSError):
-        former.rmdir()
-    return cache
 
 
 def open_images(

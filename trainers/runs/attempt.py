@@ -7,6 +7,7 @@ only where nobody was first.
 
 import contextlib
 import json
+import secrets
 import tempfile
 import time
 import traceback
@@ -46,6 +47,8 @@ def claimed(
     watch, said = Watch(), 0
     while not trial.finished():
         last = max(trial.attempts(), default=0)
+        if last and not trial.is_claimed(last):
+            last -= 1  # a kill has left an empty folder
         lease = trial.lease(last) if last else None
         if last and last not in over and not watch.is_over(str(last), lease):
             if not waits:
@@ -56,7 +59,14 @@ def claimed(
                 said = last
             time.sleep(min(1.0, expires_s() / 10))
             continue
-        own = Lease(holder=Holder.this(), driver=driver, from_attempt=0, from_step=-1, steps=steps)
+        own = Lease(
+            holder=Holder.this(),
+            driver=driver,
+            from_attempt=0,
+            from_step=-1,
+            steps=steps,
+            nonce=secrets.token_hex(8),
+        )
         key = f"{trial.attempt_folder(last + 1)}/lease.json"
         if trial.store.put(key, own.content(), if_absent=True):
             if trial.store.local is not None:

@@ -86,6 +86,8 @@ class Lease:
     """of that checkpoint; -1 when it starts anew"""
     steps: int
     """updates of the whole run"""
+    nonce: str = ""
+    """no other claim has it: a claim whose answer was lost is known by its bytes"""
     beat: int = 0
     """counts how often it was written"""
     step: int = 0

@@ -144,6 +144,10 @@ class StoredTrial:
         names = self.store.names(f"{self.folder}/attempts")
         return sorted(int(name) for name in names if name.isdecimal())
 
+    def is_claimed(self, number: int) -> bool:
+        """Whether an attempt of that number has been claimed."""
+        return self.store.get(f"{self.attempt_folder(number)}/lease.json") is not None
+
     def lease(self, number: int) -> Lease | None:
         """Who is at an attempt; None when that is damaged."""
         return Lease.read(self.store.get(f"{self.attempt_folder(number)}/lease.json"))

@@ -12,7 +12,8 @@ from PIL import Image
 
 from trainers.config import DataConfig
 from trainers.data import arrow, ingest
-from trainers.data.image_set import cache_in, open_images
+from trainers.data.cache import cache_in
+from trainers.data.image_set import open_images
 from trainers.data.sources.grammar import open_source
 from trainers.system.storage import locate
 
