@@ -22,7 +22,7 @@ SMALL = [
 
 def results(root):
     return {
-        path.parent.name: json.loads(path.read_text()) for path in root.glob("*/*/*/result.json")
+        path.parent.name: json.loads(path.read_text()) for path in root.glob("trials/*/result.json")
     }
 
 
@@ -85,7 +85,7 @@ def test_data_are_recorded_by_their_absolute_path_and_a_tilde_is_home(tmp_path, 
     ]  # fmt: skip
     assert command.run(arguments) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "pictures"]
-    (config,) = tmp_path.glob("home/runs/train/trials/*/config.json")
+    (config,) = tmp_path.glob("home/runs/trials/*/config.json")
     assert json.loads(config.read_text())["data"]["source"] == str(tmp_path / "pictures")
 
 

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ablations.lock import LOCK, STUDIES
 from ablations.spec import Hypothesis
 from dashboards.tables.derived import judge_study
 from tests.trainers.globality.observed import attending, layout
 from trainers.globality.statistics import AttentionStatistics
+from trainers.runs.records import Records
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import open_store
 
 torch.set_num_threads(1)
 
@@ -62,18 +66,17 @@ ARMS = {
 }
 
 
-def verdicts(folder, **hypotheses) -> dict[str, str]:
-    """Labels of hypotheses about the planted arms, from a run folder on disk."""
-    trials = []
+def verdicts(root, **hypotheses) -> dict[str, str]:
+    """Labels of hypotheses about the planted arms, from a run root on disk."""
+    store, trials = open_store(root), []
     for arm, plant in ARMS.items():
         for seed in range(SEEDS):
             key = f"{arm}-{seed}"
-            trial = folder / "trials" / key
-            trial.mkdir(parents=True)
-            record = {"step": 10, "metrics": metrics(*plant(seed))}
-            (trial / "metrics.jsonl").write_text(json.dumps(record) + "\n")
-            result = {"status": "finished", "reason": "", "step": 10, "steps": 10}
-            (trial / "result.json").write_text(json.dumps(result))
+            trial = StoredTrial(store, key)
+            records = Records(store, trial.attempt_folder(1))
+            records.report(10, metrics(*plant(seed)))
+            result = {"status": "finished", "reason": "", "step": 10, "steps": 10, "attempt": 1}
+            store.put(trial.result_key, json.dumps({**result, "files": records.cut()}).encode())
             trials.append({"key": key, "arm": arm, "seed": seed})
     declared = {
         name: Hypothesis(
@@ -98,8 +101,8 @@ def verdicts(folder, **hypotheses) -> dict[str, str]:
         "trials": trials,
         "config": {},
     }
-    (folder / "study.lock.json").write_text(json.dumps(lock))
-    found = judge_study(folder)["hypotheses"]
+    store.put(f"{STUDIES}/planted/{LOCK}", json.dumps(lock).encode())
+    found = judge_study(store, "planted")["hypotheses"]
     return {name: entry["verdict"]["label"] for name, entry in found.items()}
 
 

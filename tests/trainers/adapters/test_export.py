@@ -62,7 +62,7 @@ def run(tiny, tmp_path):
             for network in (state.student, state.teacher):
                 for parameter in network.parameters():
                     parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        checkpoint.save(state, config, tmp_path / "run" / "checkpoint", ALONE)
+        checkpoint.save(state, config, tmp_path / "run" / "attempts" / "0001", ALONE)
         (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
         return tmp_path / "run"
 
@@ -263,7 +263,7 @@ def test_what_is_printed_opens_what_was_written_and_an_export_is_no_run(run, nam
 
 def test_a_damaged_checkpoint_is_bad_input(run):
     folder = run({})
-    saved = folder / "checkpoint" / checkpoint.FILE_NAME
+    saved = checkpoint.newest(folder / "attempts" / "0001")
     saved.write_bytes(saved.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read"):
         export(folder, "timm", folder.parent / "out")

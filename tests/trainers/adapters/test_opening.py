@@ -30,12 +30,12 @@ def run(tiny, tmp_path):
     with torch.no_grad():
         for parameter in state.teacher.parameters():
             parameter.mul_(1.5)
-    checkpoint.save(state, config, tmp_path / "run" / "checkpoint", ALONE)
+    checkpoint.save(state, config, tmp_path / "run" / "attempts" / "0001", ALONE)
     (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
     return tmp_path / "run", config, state.teacher
 
 
-@pytest.mark.parametrize("part", [".", "checkpoint", "checkpoint/state.safetensors"])
+@pytest.mark.parametrize("part", [".", "attempts/0001", "attempts/0001/checkpoint-3.safetensors"])
 def test_a_run_of_ours_opens_as_its_teacher(run, part):
     folder, config, teacher = run
     found = open_measurable(str(folder / part))

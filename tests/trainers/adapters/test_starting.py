@@ -173,7 +173,7 @@ def saved(tiny, tmp_path):
             for network in (state.student, state.teacher):
                 for parameter in network.parameters():
                     parameter.add_(0.1 * torch.randn(parameter.shape))
-        checkpoint.save(state, config, tmp_path / "run" / "checkpoint", ALONE)
+        checkpoint.save(state, config, tmp_path / "run" / "attempts" / "0001", ALONE)
         (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
         return tmp_path / "run"
 
@@ -202,7 +202,7 @@ def test_a_run_starts_another_with_the_backbone_of_its_teacher(tiny, tmp_path, s
     expected = run_backbone(find_run(folder)).state_dict()
     alone = export(folder, "safetensors", tmp_path / "alone.safetensors").path
     digests = set()
-    for source in (folder, folder / "checkpoint" / "state.safetensors", alone):
+    for source in (folder, find_run(folder).checkpoint, alone):
         state, _, starting = start(tiny, source, **change)
         digests.add(starting.digest)
         for network in (state.student, state.teacher):

@@ -93,7 +93,7 @@ def test_a_step_without_memory_ends_the_run_in_one_line_and_keeps_its_checkpoint
     assert "evaluation." not in said
     assert said.count("\n") == 1
     assert command.main() == 0
-    (result,) = tmp_path.glob("train/trials/*/result.json")
+    (result,) = tmp_path.glob("trials/*/result.json")
     assert json.loads(result.read_text())["resumed_at"] == 2
 
 

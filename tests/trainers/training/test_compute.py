@@ -75,7 +75,7 @@ def test_accumulation_moves_center_and_teacher_once_a_step(tiny, losses, tmp_pat
     losses(tiny, "whole")
     losses(override(tiny, {"compute.accumulate": 4}), "parts")
     saved = [
-        safetensors.torch.load_file(tmp_path / name / checkpoint.FILE_NAME)
+        safetensors.torch.load_file(checkpoint.newest(tmp_path / name))
         for name in ("whole", "parts")
     ]
     for name, tensor in saved[0].items():
@@ -101,7 +101,7 @@ def test_bfloat16_is_close_and_keeps_weights_and_losses_in_float32(tiny, losses,
     # Before any update: later steps drift apart.
     assert rough[0]["loss/total"] != exact[0]["loss/total"]
     assert rough[0]["loss/total"] == pytest.approx(exact[0]["loss/total"], rel=1e-2)
-    saved = safetensors.torch.load_file(tmp_path / "bf16" / checkpoint.FILE_NAME)
+    saved = safetensors.torch.load_file(checkpoint.newest(tmp_path / "bf16"))
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
@@ -194,7 +194,7 @@ def test_sharded_workers_hold_a_part_each(tiny, losses, tmp_path):
     same_to_rounding(alone, of_steps(together))
     whole = sum(p.numel() for p in TrainState.fresh(config, ALONE, 10).student.parameters())
     assert 0.4 * whole < held < 0.6 * whole
-    one = safetensors.torch.load_file(tmp_path / "run" / checkpoint.FILE_NAME)
+    one = safetensors.torch.load_file(checkpoint.newest(tmp_path / "run"))
     two = shapes(checkpoint.folder_of(tmp_path / "sharded", config.steps))
     assert {name: tuple(tensor.shape) for name, tensor in one.items()} == two
 
@@ -240,7 +240,7 @@ def test_a_run_goes_on_with_another_number_of_workers(tiny, losses, images, reco
                 checkpoints=cut,
                 resume_from=None,
             )
-        saved = cut / checkpoint.FILE_NAME
+        saved = checkpoint.file_of(cut, 3)
         assert checkpoint.saved_step(saved) == 3
         jobs.append(Job(config, tmp_path / f"rest{sharded}", saved))
     for expected, rest in zip(whole, run_group(2, *jobs), strict=True):

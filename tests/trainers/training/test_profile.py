@@ -26,11 +26,12 @@ def notes(capture):
 
 def kept(root):
     """What a run leaves that says what it computed: losses, chain and checkpoint."""
-    (result,) = root.glob("train/trials/*/result.json")
-    records = map(json.loads, result.with_name("metrics.jsonl").read_text().splitlines())
+    (result,) = root.glob("trials/*/result.json")
+    segments = sorted(result.parent.glob("attempts/0001/metrics-*.jsonl"))
+    records = [json.loads(line) for one in segments for line in one.read_text().splitlines()]
     losses = [str(one) for one in records if "loss/total" in str(one)]
     losses = [re.findall(r"'(?:loss|data|optimizer)/\w+': [^,}]+", one) for one in losses]
-    (saved,) = result.parent.glob("checkpoint/*.safetensors")
+    (saved,) = result.parent.glob("attempts/*/checkpoint-*.safetensors")
     return losses, json.loads(result.read_text())["chain"], saved.read_bytes()
 
 

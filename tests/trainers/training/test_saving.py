@@ -15,7 +15,7 @@ from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.saved_run import evaluate_run, find_run, load_run
 from trainers.system.sharded_files import ShardedWriter
 from trainers.system.world import World
-from trainers.training import checkpoint, saving
+from trainers.training import checkpoint
 from trainers.training.loop import train
 from trainers.training.saving import Saving
 from trainers.training.state import TrainState
@@ -73,9 +73,9 @@ class TestInTheBackground:
             change(state, 3)
             saved.after(state, None)
             assert told.checkpoints == []
-            assert not (tmp_path / checkpoint.FILE_NAME).exists()
+            assert checkpoint.of_steps(tmp_path) == {}
             gate.opened.set()
-        assert told.checkpoints == [tmp_path / checkpoint.FILE_NAME]
+        assert told.checkpoints == [checkpoint.file_of(tmp_path, 2)]
         assert checkpoint.saved_step(told.checkpoints[0]) == 2
         kept = safetensors.torch.load_file(told.checkpoints[0])
         assert all(torch.equal(kept[f"student.{n}"], tensor) for n, tensor in expected.items())
@@ -86,7 +86,7 @@ class TestInTheBackground:
         with Saving(tiny, tmp_path / "background", ALONE, recorder(), None) as saved:
             saved.after(state, None)
         one, other = (
-            (tmp_path / name / checkpoint.FILE_NAME).read_bytes()
+            checkpoint.file_of(tmp_path / name, 2).read_bytes()
             for name in ("foreground", "background")
         )
         assert one == other
@@ -108,7 +108,7 @@ class TestInTheBackground:
             second.join()
             saved.wait()
             assert gate.writes == 2
-        assert checkpoint.saved_step(tmp_path / checkpoint.FILE_NAME) == 4
+        assert names(tmp_path) == ["checkpoint-4.safetensors"]
 
     def test_what_could_not_be_written_ends_the_run_in_one_line(
         self, tiny, state, recorder, tmp_path, monkeypatch
@@ -127,8 +127,8 @@ class TestInTheBackground:
         assert "No space left on device" in line
         assert isinstance(caught.value, OSError)
         assert isinstance(caught.value, DinolabError)
-        assert names(tmp_path) == [checkpoint.FILE_NAME]
-        assert checkpoint.saved_step(tmp_path / checkpoint.FILE_NAME) == 2
+        assert names(tmp_path) == ["checkpoint-2.safetensors"]
+        assert checkpoint.saved_step(checkpoint.newest(tmp_path)) == 2
 
     def test_an_error_of_the_run_waits_for_the_write_and_is_not_hidden_by_its_error(
         self, tiny, state, recorder, tmp_path, monkeypatch
@@ -146,7 +146,7 @@ class TestInTheBackground:
         assert "No space left on device" in caught.value.__notes__[0]
 
     def test_what_a_kill_left_half_written_goes(self, tiny, recorder, tmp_path):
-        (tmp_path / ".state.safetensors.abc").write_bytes(b"half")
+        (tmp_path / ".checkpoint-2.safetensors.abc").write_bytes(b"half")
         (tmp_path / ".checkpoint-4").mkdir()
         (tmp_path / ".checkpoint-4" / "__0_0.distcp").write_bytes(b"half")
         Saving(tiny, tmp_path, ALONE, recorder(), None)
@@ -172,11 +172,10 @@ class TestWhatStays:
         )
         found, _, told = kept_of(config, images, recorder, tmp_path)
         kept = [checkpoint.file_of(tmp_path, step) for step in (0, 1, 3, 6)]
-        assert found == [*(path.name for path in kept), checkpoint.FILE_NAME]
+        assert found == [path.name for path in kept]
         assert [checkpoint.saved_step(path) for path in kept] == [0, 1, 3, 6]
-        assert checkpoint.newest(tmp_path) == tmp_path / checkpoint.FILE_NAME
-        assert checkpoint.saved_step(tmp_path / checkpoint.FILE_NAME) == 6
-        assert [path.name for path in told.checkpoints if path in kept] == found[:-1]
+        assert checkpoint.newest(tmp_path) == kept[-1]
+        assert [path.name for path in told.checkpoints if path in kept] == found
         assert find_run_beside(config, kept[1]).step == 1
         first = checkpoint.load(kept[0], config, ALONE)
         fresh = TrainState.fresh(config, ALONE)
@@ -196,27 +195,29 @@ class TestWhatStays:
             for number, value in enumerate((0.3, 0.1, 0.7, 0.7, 0.2)):
                 state.step = number
                 saved.after(state, {"knn/cls_top1": value})
-        assert list(checkpoint.of_steps(tmp_path).values()) == [step]
+        assert list(checkpoint.of_steps(tmp_path).values()) == [step, 4]
 
     def test_the_best_is_remembered_over_a_kill_and_later_ones_come_again(
         self, tiny, state, recorder, tmp_path
     ):
         config = override(
-            tiny, {"checkpoints.keep_best": "knn/cls_top1", "checkpoints.keep_steps": [3]}
+            tiny, {"checkpoints.keep_best": "knn/cls_top1", "checkpoints.keep_steps": [3, 4]}
         )
         with Saving(config, tmp_path, ALONE, recorder(), None) as saved:
             for step, value in ((1, 0.7), (3, 0.1)):
                 state.step = step
                 saved.after(state, {"knn/cls_top1": value})
-        with Saving(config, tmp_path, ALONE, recorder(), 2) as saved:
-            assert list(checkpoint.of_steps(tmp_path).values()) == [1]
+        first = checkpoint.file_of(tmp_path, 1)
+        with Saving(config, tmp_path, ALONE, recorder(), first) as saved:
+            assert list(checkpoint.of_steps(tmp_path)) == [first]
             state.step = 4
             saved.after(state, {"knn/cls_top1": 0.6})
-        assert list(checkpoint.of_steps(tmp_path).values()) == [1]
+            assert saved.step == 4
+        assert list(checkpoint.of_steps(tmp_path)) == [first, checkpoint.file_of(tmp_path, 4)]
         Saving(config, tmp_path, ALONE, recorder(), None)
         assert checkpoint.of_steps(tmp_path) == {}
 
-    @pytest.mark.parametrize("moment", range(4))
+    @pytest.mark.parametrize("moment", range(3))
     def test_the_best_stays_wherever_a_kill_comes_while_it_is_saved(
         self, tiny, state, recorder, tmp_path, monkeypatch, moment
     ):
@@ -230,23 +231,29 @@ class TestWhatStays:
                     saved.after(state, {"knn/cls_top1": values[step]})
 
         run(None, 10)
-        renamed = []
+        done = []
 
-        def killed(path, target, replace=Path.replace):
-            if len(renamed) == moment:
-                raise KeyboardInterrupt
-            renamed.append(target.name)
-            return replace(path, target)
+        def killed(act):
+            def acted(path, *arguments, **options):
+                name = (*arguments, path)[0].name
+                if name.startswith("checkpoint-"):
+                    if len(done) == moment:
+                        raise KeyboardInterrupt
+                    done.append(name)
+                return act(path, *arguments, **options)
 
-        # Each file comes into being by its name: that of the step, of the last, and of the best.
+            return acted
+
+        # The file of the step comes into being by its name, and then the one before goes.
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", killed)
+            patch.setattr(Path, "replace", killed(Path.replace))
+            patch.setattr(Path, "unlink", killed(Path.unlink))
             with contextlib.suppress(UnwrittenError):
-                run(10, 20)
-        assert len(renamed) == min(moment, 3)
-        start = checkpoint.saved_step(checkpoint.newest(tmp_path))
-        run(start, *(step for step in values if step > start))
-        assert list(checkpoint.of_steps(tmp_path).values()) == [20]
+                run(checkpoint.file_of(tmp_path, 10), 20)
+        assert done == ["checkpoint-20.safetensors", "checkpoint-10.safetensors"][:moment]
+        newest = checkpoint.newest(tmp_path)
+        run(newest, *(step for step in values if step > checkpoint.saved_step(newest)))
+        assert list(checkpoint.of_steps(tmp_path).values()) == [20, 30]
 
     def test_a_metric_that_is_not_reported_is_refused_with_the_nearest(
         self, tiny, images, recorder, tmp_path
@@ -264,21 +271,6 @@ class TestWhatStays:
         for knob, value in (("keep_every", 2), ("keep_steps", [0]), ("keep_best", "loss/total")):
             kept = override(tiny, {f"checkpoints.{knob}": value})
             assert fingerprint(kept) != fingerprint(tiny)
-
-    def test_a_file_system_without_links_has_copies(
-        self, tiny, state, recorder, tmp_path, monkeypatch
-    ):
-        def none(*_paths):
-            raise OSError(95, "Operation not supported")
-
-        monkeypatch.setattr(saving.os, "link", none)
-        with Saving(
-            override(tiny, {"checkpoints.keep_steps": [0]}), tmp_path, ALONE, recorder(), None
-        ) as saved:
-            saved.after(state, None)
-        own, last = checkpoint.file_of(tmp_path, 0), tmp_path / checkpoint.FILE_NAME
-        assert names(tmp_path) == [own.name, last.name]
-        assert own.read_bytes() == last.read_bytes()
 
 
 def tensors_of(path, config):
@@ -335,7 +327,7 @@ def test_workers_that_share_a_state_write_their_parts_and_any_number_reads_them(
     assert bytes.fromhex(result.chain) == tensors_of(checkpoint.folder_of(rest, 6), config)[1]
     for (_, one), (_, other) in zip(without_times(resumed), told.records, strict=True):
         assert other["loss/total"] == pytest.approx(one["loss/total"], rel=2e-5)
-    assert names(whole) == [middle.name, checkpoint.FILE_NAME]
+    assert names(whole) == [middle.name, "checkpoint-6.safetensors"]
 
     # A file: two workers go on from that too, as one process measures the folder.
     (tmp_path / "config.json").write_text(config.model_dump_json())

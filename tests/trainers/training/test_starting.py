@@ -20,7 +20,9 @@ from trainers.config import fingerprint, override, trial_content
 from trainers.config.pin import digest_of, source_of
 from trainers.errors import ConfigError
 from trainers.runs.saved_run import find_run
-from trainers.runs.trial import TrialFolder, run_trial, trial_key
+from trainers.runs.stored_trial import StoredTrial
+from trainers.runs.trial import run_trial, trial_key
+from trainers.system.store import open_store
 from trainers.training import checkpoint
 from trainers.training.loop import train
 
@@ -80,7 +82,7 @@ def test_a_run_without_the_weights_that_it_names_is_refused(tiny, images, tmp_pa
 def test_a_resumed_run_needs_its_weights_no_more(tiny, images, tmp_path, recorder):
     torch.save(timms().state_dict(), tmp_path / "vit.pth")
     _, config, starting = start(tiny, tmp_path / "vit.pth")
-    folder = TrialFolder(tmp_path / "trial")
+    trial, whole = (StoredTrial(open_store(tmp_path, make=True), name) for name in ("cut", "whole"))
 
     class StopError(Exception):
         pass
@@ -95,13 +97,12 @@ def test_a_resumed_run_needs_its_weights_no_more(tiny, images, tmp_path, recorde
 
     same = {"images": images, "world": ALONE}
     with pytest.raises(StopError):
-        run_trial(folder, config, reporter=Stopping(), starting=lambda: starting, **same)
-    run_trial(folder, config, reporter=recorder(), starting=gone, **same)
-    whole = TrialFolder(tmp_path / "whole")
+        run_trial(trial, config, reporter=Stopping(), starting=lambda: starting, **same)
+    run_trial(trial, config, reporter=recorder(), starting=gone, **same)
     run_trial(whole, config, reporter=recorder(), starting=lambda: starting, **same)
-    saved = [f.checkpoints / checkpoint.FILE_NAME for f in (folder, whole)]
-    assert saved[0].read_bytes() == saved[1].read_bytes()
-    assert find_run(folder.path).trained == config
+    runs = [find_run(tmp_path / one.folder) for one in (trial, whole)]
+    assert runs[0].checkpoint.read_bytes() == runs[1].checkpoint.read_bytes()
+    assert runs[0].trained == config
 
 
 QUICK = [
@@ -118,7 +119,7 @@ def test_python_m_trainers_starts_from_weights_and_says_so(tmp_path, capsys, mon
     assert run_here(arguments) == 0
     out = capsys.readouterr().out
     assert f"starts from file {tmp_path}/vit.pth" in out
-    (config,) = (tmp_path / "runs" / "train" / "trials").glob("*/config.json")
+    (config,) = (tmp_path / "runs" / "trials").glob("*/config.json")
     weights = json.loads(config.read_text())["model"]["weights"]
     assert weights.startswith(f"{tmp_path}/vit.pth@sha256:")
     assert run_here(arguments) == 0

@@ -14,7 +14,10 @@ from tests.trainers.training.workers import Job, run_group, step_saved_after_a_s
 from trainers.config import override
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.reporters import Fanout
-from trainers.runs.trial import TrialFolder, run_trial
+from trainers.runs.saved_run import find_run
+from trainers.runs.stored_trial import StoredTrial
+from trainers.runs.trial import run_trial
+from trainers.system.store import open_store
 from trainers.system.world import World
 from trainers.training import checkpoint, stopping
 
@@ -53,16 +56,14 @@ def wait_for(process, start):
 
 def left(root):
     """What a run has left but times: its records, its chain and its last state."""
-    (path,) = root.glob("train/trials/*/result.json")
-    folder = TrialFolder(path.parent)
-    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    (path,) = root.glob("trials/*/result.json")
     records = [
-        {name: value for name, value in record["metrics"].items()
-         if not name.startswith(OF_THE_MACHINE)}
-        for record in records
+        (step, {name: value for name, value in metrics.items()
+                if not name.startswith(OF_THE_MACHINE)})
+        for step, metrics in StoredTrial(open_store(root), path.parent.name).records()
     ]  # fmt: skip
     result = json.loads(path.read_text())
-    state = (folder.checkpoints / checkpoint.FILE_NAME).read_bytes()
+    state = find_run(path.parent).checkpoint.read_bytes()
     return records, result["chain"], result["status"], state
 
 
@@ -80,11 +81,11 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(module, tmp_path
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 130
-    (saved,) = (tmp_path / "cut").glob(f"train/trials/*/checkpoint/{checkpoint.FILE_NAME}")
+    (saved,) = (tmp_path / "cut").glob("trials/*/attempts/0001/checkpoint-*.safetensors")
     step = checkpoint.saved_step(saved)
     assert 4 <= step < 50
     assert f"interrupted: saved at step {step}; the same command goes on from there" in said
-    assert not list((tmp_path / "cut").glob("train/trials/*/result.json"))
+    assert not list((tmp_path / "cut").glob("trials/*/result.json"))
     code, said = ended(started(module, tmp_path / "cut"))
     assert code == 0, said
     code, said = ended(started(["trainers"], tmp_path / "whole"))
@@ -107,7 +108,7 @@ def test_a_signal_to_one_worker_ends_all_of_them_at_the_same_step(tmp_path):
     wait_for(workers[0], "step 4/80")
     workers[1].send_signal(signal.SIGTERM)
     found = [ended(worker) for worker in workers]
-    (saved,) = tmp_path.glob(f"train/trials/*/checkpoint/{checkpoint.FILE_NAME}")
+    (saved,) = tmp_path.glob("trials/*/attempts/0001/checkpoint-*.safetensors")
     step = checkpoint.saved_step(saved)
     assert 4 <= step < 50
     for code, said in found:
@@ -121,6 +122,10 @@ def listening():
     stopping.listen()
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+def stored(root, key="trial"):
+    return StoredTrial(open_store(root, make=True), key)
 
 
 def terminate():
@@ -170,9 +175,7 @@ class TestASignal:
                 seen.append(signal.getsignal(signal.SIGTERM))
 
         config = override(tiny, {"steps": 1})
-        run_trial(
-            TrialFolder(tmp_path / "trial"), config, images=images, world=ALONE, reporter=Look()
-        )
+        run_trial(stored(tmp_path), config, images=images, world=ALONE, reporter=Look())
         assert set(seen) == {before}
 
 
@@ -181,24 +184,24 @@ class Kill(Exception):  # noqa: N818
 
 
 class TestCollapse:
-    def run(self, config, images, folder, reporter=None):
-        run_trial(folder, config, images=images, world=ALONE, reporter=reporter or Fanout())
-        return folder.finished()
+    def run(self, config, images, trial, reporter=None):
+        run_trial(trial, config, images=images, world=ALONE, reporter=reporter or Fanout())
+        return trial.finished()
 
     def test_a_run_that_collapses_goes_on_unless_asked(self, tiny, images, tmp_path):
-        result = self.run(override(tiny, COLLAPSING), images, TrialFolder(tmp_path / "trial"))
+        result = self.run(override(tiny, COLLAPSING), images, stored(tmp_path))
         assert (result["status"], result["step"], result["steps"]) == ("collapsed", 6, 6)
 
     def test_a_run_that_is_asked_to_ends_at_the_evaluation_that_sees_it(
         self, tiny, images, tmp_path
     ):
         config = override(tiny, {**COLLAPSING, "stop_when": "collapsed"})
-        folder = TrialFolder(tmp_path / "trial")
-        result = self.run(config, images, folder)
+        trial = stored(tmp_path)
+        result = self.run(config, images, trial)
         # The evaluation at step 0, which sees the same, is of no training.
         assert (result["status"], result["step"], result["steps"]) == ("collapsed", 2, 6)
         assert result["reason"].startswith("at step 2: outputs are the same for every image")
-        assert folder.checkpoint_step() == 2
+        assert [state.step for state in trial.states()] == [2]
 
     @pytest.mark.slow
     def test_killed_between_its_last_checkpoint_and_its_result_it_ends_at_the_same_step(
@@ -210,20 +213,20 @@ class TestCollapse:
                     raise Kill
 
         config = override(tiny, {**COLLAPSING, "stop_when": "collapsed"})
-        cut, whole = (TrialFolder(tmp_path / name) for name in ("cut", "whole"))
+        cut, whole = (stored(tmp_path, name) for name in ("cut", "whole"))
         with pytest.raises(Kill):
             self.run(config, images, cut, AtTheCheckpoint())
         assert cut.finished() is None
-        results = [self.run(config, images, folder) for folder in (cut, whole)]
+        results = [self.run(config, images, trial) for trial in (cut, whole)]
         for name in ("status", "reason", "step", "chain"):
             assert results[0][name] == results[1][name]
-        assert cut.checkpoint_step() == 2
+        assert [state.step for state in cut.states()] == [2]
 
     @pytest.mark.slow
     def test_a_run_that_does_not_collapse_is_the_same_as_without(self, tiny, images, tmp_path):
         config = override(tiny, {"model.initial_deviation": 0.1, "evaluation.every": 2})
         results = [
-            self.run(override(config, {"stop_when": value}), images, TrialFolder(tmp_path / value))
+            self.run(override(config, {"stop_when": value}), images, stored(tmp_path, value))
             for value in ("none", "collapsed")
         ]
         assert results[0]["status"] == results[1]["status"] == "finished"
