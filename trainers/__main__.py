@@ -83,6 +83,9 @@ def run(arguments: list[str] | None = None) -> int:
         config, starting = pinned(in_steps(config, len(images.train)))
         key = trial_key(config, images.digest)
         trial = StoredTrial(store, key)
+        if world.is_first:
+            trial.set_aside_damaged(_note)
+        world.wait()
         if starting is None and not trial.begun():
             starting = starting_weights(config)
         if world.is_first and not trial.finished():

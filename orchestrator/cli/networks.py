@@ -89,6 +89,7 @@ def train(
     config, starting = pinned(in_steps(config, len(images.train)))
     key = trial_key(config, images.digest)
     stored = StoredTrial(store, key)
+    stored.set_aside_damaged(lambda line: console.print(f"note: {line}"))
     if starting is None and not stored.begun():
         starting = starting_weights(config)
     is_finished = stored.finished()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ablations.lock import LOCK, Lock
 from orchestrator.plan import Plan
-from trainers.errors import InputError, RootError
+from trainers.errors import RootError
 from trainers.runs.left_behind import left_behind
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import Store
@@ -27,12 +27,7 @@ def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> N
     begun = set(store.names(TRIALS))
     for trial in plan.trials:
         if trial.key in begun:
-            stored = StoredTrial(store, trial.key)
-            try:
-                if stored.finished():
-                    stored.records()
-            except InputError as error:
-                say(f"{error}: set aside as {stored.set_aside()}")
+            StoredTrial(store, trial.key).set_aside_damaged(say)
 
 
 def left_behind_text(plan: Plan, store: Store, earlier: Lock | None) -> str:

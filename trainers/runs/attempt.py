@@ -94,14 +94,13 @@ class Attempt:
         """Write down from where it goes on, and what it trains. Raises StoreError."""
         origin = start.state
         text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        self.store.put(self.trial.config_key, text.encode(), if_absent=True)
+        # All attempts have one configuration, but where the data lie: that may have moved.
+        if self.trial.config() != text.encode():
+            self.store.put(self.trial.config_key, text.encode())
         earlier = [] if origin is None else [one for one in origin.machines if one != machine]
         self.machines = [*earlier, machine]
         if origin is not None:
-            self._kept = dict(origin.kept)
-            for state in self.trial.states():
-                if state.attempt == origin.attempt and state.step <= origin.step:
-                    self._kept[str(state.step)] = f"attempts/{state.attempt:04d}/{state.name}"
+            self._kept = {**origin.kept, str(origin.step): _name_of(origin)}
             self.held.change(from_attempt=origin.attempt, from_step=origin.step, step=origin.step)
             self.records = Records(self.store, self.prefix, before=start.records)
 
@@ -112,6 +111,7 @@ class Attempt:
     def keep(self, step: int, path: Path, stays: Callable[[int], bool]) -> None:
         """See Keeper. Raises OSError."""
         self._kept = {old: name for old, name in self._kept.items() if stays(int(old))}
+        own = {str(one.step): _name_of(one) for one in self._states.values() if stays(one.step)}
         files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
         digests = {}
         for file in files:
@@ -125,7 +125,7 @@ class Attempt:
             files=digests,
             records=self._up_to.pop(step, {}),
             machines=tuple(self.machines),
-            kept=self._kept,
+            kept={**self._kept, **own},
         )
         self.store.put(manifest_key(self.trial, self.number, step), manifest(state))
         self._states[path.name] = state
@@ -146,7 +146,7 @@ class Attempt:
         checkpoints = dict(self._kept)
         for state in self._states.values():
             files |= state.files
-            checkpoints[str(state.step)] = f"attempts/{self.number:04d}/{state.name}"
+            checkpoints[str(state.step)] = _name_of(state)
         content = {**result, "attempt": self.number, "checkpoints": checkpoints, "files": files}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         return self.store.put(self.trial.result_key, text.encode(), if_absent=True)
@@ -168,6 +168,11 @@ class Attempt:
 
     def _has_successor(self) -> bool:
         return self.trial.attempts()[-1:] > [self.number]
+
+
+def _name_of(state: SavedState) -> str:
+    """Of a checkpoint, in the folder of the trial."""
+    return f"attempts/{state.attempt:04d}/{state.name}"
 
 
 def record_failure(trial: StoredTrial, driver: str, kind: str, error: BaseException) -> None:

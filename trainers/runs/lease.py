@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from trainers.errors import StoreError
+from trainers.errors import ConfigError, StoreError
 from trainers.system.store import Store
 
 Outcome = Literal["", "finished", "failed", "interrupted", "superseded"]
@@ -27,8 +27,18 @@ EVERY_S = 5.0
 
 
 def expires_s() -> float:
-    """A lease that has not changed for so long is over: DINOLAB_LEASE_S seconds (60)."""
-    return float(os.environ.get("DINOLAB_LEASE_S", "60"))
+    """A lease that has not changed for so long is over: DINOLAB_LEASE_S seconds (60).
+
+    Raises ConfigError.
+    """
+    given = os.environ.get("DINOLAB_LEASE_S") or "60"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= _DAY_S:
+        raise ConfigError(f"DINOLAB_LEASE_S={given}: give seconds, from 1 to {_DAY_S}")
+    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +166,8 @@ class Held:
         self._ended.set()
         # It may be at a store that does not answer; the attempt ends all the same.
         self._thread.join(_PATIENCE_S)
-        self._write(outcome)
+        if not self._thread.is_alive():
+            self._write(outcome)
 
     def change(self, **changes: Any) -> None:
         """Write other values of the lease. Raises StoreError."""
@@ -177,6 +188,8 @@ class Held:
         except StoreError:
             pass  # the next beat may succeed
 
+
+_DAY_S = 86400
 
 _RATE_OVER = 20
 """Steps over which the rate is taken."""

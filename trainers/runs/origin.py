@@ -31,12 +31,13 @@ def origin(trial: StoredTrial, folder: Path) -> Origin:
     """
     while True:
         damaged = []
-        for state in trial.states():
+        for step, number in trial.manifests():
             try:
+                state = trial.state(number, step)
                 records = _records_of(trial, state)
                 fetched(trial, state, folder)
             except InputError as error:
-                if trial.store.get(manifest_key(trial, state.attempt, state.step)) is None:
+                if trial.store.get(manifest_key(trial, number, step)) is None:
                     break
                 damaged.append(str(error))
                 continue

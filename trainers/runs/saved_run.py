@@ -117,8 +117,9 @@ def _checkpoint_at(path: Path) -> Path:
         return path
     found = checkpoints_in(path)
     if found:
-        # Of those that cannot be read one, so that whoever opens it says what is wrong.
-        return max(found, key=_step_of)
+        # Of those that cannot be read one, so that whoever opens it says what is wrong. Of one step
+        # that of the last attempt: it passed over another if that is damaged.
+        return max(reversed(found), key=_step_of)
     if not path.exists():
         raise InputError(f"{path} is not there: give a checkpoint, or the folder of a run")
     raise InputError(f"{path} holds no checkpoint, nor does {path / 'attempts'}")

@@ -1,8 +1,10 @@
 """A trial in a run root, as whoever reads it finds it: attempts, records, and one result."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from trainers.system.store import Store
 
 TRIALS = "trials"
 """Folder of a run root that holds every trial, whichever studies name it."""
+
+_MANIFEST = re.compile(r"checkpoint-(\d+)\.json")
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
 
@@ -46,7 +50,7 @@ class SavedState:
     machines: tuple[dict[str, Any], ...]
     """what has been computed on up to it"""
     kept: Mapping[str, str]
-    """checkpoints of earlier attempts that stay: their names in the folder of the trial, by step"""
+    """earlier checkpoints that stay: their names in the folder of the trial, by step"""
 
 
 class StoredTrial:
@@ -92,7 +96,7 @@ class StoredTrial:
 
     def begun(self) -> bool:
         """Whether an attempt would need no starting weights. Raises as `finished`."""
-        return self.finished() is not None or bool(self.states())
+        return self.finished() is not None or bool(self.manifests())
 
     def records(self) -> list[Record]:
         """Every record, in order of steps: of the result if there is one, or else the newest.
@@ -156,16 +160,33 @@ class StoredTrial:
         """The configuration as JSON, or None when no attempt has been made."""
         return self.store.get(self.config_key)
 
-    def states(self) -> list[SavedState]:
-        """Checkpoints that count, of all attempts, the newest first; damaged manifests left out."""
+    def manifests(self) -> list[tuple[int, int]]:
+        """Step and attempt of each checkpoint that counts, the newest first."""
         found = []
         for number in self.attempts():
             for name in self.store.names(self.attempt_folder(number)):
-                if name.startswith("checkpoint-") and name.endswith(".json"):
-                    content = self.store.get(f"{self.attempt_folder(number)}/{name}")
-                    if state := _state(number, content):
-                        found.append(state)
-        return sorted(found, key=lambda one: (one.step, one.attempt), reverse=True)
+                if of_step := _MANIFEST.fullmatch(name):
+                    found.append((int(of_step[1]), number))
+        return sorted(found, reverse=True)
+
+    def states(self) -> list[SavedState]:
+        """Checkpoints that count, the newest first; those with a damaged manifest are left out."""
+        found = []
+        for step, number in self.manifests():
+            with contextlib.suppress(InputError):
+                found.append(self.state(number, step))
+        return found
+
+    def state(self, number: int, step: int) -> SavedState:
+        """What a manifest says. Raises InputError, one line, when it is damaged."""
+        key = manifest_key(self, number, step)
+        state = _state(number, self.store.get(key))
+        if state is None or state.step != step:
+            raise InputError(
+                f"{self.store.shown}/{key} is damaged: it is no manifest of a checkpoint; the run "
+                "goes on from the one before, or begins anew"
+            )
+        return state
 
     def intact(self, key: str, digest: Digest) -> bytes:
         """The file `key`, which has that digest. Raises InputError, one line, if it has not."""
@@ -175,12 +196,20 @@ class StoredTrial:
             raise InputError(f"{self.store.shown}/{key} {what}; {_AGAIN}")
         return content
 
+    def set_aside_damaged(self, say: Callable[[str], None]) -> None:
+        """Where the result or records that it names are damaged, move it aside and say so."""
+        try:
+            if self.finished():
+                self.records()
+        except InputError as error:
+            say(f"{error}: set aside as {self.set_aside()}")
+
     def set_aside(self) -> str:
         """Move a result that cannot be used out of the way; returns where it lies now."""
-        content = self.store.get(self.result_key)
+        content = self.store.get(self.result_key) or b""
         number = len(self.store.names(f"{self.folder}/damaged")) + 1
         key = f"{self.folder}/damaged/{number:04d}/result.json"
-        self.store.put(key, content or b"")
+        self.store.put(key, content)
         self.store.delete(self.result_key)
         return f"{self.store.shown}/{key}"
 
@@ -211,7 +240,11 @@ def manifest(state: SavedState) -> bytes:
         "machines": list(state.machines),
         "kept": dict(state.kept),
     }
-    return json.dumps(content, indent=1).encode()
+    return json.dumps({**content, "sha256": _digest_of_object(content)}, indent=1).encode()
+
+
+def _digest_of_object(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def manifest_key(trial: StoredTrial, attempt: int, step: int) -> str:
@@ -220,8 +253,11 @@ def manifest_key(trial: StoredTrial, attempt: int, step: int) -> str:
 
 
 def _state(number: int, content: bytes | None) -> SavedState | None:
+    """What a manifest says; None when it has not its digest."""
     try:
         found = json.loads(content or b"")
+        if found.pop("sha256") != _digest_of_object(found):
+            return None
         return SavedState(
             attempt=number,
             step=int(found["step"]),

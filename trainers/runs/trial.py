@@ -145,8 +145,7 @@ def run_trial(
         return True
     outcome: Outcome = "failed"
     try:
-        attempt.commit(trained())
-        outcome = "finished"
+        outcome = "finished" if attempt.commit(trained()) else "superseded"
     except _SupersededError:
         outcome = "superseded"
         return trial.finished() is not None
