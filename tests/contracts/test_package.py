@@ -124,7 +124,9 @@ def test_the_installed_command_runs_a_study(dinolab, tmp_path):
     assert "2 runs" in out
     assert "INCONCLUSIVE" in out
     folder = tmp_path / "runs" / "tiny"
-    results = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("trials/*/result.json")]
+    results = [
+        json.loads(path.read_text()) for path in (tmp_path / "runs").glob("trials/*/result.json")
+    ]
     assert [(result["status"], result["step"]) for result in results] == [("finished", 2)] * 2
     assert pq.read_table(folder / "results.parquet").num_rows > 0
     assert (folder / "report.html").is_file()

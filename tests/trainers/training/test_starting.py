@@ -23,7 +23,6 @@ from trainers.runs.saved_run import find_run
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import run_trial, trial_key
 from trainers.system.store import open_store
-from trainers.training import checkpoint
 from trainers.training.loop import train
 
 
