@@ -1,6 +1,7 @@
 """Who is at an attempt: claimed by whoever is first, and over by no clock but the watcher's own."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_an_attempt_whose_process_is_gone_is_over_at_once(clock):
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        holder = Holder(**eval(process.stdout.readline()))  # noqa: S307 (plain numbers and text)
+        holder = Holder(**json.loads(process.stdout.readline()))
         assert not Watch(clock).is_over("1", lease(holder=holder))
         process.kill()
     assert Watch(clock).is_over("1", lease(holder=holder))

@@ -11,19 +11,24 @@ from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
 from trainers.errors import CheckpointError, InputError, PlanError
+from trainers.runs import trial as trials
+from trainers.runs.attempt import Origin, claimed, origin
 from trainers.runs.left_behind import left_behind
 from trainers.runs.machine import machine_of
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
+from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import (
+    Asking,
     Planned,
-    TrialFolder,
-    _agreed,
     _checkpoint_of,
+    _claimed,
+    _origin,
     run_trial,
     trial_key,
 )
 from trainers.runs.version import code_versions
+from trainers.system.store import open_store
 from trainers.system.world import World
 from trainers.training import checkpoint
 from trainers.training.state import TrainState
@@ -48,6 +53,10 @@ class Stop:
             raise StopError
 
 
+def stored(root, key="trial"):
+    return StoredTrial(open_store(root, make=True), key)
+
+
 def planned(tiny, images, **changes):
     key = trial_key(tiny, images.digest)
     return dataclasses.replace(
@@ -64,18 +73,22 @@ def planned(tiny, images, **changes):
         ({"key": "0" * 16}, "planned as run 0000000000000000, but this worker makes"),
     ],
 )
-def test_what_was_not_planned_is_refused_in_one_line_and_nothing_is_written(
+def test_what_was_not_planned_is_refused_in_one_line_and_nothing_is_trained(
     tiny, images, tmp_path, changes, says
 ):
-    folder = TrialFolder(tmp_path / "trial")
+    trial = stored(tmp_path)
     with pytest.raises(PlanError) as raised:
         run_trial(
-            folder, tiny, images=images, world=World(rank=0, size=1, device=CPU),
+            trial, tiny, images=images, world=World(rank=0, size=1, device=CPU),
             reporter=Fanout(), planned=planned(tiny, images, **changes),
         )  # fmt: skip
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert not folder.path.exists()
+    # But for who tried it, and why it failed.
+    left = [entry.key.rpartition("/")[2] for entry in trial.store.list()]
+    assert left == ["failure.json", "lease.json", "log.txt"]
+    assert says in trial.failed().message
+    assert trial.lease(1).outcome == "failed"
 
 
 def test_workers_that_would_make_different_runs_are_refused(tiny, images, tmp_path):
@@ -83,17 +96,18 @@ def test_workers_that_would_make_different_runs_are_refused(tiny, images, tmp_pa
         def gather(self, rows):
             return torch.cat([rows, rows + 1])
 
+        def told(self, value):
+            return value
+
     two = Elsewhere(rank=0, size=2, device=CPU)
     with pytest.raises(PlanError, match="not all the same data and code"):
-        run_trial(
-            TrialFolder(tmp_path / "trial"), tiny, images=images, world=two, reporter=Fanout()
-        )
+        run_trial(stored(tmp_path), tiny, images=images, world=two, reporter=Fanout())
 
 
 @pytest.mark.slow
 def test_a_result_says_on_what_and_from_what_it_was_made(tmp_path, capsys):
     assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0
-    (path,) = tmp_path.glob("train/trials/*/result.json")
+    (path,) = tmp_path.glob("trials/*/result.json")
     result = json.loads(path.read_text())
     assert {name: result[name] for name in machine_of(CPU)} == machine_of(CPU)
     assert result["device"] == "cpu"
@@ -114,80 +128,69 @@ def test_a_result_says_on_what_and_from_what_it_was_made(tmp_path, capsys):
     assert "differs in trainers.grid." in note
     assert "check out the code of then" in note
     assert "another --root" in note
-    assert len(list(tmp_path.glob("train/trials/*/result.json"))) == 2
+    assert len(list(tmp_path.glob("trials/*/result.json"))) == 2
     assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0
     assert "note:" not in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path):
-    folder = TrialFolder(tmp_path / "trial")
-    alone = World(rank=0, size=1, device=CPU)
-
-    with pytest.raises(StopError):
-        run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
-    assert json.loads(folder.machines.read_text()) == [machine_of(CPU)]
-    assert folder.checkpoint_step()
+def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path, monkeypatch):
+    trial, alone = stored(tmp_path), World(rank=0, size=1, device=CPU)
     other = {**machine_of(CPU), "device": "cuda", "device_name": "a GPU"}
-    folder.machines.write_text(json.dumps([other]))
-    run_trial(folder, tiny, images=images, world=alone, reporter=Fanout())
-    result = folder.finished()
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "machine_of", lambda _device: other)
+        with pytest.raises(StopError):
+            run_trial(trial, tiny, images=images, world=alone, reporter=Stop())
+    assert [state.machines for state in trial.states()] == [(other,)]
+    run_trial(trial, tiny, images=images, world=alone, reporter=Fanout())
+    result = trial.finished()
     assert result["device"] == "cpu"
     assert result["earlier_machines"] == [other]
 
 
 @pytest.mark.slow
 def test_a_run_whose_data_were_moved_goes_on_and_can_be_measured(tiny, images, tmp_path):
-    folder, whole = TrialFolder(tmp_path / "trial"), TrialFolder(tmp_path / "whole")
+    trial, whole = stored(tmp_path), stored(tmp_path, "whole")
     alone = World(rank=0, size=1, device=CPU)
     with pytest.raises(StopError):
-        run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
+        run_trial(trial, tiny, images=images, world=alone, reporter=Stop())
     moved = override(tiny, {"data.source": "/elsewhere"})
     assert trial_key(moved, images.digest) == trial_key(tiny, images.digest)
-    run_trial(folder, moved, images=images, world=alone, reporter=Fanout())
-    assert find_run(folder.path).trained == moved
+    run_trial(trial, moved, images=images, world=alone, reporter=Fanout())
+    assert find_run(tmp_path / trial.folder).trained == moved
     run_trial(whole, tiny, images=images, world=alone, reporter=Fanout())
-    assert folder.finished()["resumed_at"]
-    assert folder.finished()["chain"] == whole.finished()["chain"]
+    assert trial.finished()["resumed_at"]
+    assert trial.finished()["chain"] == whole.finished()["chain"]
 
 
 def test_a_checkpoint_of_another_configuration_leaves_the_run_as_it_is(tiny, images, tmp_path):
-    folder = TrialFolder(tmp_path / "trial")
-    alone = World(rank=0, size=1, device=CPU)
+    trial, alone = stored(tmp_path), World(rank=0, size=1, device=CPU)
     with pytest.raises(StopError):
-        run_trial(folder, tiny, images=images, world=alone, reporter=Stop())
-    before = {path: path.read_bytes() for path in folder.path.rglob("*.*")}
+        run_trial(trial, tiny, images=images, world=alone, reporter=Stop())
+    before = {entry.key: trial.store.get(entry.key) for entry in trial.store.list()}
     other = override(tiny, {"seed": 1})
     with pytest.raises(CheckpointError, match="belongs to another configuration"):
-        run_trial(folder, other, images=images, world=alone, reporter=Fanout())
-    assert {path: path.read_bytes() for path in folder.path.rglob("*.*")} == before
+        run_trial(trial, other, images=images, world=alone, reporter=Fanout())
+    assert {key: trial.store.get(key) for key in before} == before
+    assert trial.finished() is None
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]"])
-def test_damaged_notes_of_earlier_machines_are_one_line(tmp_path, text):
-    folder = TrialFolder(tmp_path)
-    assert folder.machines_before() == []
-    folder.machines.write_text(text)
-    with pytest.raises(InputError, match="is corrupt: not a list of JSON objects") as raised:
-        folder.machines_before()
-    assert "\n" not in str(raised.value)
-
-
-ENDED = {"status": "finished", "step": 4, "steps": 4}
+ENDED = {"status": "finished", "step": 4, "steps": 4, "attempt": 1, "files": {}}
 
 
 class TestLeftBehind:
     BASE = recipe("digits_tiny")
 
-    def finish(self, trials, name, config, **result):
-        folder = trials / name
+    def finish(self, root, name, config, **result):
+        folder = root / "trials" / name
         folder.mkdir(parents=True)
         content = config if isinstance(config, dict) else config.model_dump(mode="json")
         (folder / "config.json").write_text(json.dumps(content))
         (folder / "result.json").write_text(json.dumps({**ENDED, **result}))
 
-    def of(self, trials, *configs):
-        return left_behind([(f"key{i}", c, "data") for i, c in enumerate(configs)], trials)
+    def of(self, root, *configs):
+        wanted = [(f"key{i}", config, "data") for i, config in enumerate(configs)]
+        return left_behind(wanted, open_store(root))
 
     def test_nothing_is_left_behind_by_the_same_code(self, tmp_path):
         self.finish(tmp_path, "old", self.BASE, code=dict(code_versions()), data="data")
@@ -229,22 +232,28 @@ class TestLeftBehind:
     def test_a_damaged_run_does_not_hide_the_others(self, tmp_path, name, content):
         self.finish(tmp_path, "old", self.BASE)
         self.finish(tmp_path, "damaged", self.BASE)
-        (tmp_path / "damaged" / name).write_bytes(content)
+        (tmp_path / "trials" / "damaged" / name).write_bytes(content)
         assert self.of(tmp_path, self.BASE).found == ("old",)
 
     def test_a_file_that_cannot_be_read_does_not_hide_the_others(self, tmp_path):
         self.finish(tmp_path, "old", self.BASE)
         self.finish(tmp_path, "damaged", self.BASE)
-        (tmp_path / "damaged" / "config.json").unlink()
-        (tmp_path / "damaged" / "config.json").mkdir()
+        (tmp_path / "trials" / "damaged" / "config.json").unlink()
+        (tmp_path / "trials" / "damaged" / "config.json").mkdir()
         assert self.of(tmp_path, self.BASE).found == ("old",)
 
 
 def decisions(job, world):
-    """Where a worker would go on from, whose folder is its own: workers see other files."""
-    folder = TrialFolder(job[world.rank])
+    """What a worker is told, who has a root of its own: workers may see other files."""
+    trial, config = stored(job[0][world.rank]), job[1]
     try:
-        return _agreed(folder, world)
+        attempt, claim = _claimed(trial, config, world, Asking())
+        if claim.found != "ours":
+            return claim.found
+        if attempt is not None:
+            attempt.end("interrupted")
+        start = _origin(trial, world, job[0][world.rank])
+        return -1 if start.state is None else start.state.step
     except InputError as error:
         return str(error)
 
@@ -252,19 +261,28 @@ def decisions(job, world):
 @pytest.mark.slow
 def test_what_is_finished_and_where_to_go_on_is_the_first_workers_to_say(tiny, tmp_path):
     empty, finished, saved, damaged = (tmp_path / str(number) for number in range(4))
-    for path in (empty, finished, saved, damaged):
-        path.mkdir()
-    (finished / "result.json").write_text('{"status": "finished", "step": 6, "steps": 6}')
-    (damaged / "result.json").write_text("{")
-    alone = World(rank=0, size=1, device=CPU)
-    state = TrainState.fresh(tiny, alone)
-    state.step = 4
-    checkpoint.save(state, tiny, saved / "checkpoint", alone)
+    for root, content in ((finished, json.dumps(ENDED)), (damaged, "{")):
+        trial = stored(root)
+        trial.store.put(trial.result_key, content.encode())
+    save(tiny, stored(saved), 4)
     jobs = [(empty, finished), (finished, empty), (saved, empty), (damaged, saved)]
-    *found, refused = run_group(2, *jobs, task=decisions_of_both)
-    assert found == [[-1, -1], [-2, -2], [4, 4]]
-    assert "is corrupt" in refused[0]
+    *found, refused = run_group(2, *((job, tiny) for job in jobs), task=decisions_of_both)
+    assert found == [[-1, -1], ["finished"] * 2, [4, 4]]
+    assert "is damaged" in refused[0]
     assert refused[1].startswith("the first worker cannot use")
+
+
+def save(config, trial, step):
+    """An attempt that has saved a checkpoint, and ended."""
+    alone = World(rank=0, size=1, device=CPU)
+    state = TrainState.fresh(config, alone)
+    state.step = step
+    attempt = claimed(trial, steps=6, driver="", over=(), waits=False)
+    attempt.begin(Origin(state=None, records=b"", damaged=()), config, machine_of(CPU))
+    attempt.begun(step)
+    folder = trial.store.local / attempt.prefix
+    attempt.keep(step, checkpoint.save(state, config, folder, alone), lambda _: True)
+    attempt.end("interrupted")
 
 
 def decisions_of_both(job, world):
@@ -274,5 +292,7 @@ def decisions_of_both(job, world):
 
 
 def test_a_worker_that_finds_another_checkpoint_is_refused(tiny, tmp_path):
+    first, other = stored(tmp_path / "first"), stored(tmp_path / "other")
+    save(tiny, first, 4)
     with pytest.raises(CheckpointError, match="goes on from step 4, but this one finds no"):
-        _checkpoint_of(TrialFolder(tmp_path), tiny, 4)
+        _checkpoint_of(other, origin(first, tmp_path), tmp_path)
