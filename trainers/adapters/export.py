@@ -15,7 +15,7 @@ from trainers.adapters.backbone_file import SavedBackbone, content_of, is_backbo
 from trainers.adapters.hugging_face_models import WEIGHTS
 from trainers.adapters.translation import for_hugging_face, for_timm, no_counterpart
 from trainers.errors import CheckpointError, InputError, printable
-from trainers.runs.saved_run import SavedRun, find_run, run_backbone
+from trainers.runs.saved_run import find_run, run_backbone
 from trainers.system.atomic import replace
 
 Form = Literal["timm", "huggingface", "safetensors"]
@@ -57,7 +57,7 @@ def export(
         backbone = run_backbone(found, network)
     except CheckpointError as error:
         raise InputError(printable(str(error))) from error
-    origin = f"{network} of {_name(found)}, step {found.step} of {config.steps}"
+    origin = f"{network} of {found.name}, step {found.step} of {config.steps}"
     size = config.augment.global_size
     if form == "safetensors":
         saved = SavedBackbone(
@@ -123,11 +123,6 @@ def _card(origin: str, opens: str, size: int, form: Form) -> str:
         f"the centred square at {size}×{size} pixels, standardised by ImageNet's mean and "
         f"deviation.\n{pooler}"
     )
-
-
-def _name(run: SavedRun) -> str:
-    folder = run.checkpoint.absolute().parent
-    return folder.parent.name if folder.name == "checkpoint" else folder.name
 
 
 @contextlib.contextmanager

@@ -153,7 +153,7 @@ def _from_run(path: Path) -> Measurable:
     fixed = config.loss.fixed_patch_place if config.loss.fixed_patch else None
     return Measurable(
         network=run_backbone(run),
-        name=run.checkpoint.absolute().parent.name if path.is_file() else path.resolve().name,
+        name=run.name,
         weights=f"teacher of {run.checkpoint}, step {run.step} of {config.steps}",
         is_random=run.step == 0,
         **_shape(config.model, config.augment.global_size),

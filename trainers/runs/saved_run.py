@@ -36,6 +36,12 @@ class SavedRun:
     measured: TrainConfig
     """the same but for the evaluation and the source of images"""
 
+    @property
+    def name(self) -> str:
+        """Of its folder, or of that in which the checkpoint lies alone."""
+        folder = self.checkpoint.absolute().parent
+        return (folder.parent.parent if folder.parent.name == "attempts" else folder).name
+
 
 def find_run(
     path: Path, *, data: str | None = None, change: Mapping[str, Any] | None = None

@@ -45,6 +45,7 @@ def test_a_run_of_ours_opens_as_its_teacher(run, part):
     assert (found.patch_size, found.image_size) == (config.model.patch_size, 16)
     assert found.trained_on == config.data
     assert found.fixed_patch(found.grid(16)) is not None
+    assert found.name == "run"
     assert "step 3 of 6" in found.weights
     assert not found.is_random
 

@@ -12,16 +12,16 @@ from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
 from trainers.errors import CheckpointError, InputError, PlanError
 from trainers.runs import trial as trials
-from trainers.runs.attempt import Origin, claimed, origin
+from trainers.runs.attempt import claimed
 from trainers.runs.left_behind import left_behind
 from trainers.runs.machine import machine_of
+from trainers.runs.origin import Origin
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import (
     Asking,
     Planned,
-    _checkpoint_of,
     _claimed,
     _origin,
     run_trial,
@@ -252,7 +252,7 @@ def decisions(job, world):
             return claim.found
         if attempt is not None:
             attempt.end("interrupted")
-        start = _origin(trial, world, job[0][world.rank])
+        start, _ = _origin(trial, world, job[0][0])
         return -1 if start.state is None else start.state.step
     except InputError as error:
         return str(error)
@@ -291,8 +291,18 @@ def decisions_of_both(job, world):
     return found
 
 
+class SecondOf(World):
+    """A worker that the first one tells to go on from where it has said."""
+
+    def told(self, value):
+        return self.said
+
+
 def test_a_worker_that_finds_another_checkpoint_is_refused(tiny, tmp_path):
-    first, other = stored(tmp_path / "first"), stored(tmp_path / "other")
-    save(tiny, first, 4)
+    trial = stored(tmp_path)
+    save(tiny, trial, 4)
+    (state,) = trial.states()
+    second = SecondOf(rank=1, size=2, device=CPU)
+    second.said = Origin(state=state, records=b"", damaged=())
     with pytest.raises(CheckpointError, match="goes on from step 4, but this one finds no"):
-        _checkpoint_of(other, origin(first, tmp_path), tmp_path)
+        _origin(trial, second, tmp_path / "elsewhere")
