@@ -26,6 +26,7 @@ from trainers.runs.stored_trial import (
     digest_of_file,
     manifest,
     manifest_key,
+    sealed,
 )
 from trainers.training.saving import remove
 
@@ -148,8 +149,7 @@ class Attempt:
             files |= state.files
             checkpoints[str(state.step)] = _name_of(state)
         content = {**result, "attempt": self.number, "checkpoints": checkpoints, "files": files}
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        return self.store.put(self.trial.result_key, text.encode(), if_absent=True)
+        return self.store.put(self.trial.result_key, sealed(content), if_absent=True)
 
     def fail(self, kind: str, error: BaseException, output: str = "") -> None:
         """Write down why it ended without a result, for `dinolab logs`. Raises StoreError."""

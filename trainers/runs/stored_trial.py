@@ -81,9 +81,10 @@ class StoredTrial:
         if content is None:
             return None
         result = self._object(content, self.result_key)
-        files = result.get("files")
+        files, digest = result.get("files"), result.pop("sha256", None)
         if (
-            result.get("status") not in RESULT_STATUSES
+            digest not in (None, _digest_of_object(result))
+            or result.get("status") not in RESULT_STATUSES
             or not all(type(result.get(name)) is int for name in ("step", "steps", "attempt"))
             or not isinstance(files, dict)
             or not all(isinstance(one, dict) for one in files.values())
@@ -240,7 +241,13 @@ def manifest(state: SavedState) -> bytes:
         "machines": list(state.machines),
         "kept": dict(state.kept),
     }
-    return json.dumps({**content, "sha256": _digest_of_object(content)}, indent=1).encode()
+    return sealed(content)
+
+
+def sealed(content: dict[str, Any]) -> bytes:
+    """`content` as JSON with a digest of itself, by which damage is seen."""
+    digest = _digest_of_object(content)
+    return (json.dumps({**content, "sha256": digest}, indent=1) + "\n").encode()
 
 
 def _digest_of_object(content: dict[str, Any]) -> str:

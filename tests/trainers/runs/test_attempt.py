@@ -289,6 +289,16 @@ def test_a_damaged_result_is_one_line_and_set_aside_it_comes_again(
     assert trial.finished() is None
 
 
+def test_one_changed_digit_of_a_result_is_damage(config, images, tmp_path):
+    store = open_store(tmp_path)
+    trial = run(store, config, images)
+    content = store.get(trial.result_key)
+    assert trial.finished()["attempt"] == 1
+    store.put(trial.result_key, content.replace(b'"resumed_at": 0', b'"resumed_at": 1'))
+    with pytest.raises(InputError, match="is damaged"):
+        trial.finished()
+
+
 @pytest.mark.parametrize(
     ("part", "step"), [("metrics-000000000.jsonl", 0), ("metrics-000000003.jsonl", 1)]
 )
