@@ -195,7 +195,12 @@ def _claimed(
                 claim = _Claim("finished" if trial.finished() else "held", 0)
     finally:
         # After an error as well: the others wait for an answer.
-        claim = world.told(claim)
+        try:
+            claim = world.told(claim)
+        except BaseException:
+            if attempt is not None:
+                attempt.end("failed")
+            raise
     if claim.found == "refused":
         raise InputError(f"the first worker cannot use {trial.shown}, and says why")
     return attempt, claim
