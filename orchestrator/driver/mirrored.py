@@ -1,57 +1,177 @@
-"""The mirror as a study sees it: it may fail at any time and stops nothing."""
+"""The mirror as a driver sees it: beside training, in a thread that stops nothing and no one."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 
 from dashboards.tables.reading import StudyRun
-from orchestrator.plan import Trial
 from orchestrator.tracking.mirror import Mirror
-from orchestrator.tracking.store import shown, trouble
-from trainers.errors import DinolabError
-from trainers.runs.stored_trial import StoredTrial
+from orchestrator.tracking.store import explained, has_store, shown, tracking_uri
+from trainers.errors import DinolabError, StoreError
 from trainers.system.store import Store
+
+EVERY_S = 2.0
+"""Between two looks at what has come: so a look finds more records, and takes fewer requests."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""After an error, which doubles as long as errors go on."""
+
+DRAIN_S = 60.0
+"""How long the end of a study waits for what is not mirrored yet."""
+
+INTERRUPTED_S = 2.0
+"""The same when it was interrupted, or has failed."""
+
+_STUDY = ""
+"""What waits, beside keys of trials: the study's means and files."""
 
 
 class Mirrored:
-    """The mirror, which may fail at any time without stopping the study: it says so once.
+    """Mirrors trials and the study in a thread of its own; never raises, never makes one wait.
 
-    Raises InputError when it cannot be opened.
+    One trial waits at most once, however often it moves. An error is said once, and tried again
+    with longer and longer pauses. A context manager, whose end waits for what is left.
     """
 
-    def __init__(self, study: str, root: str, console: Console) -> None:
-        self.mirror = Mirror(study, Path(root), console.print)
-        self.console = console
-        self.broken = False
-        self.said: set[str] = set()
-
-    def _try(self, work: Any, *arguments: Any) -> None:
-        if self.broken:
-            return
-        try:
-            work(*arguments)
-        except DinolabError as error:
-            # A file of a run is damaged, which is not the store's fault.
-            if str(error) not in self.said:
-                self.said.add(str(error))
-                self.console.print(f"not in MLflow yet: {error}")
-        except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
-            self.broken = True
-            self.console.print(
-                f"MLflow store {shown(self.mirror.uri)} takes nothing more: {trouble(error)}; "
-                "training goes on, nothing is lost: the same command, run again when that is "
-                "mended, writes what is missing",
+    def __init__(self, study: str, store: Store, console: Console) -> None:
+        self.study, self.store, self.console = study, store, console
+        self._change = threading.Condition()
+        self._waiting: dict[str, Callable[[Mirror], None]] = {}
+        self._seen: dict[str, Callable[[Mirror], None]] = {}
+        """all that ever waited: another store, or a restored one, gets all of it"""
+        self._is_closing = False
+        self._failing = False
+        self._said: set[str] = set()
+        self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+        if has_store(store.local):
+            self._thread.start()
+        else:
+            console.print(
+                "no mirror in MLflow: a run root on object storage has no store of its own; "
+                "MLFLOW_TRACKING_URI gives one"
             )
 
-    def sync(self, trial: Trial, store: Store) -> None:
-        """Mirror a trial for each arm that it belongs to."""
-        for arm in trial.arms:
-            self._try(self.mirror.sync, arm, trial.seed, StoredTrial(store, trial.key))
+    def sync(self, key: str, arms: Sequence[str], seed: int) -> None:
+        """A trial has moved on, or ended; `arms` are those that it stands for."""
+        self._add(key, lambda mirror: mirror.sync(key, arms, seed))
 
-    def finish(self, study: StudyRun, artifacts: Sequence[str], whole: bool) -> None:
-        """Mirror what concerns arms and the study."""
-        lock = study.lock.model_dump(mode="json")
-        local = study.store.local or Path()
-        self._try(self.mirror.finish, study.table, lock, [local / one for one in artifacts], whole)
+    def finish(self, study: StudyRun) -> None:
+        """The files of the study are written, and its means can be computed."""
+        self._add(_STUDY, lambda mirror: mirror.finish(study))
+
+    def close(self, within_s: float = DRAIN_S) -> bool:
+        """Mirror what waits, for so long at most, and say in one line what is left.
+
+        Returns whether nothing is.
+        """
+        with self._change:
+            self._is_closing = True
+            self._change.notify_all()
+        if self._thread.is_alive():
+            if self._failing and within_s >= DRAIN_S:
+                self.console.print(f"waiting for MLflow, for {within_s:.0f} s at most")
+            self._thread.join(within_s)
+        left = list(self._waiting)
+        if left and has_store(self.store.local):
+            runs = len(left) - (_STUDY in left)
+            parts = [f"{runs} run{'s' * (runs != 1)}"] * (runs > 0)
+            parts += ["means and files of the study"] * (_STUDY in left)
+            self.console.print(
+                f"not in MLflow yet: {' and '.join(parts)}; `dinolab mirror {self.study}` "
+                "writes what is missing"
+            )
+        return not left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(DRAIN_S if error is None else INTERRUPTED_S)
+
+    def _add(self, name: str, work: Callable[[Mirror], None]) -> None:
+        with self._change:
+            self._waiting[name] = self._seen[name] = work
+            self._change.notify_all()
+
+    def _work(self) -> None:
+        mirror: Mirror | None = None
+        pause = FIRST_PAUSE_S
+        while found := self._next():
+            name, work = found
+            try:
+                if mirror is not None and mirror.is_gone():
+                    self._say(f"MLflow store {shown(mirror.uri)} is gone: it is made anew")
+                    mirror = None
+                if mirror is None:
+                    mirror = Mirror(self.study, self.store, self.console.print)
+                    # That store may lack what another one got.
+                    self._all_again()
+                work(mirror)
+                self._done(name, work)
+            except StoreError as error:
+                self._say(f"not in MLflow yet: {error}")
+            except DinolabError as error:
+                self._say(f"not in MLflow yet: {error}")
+                if mirror is not None:
+                    # A file of that trial is damaged, which is not MLflow's fault.
+                    self._done(name, work)
+                    continue
+            except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
+                self._say(
+                    f"{explained(tracking_uri(self.store.local), error)}; training goes on, and "
+                    "this is tried again"
+                )
+                mirror = None
+            else:
+                if self._failing:
+                    self.console.print("MLflow answers again: what is missing is written now")
+                    self._failing = False
+                    self._said.clear()
+                pause = FIRST_PAUSE_S
+                continue
+            self._failing = True
+            self._pause(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _next(self) -> tuple[str, Callable[[Mirror], None]] | None:
+        """What waits, trials before the study; None when nothing does, and nothing will."""
+        with self._change:
+            if not self._waiting:
+                # What comes now is a new look.
+                self._change.wait_for(lambda: self._is_closing, EVERY_S)
+            self._change.wait_for(lambda: self._is_closing or self._waiting)
+            if not self._waiting:
+                return None
+            name = min(self._waiting, key=lambda one: one == _STUDY)
+            return name, self._waiting[name]
+
+    def _done(self, name: str, work: Callable[[Mirror], None]) -> None:
+        with self._change:
+            # Not when it has moved again meanwhile.
+            if self._waiting.get(name) is work:
+                del self._waiting[name]
+
+    def _all_again(self) -> None:
+        with self._change:
+            self._waiting = {**self._seen, **self._waiting}
+
+    def _pause(self, seconds: float) -> None:
+        with self._change:
+            if self._is_closing:
+                seconds = min(seconds, FIRST_PAUSE_S)
+                self._change.wait(seconds)
+            else:
+                self._change.wait_for(lambda: self._is_closing, seconds)
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.console.print(line)

@@ -1,192 +1,237 @@
-"""MLflow: a mirror of the run folder that people can browse and compare.
+"""MLflow: a mirror of a run root that people can browse and compare.
 
-One run for the study, below it one for each arm, below that one for each seed. The driver writes
-all of it, from the run folder: an interrupted or unreachable mirror is made whole by the next
-`dinolab run`, and each (metric, step) is logged once.
+One run for the study, below it one for each arm, below that one for each seed. All of it is made
+from the run root: a mirror that is behind, or deleted, is made whole by whoever mirrors next.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import ValidationError
 
-from orchestrator.tracking.store import artifact_location, in_time, open_store, tracking_uri
+from ablations.verdicts.evidence import Run as Evidence
+from dashboards.tables.reading import StudyRun
+from orchestrator.tracking.experiment import own_experiment, root_identity
+from orchestrator.tracking.runs import MlflowRun, StudyRuns
+from orchestrator.tracking.store import (
+    artifact_location,
+    in_time,
+    open_store,
+    is_gone,
+    tracking_uri,
+)
 from trainers.config import TrainConfig, explain, flatten
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
+from trainers.runs.records import Record, parse
 from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import Store
 
-_METRICS_A_BATCH = 1000
-_PARAMETERS_A_BATCH = 100
-_MIRRORED = "dinolab.mirrored_step"
+STATUS, REASON = "dinolab.status", "dinolab.reason"
+ENDED = "dinolab.ended"
+"""Tag: digest of the result or the failure that the run mirrors, all of it; empty while it runs."""
 
-
-class MlflowReporter:
-    """A Reporter (trainers/training/reporter.py) that writes into one MLflow run.
-
-    Takes the summaries; values of single layers and heads stay in `results.parquet`.
-    """
-
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client = client
-        self.run_id = run_id
-
-    def report(
-        self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
-    ) -> None:
-        """See Reporter."""
-        self.report_all([(step, metrics)])
-
-    def report_all(self, records: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Log several steps in as few requests as can be, and the last of them as a tag."""
-        now = int(time.time() * 1000)
-        entities = [
-            Metric(name, value, now, step)
-            for step, metrics in records
-            for name, value in metrics.items()
-            if "@" not in name
-        ]
-        for start in range(0, len(entities), _METRICS_A_BATCH):
-            batch = entities[start : start + _METRICS_A_BATCH]
-            tags = [RunTag(_MIRRORED, str(batch[-1].step))]
-            self.client.log_batch(self.run_id, metrics=batch, tags=tags)
+WITHOUT_MEAN = (*OF_THE_MACHINE, "data/chain")
+"""What the names of metrics begin with whose mean over seeds says nothing."""
 
 
 class Mirror:
-    """The MLflow runs of one study.
+    """The MLflow runs of one study of a run root that has a store in MLflow.
 
     `say` gets a line for what was mended in the store. Raises InputError when the store cannot be
-    reached or opened.
+    reached or opened. After any error of a method another Mirror is to be made: what was known of
+    MLflow's side may not be so.
     """
 
-    def __init__(self, study: str, root: Path, say: Callable[[str], None]) -> None:
-        self.uri = tracking_uri(root)
-        self.study = study
+    def __init__(self, study: str, store: Store, say: Callable[[str], None]) -> None:
+        self.study, self.store = study, store
+        self.uri = tracking_uri(store.local)
+        self.readers: dict[str, Reader] = {}
+        root = root_identity(store)
 
-        def work() -> tuple[MlflowClient, str, dict[tuple[str, str], Run]]:
-            client = open_store(root, say)
-            experiment = _experiment(client, study, artifact_location(root, study), say)
-            found = client.search_runs([experiment], max_results=50_000)
-            return client, experiment, {self._name(run): run for run in found}
-
-        self.client, self.experiment, self.runs = in_time(self.uri, work)
-
-    @staticmethod
-    def _name(run: Run) -> tuple[str, str]:
-        """What a run mirrors: ("", "") the study, (arm, "") an arm, (arm, key) a trial."""
-        tags = run.data.tags
-        return tags.get("dinolab.arm", ""), tags.get("dinolab.key", "")
-
-    def _run(self, arm: str, key: str, title: str, parent: str | None) -> Run:
-        name = (arm, key)
-        if name not in self.runs:
-            tags = {"dinolab.study": self.study, "dinolab.arm": arm, "dinolab.key": key}
-            if parent is not None:
-                tags[MLFLOW_PARENT_RUN_ID] = parent
-            self.runs[name] = self.client.create_run(self.experiment, tags=tags, run_name=title)
-        return self.runs[name]
-
-    def study_run(self) -> Run:
-        """The run at the top."""
-        return self._run("", "", self.study, None)
-
-    def arm_run(self, arm: str) -> Run:
-        """The run of an arm; it holds means and deviations over seeds."""
-        return self._run(arm, "", arm, self.study_run().info.run_id)
-
-    def sync(self, arm: str, seed: int, trial: StoredTrial) -> None:
-        """Log what the trial's folder holds and its run does not, and how the trial ended."""
-        written, records = trial.config(), trial.records()
-        if written is None or not records:
-            return
-        name = (arm, trial.key)
-        is_new = name not in self.runs
-        result = trial.finished()
-        run = self._run(*name, f"{arm} · seed {seed}", self.arm_run(arm).info.run_id)
-        run_id = run.info.run_id
-        if is_new:
-            try:
-                config = TrainConfig.model_validate_json(written)
-            except ValidationError as error:
-                raise InputError(
-                    f"{trial.shown}/config.json is damaged: {explain(error)[0]}"
-                ) from None
-            parameters = [Param(knob, str(value)) for knob, value in flatten(config).items()]
-            for start in range(0, len(parameters), _PARAMETERS_A_BATCH):
-                batch = parameters[start : start + _PARAMETERS_A_BATCH]
-                self.client.log_batch(run_id, params=batch)
-        mirrored = int(run.data.tags.get(_MIRRORED, -1))
-        newer = [record for record in records if record[0] > mirrored]
-        MlflowReporter(self.client, run_id).report_all(newer)
-        if newer:
-            run.data.tags[_MIRRORED] = str(newer[-1][0])
-        if result and run.info.status == "RUNNING":
-            self.client.set_tag(run_id, "dinolab.status", result["status"])
-            if reason := result.get("reason"):
-                self.client.set_tag(run_id, "dinolab.reason", reason)
-            status = "FAILED" if result["status"] == "diverged" else "FINISHED"
-            self.client.set_terminated(run_id, status)
-            self.runs[name] = self.client.get_run(run_id)
-
-    def finish(
-        self, table: pd.DataFrame, lock: Mapping[str, Any], artifacts: Iterable[Path], whole: bool
-    ) -> None:
-        """Log each arm's mean and deviation over seeds, and the study's report and files."""
-        last = table[table["layer"].isna() & ~table["metric"].str.startswith(OF_THE_MACHINE)]
-        last = last[last["step"] == last.groupby(["arm", "seed"])["step"].transform("max")]
-        for arm, rows in last.groupby("arm"):
-            run_id = self.arm_run(str(arm)).info.run_id
-            over_seeds = rows.groupby("metric")["value"].agg(["mean", "std", "count"])
-            now = int(time.time() * 1000)
-            entities = [
-                Metric(f"{metric}/{name}", float(value), now, 0)
-                for metric, row in over_seeds.iterrows()
-                for name, value in (("mean", row["mean"]), ("sd", row["std"]))
-                if pd.notna(value)
-            ]
-            for start in range(0, len(entities), _METRICS_A_BATCH):
-                self.client.log_batch(run_id, metrics=entities[start : start + _METRICS_A_BATCH])
-            self.client.set_tag(run_id, "dinolab.seeds", str(rows["seed"].nunique()))
-            self.client.set_tag(run_id, "dinolab.change", str(lock["arms"][arm]["change"]))
-            self._terminate(str(arm), whole)
-        run_id = self.study_run().info.run_id
-        self.client.set_tag(run_id, "dinolab.hypotheses_sha256", lock["hypotheses_sha256"])
-        for path in artifacts:
-            self.client.log_artifact(
-                run_id, str(path), path.parent.name if _is_figure(path) else ""
+        def work() -> tuple[MlflowClient, StudyRuns]:
+            client = open_store(store.local, say)
+            experiment = own_experiment(
+                client, study, root, lambda name: artifact_location(store.local, name), say
             )
-        self._terminate("", whole)
+            return client, StudyRuns(client, experiment, root, study)
 
-    def _terminate(self, arm: str, whole: bool) -> None:
-        run_id = self.runs[arm, ""].info.run_id
-        self.client.set_terminated(run_id, "FINISHED" if whole else "FAILED")
+        self.client, self.runs = in_time(self.uri, work)
+
+    def study_run(self) -> MlflowRun:
+        """The run at the top."""
+        return self.runs.get("", "", self.study, None)
+
+    def arm_run(self, arm: str) -> MlflowRun:
+        """The run of an arm; it holds means and deviations over seeds."""
+        return self.runs.get(arm, "", arm, self.study_run())
+
+    def is_gone(self) -> bool:
+        """Whether the store was deleted: another Mirror makes it anew."""
+        return is_gone(self.uri)
+
+    def sync(self, key: str, arms: Sequence[str], seed: int) -> None:
+        """Log what the trial holds and its run in each arm does not, and how the trial ended.
+
+        Raises InputError, one line, when a file of the trial is damaged.
+        """
+        trial = StoredTrial(self.store, key)
+        content = trial.config()
+        if content is None:
+            return
+        result = trial.finished()
+        status, tags = _ending(trial, result)
+        behind = [arm for arm in arms if not self._is_whole(arm, key, status, tags)]
+        if not behind:
+            return
+        parameters = _parameters(content, f"{self.store.shown}/{trial.config_key}")
+        records, is_anew = self._records(trial, result)
+        runs = [
+            self.runs.get(arm, key, f"{arm} · seed {seed}", self.arm_run(arm)) for arm in behind
+        ]
+        for run in runs:
+            if is_anew:
+                run.read_anew()
+        for run in runs:
+            self.runs.set_parameters(run, parameters)
+            if not self.runs.log(run, records):
+                # Another attempt has other values, as on another machine: from the first one again.
+                self.runs.replace(run)
+                self.readers.pop(key, None)
+                self.sync(key, arms, seed)
+                return
+            self.runs.tag(run, tags)
+            self.runs.set_status(run, status)
+        if tags[ENDED]:
+            self.readers.pop(key, None)
+
+    def finish(self, study: StudyRun) -> None:
+        """Log each arm's mean and deviation over seeds, and the files of the study."""
+        for arm in study.arms:
+            runs = [study.runs[arm, seed] for seed in study.seeds]
+            ended = [one for one in runs if _is_at_end(one)]
+            if not ended and self.runs.find(arm, "") is None:
+                continue
+            run, means = self.arm_run(arm), over_seeds(ended)
+            run.read_anew()
+            if not self.runs.log(run, [(0, means)]):
+                run = self.runs.replace(run)
+                self.runs.log(run, [(0, means)])
+            change = str(study.lock.arms[arm].change)
+            self.runs.tag(run, {"dinolab.seeds": str(len(ended)), "dinolab.change": change})
+            self.runs.set_status(run, "FINISHED" if len(ended) == len(study.seeds) else "FAILED")
+        run = self.study_run()
+        self.runs.tag(run, {"dinolab.hypotheses_sha256": study.lock.hypotheses_sha256})
+        self._upload(run)
+        whole = all(_is_at_end(one) for one in study.runs.values())
+        self.runs.set_status(run, "FINISHED" if whole else "FAILED")
+
+    def _is_whole(self, arm: str, key: str, status: str, tags: Mapping[str, str]) -> bool:
+        run = self.runs.find(arm, key)
+        return (
+            run is not None
+            and bool(tags[ENDED])
+            and run.tags.get(ENDED) == tags[ENDED]
+            and run.status == status
+        )
+
+    def _records(
+        self, trial: StoredTrial, result: Mapping[str, Any] | None
+    ) -> tuple[list[Record], bool]:
+        """Records that were not read yet, and whether they begin with the first one."""
+        if result is not None:
+            # Once more from the first one, with their digests.
+            return trial.records(), True
+        return self.readers.setdefault(trial.key, Reader(trial)).newer()
+
+    def _upload(self, run: MlflowRun) -> None:
+        folder = f"studies/{self.study}/"
+        with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
+            for entry in self.store.list(folder.rstrip("/")):
+                place = Path(scratch, entry.key.removeprefix(folder))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self.store.get_file(entry.key, place)
+            self.client.log_artifacts(run.run_id, scratch)
 
 
-def _is_figure(path: Path) -> bool:
-    return path.parent.name == "figures"
+class Reader:
+    """The records of a trial that has no result yet, each once for as long as it is one attempt."""
+
+    def __init__(self, trial: StoredTrial) -> None:
+        self.trial = trial
+        self.attempt = 0
+        self.segment = ""
+        """the last one that was read; it may have grown"""
+        self.read = 0
+        """bytes of it"""
+
+    def newer(self) -> tuple[list[Record], bool]:
+        """Records that were not read yet, and whether they begin with the first one.
+
+        Those of the newest attempt that has any. Raises InputError, one line, for a damaged one.
+        """
+        attempt, names = 0, list[str]()
+        for attempt in reversed(self.trial.attempts()):
+            if names := self.trial.segments(attempt):
+                break
+        is_anew = bool(names) and attempt != self.attempt
+        segment, read = ("", 0) if is_anew else (self.segment, self.read)
+        records: list[Record] = []
+        for name in names:
+            if name >= segment:
+                key = f"{self.trial.attempt_folder(attempt)}/{name}"
+                content = self.trial.store.get(key) or b""
+                start = read if name == segment else 0
+                records += parse(content[start:], f"{self.trial.store.shown}/{key}")
+                segment, read = name, max(start, len(content))
+        if names:
+            self.attempt, self.segment, self.read = attempt, segment, read
+        return records, is_anew
 
 
-def _experiment(
-    client: MlflowClient, name: str, artifacts: str | None, say: Callable[[str], None]
-) -> str:
-    """The identifier of the experiment of that name: made, or restored, if need be."""
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException:
-            # Another process may have been first.
-            known = client.get_experiment_by_name(name)
-            if known is None:
-                raise
-    if known.lifecycle_stage == "deleted":
-        client.restore_experiment(known.experiment_id)
-        say(f"MLflow experiment {name} had been deleted: it is restored")
-    return str(known.experiment_id)
+def over_seeds(runs: Sequence[Evidence]) -> dict[str, float]:
+    """`NAME/mean` and `NAME/sd` over the last steps of `runs`; no deviation of a single one."""
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in run.end.items():
+            if "@" not in name and not name.startswith(WITHOUT_MEAN):
+                values.setdefault(name, []).append(value)
+    means = {f"{name}/mean": statistics.fmean(found) for name, found in values.items()}
+    deviations = {
+        f"{name}/sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1
+    }
+    return means | deviations
+
+
+def _is_at_end(run: Evidence) -> bool:
+    """Whether a run came to its last step: one that diverged, failed or is missing did not."""
+    return run.status in ("finished", "collapsed")
+
+
+def _ending(trial: StoredTrial, result: Mapping[str, Any] | None) -> tuple[str, dict[str, str]]:
+    """The status of a trial in MLflow's words, and the tags that say how it ended."""
+    if result is not None:
+        status = "FAILED" if result["status"] == "diverged" else "FINISHED"
+        return status, _ended(str(result["status"]), str(result.get("reason") or ""), result)
+    if failure := trial.failed():
+        return "FAILED", _ended("failed", failure.message, [len(trial.attempts()), failure.message])
+    return "RUNNING", {STATUS: "", REASON: "", ENDED: ""}
+
+
+def _ended(status: str, reason: str, content: object) -> dict[str, str]:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {STATUS: status, REASON: reason, ENDED: digest}
+
+
+def _parameters(content: bytes, shown: str) -> dict[str, str]:
+    try:
+        config = TrainConfig.model_validate_json(content)
+    except ValidationError as error:
+        raise InputError(f"{shown} is corrupt: {explain(error)[0]}") from None
+    return {knob: str(value) for knob, value in flatten(config).items()}

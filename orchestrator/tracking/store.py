@@ -30,6 +30,7 @@ import sqlalchemy
 import urllib3.exceptions
 from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from trainers.errors import InputError, first_line
 from trainers.system import atomic
@@ -44,24 +45,39 @@ ARTIFACTS = "mlflow-artifacts"
 Result = TypeVar("Result")
 
 
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI when it is set, its SQLite file absolute; else a file in the run root."""
+def has_store(root: Path | None) -> bool:
+    """Whether a run root has a store: one on object storage (None) only where that is given."""
+    return root is not None or bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def tracking_uri(root: Path | None) -> str:
+    """MLFLOW_TRACKING_URI when it is set, its SQLite file absolute; else a file in the run root.
+
+    Raises InputError where there is neither.
+    """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if not given:
+        if root is None:
+            raise InputError(
+                "a run root on object storage has no MLflow store of its own; set "
+                "MLFLOW_TRACKING_URI to that of a server"
+            )
         return _sqlite_uri(_own_file(root))
     file = _sqlite_file(given)
     return given if file is None else _sqlite_uri(file)
 
 
-def check_store(root: Path) -> None:
+def check_store(root: Path | None) -> None:
     """Raises InputError when the store of a run root cannot be used; writes no file."""
+    if not has_store(root):
+        return
     uri = tracking_uri(root)
 
     def look() -> None:
         file = _sqlite_file(uri)
         if file is None:
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-        elif file.exists() and _is_half_made(file) and file != _own_file(root):
+        elif file.exists() and _is_half_made(file) and not _is_own(file, root):
             raise InputError(
                 f"MLflow store {file} has no experiments: it was never made whole, or it belongs "
                 "to another program; give another file"
@@ -70,7 +86,7 @@ def check_store(root: Path) -> None:
     in_time(uri, look)
 
 
-def open_store(root: Path, say: Callable[[str], None]) -> MlflowClient:
+def open_store(root: Path | None, say: Callable[[str], None]) -> MlflowClient:
     """A client of the run root's store, which is made when it is not there.
 
     `say` gets a line when a half-made store was set aside. Raises whatever MLflow raises.
@@ -80,20 +96,30 @@ def open_store(root: Path, say: Callable[[str], None]) -> MlflowClient:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with locate(str(file.parent)).held():
-            if file == _own_file(root) and file.exists() and _is_half_made(file):
+            if _is_own(file, root) and file.exists() and _is_half_made(file):
                 say(f"MLflow store {file} was never made whole: set aside as {_set_aside(file)}")
             if not file.exists():
-                atomic.replace(file, _new_store(root))
-        if file == _own_file(root):
+                atomic.replace(file, _new_store(root or file.parent))
+        if root is not None and _is_own(file, root):
             _bring_artifacts_home(file, root)
     return MlflowClient(tracking_uri=uri)
 
 
-def artifact_location(root: Path, experiment: str) -> str | None:
-    """Where artifacts go: into the run root when the store is a file; a server decides itself."""
-    if _sqlite_file(tracking_uri(root)) is None:
+def is_gone(uri: str) -> bool:
+    """Whether the file of a store is not there; who has it open would not notice."""
+    file = _sqlite_file(uri)
+    return file is not None and not file.exists()
+
+
+def artifact_location(root: Path | None, experiment: str) -> str | None:
+    """Where artifacts go when the store is a file: into the run root, or beside the file.
+
+    None for a server, which decides that itself.
+    """
+    file = _sqlite_file(tracking_uri(root))
+    if file is None:
         return None
-    return (root.resolve() / ARTIFACTS / experiment).as_uri()
+    return ((root or file.parent).resolve() / ARTIFACTS / experiment).as_uri()
 
 
 def in_time(uri: str, work: Callable[[], Result]) -> Result:
@@ -117,14 +143,30 @@ def in_time(uri: str, work: Callable[[], Result]) -> Result:
     except InputError:
         raise
     except Exception as error:
-        what = trouble(error) if future.done() else f"no answer within {ANSWER_WITHIN_S:.0f} s"
-        raise InputError(f"MLflow store {shown(uri)} cannot be used: {_advice(uri, what)}") from (
-            error
-        )
+        what = _trouble(error) if future.done() else f"no answer within {ANSWER_WITHIN_S:.0f} s"
+        raise InputError(_unusable(uri, what)) from error
 
 
-def trouble(error: BaseException) -> str:
-    """What an error of any library says of the store: that it does not answer, or refuses."""
+def explained(uri: str, error: BaseException) -> str:
+    """What an error of any library says of a store, and what to do, in one line."""
+    return _unusable(uri, _trouble(error))
+
+
+def _unusable(uri: str, what: str) -> str:
+    return f"MLflow store {shown(uri)} cannot be used: {_advice(uri, what)}"
+
+
+_LOGIN = "it refuses the login"
+_SCHEMA = "its tables are of another version of MLflow"
+
+
+def _trouble(error: BaseException) -> str:
+    """That the store does not answer, or what it refuses, in words."""
+    if isinstance(error, MlflowException):
+        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            return f"{_LOGIN} ({error.error_code})"
+        if versions := re.search(r"out-of-date database schema \((.*?)\)", str(error)):
+            return f"{_SCHEMA} ({versions[1]})"
     chain = [error]
     while inner := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(inner)
@@ -160,6 +202,13 @@ _MOVE_IT_AWAY = "move that file away: the next run writes a new one from the run
 def _advice(uri: str, what: str) -> str:
     """What is wrong, and what to do; of an address that is none MLflow's own words say little."""
     beside = "unset MLFLOW_TRACKING_URI to write beside the runs"
+    if what.startswith(_LOGIN):
+        return (
+            f"{what}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            f"MLFLOW_TRACKING_TOKEN, to those of somebody who may write there, or {beside}"
+        )
+    if what.startswith(_SCHEMA):
+        return f"{what}; run `mlflow db upgrade` on it, a copy kept, or {beside}"
     if uri.startswith("sqlite"):
         return f"{what}; {_MOVE_IT_AWAY}"
     if uri.startswith(("http://", "https://")):
@@ -173,6 +222,10 @@ def _advice(uri: str, what: str) -> str:
 
 def _own_file(root: Path) -> Path:
     return root.resolve() / "mlflow.db"
+
+
+def _is_own(file: Path, root: Path | None) -> bool:
+    return root is not None and file == _own_file(root)
 
 
 def _sqlite_uri(file: Path) -> str:

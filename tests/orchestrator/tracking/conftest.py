@@ -1,0 +1,189 @@
+"""Run roots written by hand, as trials leave them, and what MLflow has of them."""
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from ablations.lock import Lock
+from ablations.verdicts.evidence import Run
+from dashboards.tables.reading import StudyRun
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.store import tracking_uri
+from tests.orchestrator.conftest import environment
+from trainers.config import TrainConfig
+from trainers.system.store import LocalStore
+
+Records = Mapping[int, Mapping[str, float]]
+
+
+def curve(last: int, *, pace: float = 1.0, shift: float = 0.0) -> dict[int, dict[str, float]]:
+    """A record at each of `last` + 1 steps; `pace` is the machine's, `shift` that of values."""
+    return {
+        step: {
+            "loss/total": 3.0 / (1 + step) + shift,
+            "knn/cls_top1": step / 7 + shift,
+            "data/chain": float(step),
+            "attention/entropy@layer1": 1.0,
+            "time/step_s": pace + step / 1000,
+        }
+        for step in range(last + 1)
+    }
+
+
+class Trial:
+    """A trial of a run root, which a test writes as an attempt would."""
+
+    def __init__(self, store: LocalStore, key: str, seed: int = 0) -> None:
+        self.store, self.key, self.seed = store, key, seed
+        config = TrainConfig(seed=seed).model_dump_json()
+        store.put(f"trials/{key}/config.json", config.encode(), if_absent=True)
+
+    def segment(self, attempt: int, records: Records) -> str:
+        """Put a segment of records; returns its key."""
+        lines = [{"step": step, "metrics": metrics} for step, metrics in records.items()]
+        name = f"metrics-{min(records):09d}.jsonl"
+        key = f"trials/{self.key}/attempts/{attempt:04d}/{name}"
+        self.store.put(key, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        return key
+
+    def finish(self, attempt: int, records: Records, status: str = "finished") -> None:
+        """Put all records in one segment, and the result."""
+        key = self.segment(attempt, records)
+        content = self.store.get(key) or b""
+        digest = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        last = max(records)
+        result = {
+            "status": status, "reason": "", "step": last, "steps": last, "attempt": attempt,
+            "files": {key.rpartition("/")[2]: digest},
+        }  # fmt: skip
+        self.store.put(f"trials/{self.key}/result.json", json.dumps(result).encode())
+
+    def fail(self, attempt: int, message: str) -> None:
+        """Put why an attempt ended without a result."""
+        content = {"kind": "ours", "message": message, "traceback": ""}
+        key = f"trials/{self.key}/attempts/{attempt:04d}/failure.json"
+        self.store.put(key, json.dumps(content).encode())
+
+
+def study_of(runs: Mapping[tuple[str, int], Run], root: Path) -> StudyRun:
+    """A study named mini whose runs ended so."""
+    arms = list(dict.fromkeys(arm for arm, _ in runs))
+    seeds = sorted({seed for _, seed in runs})
+    trials = [{"key": f"{arm}-{seed}", "arm": arm, "seed": seed} for arm, seed in runs]
+    content = {
+        "study": "mini", "hypotheses_sha256": "0" * 64, "config": {}, "trials": trials,
+        "arms": {arm: {"change": {}} for arm in arms},
+        "resolved": {"seeds": seeds, "arms": {arm: {} for arm in arms}, "hypotheses": {},
+                     "gates": {}},
+    }  # fmt: skip
+    lock = Lock.model_validate_json(json.dumps(content))
+    return StudyRun(
+        folder=root / "studies" / "mini", lock=lock, runs=dict(runs), table=pd.DataFrame()
+    )
+
+
+def ended(value: float) -> Run:
+    """A run that came to its last step with that accuracy."""
+    end = {"knn/cls_top1": value, "data/chain": 5.0, "time/step_s": 1.0, "a@layer1": 2.0}
+    return Run(status="finished", start={}, end=end)
+
+
+MISSING = Run(status="missing", start={}, end={})
+
+
+def held(client: MlflowClient, experiment: str = "mini") -> dict[str, dict[str, Any]]:
+    """All that MLflow has of a study, by title of the run, but times; every title is there once."""
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    titles = {run.info.run_id: run.info.run_name for run in found}
+    assert len(set(titles.values())) == len(titles)
+    return {
+        run.info.run_name: {
+            "status": run.info.status,
+            "parent": titles.get(run.data.tags.get("mlflow.parentRunId", "")),
+            "parameters": run.data.params,
+            "tags": {k: v for k, v in run.data.tags.items() if k.startswith("dinolab.")},
+            "metrics": {
+                name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
+                for name in run.data.metrics
+            },
+        }
+        for run in found
+    }
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run root with an empty store in MLflow, which takes seconds to make."""
+    root = tmp_path_factory.mktemp("template") / "runs"
+    Mirror("other", LocalStore(root, make=True), print)
+    (root / "root.json").unlink()
+    return root
+
+
+@pytest.fixture
+def new_root(template: Path, tmp_path: Path) -> Callable[[str], LocalStore]:
+    """Makes another empty run root, of that name."""
+
+    def make(name: str) -> LocalStore:
+        return LocalStore(shutil.copytree(template, tmp_path / name))
+
+    return make
+
+
+@pytest.fixture
+def store(new_root: Callable[[str], LocalStore]) -> LocalStore:
+    """An empty run root."""
+    return new_root("runs")
+
+
+@pytest.fixture
+def client(store: LocalStore) -> MlflowClient:
+    """MLflow on the store of that root."""
+    return MlflowClient(tracking_uri=tracking_uri(store.root))
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A real MLflow server, on a free port if none is given; yields its address."""
+    port = port or free_port()
+    uri = f"http://127.0.0.1:{port}"
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    arguments += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    arguments += ["--default-artifact-root", str(folder / "artifacts")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+    try:
+        # The server says so when it listens (its start-up completes before it does); anything
+        # else is an end of its output.
+        assert process.stdout is not None
+        assert any("running on" in line.lower() for line in process.stdout)
+        with urllib.request.urlopen(f"{uri}/health", timeout=30) as answer:
+            assert answer.status == 200
+        yield uri
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
