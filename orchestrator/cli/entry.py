@@ -41,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": studies.run,
     "plan": studies.plan,
     "report": studies.report,
+    "mirror": studies.mirror,
     "status": trials.status,
     "show": trials.show,
     "logs": trials.logs,

@@ -55,9 +55,9 @@ def train(
 
     The run folder is ROOT/trials/KEY. The same command goes on after an interruption.
     """
+    from dashboards.tables.root import SINGLE
     from orchestrator.driver.mirrored import Mirrored
-    from orchestrator.plan import Trial
-    from orchestrator.tracking.store import check_store
+    from orchestrator.tracking.store import check_store, folder_of
     from trainers.adapters.starting import pinned, starting_lines, starting_weights
     from trainers.adapters.timm_shapes import spelled
     from trainers.config import in_steps, override
@@ -83,7 +83,7 @@ def train(
         check_folder(profile)
     world = World.alone(chosen_device(device))
     root = absolute_root(root, console)
-    check_store(Path(root))
+    check_store(folder_of(root))
     store = open_store(root, make=True)
     images = open_with_progress(config.data, root, console, console.is_terminal)
     config, starting = pinned(in_steps(config, len(images.train)))
@@ -93,7 +93,6 @@ def train(
     if starting is None and not stored.begun():
         starting = starting_weights(config)
     is_finished = stored.finished()
-    mirrored = Mirrored("train", root, console)
     if is_finished:
         console.print("finished already: nothing to train")
     elif left := left_behind([(key, config, images.digest)], store):
@@ -120,10 +119,8 @@ def train(
         told = str(ended) or "interrupted: the same command goes on from the last checkpoint"
         console.print(told)
         raise typer.Exit(INTERRUPTED) from None
-    trial = Trial(
-        key=key, arms=(recipe_name,), seed=config.seed, config=config, digest=images.digest
-    )
-    mirrored.sync(trial, store)
+    with Mirrored(SINGLE, store, console) as mirrored:
+        mirrored.sync(key, (recipe_name,), config.seed)
     result = stored.finished() or {}
     console.print(f"{result['status']} {result.get('reason', '')}".strip())
     console.print(f"run folder: {stored.shown}")

@@ -1,4 +1,4 @@
-"""Commands on studies: run, plan, report."""
+"""Commands on studies: run, plan, report, mirror."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.exit_codes import INTERRUPTED
+from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.cli.options import (
     DEFAULT_ROOT,
     AblationsOption,
@@ -81,7 +81,7 @@ def run(
     from ablations.lock import LOCK
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
-    from orchestrator.tracking.store import check_store
+    from orchestrator.tracking.store import check_store, folder_of
     from trainers.system.store import open_store
 
     console = make_console()
@@ -89,7 +89,7 @@ def run(
     checked = load(study, data, workers, ablations, scale)
     root = absolute_root(root, console)
     check_cluster()
-    check_store(Path(root))
+    check_store(folder_of(root))
     store = open_store(root, make=True)
     warn(checked, console)
     plan, images = planned(checked, root, console, live, listed=f", all in {LOCK}")
@@ -208,18 +208,56 @@ def report(
     scale: ScaleOption = None,
 ) -> None:
     """Rebuild results, verdicts and report from a run folder; trains nothing."""
-    from ablations.lock import STUDIES
-    from ablations.study.loading import load_study
     from orchestrator.driver.launch import conclude
     from trainers.system.store import open_store
 
     console = make_console()
-    root = absolute_root(root, console)
-    if study.is_dir():
-        folder = study.absolute()
-        if folder.parent.name != STUDIES:
-            raise InputError(f"{study} is no study of a run root: give ROOT/{STUDIES}/NAME")
-        root, name = str(folder.parent.parent), folder.name
-    else:
-        name = load_study(study, None, ablations or (), scale).name
+    root, name = _in_root(study, absolute_root(root, console), ablations, scale)
     show_verdicts(*conclude(open_store(root), name), root, console)
+
+
+def mirror(
+    study: StudyOrFolderArgument,
+    root: RootOption = DEFAULT_ROOT,
+    ablations: AblationsOption = None,
+    scale: ScaleOption = None,
+) -> None:
+    """Make the mirror of a study in MLflow whole, or anew, from a run root; trains nothing.
+
+    `run` does that by itself: this is for a mirror that was deleted, or that lies on a server that
+    was away, or on another one.
+    """
+    from dashboards.tables.reading import read_study
+    from orchestrator.driver.mirrored import Mirrored
+    from orchestrator.tracking.store import check_store, shown, tracking_uri
+    from trainers.system.store import open_store
+
+    console = make_console()
+    root, name = _in_root(study, absolute_root(root, console), ablations, scale)
+    store = open_store(root)
+    uri = tracking_uri(store.local)
+    run = read_study(store, name)
+    check_store(store.local)
+    mirrored = Mirrored(name, store, console)
+    trials = run.lock.trials
+    for trial in {one.key: one for one in trials}.values():
+        mirrored.sync(trial.key, [one.arm for one in trials if one.key == trial.key], trial.seed)
+    mirrored.finish(run)
+    if not mirrored.close(patient=True):
+        raise typer.Exit(FAILED)
+    console.print(f"study {name} is in MLflow at {shown(uri)}")
+
+
+def _in_root(
+    study: Path, root: str, ablations: list[Path] | None, scale: str | None
+) -> tuple[str, str]:
+    """The run root and the name of a study that is given as a file, a name or its run folder."""
+    from ablations.lock import STUDIES
+    from ablations.study.loading import load_study
+
+    if not study.is_dir():
+        return root, load_study(study, None, ablations or (), scale).name
+    folder = study.absolute()
+    if folder.parent.name != STUDIES:
+        raise InputError(f"{study} is no study of a run root: give ROOT/{STUDIES}/NAME")
+    return str(folder.parent.parent), folder.name

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,12 +16,21 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store of a run root; Ctrl-C ends it."""
-    from orchestrator.tracking.store import check_store, in_time, open_store, shown, tracking_uri
+    from orchestrator.tracking.store import (
+        check_store,
+        folder_of,
+        in_time,
+        open_store,
+        shown,
+        tracking_uri,
+    )
 
     console = make_console()
-    folder = Path(absolute_root(root, console))
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (folder / "mlflow.db").exists():
-        raise InputError(f"{folder} has no MLflow store yet: run a study first, or give --root")
+    root = absolute_root(root, console)
+    folder = folder_of(root)
+    is_given = bool(os.environ.get("MLFLOW_TRACKING_URI"))
+    if folder is not None and not is_given and not (folder / "mlflow.db").exists():
+        raise InputError(f"{root} has no MLflow store yet: run a study first, or give --root")
     check_store(folder)
     uri = tracking_uri(folder)
     in_time(uri, lambda: open_store(folder, console.print))

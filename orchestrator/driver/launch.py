@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.console import Console
 
-from ablations.lock import LOCK, study_folder
 from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judged, write_results, write_verdicts
@@ -31,12 +30,11 @@ def run_study(
     earlier = matching_lock(plan, images, store)
     set_aside_damaged(plan, store, console.print)
     missing = plan.missing(store)
-    with contextlib.ExitStack() as cluster:
+    with contextlib.ExitStack() as cluster, Mirrored(plan.study.name, store, console) as shown:
         # Before anything is written: only a cluster itself knows what fits into it.
         placement = (
             cluster.enter_context(placed(plan.study.resources, console)) if missing else None
         )
-        shown = Mirrored(plan.study.name, root, console)
         write_lock(plan, images, store)
         if left := left_behind_text(plan, store, earlier):
             console.print(f"note: {left}")
@@ -50,7 +48,7 @@ def run_study(
             )
         for trial in plan.trials:
             if trial not in missing:
-                shown.sync(trial, store)
+                shown.sync(trial.key, trial.arms, trial.seed)
         if missing and placement:
             train_missing(missing, plan, root, store, shown, placement, console=console, live=live)
         cluster.close()
@@ -67,14 +65,10 @@ def conclude(
     study = read_study(store, name)
     verdicts = judged(study)
     figures = every_figure(study, verdicts)
-    artifacts = [
-        f"{study_folder(name)}/{LOCK}",
-        write_results(study),
-        write_verdicts(study, verdicts),
-        write_report(study, verdicts, figures),
-        *write_figures(study, figures),
-    ]
+    write_results(study)
+    write_verdicts(study, verdicts)
+    write_report(study, verdicts, figures)
+    write_figures(study, figures)
     if shown is not None:
-        whole = all(run.status in ("finished", "collapsed") for run in study.runs.values())
-        shown.finish(study, artifacts, whole)
+        shown.finish(study)
     return study, verdicts

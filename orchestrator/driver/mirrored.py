@@ -1,6 +1,7 @@
 """The mirror as a driver sees it: beside training, in a thread that stops nothing and no one."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -43,7 +44,10 @@ class Mirrored:
         self._seen: dict[str, Callable[[Mirror], None]] = {}
         """all that ever waited: another store, or a restored one, gets all of it"""
         self._is_closing = False
-        self._failing = False
+        self._is_failing = False
+        self._count = 0
+        """of what was mirrored"""
+        self._damaged: set[str] = set()
         self._said: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
         if has_store(store.local):
@@ -62,21 +66,25 @@ class Mirrored:
         """The files of the study are written, and its means can be computed."""
         self._add(_STUDY, lambda mirror: mirror.finish(study))
 
-    def close(self, within_s: float = DRAIN_S) -> bool:
-        """Mirror what waits, for so long at most, and say in one line what is left.
+    def close(self, within_s: float = DRAIN_S, *, patient: bool = False) -> bool:
+        """Mirror what waits, and say in one line what is left. Returns whether nothing is.
 
-        Returns whether nothing is.
+        It takes `within_s` seconds at most; if `patient`, so long after the last that was mirrored.
         """
         with self._change:
             self._is_closing = True
             self._change.notify_all()
-        if self._thread.is_alive():
-            if self._failing and within_s >= DRAIN_S:
-                self.console.print(f"waiting for MLflow, for {within_s:.0f} s at most")
-            self._thread.join(within_s)
-        left = list(self._waiting)
+        if self._is_failing and within_s > INTERRUPTED_S:
+            self.console.print(f"waiting for MLflow, {within_s:.0f} s at most")
+        done, until = self._count, time.monotonic() + within_s
+        while self._thread.is_alive() and (left_s := until - time.monotonic()) > 0:
+            self._thread.join(min(left_s, 1.0))
+            if patient and self._count != done:
+                done, until = self._count, time.monotonic() + within_s
+        with self._change:
+            left = set(self._waiting) | self._damaged
         if left and has_store(self.store.local):
-            runs = len(left) - (_STUDY in left)
+            runs = len(left - {_STUDY})
             parts = [f"{runs} run{'s' * (runs != 1)}"] * (runs > 0)
             parts += ["means and files of the study"] * (_STUDY in left)
             self.console.print(
@@ -115,13 +123,16 @@ class Mirrored:
                     # That store may lack what another one got.
                     self._all_again()
                 work(mirror)
+                self._damaged.discard(name)
                 self._done(name, work)
+                self._count += 1
             except StoreError as error:
                 self._say(f"not in MLflow yet: {error}")
             except DinolabError as error:
                 self._say(f"not in MLflow yet: {error}")
                 if mirror is not None:
                     # A file of that trial is damaged, which is not MLflow's fault.
+                    self._damaged.add(name)
                     self._done(name, work)
                     continue
             except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
@@ -131,13 +142,13 @@ class Mirrored:
                 )
                 mirror = None
             else:
-                if self._failing:
+                if self._is_failing:
                     self.console.print("MLflow answers again: what is missing is written now")
-                    self._failing = False
+                    self._is_failing = False
                     self._said.clear()
                 pause = FIRST_PAUSE_S
                 continue
-            self._failing = True
+            self._is_failing = True
             self._pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -78,7 +78,9 @@ def train_missing(
         for trial in missing
     }
     with StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress:
-        watcher = Watcher(missing, store, progress, lambda one: shown.sync(one, store))
+        watcher = Watcher(
+            missing, store, progress, lambda one: shown.sync(one.key, one.arms, one.seed)
+        )
         tuner = tune.Tuner(
             tune.with_resources(run, _trial_resources(placement)),
             param_space={"trial": tune.grid_search(list(assignments.values()))},

@@ -22,8 +22,8 @@ from orchestrator.tracking.runs import MlflowRun, StudyRuns
 from orchestrator.tracking.store import (
     artifact_location,
     in_time,
-    open_store,
     is_gone,
+    open_store,
     tracking_uri,
 )
 from trainers.config import TrainConfig, explain, flatten

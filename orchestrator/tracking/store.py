@@ -45,6 +45,14 @@ ARTIFACTS = "mlflow-artifacts"
 Result = TypeVar("Result")
 
 
+def folder_of(root: str) -> Path | None:
+    """The folder of a run root on this machine; None for one on object storage."""
+    scheme, found, rest = root.partition("://")
+    if found and scheme != "file":
+        return None
+    return Path(rest if found else root)
+
+
 def has_store(root: Path | None) -> bool:
     """Whether a run root has a store: one on object storage (None) only where that is given."""
     return root is not None or bool(os.environ.get("MLFLOW_TRACKING_URI"))

@@ -77,7 +77,7 @@ class Trial:
         self.store.put(key, json.dumps(content).encode())
 
 
-def study_of(runs: Mapping[tuple[str, int], Run], root: Path) -> StudyRun:
+def study_of(runs: Mapping[tuple[str, int], Run], store: LocalStore) -> StudyRun:
     """A study named mini whose runs ended so."""
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = sorted({seed for _, seed in runs})
@@ -89,9 +89,7 @@ def study_of(runs: Mapping[tuple[str, int], Run], root: Path) -> StudyRun:
                      "gates": {}},
     }  # fmt: skip
     lock = Lock.model_validate_json(json.dumps(content))
-    return StudyRun(
-        folder=root / "studies" / "mini", lock=lock, runs=dict(runs), table=pd.DataFrame()
-    )
+    return StudyRun(store=store, lock=lock, runs=dict(runs), table=pd.DataFrame())
 
 
 def ended(value: float) -> Run:

@@ -9,6 +9,7 @@ from orchestrator.tracking import runs
 from orchestrator.tracking.mirror import Mirror
 from tests.orchestrator.tracking.conftest import Trial, curve, held
 from trainers.config import TrainConfig, flatten
+from trainers.system.store import LocalStore
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -96,10 +97,8 @@ def test_a_kill_at_any_write_leaves_what_the_next_driver_makes_equal(
 def test_records_come_while_they_are_written_and_segments_are_read_once(store, client, monkeypatch):
     monkeypatch.setattr(runs, "METRICS_A_BATCH", 8)
     trial = Trial(store, "key")
-    read = []
-    monkeypatch.setattr(
-        type(store), "get", lambda self, key, get=type(store).get: read.append(key) or get(self, key)
-    )
+    read, get = [], LocalStore.get
+    monkeypatch.setattr(LocalStore, "get", lambda self, key: read.append(key) or get(self, key))
     records = curve(9)
     mirror = Mirror("mini", store, print)
     first = trial.segment(1, dict(list(records.items())[:3]))
@@ -169,7 +168,7 @@ def test_two_drivers_at_once_make_one_tree(store, client):
                 try:
                     mirror.sync(f"key{number}", ["baseline"], number)
                     break
-                except Exception:
+                except Exception:  # noqa: BLE001 (the other driver was first)
                     mirror = Mirror("mini", store, print)
 
     both = [threading.Thread(target=drive) for _ in range(2)]
