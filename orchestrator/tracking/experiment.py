@@ -62,6 +62,11 @@ def own_experiment(
                 if known is None:
                     raise
         if known.tags.get(ROOT) != root:
+            if name == study:
+                say(
+                    f"MLflow experiment {study} belongs to another run root: this one's is "
+                    f"{own_name}"
+                )
             continue
         if known.lifecycle_stage == "deleted":
             client.restore_experiment(known.experiment_id)

@@ -233,5 +233,5 @@ def _parameters(content: bytes, shown: str) -> dict[str, str]:
     try:
         config = TrainConfig.model_validate_json(content)
     except ValidationError as error:
-        raise InputError(f"{shown} is corrupt: {explain(error)[0]}") from None
+        raise InputError(f"{shown} is damaged: {explain(error)[0]}") from None
     return {knob: str(value) for knob, value in flatten(config).items()}

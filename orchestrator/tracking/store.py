@@ -102,6 +102,8 @@ def open_store(root: Path | None, say: Callable[[str], None]) -> MlflowClient:
     uri = tracking_uri(root)
     file = _sqlite_file(uri)
     if file is not None:
+        # A connection that is kept open would go on writing to a file that was deleted.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         file.parent.mkdir(parents=True, exist_ok=True)
         with locate(str(file.parent)).held():
             if _is_own(file, root) and file.exists() and _is_half_made(file):

@@ -184,4 +184,4 @@ def server(folder: Path, port: int | None = None) -> Iterator[str]:
         yield uri
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)

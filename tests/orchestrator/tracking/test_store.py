@@ -1,6 +1,5 @@
 """The MLflow store: made whole or not at all, and what is wrong with one is a line."""
 
-import io
 import shutil
 import signal
 import socket
@@ -10,17 +9,13 @@ import sys
 
 import pytest
 from mlflow import MlflowClient
-from rich.console import Console
 
-from orchestrator.driver.mirrored import Mirrored
-from orchestrator.plan import Trial
 from orchestrator.tracking import store
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.store import check_store, in_time, tracking_uri
 from tests.orchestrator.conftest import environment
-from trainers.config import TrainConfig
 from trainers.errors import InputError
-from trainers.runs.trial import TrialFolder
+from trainers.system.store import LocalStore
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,7 +23,8 @@ OPEN = """
 import sys
 from pathlib import Path
 from orchestrator.tracking.mirror import Mirror
-Mirror("tiny", Path(sys.argv[1]), print).study_run()
+from trainers.system.store import LocalStore
+Mirror("tiny", LocalStore(Path(sys.argv[1]), make=True), print).study_run()
 """
 
 
@@ -36,10 +32,10 @@ Mirror("tiny", Path(sys.argv[1]), print).study_run()
 def made(tmp_path_factory):
     """A run root whose store holds the run of one study, and an artifact of it."""
     root = tmp_path_factory.mktemp("made") / "runs"
-    mirror = Mirror("tiny", root, print)
+    mirror = Mirror("tiny", LocalStore(root, make=True), print)
     note = root / "note.txt"
     note.write_text("here")
-    mirror.client.log_artifact(mirror.study_run().info.run_id, str(note))
+    mirror.client.log_artifact(mirror.study_run().run_id, str(note))
     return root
 
 
@@ -77,7 +73,7 @@ def test_a_store_whose_maker_was_killed_is_not_there_and_two_makers_share_one(tm
         filter_string="name = 'tiny'"
     )
     assert experiment.artifact_location == (root / "mlflow-artifacts" / "tiny").as_uri()
-    assert [path.name for path in root.iterdir()] == ["mlflow.db"]
+    assert sorted(path.name for path in root.iterdir()) == ["mlflow.db", "root.json"]
 
 
 @pytest.mark.slow
@@ -85,16 +81,16 @@ def test_a_half_made_store_is_set_aside(root):
     change(root, "DELETE FROM experiments")
     check_store(root)
     said = []
-    mirror = Mirror("tiny", root, said.append)
-    assert mirror.runs == {}
+    mirror = Mirror("tiny", LocalStore(root), said.append)
+    assert mirror.runs.runs == {}
     aside = root / "mlflow.db.half-made-1"
     assert said == [f"MLflow store {root / 'mlflow.db'} was never made whole: set aside as {aside}"]
     assert aside.exists()
 
 
 def test_a_copied_root_has_its_artifacts_in_itself_and_makes_no_folder_beside(made, root):
-    mirror = Mirror("tiny", root, print)
-    (run,) = mirror.runs.values()
+    mirror = Mirror("tiny", LocalStore(root), print)
+    run = mirror.client.get_run(mirror.study_run().run_id)
     here = (root / "mlflow-artifacts" / "tiny" / run.info.run_id / "artifacts").as_uri()
     assert run.info.artifact_uri == here
     (found,) = mirror.client.list_artifacts(run.info.run_id)
@@ -103,12 +99,12 @@ def test_a_copied_root_has_its_artifacts_in_itself_and_makes_no_folder_beside(ma
 
 
 def test_a_deleted_experiment_is_restored_with_its_runs(root):
-    before = Mirror("tiny", root, print)
-    before.client.delete_experiment(before.experiment)
+    before = Mirror("tiny", LocalStore(root), print)
+    before.client.delete_experiment(before.runs.experiment)
     said = []
-    after = Mirror("tiny", root, said.append)
+    after = Mirror("tiny", LocalStore(root), said.append)
     assert said == ["MLflow experiment tiny had been deleted: it is restored"]
-    assert after.runs.keys() == before.runs.keys() != set()
+    assert after.runs.runs.keys() == before.runs.runs.keys() != set()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +120,7 @@ def test_a_deleted_experiment_is_restored_with_its_runs(root):
 def test_a_store_that_cannot_be_used_is_one_line_and_stays_as_it_is(root, spoil, said):
     spoil(root)
     before = (root / "mlflow.db").read_bytes()
-    for look in (check_store, lambda root: Mirror("tiny", root, print)):
+    for look in (check_store, lambda root: Mirror("tiny", LocalStore(root), print)):
         with pytest.raises(InputError, match=said) as caught:
             look(root)
         assert "\n" not in str(caught.value)
@@ -172,43 +168,8 @@ def test_home_and_relative_files_are_made_absolute(tmp_path, monkeypatch):
         assert tracking_uri(tmp_path / "runs") == f"sqlite:///{tmp_path}/store.db"
 
 
-def test_a_store_that_breaks_under_a_study_is_one_line_and_stops_nothing(root, tmp_path):
-    said = io.StringIO()
-    mirrored = Mirrored("tiny", root, Console(file=said, width=1000))
-    config = TrainConfig()
-    trial = Trial(key="key", arms=("baseline",), seed=0, config=config, digest="0" * 64)
-    folder = TrialFolder(tmp_path / "tiny" / "trials" / "key")
-    folder.path.mkdir(parents=True)
-    folder.config.write_text(config.model_dump_json())
-    folder.metrics.write_text('{"step": 0, "metrics": {"loss/total": 1.0}}\n')
-    (root / "mlflow.db").write_bytes(b"damaged" * 1000)
-    for _ in range(2):
-        mirrored.sync(trial, tmp_path / "tiny")
-    (line,) = said.getvalue().splitlines()
-    assert line.startswith(f"MLflow store {mirrored.mirror.uri} takes nothing more: it refuses (")
-    assert "training goes on, nothing is lost" in line
-
-
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
-def test_a_damaged_file_of_a_run_is_not_blamed_on_the_store(root, tmp_path, name):
-    said = io.StringIO()
-    mirrored = Mirrored("tiny", root, Console(file=said, width=1000))
-    config = TrainConfig()
-    folder = TrialFolder(tmp_path / "tiny" / "trials" / "key")
-    folder.path.mkdir(parents=True)
-    folder.config.write_text(config.model_dump_json())
-    folder.metrics.write_text('{"step": 0, "metrics": {"loss/total": 1.0}}\n')
-    trial = Trial(key="key", arms=("baseline",), seed=0, config=config, digest="0" * 64)
-    (folder.path / name).write_text("damaged\n")
-    for _ in range(2):
-        mirrored.sync(trial, tmp_path / "tiny")
-    (line,) = said.getvalue().splitlines()
-    assert line.startswith(f"not in MLflow yet: {folder.path / name} is corrupt: ")
-    assert not mirrored.broken
-
-
 def test_what_a_store_that_is_there_refuses_is_not_called_silence(root):
-    mirror = Mirror("tiny", root, print)
+    mirror = Mirror("tiny", LocalStore(root), print)
     with pytest.raises(InputError, match=r"it refuses \(.*no-such-run") as caught:
         in_time(mirror.uri, lambda: mirror.client.get_run("no-such-run"))
     assert "does not answer" not in str(caught.value)
