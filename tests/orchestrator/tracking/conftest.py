@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -173,6 +175,7 @@ def server(folder: Path, port: int | None = None) -> Iterator[str]:
         stderr=subprocess.STDOUT,
         text=True,
         env=environment(),
+        start_new_session=True,
     )
     try:
         # The server says so when it listens (its start-up completes before it does); anything
@@ -183,5 +186,6 @@ def server(folder: Path, port: int | None = None) -> Iterator[str]:
             assert answer.status == 200
         yield uri
     finally:
-        process.terminate()
+        # Its workers too, in the middle of whatever they do.
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=120)
