@@ -128,6 +128,15 @@ def test_a_store_that_cannot_be_used_is_one_line_and_stays_as_it_is(root, spoil,
     assert (root / "mlflow.db").read_bytes() == before
 
 
+def test_a_given_database_of_another_version_of_mlflow_is_one_line(root, tmp_path, monkeypatch):
+    change(root, "UPDATE alembic_version SET version_num = '7f2a7d5fae7d'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(root))
+    with pytest.raises(InputError, match=r"another version of MLflow \(.*7f2a7d5fae7d") as caught:
+        Mirror("tiny", LocalStore(tmp_path / "other", make=True), print)
+    assert "\n" not in str(caught.value)
+    assert "mlflow db upgrade" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
