@@ -10,14 +10,13 @@ from plotly.subplots import make_subplots
 
 from dashboards.figures.compared import is_finished
 from dashboards.figures.style import (
+    Drawing,
     arm_styles,
     axes_of,
-    dress,
+    axis_of,
     empty_figure,
     metric_title,
     room_for,
-    write_in_panel,
-    write_text,
 )
 from dashboards.tables.reading import StudyRun
 
@@ -35,12 +34,12 @@ def learning_curves(study: StudyRun) -> go.Figure:
     }
     height = max(300, 60 + 22 * len(study.arms))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    for row, (metric, title) in enumerate(panels.items(), start=1):
-        _curves(figure, study, metric, row=row, column=1, height=height, number=row - 1)
-        figure.update_yaxes(title=title, row=row, col=1)
-    figure.update_xaxes(title="step", row=2, col=1)
-    dress(figure, height=80 + 2 * height, left=20, right=room_for(study.arms), top=20)
-    return figure
+    drawing = Drawing(figure)
+    for number, (metric, title) in enumerate(panels.items()):
+        _curves(drawing, study, metric, height=height, number=number)
+        axis_of(figure, "y", number).update(title=title)
+    axis_of(figure, "x", 1).update(title="step")
+    return drawing.finish(height=80 + 2 * height, left=20, right=room_for(study.arms), top=20)
 
 
 def collapse_panel(study: StudyRun) -> go.Figure:
@@ -56,12 +55,14 @@ def collapse_panel(study: StudyRun) -> go.Figure:
         vertical_spacing=0.16 / len(metrics),
         subplot_titles=[html.escape(metric) for metric in metrics],
     )
+    drawing = Drawing(figure)
     for number, metric in enumerate(metrics):
-        _curves(figure, study, metric, row=number + 1, column=1, height=height, number=number)
-        figure.update_yaxes(title=metric_title(metric.partition("/")[2]), row=number + 1, col=1)
-    figure.update_xaxes(title="step", row=len(metrics), col=1)
-    dress(figure, height=90 + height * len(metrics), left=20, right=room_for(study.arms), top=40)
-    return figure
+        _curves(drawing, study, metric, height=height, number=number)
+        axis_of(figure, "y", number).update(title=metric_title(metric.partition("/")[2]))
+    axis_of(figure, "x", len(metrics) - 1).update(title="step")
+    return drawing.finish(
+        height=90 + height * len(metrics), left=20, right=room_for(study.arms), top=40
+    )
 
 
 def collapse_metrics(study: StudyRun) -> list[str]:
@@ -70,17 +71,9 @@ def collapse_metrics(study: StudyRun) -> list[str]:
     return sorted(str(name) for name in names if str(name).startswith("collapse/"))
 
 
-def _curves(
-    figure: go.Figure,
-    study: StudyRun,
-    metric: str,
-    *,
-    row: int,
-    column: int,
-    height: int,
-    number: int,
-) -> None:
+def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, number: int) -> None:
     """Draws `metric` over steps by arm into one panel, with the arms' names at its right edge."""
+    figure = drawing.figure
     table = study.table[(study.table["metric"] == metric) & study.table["layer"].isna()]
     styles = arm_styles(study.arms)
     names: dict[str, float] = {}
@@ -110,7 +103,7 @@ def _curves(
         if not mean.empty and math.isfinite(mean.iloc[-1]):
             names[arm] = float(mean.iloc[-1])
         style = styles[arm]
-        figure.add_scatter(
+        drawing.scatter(
             name=f"{arm}: seeds",
             x=thin_x,
             y=thin_y,
@@ -118,10 +111,9 @@ def _curves(
             opacity=0.35,
             line={"color": style.colour, "width": 1},
             hoverinfo="skip",
-            row=row,
-            col=column,
+            number=number,
         )
-        figure.add_scatter(
+        drawing.scatter(
             name=f"{arm}: mean",
             x=mean.index.tolist(),
             y=mean.tolist(),
@@ -130,10 +122,9 @@ def _curves(
             marker={"symbol": style.symbol, "size": 8},
             hovertemplate=f"{html.escape(arm)}, step %{{x}}: %{{y:.4g}}"
             f"<extra>mean of {len(meant)} seeds</extra>",
-            row=row,
-            col=column,
+            number=number,
         )
-    figure.add_scatter(
+    drawing.scatter(
         name="ended without finishing",
         x=[x for x, _, _, _ in ended],
         y=[y for _, y, _, _ in ended],
@@ -141,26 +132,24 @@ def _curves(
         marker={"symbol": "x", "size": 9, "color": [colour for _, _, _, colour in ended]},
         customdata=[[text] for _, _, text, _ in ended],
         hovertemplate="%{customdata[0]}<extra></extra>",
-        row=row,
-        col=column,
+        number=number,
     )
     planned = study.lock.config.get("steps")
     # In epochs it says nothing of the axis.
     steps = max([planned if isinstance(planned, int) else 1, *table["step"]])
-    figure.update_xaxes(range=[-0.03 * steps, 1.03 * steps], row=row, col=column)
+    axis_of(figure, "x", number).update(range=[-0.03 * steps, 1.03 * steps])
     values = inner or [value for value in table["value"] if math.isfinite(value)]
     if not values:
-        write_in_panel(figure, f"{html.escape(metric)} was not measured yet", number)
+        drawing.text_in_panel(f"{html.escape(metric)} was not measured yet", number)
         return
     low, high = min(values), max(values)
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
-    figure.update_yaxes(range=[low - pad, high + pad], row=row, col=column)
+    axis_of(figure, "y", number).update(range=[low - pad, high + pad])
     names = {arm: min(max(y, low - pad), high + pad) for arm, y in names.items()}
     axes = axes_of(number)
     gap = 18 * (high - low + 2 * pad) / height
     for arm, y in _spread(names, gap, low=low - pad, high=high + pad).items():
-        write_text(
-            figure,
+        drawing.text(
             html.escape(arm),
             x=1.01,
             y=y,

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dashboards.figures.compared import compared
-from dashboards.figures.style import LABEL_COLOURS, MUTED, dress, empty_figure, write_text
+from dashboards.figures.style import LABEL_COLOURS, MUTED, Drawing, empty_figure
 
 PREDICTED = "rgba(0, 158, 115, 0.13)"
 
@@ -31,6 +31,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
     test, mean. The dashed band is ± the smallest effect, the green one where the prediction lies.
     """
     figure = go.Figure()
+    drawing = Drawing(figure)
     entries = list(verdicts["hypotheses"].items())
     if not entries:
         return empty_figure("No hypotheses were declared.")
@@ -50,7 +51,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             "holds": [(-one, one)],
         }
         for low, high in predicted[hypothesis["direction"]]:
-            figure.add_shape(
+            drawing.shape(
                 type="rect",
                 x0=low,
                 x1=high,
@@ -58,20 +59,18 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
                 y1=y + 0.14,
                 line_width=0,
                 fillcolor=PREDICTED,
-                layer="below",
             )
         for x, dash in ((-one, "dash"), (0.0, "solid"), (one, "dash")):
-            figure.add_shape(
+            drawing.shape(
                 type="line",
                 x0=x,
                 x1=x,
                 y0=y - 0.28,
                 y1=y + 0.14,
                 line={"color": MUTED, "width": 1.2, "dash": dash},
-                layer="below",
             )
         pairs = [pair for pair in verdict["pairs"] if pair["difference"] is not None]
-        figure.add_scatter(
+        drawing.scatter(
             name=f"{name}: seeds",
             x=[place(pair["difference"] / scale) for pair in pairs],
             y=[y - 0.18] * len(pairs),
@@ -85,7 +84,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             ("equivalence interval", "interval_equivalence", 6),
         ):
             ends = verdict[key] or []
-            figure.add_scatter(
+            drawing.scatter(
                 name=f"{name}: {part}",
                 x=[place(end / scale) for end in ends],
                 y=[y] * len(ends),
@@ -94,7 +93,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
                 hoverinfo="skip",
             )
         mean = [] if verdict["mean"] is None else [verdict["mean"]]
-        figure.add_scatter(
+        drawing.scatter(
             name=f"{name}: mean",
             x=[place(value / scale) for value in mean],
             y=[y] * len(mean),
@@ -108,8 +107,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             customdata=mean,
             hovertemplate="mean difference %{customdata:.4g}<extra></extra>",
         )
-        write_text(
-            figure,
+        drawing.text(
             f"<b>{html.escape(name)}</b>",
             x=0,
             y=y + 0.46,
@@ -117,8 +115,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             xanchor="left",
         )
         change = ", minus step 0" if hypothesis["minus_start"] else ""
-        write_text(
-            figure,
+        drawing.text(
             f"{html.escape(compared(hypothesis))}, {html.escape(hypothesis['metric'])}"
             f"{change}: {hypothesis['direction']}, ±1 is {scale:g}",
             x=0,
@@ -128,8 +125,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             size=12,
         )
         tags = f" ({', '.join(verdict['tags'])})" if verdict["tags"] else ""
-        write_text(
-            figure,
+        drawing.text(
             f"<b>{verdict['label']}</b>{tags}",
             x=1,
             y=y + 0.46,
@@ -138,9 +134,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             colour=colour,
         )
         if not mean:
-            write_text(
-                figure, "no finished pair", x=0, y=y - 0.07, xanchor="left", xshift=8, size=12
-            )
+            drawing.text("no finished pair", x=0, y=y - 0.07, xanchor="left", xshift=8, size=12)
     note = " (compressed beyond ±1)" if stretched else ""
     figure.update_xaxes(
         title=f"mean difference, in smallest effects of interest{note}",
@@ -155,8 +149,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
             tickvals=[place(t) for t in ticks], ticktext=[f"{t:g}".replace("-", "−") for t in ticks]
         )
     figure.update_yaxes(visible=False, range=[0.65 - len(entries), 0.62])
-    dress(figure, height=70 + 112 * len(entries), left=24, right=24, top=10)
-    return figure
+    return drawing.finish(height=70 + 112 * len(entries), left=24, right=24, top=10)
 
 
 def _effects(entry: Mapping[str, Any]) -> list[float]:

@@ -10,14 +10,13 @@ from dashboards.figures.compared import is_finished
 from dashboards.figures.curves import _spread
 from dashboards.figures.style import (
     MUTED,
+    Drawing,
     arm_styles,
     axes_of,
-    dress,
+    axis_of,
     empty_figure,
     whole_ticks,
     wrapped,
-    write_in_panel,
-    write_text,
 )
 from dashboards.tables.reading import StudyRun
 
@@ -46,15 +45,15 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
     low, high = min(float(table["value"].min()), 1.0), max(float(table["value"].max()), 1.0)
     gap = 0.08 * (high - low or 1.0)
     figure.update_yaxes(range=[low - gap, high + gap])
+    drawing = Drawing(figure)
     for number, arm in enumerate(arms):
-        panel = {"row": number // columns + 1, "col": number % columns + 1}
         names: dict[str, float] = {}
         for token, name, symbol in (("cls", "[CLS]", "circle"), ("patch", "patch", "square-open")):
             for when, dash, opacity in (("start", "dot", 0.7), ("end", "solid", 1.0)):
                 line = table[
                     (table["arm"] == arm) & (table["token"] == token) & (table["when"] == when)
                 ]
-                figure.add_scatter(
+                drawing.scatter(
                     name=f"{arm}: {name}, {'step 0' if when == 'start' else 'end'}",
                     x=line["layer"].tolist(),
                     y=line["value"].tolist(),
@@ -68,15 +67,14 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
                     marker={"symbol": symbol, "size": 5 if when == "start" else 9},
                     hovertemplate=f"{name}, layer %{{x}}: %{{y:.4f}}"
                     f"<extra>{'step 0' if when == 'start' else 'end'}</extra>",
-                    **panel,
+                    number=number,
                 )
                 if when == "end" and not line.empty:
                     names[name] = float(line["value"].iloc[-1])
         if not names:
-            write_in_panel(figure, "no finished run", number)
+            drawing.text_in_panel("no finished run", number)
         for name, y in _spread(names, 0.9 * gap, low=low - gap, high=high + gap).items():
-            write_text(
-                figure,
+            drawing.text(
                 name,
                 x=last + 0.15,
                 y=y,
@@ -85,16 +83,24 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
                 size=12,
                 **axes_of(number),
             )
-        figure.update_xaxes(
+        axis_of(figure, "x", number).update(
             title="layer",
             tickvals=whole_ticks(last),
             range=[0.7, last + 0.12 * last + 0.55],
-            **panel,
         )
-        figure.add_hline(y=1.0, line={"color": MUTED, "width": 1}, layer="below", **panel)
+        axes = axes_of(number)
+        drawing.shape(
+            type="line",
+            line={"color": MUTED, "width": 1},
+            x0=0,
+            x1=1,
+            xref=f"{axes['xref']} domain",
+            y0=1.0,
+            y1=1.0,
+            yref=axes["yref"],
+        )
     figure.update_yaxes(title="gyration (uniform = 1)", col=1)
-    dress(figure, height=70 + 320 * rows, left=20, right=20, top=50)
-    return figure
+    return drawing.finish(height=70 + 320 * rows, left=20, right=20, top=50)
 
 
 def _by_layer(study: StudyRun) -> pd.DataFrame:

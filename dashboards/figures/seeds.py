@@ -12,12 +12,12 @@ from dashboards.figures.compared import how_ended, sides_of
 from dashboards.figures.style import (
     MUTED,
     ArmStyle,
+    Drawing,
     arm_styles,
-    dress,
+    axis_of,
     empty_figure,
     metric_title,
     wrapped,
-    write_in_panel,
 )
 from dashboards.tables.reading import StudyRun
 
@@ -41,25 +41,25 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
         horizontal_spacing=0.13 if columns > 1 else 0,
         vertical_spacing=0.3 / rows,
     )
+    drawing = Drawing(figure)
     for number, (name, entry) in enumerate(entries):
-        panel = {"row": number // columns + 1, "col": number % columns + 1}
         hypothesis = entry["hypothesis"]
         arm, against = sides_of(hypothesis)
         pairs = [pair for pair in entry["verdict"]["pairs"] if pair["difference"] is not None]
-        figure.add_scatter(
+        drawing.scatter(
             name=f"{name}: pairs",
             x=[x for _ in pairs for x in (0, 1, None)],
             y=[y for pair in pairs for y in (pair["against"], pair["arm"], None)],
             mode="lines",
             line={"color": MUTED, "width": 1.2},
             hoverinfo="skip",
-            **panel,
+            number=number,
         )
         for x, who, key in ((0, against, "against"), (1, arm, "arm")):
             shown = [pair for pair in entry["verdict"]["pairs"] if pair[key] is not None]
             ended = [how_ended(study, who, pair["seed"]) for pair in shown]
             style = styles.get(who, ArmStyle(MUTED, "circle"))
-            figure.add_scatter(
+            drawing.scatter(
                 name=f"{name}: {who}",
                 x=[x] * len(shown),
                 y=[pair[key] for pair in shown],
@@ -74,19 +74,16 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
                 ],
                 hovertemplate=f"{html.escape(who)}, seed %{{customdata[0]}}, %{{customdata[1]}}: "
                 "%{y:.4g}<extra></extra>",
-                **panel,
+                number=number,
             )
-        figure.update_xaxes(
+        axis_of(figure, "x", number).update(
             tickvals=[0, 1],
             ticktext=[wrapped(against, 18), wrapped(arm, 18)],
             range=[-0.35, 1.35],
             showgrid=False,
-            **panel,
         )
-        figure.update_yaxes(
-            title=metric_title(hypothesis["metric"], minus_start=hypothesis["minus_start"]), **panel
-        )
+        title = metric_title(hypothesis["metric"], minus_start=hypothesis["minus_start"])
+        axis_of(figure, "y", number).update(title=title)
         if not pairs:
-            write_in_panel(figure, "no pair of values", number)
-    dress(figure, height=60 + 330 * rows, left=20, right=20, top=50)
-    return figure
+            drawing.text_in_panel("no pair of values", number)
+    return drawing.finish(height=60 + 330 * rows, left=20, right=20, top=50)

@@ -84,8 +84,19 @@ def wrapped(text: str, width: int) -> str:
 
 def axes_of(number: int) -> dict[str, Any]:
     """Plotly's names for the axes of panel `number`, counted from 0 in rows."""
-    suffix = "" if number == 0 else str(number + 1)
-    return {"xref": f"x{suffix}", "yref": f"y{suffix}"}
+    return {"xref": f"x{_suffix(number)}", "yref": f"y{_suffix(number)}"}
+
+
+def axis_of(figure: go.Figure, letter: str, number: int) -> Any:
+    """The x or y axis of panel `number`; plotly looks through all panels for one by row and column.
+
+    Its `update` takes what `update_xaxes` of a figure takes.
+    """
+    return figure.layout[f"{letter}axis{_suffix(number)}"]
+
+
+def _suffix(number: int) -> str:
+    return "" if number == 0 else str(number + 1)
 
 
 def room_for(names: Iterable[str]) -> int:
@@ -93,26 +104,50 @@ def room_for(names: Iterable[str]) -> int:
     return 24 + 7 * max(map(len, names), default=0)
 
 
-def write_text(
-    figure: go.Figure, text: str, *, colour: str = INK, size: int = 13, **place: Any
-) -> None:
-    """Adds text without an arrow; `place` is that of a plotly annotation."""
-    figure.add_annotation(
-        text=text,
-        showarrow=False,
-        font={"color": colour, "size": size},
-        yanchor=place.pop("yanchor", "middle"),
-        **place,
-    )
+class Drawing:
+    """Traces, shapes and texts of a figure, which it takes all at once.
 
+    Plotly checks all that it has for each one that is added alone.
+    """
 
-def write_in_panel(figure: go.Figure, text: str, number: int) -> None:
-    """Says why a panel is empty, without the numbers plotly makes up for an axis of its own."""
-    place: dict[str, Any] = {key: f"{axis} domain" for key, axis in axes_of(number).items()}
-    write_text(figure, text, x=0.5, y=0.5, xanchor="center", **place)
-    axis = figure.layout[axes_of(number)["yref"].replace("y", "yaxis")]
-    if axis.range is None:
-        axis.update(showticklabels=False, showgrid=False)
+    def __init__(self, figure: go.Figure) -> None:
+        self.figure = figure
+        self._traces: list[dict[str, Any]] = []
+        self._shapes: list[dict[str, Any]] = []
+        self._texts: list[dict[str, Any]] = []
+
+    def scatter(self, *, number: int = 0, **trace: Any) -> None:
+        """Adds a scatter trace to panel `number`."""
+        axes = {"xaxis": f"x{_suffix(number)}", "yaxis": f"y{_suffix(number)}"}
+        self._traces.append({"type": "scatter", **trace, **axes})
+
+    def shape(self, **shape: Any) -> None:
+        """Adds a shape below the traces."""
+        self._shapes.append({**shape, "layer": "below"})
+
+    def text(self, text: str, *, colour: str = INK, size: int = 13, **place: Any) -> None:
+        """Adds text without an arrow; `place` is that of a plotly annotation."""
+        font = {"family": FONT, "color": colour, "size": size}
+        self._texts.append(
+            {"text": text, "showarrow": False, "font": font, "yanchor": "middle", **place}
+        )
+
+    def text_in_panel(self, text: str, number: int) -> None:
+        """Says why a panel is empty, without the numbers plotly makes up for an axis of its own."""
+        place: dict[str, Any] = {key: f"{axis} domain" for key, axis in axes_of(number).items()}
+        self.text(text, x=0.5, y=0.5, xanchor="center", **place)
+        axis = axis_of(self.figure, "y", number)
+        if axis.range is None:
+            axis.update(showticklabels=False, showgrid=False)
+
+    def finish(self, **dressed: int) -> go.Figure:
+        """The figure with all of it, dressed as `dress` does."""
+        dress(self.figure, **dressed)
+        self.figure.add_traces(self._traces)
+        layout = self.figure.layout
+        layout.shapes = [*layout.shapes, *self._shapes]
+        layout.annotations = [*layout.annotations, *self._texts]
+        return self.figure
 
 
 def empty_figure(text: str) -> go.Figure:
@@ -120,9 +155,9 @@ def empty_figure(text: str) -> go.Figure:
     figure = go.Figure()
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    write_text(figure, text, x=0.5, y=0.5, xref="paper", yref="paper", xanchor="center")
-    dress(figure, height=140, left=20, right=20, top=20)
-    return figure
+    drawing = Drawing(figure)
+    drawing.text(text, x=0.5, y=0.5, xref="paper", yref="paper", xanchor="center")
+    return drawing.finish(height=140, left=20, right=20, top=20)
 
 
 def dress(figure: go.Figure, *, height: int, left: int, right: int, top: int) -> None:
