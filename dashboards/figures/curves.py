@@ -1,11 +1,15 @@
 """Metrics over steps: learning curves and the collapse panel."""
 
+import functools
 import html
 import math
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.compute as pc
 from plotly.subplots import make_subplots
 
 from dashboards.figures.compared import is_finished
@@ -18,7 +22,10 @@ from dashboards.figures.style import (
     metric_title,
     room_for,
 )
-from dashboards.tables.reading import StudyRun
+from dashboards.tables.reading import COLLAPSE, CURVES, StudyRun
+
+Line = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""Steps, ascending, and the values there."""
 
 
 def learning_curves(study: StudyRun) -> go.Figure:
@@ -28,14 +35,14 @@ def learning_curves(study: StudyRun) -> go.Figure:
     finished seeds or, before one has finished, over all as far as all of them go), and one of
     crosses where runs stand or ended that did not finish.
     """
-    panels = {
-        "knn/cls_top1": "k-NN accuracy of [CLS]<br>(share of held-out images)",
-        "loss/total": "training loss (nats)",
-    }
+    titles = (
+        "k-NN accuracy of [CLS]<br>(share of held-out images)",
+        "training loss (nats)",
+    )
     height = max(300, 60 + 22 * len(study.arms))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     drawing = Drawing(figure)
-    for number, (metric, title) in enumerate(panels.items()):
+    for number, (metric, title) in enumerate(zip(CURVES, titles, strict=True)):
         _curves(drawing, study, metric, height=height, number=number)
         axis_of(figure, "y", number).update(title=title)
     axis_of(figure, "x", 1).update(title="step")
@@ -67,41 +74,37 @@ def collapse_panel(study: StudyRun) -> go.Figure:
 
 def collapse_metrics(study: StudyRun) -> list[str]:
     """Names of the recorded collapse diagnostics, sorted."""
-    names = study.table.loc[study.table["layer"].isna(), "metric"].unique()
-    return sorted(str(name) for name in names if str(name).startswith("collapse/"))
+    names = pc.unique(study.table["metric"].filter(pc.is_null(study.table["layer"]))).to_pylist()
+    return sorted(name for name in names if name.startswith(COLLAPSE))
 
 
 def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, number: int) -> None:
     """Draws `metric` over steps by arm into one panel, with the arms' names at its right edge."""
     figure = drawing.figure
-    table = study.table[(study.table["metric"] == metric) & study.table["layer"].isna()]
+    lines = _lines(study, metric)
     styles = arm_styles(study.arms)
     names: dict[str, float] = {}
     ended: list[tuple[int, float, str, str]] = []
     inner: list[float] = []
     for arm in study.arms:
-        own = table[table["arm"] == arm].set_index("step")
-        by_seed = {
-            seed: line
-            for seed in study.seeds
-            if not (line := own.loc[own["seed"] == seed, "value"]).empty
-        }
+        by_seed = {seed: lines[arm, seed] for seed in study.seeds if (arm, seed) in lines}
         thin_x: list[int | None] = []
         thin_y: list[float | None] = []
-        for seed, line in by_seed.items():
-            thin_x += [*line.index.tolist(), None]
-            thin_y += [*line.tolist(), None]
-            finite = line[line.abs() < math.inf]
+        for seed, (steps, values) in by_seed.items():
+            thin_x += [*steps.tolist(), None]
+            thin_y += [*values.tolist(), None]
+            finite = np.isfinite(values)
             if is_finished(study, arm, seed):
-                inner += finite.tolist()
-            elif not finite.empty:
+                inner += values[finite].tolist()
+            elif finite.any():
                 text = f"{html.escape(arm)}, seed {seed}: {study.runs[arm, seed].status}"
-                ended.append((finite.index[-1], finite.iloc[-1], text, styles[arm].colour))
-        finished = {s: line for s, line in by_seed.items() if is_finished(study, arm, s)}
-        meant = finished or by_seed
-        mean = pd.DataFrame(meant).dropna().mean(axis=1) if meant else pd.Series(dtype=float)
-        if not mean.empty and math.isfinite(mean.iloc[-1]):
-            names[arm] = float(mean.iloc[-1])
+                last = (int(steps[finite][-1]), float(values[finite][-1]))
+                ended.append((*last, text, styles[arm].colour))
+        finished = [line for seed, line in by_seed.items() if is_finished(study, arm, seed)]
+        meant = finished or list(by_seed.values())
+        mean_x, mean_y = _mean_line(meant)
+        if len(mean_y) and math.isfinite(mean_y[-1]):
+            names[arm] = float(mean_y[-1])
         style = styles[arm]
         drawing.scatter(
             name=f"{arm}: seeds",
@@ -115,9 +118,9 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
         )
         drawing.scatter(
             name=f"{arm}: mean",
-            x=mean.index.tolist(),
-            y=mean.tolist(),
-            mode="lines+markers" if len(mean) <= 12 else "lines",
+            x=mean_x.tolist(),
+            y=mean_y.tolist(),
+            mode="lines+markers" if len(mean_x) <= 12 else "lines",
             line={"color": style.colour, "width": 2.5},
             marker={"symbol": style.symbol, "size": 8},
             hovertemplate=f"{html.escape(arm)}, step %{{x}}: %{{y:.4g}}"
@@ -136,13 +139,17 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
     )
     planned = study.lock.config.get("steps")
     # In epochs it says nothing of the axis.
-    steps = max([planned if isinstance(planned, int) else 1, *table["step"]])
-    axis_of(figure, "x", number).update(range=[-0.03 * steps, 1.03 * steps])
-    values = inner or [value for value in table["value"] if math.isfinite(value)]
-    if not values:
+    longest = max(
+        [planned if isinstance(planned, int) else 1, *(int(x[-1]) for x, _ in lines.values())]
+    )
+    axis_of(figure, "x", number).update(range=[-0.03 * longest, 1.03 * longest])
+    shown = inner or [
+        y for _, values in lines.values() for y in values.tolist() if math.isfinite(y)
+    ]
+    if not shown:
         drawing.text_in_panel(f"{html.escape(metric)} was not measured yet", number)
         return
-    low, high = min(values), max(values)
+    low, high = min(shown), max(shown)
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     axis_of(figure, "y", number).update(range=[low - pad, high + pad])
     names = {arm: min(max(y, low - pad), high + pad) for arm, y in names.items()}
@@ -159,6 +166,30 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
             xref=f"{axes['xref']} domain",
             yref=axes["yref"],
         )
+
+
+def _lines(study: StudyRun, metric: str) -> dict[tuple[str, int], Line]:
+    """The values of a metric over steps, of each run that has any."""
+    table = study.table
+    own = pc.and_(pc.equal(table["metric"], metric), pc.is_null(table["layer"]))
+    table = table.filter(own)
+    arms = pc.index_in(table["arm"], pa.array(study.arms, pa.string())).to_numpy()
+    seeds, steps, values = (table[name].to_numpy() for name in ("seed", "step", "value"))
+    # Rows of one run stand together.
+    starts = np.flatnonzero(np.diff(arms, prepend=-1) | np.diff(seeds, prepend=-1))
+    return {
+        (study.arms[arms[start]], int(seeds[start])): (steps[start:end], values[start:end])
+        for start, end in zip(starts, [*starts[1:], len(arms)], strict=True)
+    }
+
+
+def _mean_line(lines: Sequence[Line]) -> Line:
+    """The mean of several lines, at the steps at which all have a number."""
+    if not lines:
+        return np.empty(0, np.int64), np.empty(0)
+    present = [steps[~np.isnan(values)] for steps, values in lines]
+    common = functools.reduce(np.intersect1d, present)
+    return common, np.mean([values[np.isin(steps, common)] for steps, values in lines], axis=0)
 
 
 def _spread(

@@ -2,8 +2,9 @@
 
 import math
 
-import pandas as pd
 import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.compute as pc
 from plotly.subplots import make_subplots
 
 from dashboards.figures.compared import is_finished
@@ -18,7 +19,7 @@ from dashboards.figures.style import (
     whole_ticks,
     wrapped,
 )
-from dashboards.tables.reading import StudyRun
+from dashboards.tables.reading import GLOBALITY, StudyRun
 
 
 def globality_by_layer(study: StudyRun) -> go.Figure:
@@ -27,8 +28,8 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
     Four traces for each arm: [CLS] and patch, each at step 0 (dashed) and at the end (solid), means
     over heads and over finished seeds. 1 is the gyration of uniform attention.
     """
-    table = _by_layer(study)
-    if table.empty:
+    lines = _by_layer(study)
+    if not lines:
         return empty_figure("Globality by layer was not measured yet.")
     arms, styles = study.arms, arm_styles(study.arms)
     columns = min(3, len(arms))
@@ -41,8 +42,9 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
         horizontal_spacing=0.04 if columns > 1 else 0,
         vertical_spacing=0.28 / rows,
     )
-    last = int(table["layer"].max())
-    low, high = min(float(table["value"].min()), 1.0), max(float(table["value"].max()), 1.0)
+    last = max(layer for line in lines.values() for layer in line)
+    values = [value for line in lines.values() for value in line.values()]
+    low, high = min(*values, 1.0), max(*values, 1.0)
     gap = 0.08 * (high - low or 1.0)
     figure.update_yaxes(range=[low - gap, high + gap])
     drawing = Drawing(figure)
@@ -50,13 +52,11 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
         names: dict[str, float] = {}
         for token, name, symbol in (("cls", "[CLS]", "circle"), ("patch", "patch", "square-open")):
             for when, dash, opacity in (("start", "dot", 0.7), ("end", "solid", 1.0)):
-                line = table[
-                    (table["arm"] == arm) & (table["token"] == token) & (table["when"] == when)
-                ]
+                line = lines.get((arm, token, when), {})
                 drawing.scatter(
                     name=f"{arm}: {name}, {'step 0' if when == 'start' else 'end'}",
-                    x=line["layer"].tolist(),
-                    y=line["value"].tolist(),
+                    x=list(line),
+                    y=list(line.values()),
                     mode="lines+markers",
                     opacity=opacity,
                     line={
@@ -69,8 +69,8 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
                     f"<extra>{'step 0' if when == 'start' else 'end'}</extra>",
                     number=number,
                 )
-                if when == "end" and not line.empty:
-                    names[name] = float(line["value"].iloc[-1])
+                if when == "end" and line:
+                    names[name] = line[max(line)]
         if not names:
             drawing.text_in_panel("no finished run", number)
         for name, y in _spread(names, 0.9 * gap, low=low - gap, high=high + gap).items():
@@ -103,25 +103,25 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
     return drawing.finish(height=70 + 320 * rows, left=20, right=20, top=50)
 
 
-def _by_layer(study: StudyRun) -> pd.DataFrame:
-    """Gyration by arm, token, when (start or end) and layer: columns of those names, and value.
+def _by_layer(study: StudyRun) -> dict[tuple[str, str, str], dict[int, float]]:
+    """Gyration by layer, of each arm, token and when (start or end).
 
     Means over the heads, then over the finished seeds; a layer that was recorded whole, without its
     heads, is taken as it is.
     """
     table = study.table
-    chosen = table[
-        table["metric"].isin(["globality/cls/gyration", "globality/patch/gyration"])
-        & table["layer"].notna()
-    ]
-    places = zip(chosen["arm"], chosen["seed"], strict=True)
-    chosen = chosen[[is_finished(study, arm, seed) for arm, seed in places]]
-    columns = ["arm", "token", "when", "layer"]
-    if chosen.empty:
-        return pd.DataFrame(columns=[*columns, "value"])
-    final = chosen.groupby(["arm", "seed"])["step"].transform("max")
-    first = chosen[chosen["step"] == 0].assign(when="start")
-    last = chosen[(chosen["step"] == final) & (chosen["step"] > 0)].assign(when="end")
-    both = pd.concat([first, last])
-    per_seed = both.groupby([*columns, "seed"])["value"].mean().reset_index()
-    return per_seed.groupby(columns)["value"].mean().reset_index()
+    own = pc.and_(pc.is_in(table["metric"], pa.array(GLOBALITY)), pc.is_valid(table["layer"]))
+    table = table.filter(pc.and_(own, pc.invert(pc.is_nan(table["value"]))))
+    when = pc.if_else(pc.equal(table["step"], 0), "start", "end")
+    table = table.append_column("when", when)
+    places = ["arm", "token", "when", "layer"]
+    heads = table.group_by([*places, "seed"], use_threads=False).aggregate([("value", "mean")])
+    by_layer: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+    for row in heads.to_pylist():
+        if is_finished(study, row["arm"], row["seed"]):
+            layers = by_layer.setdefault((row["arm"], row["token"], row["when"]), {})
+            layers.setdefault(row["layer"], []).append(row["value_mean"])
+    return {
+        place: {layer: math.fsum(found) / len(found) for layer, found in sorted(layers.items())}
+        for place, layers in by_layer.items()
+    }

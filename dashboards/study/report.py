@@ -29,6 +29,9 @@ from trainers.config import leaves
 REPORT = "report.html"
 FIGURES = "figures"
 
+PLOTLY = "plotly.min.js"
+"""Beside the pages of figures, which share it."""
+
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _SHOWN = {"displayModeBar": False, "responsive": True}
 
@@ -61,14 +64,20 @@ def write_report(
 
 
 def write_figures(study: StudyRun, figures: Mapping[str, go.Figure]) -> list[str]:
-    """Writes every figure as a page of its own into `figures/`; each opens without a network."""
+    """Writes every figure as a page of its own into `figures/`, and plotly.js for all of them.
+
+    Each opens without a network.
+    """
     return [
-        _put(
-            study,
-            f"{FIGURES}/{name}.html",
-            figure.to_html(include_plotlyjs=True, div_id=name, config=_SHOWN).encode(),
-        )
-        for name, figure in figures.items()
+        _put(study, f"{FIGURES}/{PLOTLY}", get_plotlyjs().encode()),
+        *(
+            _put(
+                study,
+                f"{FIGURES}/{name}.html",
+                figure.to_html(include_plotlyjs=PLOTLY, div_id=name, config=_SHOWN).encode(),
+            )
+            for name, figure in figures.items()
+        ),
     ]
 
 
@@ -122,10 +131,10 @@ def _left_out(study: StudyRun) -> list[dict[str, Any]]:
     """Of which arms and queries some values at the end were undefined, and so are in no mean."""
     groups: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for (arm, seed), run in study.runs.items():
-        for name, value in run.end.items():
+        for name in run.end:
             queries, _, last = name.rpartition("/")
-            if last == "undefined" and "/" in queries and value > 0:
-                groups[arm, queries][seed] = value
+            if last == "undefined" and "/" in queries and run.end[name] > 0:
+                groups[arm, queries][seed] = run.end[name]
     return [
         {
             "arm": arm,

@@ -1,20 +1,22 @@
-"""`results.parquet` and `verdicts.json`, derived from the run folder.
+"""`results.parquet` and `verdicts.json`, derived from the run root.
 
 Both are written whole, and their bytes depend on what the trials measured and on nothing else: not
 on the clock, and not on the order in which trials finished.
 """
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import judge
+from dashboards.tables.long import LONG, long_tables
 from dashboards.tables.reading import StudyRun, read_study
 from trainers.system.store import Store
 
@@ -22,31 +24,33 @@ RESULTS = "results.parquet"
 
 VERDICTS = "verdicts.json"
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("study", pa.string(), nullable=False),
-        pa.field("arm", pa.string(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("metric", pa.string(), nullable=False),
-        pa.field("layer", pa.int64()),
-        pa.field("head", pa.int64()),
-        pa.field("token", pa.string()),
-        pa.field("value", pa.float64(), nullable=False),
-    ]
-)
+_ROWS_A_GROUP = 2**18
+"""More rows than that begin a new group, so that few are held at once."""
 
 
 def write_results(study: StudyRun) -> str:
-    """Writes `results.parquet` from the table of `study`: same values, same bytes."""
-    columns = []
-    for field in _SCHEMA:
-        values = study.table[field.name].astype(object)
-        present = [None if value is pd.NA else value for value in values]
-        columns.append(pa.array(present, type=field.type, from_pandas=False))
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=_SCHEMA), buffer, compression="zstd")
-    return _put(study, RESULTS, buffer.getvalue().to_pybytes())
+    """Writes `results.parquet`: what the trials of `study` recorded; same values, same bytes."""
+    key = f"{study.folder}/{RESULTS}"
+    with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
+        path = Path(scratch) / RESULTS
+        with pq.ParquetWriter(path, LONG, compression="zstd") as file:
+            for group in _groups(long_tables(study.lock, study.store)):
+                file.write_table(group)
+        study.store.put_file(key, path)
+    return key
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        if rows >= _ROWS_A_GROUP:
+            yield pa.concat_tables(held).combine_chunks()
+            held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def judge_study(store: Store, name: str) -> dict[str, Any]:
@@ -93,12 +97,8 @@ def judged(study: StudyRun) -> dict[str, Any]:
 def write_verdicts(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
     """Writes `verdicts.json` into the run folder of `study`."""
     text = json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n"
-    return _put(study, VERDICTS, text.encode())
-
-
-def _put(study: StudyRun, name: str, content: bytes) -> str:
-    key = f"{study.folder}/{name}"
-    study.store.put(key, content)
+    key = f"{study.folder}/{VERDICTS}"
+    study.store.put(key, text.encode())
     return key
 
 

@@ -1,30 +1,42 @@
-"""The run folder of a study as it is now: what was locked, how each run ended, what it measured."""
+"""The study as its run root shows it now: what was locked, how each run ended, what it measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from ablations.lock import LOCK, Lock, shortened, study_folder
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
-from dashboards.tables.long import table_of
-from dashboards.tables.trials import TrialRecord, places_of, read_trials
+from dashboards.tables.long import LONG, placed
+from dashboards.tables.trials import each_place
+from dashboards.tables.values import SCHEMA, Steps, values_of
 from trainers.config import explain
 from trainers.errors import InputError
+from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
+
+CURVES = ("knn/cls_top1", "loss/total")
+"""Metrics that figures show over steps, beside those of the collapse panel."""
+
+COLLAPSE = "collapse/"
+
+GLOBALITY = ("globality/cls/gyration", "globality/patch/gyration")
+"""Metrics that figures show by layer, at step 0 and at the end."""
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study as its run folder shows it now; `runs` has every locked (arm, seed), run or not."""
+    """A study as its run root shows it now; `runs` has every locked (arm, seed), run or not."""
 
     store: Store
     lock: Lock
     runs: dict[tuple[str, int], Run]
-    table: pd.DataFrame
+    table: pa.Table
+    """what figures show, in columns and order of `results.parquet`"""
 
     @property
     def name(self) -> str:
@@ -63,10 +75,18 @@ class StudyRun:
 
 
 def read_study(store: Store, name: str) -> StudyRun:
-    """The study of that name. Raises InputError when there is none or a file is damaged."""
+    """The study of that name; a run whose files are damaged is failed, and says which file.
+
+    Raises InputError when there is no such study or its lock is damaged.
+    """
     lock = read_lock(store, name)
-    trials = read_trials(lock, store)
-    return StudyRun(store=store, lock=lock, runs=_runs(lock, trials), table=table_of(lock, trials))
+    steps = Steps()
+    runs, tables = {}, [LONG.empty_table()]
+    for arm, seed, (run, values) in each_place(lock, store, lambda trial: _read(trial, steps)):
+        runs[arm, seed] = run
+        tables.append(placed(values, lock.study, arm, seed))
+    table = pa.concat_tables(tables).combine_chunks()
+    return StudyRun(store=store, lock=lock, runs=runs, table=table)
 
 
 def read_lock(store: Store, name: str) -> Lock:
@@ -86,31 +106,48 @@ def read_lock(store: Store, name: str) -> Lock:
 
 def study_runs(lock: Lock, store: Store) -> dict[tuple[str, int], Run]:
     """How each (arm, seed) ended, and what it measured at step 0 and at the last step, if there."""
-    return _runs(lock, read_trials(lock, store))
+    steps = Steps()
+    read = each_place(lock, store, lambda trial: _read(trial, steps)[0])
+    return {(arm, seed): run for arm, seed, run in read}
 
 
-def _runs(lock: Lock, trials: Mapping[str, TrialRecord]) -> dict[tuple[str, int], Run]:
-    return {(arm, seed): _run(trials[key]) for arm, seed, key in places_of(lock)}
-
-
-def _run(trial: TrialRecord) -> Run:
-    """How a trial ended; one without a result is failed (it left a message) or missing."""
-    start = trial.metrics.get(0, {})
-    if trial.result is not None:
-        step = trial.result["step"]
-        reached_end = step == trial.result["steps"]
-        return Run(
-            status=trial.result["status"],
-            reason=str(trial.result.get("reason", "")),
+def _read(trial: StoredTrial, steps: Steps) -> tuple[Run, pa.Table]:
+    """How a trial ended, and what figures show of its values."""
+    try:
+        result = trial.finished()
+        values = values_of(trial, result)
+        failure = None if result else trial.failed()
+    except InputError as error:
+        return Run(status="failed", reason=str(error), start={}, end={}), SCHEMA.empty_table()
+    shown = _shown(values)
+    start = steps.at(values, 0)
+    if result is not None:
+        reached_end = result["step"] == result["steps"]
+        run = Run(
+            status=result["status"],
+            reason=str(result.get("reason", "")),
             start=start,
-            end=trial.metrics.get(step, {}) if reached_end else {},
-            machine=_machine(trial.result),
+            end=steps.at(values, result["step"]) if reached_end else {},
+            machine=_machine(result),
         )
-    if trial.failure is not None:
-        return Run(status="failed", reason=trial.failure, start=start, end={})
-    last = max(trial.metrics, default=None)
-    reason = "not started" if last is None else f"not finished, last record at step {last}"
-    return Run(status="missing", reason=reason, start=start, end={})
+    elif failure is not None:
+        run = Run(status="failed", reason=failure.message, start=start, end={})
+    else:
+        last = pc.max(values["step"]).as_py()
+        reason = "not started" if last is None else f"not finished, last record at step {last}"
+        run = Run(status="missing", reason=reason, start=start, end={})
+    return run, shown
+
+
+def _shown(values: pa.Table) -> pa.Table:
+    metric, step = values["metric"], values["step"]
+    over_steps = pc.or_(
+        pc.is_in(metric, pa.array(CURVES)), pc.starts_with(metric, pattern=COLLAPSE)
+    )
+    ends = pc.is_in(step, pa.array([0, pc.max(step).as_py()], pa.int64()))
+    by_layer = pc.and_(pc.is_in(metric, pa.array(GLOBALITY)), ends)
+    whole = pc.is_null(values["layer"])
+    return values.filter(pc.or_(pc.and_(whole, over_steps), pc.and_(pc.invert(whole), by_layer)))
 
 
 def _machine(result: Mapping[str, Any]) -> str:

@@ -1,21 +1,20 @@
-"""The folders of a study's trials: metrics by step, and how each trial ended."""
+"""The trials of a study, read several at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from ablations.lock import Lock
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class TrialRecord:
-    """What one trial folder holds: metrics by step, and how the trial ended, if it did."""
+_AT_ONCE = 8
+"""Trials that are read at once: files and object storage let one wait."""
 
-    metrics: Mapping[int, Mapping[str, float]]
-    result: Mapping[str, Any] | None
-    failure: str | None
+_BATCH = 64
+"""Trials whose values are held at once."""
 
 
 def places_of(lock: Lock) -> Iterator[tuple[str, int, str]]:
@@ -26,24 +25,14 @@ def places_of(lock: Lock) -> Iterator[tuple[str, int, str]]:
             yield arm, seed, keys[arm, seed]
 
 
-def read_trials(lock: Lock, store: Store) -> dict[str, TrialRecord]:
-    """The trials by key; arms that are identical share one."""
-    keys = dict.fromkeys(key for _, _, key in places_of(lock))
-    return {key: _read_trial(StoredTrial(store, key)) for key in keys}
-
-
-def _read_trial(trial: StoredTrial) -> TrialRecord:
-    failure = trial.failed()
-    return TrialRecord(
-        metrics=_by_step(trial.records()),
-        result=trial.finished(),
-        failure=None if failure is None else failure.message,
-    )
-
-
-def _by_step(records: Iterable[tuple[int, Mapping[str, float]]]) -> dict[int, dict[str, float]]:
-    """Metrics by step, ascending. A step that was recorded again after a restart counts once."""
-    steps: dict[int, dict[str, float]] = {}
-    for step, metrics in records:
-        steps.setdefault(step, {}).update(metrics)
-    return dict(sorted(steps.items()))
+def each_place(
+    lock: Lock, store: Store, read: Callable[[StoredTrial], T]
+) -> Iterator[tuple[str, int, T]]:
+    """Every planned (arm, seed), in order, and what `read` makes of its trial."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        every = list(places_of(lock))
+        for start in range(0, len(every), _BATCH):
+            places = every[start : start + _BATCH]
+            trials = [StoredTrial(store, key) for _, _, key in places]
+            for (arm, seed, _), found in zip(places, pool.map(read, trials), strict=True):
+                yield arm, seed, found

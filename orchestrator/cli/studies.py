@@ -208,12 +208,13 @@ def report(
     scale: ScaleOption = None,
 ) -> None:
     """Rebuild results, verdicts and report from a run folder; trains nothing."""
-    from orchestrator.driver.launch import conclude
+    from dashboards.study.files import write_files
     from trainers.system.store import open_store
 
     console = make_console()
     root, name = _in_root(study, absolute_root(root, console), ablations, scale)
-    show_verdicts(*conclude(open_store(root), name), root, console)
+    made, verdicts, _ = write_files(open_store(root), name)
+    show_verdicts(made, verdicts, root, console)
 
 
 def mirror(

@@ -5,10 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dashboards.study.figures import every_figure
-from dashboards.study.report import write_figures, write_report
-from dashboards.tables.derived import judged, write_results, write_verdicts
-from dashboards.tables.reading import StudyRun, read_study
+from dashboards.study.files import write_files
+from dashboards.tables.reading import StudyRun
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, refuse_old_layout, set_aside_damaged
 from orchestrator.driver.tuning import placed, train_missing
@@ -62,13 +60,7 @@ def conclude(
 
     Returns the run as read and its verdicts as judged, once each.
     """
-    study = read_study(store, name)
-    verdicts = judged(study)
-    figures = every_figure(study, verdicts)
-    write_results(study)
-    write_verdicts(study, verdicts)
-    write_report(study, verdicts, figures)
-    write_figures(study, figures)
+    study, verdicts, _ = write_files(store, name)
     if shown is not None:
         shown.finish(study)
     return study, verdicts
