@@ -254,9 +254,11 @@ def _in_root(
 ) -> tuple[str, str]:
     """The run root and the name of a study that is given as a file, a name or its run folder."""
     from ablations.lock import STUDIES
-    from ablations.study.loading import load_study
 
     if not study.is_dir():
+        # Only now: it loads PyTorch, which takes longer than many a report.
+        from ablations.study.loading import load_study
+
         return root, load_study(study, None, ablations or (), scale).name
     folder = study.absolute()
     if folder.parent.name != STUDIES:
