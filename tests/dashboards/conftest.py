@@ -1,4 +1,4 @@
-"""A synthetic run folder: three arms, six seeds, and trials that end as a test asks."""
+"""A synthetic run root: three arms, six seeds, and trials that end as a test asks."""
 
 import hashlib
 import json
@@ -6,11 +6,15 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from ablations.lock import LOCK, study_folder
 from trainers.config import TrainConfig
+from trainers.runs.records import digest_of
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import Store, open_store
 
 STEPS = 600
 EVERY = 300
@@ -61,8 +65,41 @@ GATES: dict[str, dict[str, Any]] = {
     }
 }
 
+SEGMENT = "metrics-000000000.jsonl"
+
+
+class Made(NamedTuple):
+    """A study in a run root, as `read_study` takes it."""
+
+    store: Store
+    name: str
+
+    @property
+    def root(self) -> Path:
+        """The folder of the run root."""
+        assert self.store.local is not None
+        return self.store.local
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study."""
+        return self.root / study_folder(self.name)
+
+    def trial(self, arm: str, seed: int) -> StoredTrial:
+        """The trial of a run."""
+        return StoredTrial(self.store, trial_key(arm, seed))
+
+    def records(self, arm: str, seed: int) -> Path:
+        """The one segment of records of a run."""
+        return self.root / self.trial(arm, seed).attempt_folder(1) / SEGMENT
+
+    def record_anew(self, arm: str, seed: int, text: str) -> None:
+        """Gives a finished run other records, with their digest in its result."""
+        write_records(self.root / "trials" / trial_key(arm, seed), text)
+
+
 Endings = Mapping[tuple[str, int], str]
-MakeStudy = Callable[..., Path]
+MakeStudy = Callable[..., Made]
 
 
 def trial_key(arm: str, seed: int) -> str:
@@ -105,22 +142,27 @@ def records(arm: str, seed: int, last: int) -> list[dict[str, Any]]:
     return lines
 
 
-def write_trial(folder: Path, arm: str, seed: int, ending: str) -> None:
+def write_records(trial: Path, text: str) -> None:
+    """Writes the records of the first attempt, and their digest where there is a result."""
+    attempt = trial / "attempts" / "0001"
+    attempt.mkdir(parents=True, exist_ok=True)
+    (attempt / SEGMENT).write_text(text)
+    result = trial / "result.json"
+    if result.exists():
+        files = {SEGMENT: digest_of(text.encode())}
+        result.write_text(json.dumps(json.loads(result.read_text()) | {"files": files}))
+
+
+def write_trial(root: Path, arm: str, seed: int, ending: str) -> None:
     """Writes one trial: `finished`, `collapsed`, `diverged`, `failed`, `running` or `missing`;
     or `stopped`, which is collapsed before the last step.
     """
     if ending == "missing":
         return
-    trial = folder / "trials" / trial_key(arm, seed)
+    trial = root / "trials" / trial_key(arm, seed)
     trial.mkdir(parents=True)
     (trial / "config.json").write_text("{}")
     last = STEPS if ending in ("finished", "collapsed") else 240
-    text = "".join(json.dumps(record) + "\n" for record in records(arm, seed, last))
-    if ending == "running":
-        text += '{"step": 260, "metr'
-    (trial / "metrics.jsonl").write_text(text)
-    if ending == "failed":
-        (trial / "failure.json").write_text(json.dumps({"message": "worker lost: <out of memory>"}))
     reasons = {
         "finished": "",
         "collapsed": "target entropy 0.01 is below 0.05",
@@ -133,15 +175,20 @@ def write_trial(folder: Path, arm: str, seed: int, ending: str) -> None:
             "reason": reasons[ending],
             "step": last,
             "steps": STEPS,
+            "attempt": 1,
             "chain": "0" * 64,
             "wall_s": 12.5,
         }
         (trial / "result.json").write_text(json.dumps(result))
+    write_records(trial, "".join(json.dumps(record) + "\n" for record in records(arm, seed, last)))
+    if ending == "failed":
+        failure = {"kind": "infrastructure", "message": "worker lost: <out of memory>"}
+        (trial / "attempts" / "0001" / "failure.json").write_text(json.dumps(failure))
 
 
 @pytest.fixture
 def make_study(tmp_path: Path) -> MakeStudy:
-    """A function that writes a run folder; `endings` says which runs did not finish, and how."""
+    """A function that writes a run root; `endings` says which runs did not finish, and how."""
 
     def make(
         endings: Endings | None = None,
@@ -151,8 +198,8 @@ def make_study(tmp_path: Path) -> MakeStudy:
         hypotheses: Mapping[str, Mapping[str, Any]] = HYPOTHESES,
         reverse: bool = False,
         root: Path = tmp_path,
-    ) -> Path:
-        folder = root / name
+    ) -> Made:
+        folder = root / study_folder(name)
         folder.mkdir(parents=True)
         trials = [
             {"key": trial_key(arm, seed), "arm": arm, "seed": seed}
@@ -194,10 +241,10 @@ def make_study(tmp_path: Path) -> MakeStudy:
             },
             "config": TrainConfig().model_dump(mode="json"),
         }
-        (folder / "study.lock.json").write_text(json.dumps(lock))
+        (folder / LOCK).write_text(json.dumps(lock))
         for trial in reversed(trials) if reverse else trials:
             arm, seed = str(trial["arm"]), int(str(trial["seed"]))
-            write_trial(folder, arm, seed, (endings or {}).get((arm, seed), otherwise))
-        return folder
+            write_trial(root, arm, seed, (endings or {}).get((arm, seed), otherwise))
+        return Made(open_store(root), name)
 
     return make

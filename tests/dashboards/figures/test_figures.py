@@ -1,8 +1,7 @@
 """Figures hold what they say, and look the same for the same arm."""
 
 import itertools
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
@@ -16,13 +15,12 @@ from dashboards.figures.style import PALETTE, arm_styles, metric_title
 from dashboards.study.figures import every_figure
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import StudyRun, read_study
-
-MakeStudy = Callable[..., Path]
+from tests.dashboards.conftest import MakeStudy
 
 
 @pytest.fixture
 def study(make_study: MakeStudy) -> StudyRun:
-    return read_study(make_study({("loss_on_patches", 1): "collapsed"}))
+    return read_study(*make_study({("loss_on_patches", 1): "collapsed"}))
 
 
 @pytest.fixture
@@ -130,7 +128,7 @@ def test_names_are_escaped_for_plotly(make_study: MakeStudy) -> None:
         "direction": "falls",
         "smallest_effect": 0.05,
     }
-    study = read_study(make_study(hypotheses={"<a href='x'>": hypothesis}))
+    study = read_study(*make_study(hypotheses={"<a href='x'>": hypothesis}))
     for figure in every_figure(study, judged(study)).values():
         assert not any("<a" in text for text in texts(figure))
 
@@ -145,7 +143,7 @@ def test_labels_keep_their_distance_and_stay_inside() -> None:
 
 @pytest.mark.slow
 def test_figures_without_any_value_say_so(make_study: MakeStudy) -> None:
-    study = read_study(make_study(otherwise="missing"))
+    study = read_study(*make_study(otherwise="missing"))
     figures = every_figure(study, judged(study))
     assert "no finished pair" in texts(figures["verdict_intervals"])
     assert "no pair of values" in texts(figures["paired_seeds"])
@@ -155,6 +153,6 @@ def test_figures_without_any_value_say_so(make_study: MakeStudy) -> None:
 
 
 def test_figures_without_hypotheses_say_so(make_study: MakeStudy) -> None:
-    study = read_study(make_study(hypotheses={}))
+    study = read_study(*make_study(hypotheses={}))
     figures = every_figure(study, judged(study))
     assert texts(figures["verdict_intervals"]) == ["No hypotheses were declared."]

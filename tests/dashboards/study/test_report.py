@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judge_study, judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
-from tests.dashboards.conftest import CONFOUNDS, trial_key
-
-MakeStudy = Callable[..., Path]
+from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy
 
 FIGURES = (
     "verdict_intervals",
@@ -98,18 +95,18 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
-def judged_study(folder: Path) -> tuple[StudyRun, dict[str, Any]]:
-    study = read_study(folder)
+def judged_study(made: Made) -> tuple[StudyRun, dict[str, Any]]:
+    study = read_study(*made)
     return study, judged(study)
 
 
-def report_of(folder: Path) -> Path:
-    study, verdicts = judged_study(folder)
-    return write_report(study, verdicts, every_figure(study, verdicts))
+def report_of(made: Made) -> Path:
+    study, verdicts = judged_study(made)
+    return made.root / write_report(study, verdicts, every_figure(study, verdicts))
 
 
-def page(folder: Path) -> Page:
-    return Page(report_of(folder).read_text(encoding="utf-8"))
+def page(made: Made) -> Page:
+    return Page(report_of(made).read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
@@ -161,15 +158,15 @@ def test_report_names_what_did_not_finish(make_study: MakeStudy) -> None:
 
 @pytest.mark.slow
 def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
-    folder = make_study()
-    assert "in no mean" not in report_of(folder).read_text()
+    made = make_study()
+    assert "in no mean" not in report_of(made).read_text()
     for seed, share in ((1, 0.125), (3, 0.0625), (4, 0.0)):
-        records = folder / "trials" / trial_key("loss_on_patches", seed) / "metrics.jsonl"
-        lines = records.read_text().splitlines()
+        lines = made.records("loss_on_patches", seed).read_text().splitlines()
         last = json.loads(lines[-1])
         last["metrics"] |= {"globality/patch/undefined": share}
-        records.write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
-    text = report_of(folder).read_text()
+        text = "\n".join([*lines[:-1], json.dumps(last)]) + "\n"
+        made.record_anew("loss_on_patches", seed, text)
+    text = report_of(made).read_text()
     table = text[text.index("in no mean") :]
     table = table[: table.index("</table>")]
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table.replace("<wbr>", ""))
@@ -213,8 +210,8 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
         "direction": "falls",
         "smallest_effect": 0.05,
     }
-    folder = make_study(hypotheses={f"h{attack}": hypothesis})
-    report = page(folder)
+    made = make_study(hypotheses={f"h{attack}": hypothesis})
+    report = page(made)
     assert not any(script.strip() == "alert(1)" for script in report.scripts)
     assert report.text.count(attack) == 3
     assert len(report.scripts) == 1 + len(FIGURES)
@@ -239,11 +236,11 @@ def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeSt
 
 @pytest.mark.slow
 def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
-    folder = make_study()
-    lock = json.loads((folder / "study.lock.json").read_text())
+    made = make_study()
+    lock = json.loads((made.folder / "study.lock.json").read_text())
     lock["config"]["steps"] = "10 epochs"
-    (folder / "study.lock.json").write_text(json.dumps(lock))
-    assert "parameters and 10 epochs. Nothing" in page(folder).text
+    (made.folder / "study.lock.json").write_text(json.dumps(lock))
+    assert "parameters and 10 epochs. Nothing" in page(made).text
 
 
 @pytest.mark.slow
@@ -259,12 +256,12 @@ def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
 def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
     make_study: MakeStudy,
 ) -> None:
-    folder = make_study()
-    source = html.unescape(report_of(folder).read_text(encoding="utf-8"))
+    made = make_study()
+    source = html.unescape(report_of(made).read_text(encoding="utf-8"))
     source = source.replace("\\u00b1", "±").replace("\\u003c", "<").replace("\\u003e", ">")
-    for entry in judge_study(folder)["hypotheses"].values():
+    for entry in judge_study(*made)["hypotheses"].values():
         assert source.count(entry["verdict"]["reason"]) == 1
-    text = page(folder).text
+    text = page(made).text
     for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
         found = text[text.index(name) :]
         assert re.search(r"\] (\d+) %", found)[1] == str(level)  # type: ignore[index]
@@ -272,33 +269,37 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
 
 @pytest.mark.slow
 def test_report_flags_verdicts_of_other_runs(make_study: MakeStudy) -> None:
-    folder = make_study()
-    path = write_verdicts(*judged_study(folder))
-    assert "was written from other runs" not in page(folder).text
+    made = make_study()
+    path = made.root / write_verdicts(*judged_study(made))
+    assert "was written from other runs" not in page(made).text
     written = json.loads(path.read_text())
     written["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] = "refuted"
     path.write_text(json.dumps(written))
-    assert "was written from other runs" in page(folder).text
+    assert "was written from other runs" in page(made).text
 
 
 @pytest.mark.slow
 def test_report_is_the_same_each_time(make_study: MakeStudy) -> None:
-    folder = make_study()
-    assert report_of(folder).read_bytes() == report_of(folder).read_bytes()
-    assert not list(folder.glob(".*"))
+    made = make_study()
+    assert report_of(made).read_bytes() == report_of(made).read_bytes()
+    assert not list(made.folder.glob(".*"))
 
 
 @pytest.mark.slow
-def test_figures_are_pages_of_their_own(make_study: MakeStudy) -> None:
-    folder = make_study()
-    study, verdicts = judged_study(folder)
-    paths = write_figures(study, every_figure(study, verdicts))
+def test_pages_of_figures_share_plotly_and_need_nothing_else(make_study: MakeStudy) -> None:
+    made = make_study()
+    study, verdicts = judged_study(made)
+    shared, *paths = (
+        made.root / key for key in write_figures(study, every_figure(study, verdicts))
+    )
+    assert shared == made.folder / "figures" / "plotly.min.js"
+    assert shared.stat().st_size > 1_000_000
     assert [path.stem for path in paths] == list(FIGURES)
     for path in paths:
-        assert path.parent == folder / "figures"
+        assert path.parent == shared.parent
         figure = Page(path.read_text(encoding="utf-8"))
-        assert figure.addresses == []
-        assert sum(len(script) > 1_000_000 for script in figure.scripts) == 1
+        assert figure.addresses == ["plotly.min.js"]
+        assert path.stat().st_size < 100_000
 
 
 @pytest.mark.slow
@@ -337,11 +338,11 @@ def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study)
         "device": "cpu", "device_name": "x86_64", "torch": "2.11.0", "cuda": None, "cudnn": None,
     }  # fmt: skip
     gpu = {**machine, "device": "cuda", "device_name": "H100", "cuda": "12.8", "cudnn": 91002}
-    folder = make_study()
-    plain = judge_study(folder)["hypotheses"]
+    made = make_study()
+    plain = judge_study(*made)["hypotheses"]
     for arm in ("baseline", "cls_position_none", "loss_on_patches"):
         for seed in range(6):
-            path = folder / "trials" / trial_key(arm, seed) / "result.json"
+            path = made.root / made.trial(arm, seed).result_key
             ran = {**machine, "earlier_machines": []}
             if (arm, seed) == ("loss_on_patches", 2):
                 ran = {**gpu, "earlier_machines": [machine]}
@@ -351,9 +352,9 @@ def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study)
         "2.11.0, CUDA 12.8, cuDNN 91002) after cpu (x86_64, PyTorch 2.11.0), baseline on cpu "
         "(x86_64, PyTorch 2.11.0)"
     )
-    for name, entry in judge_study(folder)["hypotheses"].items():
+    for name, entry in judge_study(*made)["hypotheses"].items():
         before = plain[name]["verdict"]
         if name.startswith("loss_on_cls"):
             before = {**before, "reason": f"{before['reason']}; {said}"}
         assert entry["verdict"] == before
-    assert said in report_of(folder).read_text()
+    assert said in report_of(made).read_text()

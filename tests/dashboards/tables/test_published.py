@@ -5,25 +5,33 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from ablations.lock import STUDIES
 from ablations.verdicts.evidence import Run
 from dashboards.tables.derived import judged
+from dashboards.tables.long import LONG
 from dashboards.tables.reading import StudyRun, read_lock
 from trainers.evaluation.collapse import collapsed
+from trainers.system.store import Store, open_store
 
 DOCS = Path(__file__).parents[3] / "docs"
 TEXTS = ("reason",)
 
 
-def published(name: str) -> StudyRun:
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A run root whose studies are those of docs/."""
+    (tmp_path / STUDIES).symlink_to(DOCS)
+    return open_store(tmp_path)
+
+
+def published(store: Store, name: str) -> StudyRun:
     """A published study as its run folder showed it; the collapse panel says which collapsed."""
-    folder = DOCS / name
-    table = pq.read_table(folder / "results.parquet")
+    table = pq.read_table(DOCS / name / "results.parquet")
     last = pc.max(table["step"]).as_py()
     ends = pc.is_in(table["step"], pa.array([0, last]))
     table = table.filter(pc.and_(ends, pc.is_null(table["layer"])))
@@ -41,7 +49,7 @@ def published(name: str) -> StudyRun:
             start=values[arm, seed, 0],
             end=end,
         )
-    return StudyRun(folder=folder, lock=read_lock(folder), runs=runs, table=pd.DataFrame())
+    return StudyRun(store=store, lock=read_lock(store, name), runs=runs, table=LONG.empty_table())
 
 
 def close(found: object, expected: object) -> bool:
@@ -65,9 +73,9 @@ def close(found: object, expected: object) -> bool:
     ("name", "hypotheses"),
     [("why_cls_is_global-small", 25), ("why_cls_is_global-photographs", 29)],
 )
-def test_published_verdicts_come_out_again(name: str, hypotheses: int) -> None:
+def test_published_verdicts_come_out_again(store: Store, name: str, hypotheses: int) -> None:
     expected = json.loads((DOCS / name / "verdicts.json").read_text())
-    found = judged(published(name))
+    found = judged(published(store, name))
     assert len(expected["hypotheses"]) == hypotheses
     for group in ("hypotheses", "claims", "gates"):
         assert list(found[group]) == list(expected[group])
@@ -76,6 +84,6 @@ def test_published_verdicts_come_out_again(name: str, hypotheses: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["why_cls_is_global-small", "why_cls_is_global-photographs"])
-def test_a_published_lock_is_read_and_nothing_of_it_is_lost(name: str) -> None:
+def test_a_published_lock_is_read_and_nothing_of_it_is_lost(store: Store, name: str) -> None:
     written = json.loads((DOCS / name / "study.lock.json").read_text())
-    assert read_lock(DOCS / name).model_dump(mode="json") == written
+    assert read_lock(store, name).model_dump(mode="json") == written

@@ -1,4 +1,4 @@
-"""A run folder is read as it is: values, names, and what is missing."""
+"""A run root is read as it is: values, names, and what is missing."""
 
 import json
 import math
@@ -14,9 +14,9 @@ from dashboards.names import split_metric
 from dashboards.tables.derived import judge_study, judged, write_results, write_verdicts
 from dashboards.tables.long import COLUMNS, long_table
 from dashboards.tables.reading import read_lock, read_study, study_runs
+from tests.dashboards.conftest import Made, MakeStudy
 from trainers.errors import InputError
-
-MakeStudy = Callable[..., Path]
+from trainers.system.store import open_store
 
 ENDINGS = {
     ("baseline", 3): "missing",
@@ -27,17 +27,25 @@ ENDINGS = {
 }
 
 
-def change_lock(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "study.lock.json"
+def everything(made: Made) -> pd.DataFrame:
+    return long_table(read_lock(*made), made.store)
+
+
+def results(made: Made) -> Path:
+    return made.root / write_results(read_study(*made))
+
+
+def change_lock(made: Made, change: Callable[[dict[str, Any]], object]) -> None:
+    path = made.folder / "study.lock.json"
     lock = json.loads(path.read_text())
     change(lock)
     path.write_text(json.dumps(lock))
 
 
 def test_table_has_exactly_the_nine_columns(make_study: MakeStudy) -> None:
-    study = read_study(make_study())
-    assert tuple(study.table.columns) == COLUMNS
-    kinds = {name: str(kind) for name, kind in study.table.dtypes.items()}
+    table = everything(make_study())
+    assert tuple(table.columns) == COLUMNS
+    kinds = {name: str(kind) for name, kind in table.dtypes.items()}
     assert kinds["layer"] == kinds["head"] == "Int64"
     assert kinds["seed"] == kinds["step"] == "int64"
     assert kinds["value"] == "float64"
@@ -64,8 +72,8 @@ def test_name_with_a_bad_detail_is_refused() -> None:
 
 
 def test_details_keep_their_values(make_study: MakeStudy) -> None:
-    folder = make_study()
-    table = read_study(folder).table
+    made = make_study()
+    table = everything(made)
     row = table[
         (table["arm"] == "baseline")
         & (table["seed"] == 2)
@@ -74,24 +82,23 @@ def test_details_keep_their_values(make_study: MakeStudy) -> None:
         & (table["layer"] == 2)
         & (table["head"] == 1)
     ]
-    lock = read_lock(folder)
-    [key] = [t.key for t in lock.trials if (t.arm, t.seed) == ("baseline", 2)]
-    lines = (folder / "trials" / key / "metrics.jsonl").read_text().splitlines()
+    lines = made.records("baseline", 2).read_text().splitlines()
     expected = json.loads(lines[-1])["metrics"]["globality/cls/gyration@2.1"]
     assert row["value"].tolist() == [expected]
     assert row["token"].tolist() == ["cls"]
 
 
 def test_absent_details_are_empty(make_study: MakeStudy) -> None:
-    table = read_study(make_study()).table
+    table = everything(make_study())
     rows = table[table["metric"] == "knn/cls_top1"]
     assert not rows.empty
     assert rows[["layer", "head", "token"]].isna().all(axis=None)
 
 
 def test_rows_are_in_order_of_arm_seed_step_and_name(make_study: MakeStudy) -> None:
-    study = read_study(make_study())
-    table = study.table.assign(arm=study.table["arm"].map(study.arms.index))
+    made = make_study()
+    table = everything(made)
+    table = table.assign(arm=table["arm"].map(read_study(*made).arms.index))
     for name in ("layer", "head"):
         table[name] = table[name].fillna(-1)
     keys = ["arm", "seed", "step", "metric", "layer", "head"]
@@ -103,32 +110,31 @@ def test_rows_are_in_order_of_arm_seed_step_and_name(make_study: MakeStudy) -> N
 def test_results_do_not_depend_on_when_they_are_written(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:
-    folder = make_study(root=tmp_path / "one")
-    first = write_results(read_study(folder)).read_bytes()
-    second = write_results(read_study(folder)).read_bytes()
+    made = make_study(root=tmp_path / "one")
+    first = results(made).read_bytes()
+    second = results(made).read_bytes()
     other = make_study(root=tmp_path / "two", reverse=True)
     assert first == second
-    assert write_results(read_study(other)).read_bytes() == first
-    assert not list(folder.glob(".*"))
+    assert results(other).read_bytes() == first
+    assert not list(made.folder.glob(".*"))
 
 
 def test_results_come_back_without_pandas_metadata(make_study: MakeStudy) -> None:
-    study = read_study(make_study(ENDINGS))
-    table = pq.read_table(write_results(study))
+    made = make_study(ENDINGS)
+    every, table = everything(made), pq.read_table(results(made))
     assert tuple(table.column_names) == COLUMNS
     assert b"pandas" not in (table.schema.metadata or {})
-    assert table["value"].to_pylist() == study.table["value"].tolist()
-    layers = [None if layer is pd.NA else layer for layer in study.table["layer"]]
+    assert table["value"].to_pylist() == every["value"].tolist()
+    layers = [None if layer is pd.NA else layer for layer in every["layer"]]
     assert table["layer"].to_pylist() == layers
     assert set(table["token"].to_pylist()) == {None, "cls", "patch"}
 
 
 def test_a_value_that_is_no_number_stays_one(make_study: MakeStudy) -> None:
-    folder = make_study()
-    [path, *_] = sorted(folder.glob("trials/*/metrics.jsonl"))
-    with path.open("a") as file:
-        file.write('{"step": 600, "metrics": {"loss/odd": NaN}}\n')
-    table = pq.read_table(write_results(read_study(folder))).to_pydict()
+    made = make_study()
+    text = made.records("baseline", 0).read_text()
+    made.record_anew("baseline", 0, text + '{"step": 600, "metrics": {"loss/odd": NaN}}\n')
+    table = pq.read_table(results(made)).to_pydict()
     [value] = [
         value
         for metric, value in zip(table["metric"], table["value"], strict=True)
@@ -138,8 +144,8 @@ def test_a_value_that_is_no_number_stays_one(make_study: MakeStudy) -> None:
 
 
 def test_runs_say_how_they_ended(make_study: MakeStudy) -> None:
-    folder = make_study(ENDINGS)
-    runs = study_runs(read_lock(folder), folder)
+    made = make_study(ENDINGS)
+    runs = study_runs(read_lock(*made), made.store)
     assert len(runs) == 18
     assert {place: runs[place].status for place in ENDINGS} == {
         ("baseline", 3): "missing",
@@ -155,9 +161,9 @@ def test_runs_say_how_they_ended(make_study: MakeStudy) -> None:
 
 
 def test_runs_have_values_of_step_0_and_the_last_step(make_study: MakeStudy) -> None:
-    folder = make_study(ENDINGS)
-    run = study_runs(read_lock(folder), folder)["baseline", 0]
-    table = long_table(read_lock(folder), folder)
+    made = make_study(ENDINGS)
+    run = study_runs(read_lock(*made), made.store)["baseline", 0]
+    table = everything(made)
     mine = table[(table["arm"] == "baseline") & (table["seed"] == 0)]
     top = mine[mine["metric"] == "knn/cls_top1"].set_index("step")["value"]
     assert run.start["knn/cls_top1"] == top[0]
@@ -168,7 +174,7 @@ def test_runs_have_values_of_step_0_and_the_last_step(make_study: MakeStudy) -> 
 def test_a_run_that_collapsed_and_was_ended_is_said_to_be_so_with_its_step(
     make_study: MakeStudy,
 ) -> None:
-    study = read_study(make_study({("cls_position_none", 4): "stopped"}))
+    study = read_study(*make_study({("cls_position_none", 4): "stopped"}))
     run = study.runs["cls_position_none", 4]
     assert run.status == "collapsed"
     assert run.reason == "at step 240: outputs are the same for every image"
@@ -182,23 +188,23 @@ def test_a_run_that_collapsed_and_was_ended_is_said_to_be_so_with_its_step(
 
 
 def test_a_run_that_stopped_early_has_no_last_values(make_study: MakeStudy) -> None:
-    folder = make_study(ENDINGS)
-    runs = study_runs(read_lock(folder), folder)
+    made = make_study(ENDINGS)
+    runs = study_runs(read_lock(*made), made.store)
     assert not runs["loss_on_patches", 2].end
     assert runs["loss_on_patches", 1].end
 
 
 def test_a_step_recorded_again_counts_once(make_study: MakeStudy) -> None:
-    folder = make_study()
-    before = read_study(folder).table
-    for path in folder.glob("trials/*/metrics.jsonl"):
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[:10] + lines[5:]))
-    pd.testing.assert_frame_equal(read_study(folder).table, before)
+    made = make_study()
+    before = everything(made)
+    for arm, seed in read_study(*made).runs:
+        lines = made.records(arm, seed).read_text().splitlines(keepends=True)
+        made.record_anew(arm, seed, "".join(lines[:10] + lines[5:]))
+    pd.testing.assert_frame_equal(everything(made), before)
 
 
 def test_arms_that_share_a_trial_share_its_values(make_study: MakeStudy) -> None:
-    folder = make_study()
+    made = make_study()
 
     def share(lock: dict[str, Any]) -> None:
         keys = {t["seed"]: t["key"] for t in lock["trials"] if t["arm"] == "baseline"}
@@ -206,21 +212,21 @@ def test_arms_that_share_a_trial_share_its_values(make_study: MakeStudy) -> None
             if trial["arm"] == "cls_position_none":
                 trial["key"] = keys[trial["seed"]]
 
-    change_lock(folder, share)
-    study = read_study(folder)
+    change_lock(made, share)
+    study = read_study(*made)
     assert study.runs["baseline", 1] == study.runs["cls_position_none", 1]
-    counts = study.table["arm"].value_counts()
+    counts = everything(made)["arm"].value_counts()
     assert counts["baseline"] == counts["cls_position_none"]
 
 
 @pytest.mark.slow
 def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
-    folder = make_study()
-    study = read_study(folder)
-    written = json.loads(write_verdicts(study, judged(study)).read_text())
-    assert written == judge_study(folder)
+    made = make_study()
+    study = read_study(*made)
+    written = json.loads((made.root / write_verdicts(study, judged(study))).read_text())
+    assert written == judge_study(*made)
     assert written["study"] == "why_cls_is_global"
-    assert list(written["hypotheses"]) == list(read_lock(folder).resolved.hypotheses)
+    assert list(written["hypotheses"]) == list(read_lock(*made).resolved.hypotheses)
     verdict = written["hypotheses"]["cls_needs_no_position"]["verdict"]
     assert verdict["label"] == "supported"
     assert verdict["n"] == 6
@@ -228,19 +234,19 @@ def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
 
 @pytest.mark.slow
 def test_gates_agree_with_the_verdicts(make_study: MakeStudy) -> None:
-    folder = make_study()
-    gate = judge_study(folder)["gates"]["learned"]["arms"]["baseline"]
+    made = make_study()
+    gate = judge_study(*made)["gates"]["learned"]["arms"]["baseline"]
     assert gate["passed"]
     assert gate["mean"] == pytest.approx(0.39, abs=0.02)
-    change_lock(folder, lambda lock: lock["resolved"]["gates"]["learned"].update(at_least=0.9))
-    judged = judge_study(folder)
+    change_lock(made, lambda lock: lock["resolved"]["gates"]["learned"].update(at_least=0.9))
+    judged = judge_study(*made)
     assert not judged["gates"]["learned"]["arms"]["baseline"]["passed"]
     assert judged["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] == "failed"
 
 
-def test_a_folder_without_a_lock_is_no_run_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a run folder"):
-        read_study(tmp_path)
+def test_a_folder_without_a_lock_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no study: it has no"):
+        read_study(open_store(tmp_path), "nobody")
 
 
 @pytest.mark.parametrize(
@@ -268,27 +274,19 @@ def test_a_folder_without_a_lock_is_no_run_folder(tmp_path: Path) -> None:
 def test_a_corrupt_lock_is_refused_in_one_line(
     make_study: MakeStudy, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    folder = make_study()
-    change_lock(folder, change)
-    with pytest.raises(InputError, match="corrupt") as caught:
-        read_study(folder)
+    made = make_study()
+    change_lock(made, change)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        read_study(*made)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("study.lock.json", "{"),
-        ("study.lock.json", "[]"),
-        ("result.json", '{"status": "won"}'),
-        ("metrics.jsonl", 'no\n{"step": 0, "metrics": {}}\n'),
-    ],
-)
-def test_a_corrupt_file_is_named(make_study: MakeStudy, name: str, text: str) -> None:
-    folder = make_study()
-    path = next(folder.rglob(name))
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_lock_is_named(make_study: MakeStudy, text: str) -> None:
+    made = make_study()
+    path = made.folder / "study.lock.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="is corrupt") as caught:
-        read_study(folder)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        read_study(*made)
     assert str(path) in str(caught.value)

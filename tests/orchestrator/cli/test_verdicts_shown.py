@@ -7,8 +7,8 @@ import pytest
 import typer
 from rich.console import Console
 
-from dashboards.study import figures
-from dashboards.tables import derived, reading
+from dashboards.study import figures, files
+from dashboards.tables import derived
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
 from orchestrator.cli.entry import main
@@ -16,11 +16,11 @@ from orchestrator.cli.rendering import show_verdicts
 from tests.dashboards.conftest import make_study  # noqa: F401
 
 
-def shown(folder):
+def shown(made):
     out = io.StringIO()
-    study = read_study(folder)
+    study = read_study(*made)
     with pytest.raises(typer.Exit) as ended:
-        show_verdicts(study, judged(study), folder.parent, Console(file=out, width=160))
+        show_verdicts(study, judged(study), str(made.root), Console(file=out, width=160))
     return out.getvalue(), ended.value.exit_code
 
 
@@ -33,7 +33,7 @@ def row(text, name):
 def test_a_report_reads_judges_and_draws_its_study_once(make_study, monkeypatch):  # noqa: F811
     calls = Counter()
     for module, name in (
-        (reading, "read_trials"),
+        (files, "read_study"),
         (derived, "judge"),
         (figures, "learning_curves"),
     ):
@@ -44,20 +44,20 @@ def test_a_report_reads_judges_and_draws_its_study_once(make_study, monkeypatch)
             return work(*arguments)
 
         monkeypatch.setattr(module, name, counted)
-    folder = make_study()
-    monkeypatch.setattr("sys.argv", ["dinolab", "report", str(folder)])
+    made = make_study()
+    monkeypatch.setattr("sys.argv", ["dinolab", "report", str(made.folder)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    assert (folder / "report.html").is_file()
-    assert calls == {"read_trials": 1, "judge": 1, "learning_curves": 1}
+    assert (made.folder / "report.html").is_file()
+    assert calls == {"read_study": 1, "judge": 1, "learning_curves": 1}
 
 
 @pytest.mark.slow
 def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
-    folder = make_study()
-    text, _ = shown(folder)
-    hypotheses = judged(read_study(folder))["hypotheses"]
+    made = make_study()
+    text, _ = shown(made)
+    hypotheses = judged(read_study(*made))["hypotheses"]
     for name, level, key in (
         ("cls_needs_no_position", "90 %", "interval_equivalence"),
         ("loss_on_cls_makes_it_useful", "95 %", "interval"),
@@ -69,10 +69,10 @@ def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
 @pytest.mark.slow
 def test_every_reason_is_printed_once(make_study):  # noqa: F811
     endings = {("baseline", 3): "failed", ("loss_on_patches", 1): "collapsed"}
-    folder = make_study(endings)
-    text, code = shown(folder)
+    made = make_study(endings)
+    text, code = shown(made)
     assert code == 3
-    hypotheses = judged(read_study(folder))["hypotheses"]
+    hypotheses = judged(read_study(*made))["hypotheses"]
     reasons = [entry["verdict"]["reason"] for entry in hypotheses.values()]
     assert len(set(reasons)) < len(reasons)
     plain = " ".join(text.split())
@@ -83,8 +83,8 @@ def test_every_reason_is_printed_once(make_study):  # noqa: F811
 
 
 def test_a_run_of_an_arm_in_no_hypothesis_is_said_too(make_study):  # noqa: F811
-    folder = make_study({("loss_on_patches", seed): "collapsed" for seed in (1, 2)}, hypotheses={})
-    text, code = shown(folder)
+    made = make_study({("loss_on_patches", seed): "collapsed" for seed in (1, 2)}, hypotheses={})
+    text, code = shown(made)
     assert code == 0
     why = "target entropy 0.01 is below 0.05"
     assert text.count(f"loss_on_patches: collapsed ({why}), seeds 1, 2") == text.count(why) == 1
