@@ -1,5 +1,6 @@
 """The exact sign-flip test of paired differences, and its interval."""
 
+import functools
 import math
 
 import numpy as np
@@ -61,16 +62,26 @@ def inversion_interval(differences: Floats, alpha: float) -> tuple[Floats, Float
         Lower and upper ends, each of shape [...]; None where no shift can be rejected (k = 0, so
         below 6 differences at 0.05).
     """
-    n = differences.shape[-1]
+    weights = _subsets(differences.shape[-1])
+    k = math.floor(alpha * (len(weights) + 1) / 2)
+    if k == 0:
+        return None
+    means = differences @ weights.T
+    ends = np.partition(means, (k - 1, len(weights) - k), axis=-1)
+    return ends[..., k - 1], ends[..., len(weights) - k]
+
+
+@functools.lru_cache(maxsize=1)
+def _subsets(n: int) -> Floats:
+    """Non-empty subsets of n differences, [subsets, n]: what weighs each in the mean of one.
+
+    All hypotheses of a study have as many seeds, so they share them.
+    """
     if n <= EXACT_SEEDS:
         codes = np.arange(1, 2**n)
         members = (codes[:, None] >> np.arange(n)) & 1
     else:
         members = np.random.default_rng(0).integers(0, 2, size=(SIGN_FLIPS, n))
         members = members[members.any(axis=1)]
-    k = math.floor(alpha * (len(members) + 1) / 2)
-    if k == 0:
-        return None
-    means = differences @ (members / members.sum(axis=1, keepdims=True)).T
-    ends = np.partition(means, (k - 1, len(members) - k), axis=-1)
-    return ends[..., k - 1], ends[..., len(members) - k]
+    weights: Floats = members / members.sum(axis=1, keepdims=True)
+    return weights

@@ -17,7 +17,6 @@ from dashboards.figures.style import (
     Drawing,
     arm_styles,
     axes_of,
-    axis_of,
     empty_figure,
     metric_title,
     room_for,
@@ -44,8 +43,8 @@ def learning_curves(study: StudyRun) -> go.Figure:
     drawing = Drawing(figure)
     for number, (metric, title) in enumerate(zip(CURVES, titles, strict=True)):
         _curves(drawing, study, metric, height=height, number=number)
-        axis_of(figure, "y", number).update(title=title)
-    axis_of(figure, "x", 1).update(title="step")
+        drawing.axis("y", number, title=title)
+    drawing.axis("x", 1, title="step")
     return drawing.finish(height=80 + 2 * height, left=20, right=room_for(study.arms), top=20)
 
 
@@ -65,8 +64,8 @@ def collapse_panel(study: StudyRun) -> go.Figure:
     drawing = Drawing(figure)
     for number, metric in enumerate(metrics):
         _curves(drawing, study, metric, height=height, number=number)
-        axis_of(figure, "y", number).update(title=metric_title(metric.partition("/")[2]))
-    axis_of(figure, "x", len(metrics) - 1).update(title="step")
+        drawing.axis("y", number, title=metric_title(metric.partition("/")[2]))
+    drawing.axis("x", len(metrics) - 1, title="step")
     return drawing.finish(
         height=90 + height * len(metrics), left=20, right=room_for(study.arms), top=40
     )
@@ -80,7 +79,6 @@ def collapse_metrics(study: StudyRun) -> list[str]:
 
 def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, number: int) -> None:
     """Draws `metric` over steps by arm into one panel, with the arms' names at its right edge."""
-    figure = drawing.figure
     lines = _lines(study, metric)
     styles = arm_styles(study.arms)
     names: dict[str, float] = {}
@@ -142,7 +140,7 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
     longest = max(
         [planned if isinstance(planned, int) else 1, *(int(x[-1]) for x, _ in lines.values())]
     )
-    axis_of(figure, "x", number).update(range=[-0.03 * longest, 1.03 * longest])
+    drawing.axis("x", number, range=[-0.03 * longest, 1.03 * longest])
     shown = inner or [
         y for _, values in lines.values() for y in values.tolist() if math.isfinite(y)
     ]
@@ -151,7 +149,7 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
         return
     low, high = min(shown), max(shown)
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
-    axis_of(figure, "y", number).update(range=[low - pad, high + pad])
+    drawing.axis("y", number, range=[low - pad, high + pad])
     names = {arm: min(max(y, low - pad), high + pad) for arm, y in names.items()}
     axes = axes_of(number)
     gap = 18 * (high - low + 2 * pad) / height
@@ -179,7 +177,7 @@ def _lines(study: StudyRun, metric: str) -> dict[tuple[str, int], Line]:
     starts = np.flatnonzero(np.diff(arms, prepend=-1) | np.diff(seeds, prepend=-1))
     return {
         (study.arms[arms[start]], int(seeds[start])): (steps[start:end], values[start:end])
-        for start, end in zip(starts, [*starts[1:], len(arms)], strict=True)
+        for start, end in zip(starts, np.append(starts, len(arms))[1:], strict=True)
     }
 
 

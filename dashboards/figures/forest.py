@@ -30,8 +30,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
     Four traces for each hypothesis: seeds, interval, the narrower interval of the equivalence
     test, mean. The dashed band is ± the smallest effect, the green one where the prediction lies.
     """
-    figure = go.Figure()
-    drawing = Drawing(figure)
+    drawing = Drawing(go.Figure())
     entries = list(verdicts["hypotheses"].items())
     if not entries:
         return empty_figure("No hypotheses were declared.")
@@ -136,7 +135,8 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
         if not mean:
             drawing.text("no finished pair", x=0, y=y - 0.07, xanchor="left", xshift=8, size=12)
     note = " (compressed beyond ±1)" if stretched else ""
-    figure.update_xaxes(
+    drawing.axis(
+        "x",
         title=f"mean difference, in smallest effects of interest{note}",
         range=[-edge, edge],
         ticks="outside",
@@ -145,10 +145,9 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
     )
     if stretched:
         ticks = [t for t in _ticks() if abs(place(t)) <= edge]
-        figure.update_xaxes(
-            tickvals=[place(t) for t in ticks], ticktext=[f"{t:g}".replace("-", "−") for t in ticks]
-        )
-    figure.update_yaxes(visible=False, range=[0.65 - len(entries), 0.62])
+        text = [f"{t:g}".replace("-", "−") for t in ticks]
+        drawing.axis("x", tickvals=[place(t) for t in ticks], ticktext=text)
+    drawing.axis("y", visible=False, range=[0.65 - len(entries), 0.62])
     return drawing.finish(height=70 + 112 * len(entries), left=24, right=24, top=10)
 
 

@@ -14,7 +14,6 @@ from dashboards.figures.style import (
     Drawing,
     arm_styles,
     axes_of,
-    axis_of,
     empty_figure,
     whole_ticks,
     wrapped,
@@ -46,8 +45,10 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
     values = [value for line in lines.values() for value in line.values()]
     low, high = min(*values, 1.0), max(*values, 1.0)
     gap = 0.08 * (high - low or 1.0)
-    figure.update_yaxes(range=[low - gap, high + gap])
     drawing = Drawing(figure)
+    for number in range(rows * columns):
+        title = "gyration (uniform = 1)" if number % columns == 0 else ""
+        drawing.axis("y", number, title=title, range=[low - gap, high + gap])
     for number, arm in enumerate(arms):
         names: dict[str, float] = {}
         for token, name, symbol in (("cls", "[CLS]", "circle"), ("patch", "patch", "square-open")):
@@ -83,7 +84,9 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
                 size=12,
                 **axes_of(number),
             )
-        axis_of(figure, "x", number).update(
+        drawing.axis(
+            "x",
+            number,
             title="layer",
             tickvals=whole_ticks(last),
             range=[0.7, last + 0.12 * last + 0.55],
@@ -99,7 +102,6 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
             y1=1.0,
             yref=axes["yref"],
         )
-    figure.update_yaxes(title="gyration (uniform = 1)", col=1)
     return drawing.finish(height=70 + 320 * rows, left=20, right=20, top=50)
 
 

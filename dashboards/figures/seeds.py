@@ -14,7 +14,6 @@ from dashboards.figures.style import (
     ArmStyle,
     Drawing,
     arm_styles,
-    axis_of,
     empty_figure,
     metric_title,
     wrapped,
@@ -76,14 +75,16 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
                 "%{y:.4g}<extra></extra>",
                 number=number,
             )
-        axis_of(figure, "x", number).update(
+        drawing.axis(
+            "x",
+            number,
             tickvals=[0, 1],
             ticktext=[wrapped(against, 18), wrapped(arm, 18)],
             range=[-0.35, 1.35],
             showgrid=False,
         )
         title = metric_title(hypothesis["metric"], minus_start=hypothesis["minus_start"])
-        axis_of(figure, "y", number).update(title=title)
+        drawing.axis("y", number, title=title)
         if not pairs:
             drawing.text_in_panel("no pair of values", number)
     return drawing.finish(height=60 + 330 * rows, left=20, right=20, top=50)

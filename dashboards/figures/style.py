@@ -87,14 +87,6 @@ def axes_of(number: int) -> dict[str, Any]:
     return {"xref": f"x{_suffix(number)}", "yref": f"y{_suffix(number)}"}
 
 
-def axis_of(figure: go.Figure, letter: str, number: int) -> Any:
-    """The x or y axis of panel `number`; plotly looks through all panels for one by row and column.
-
-    Its `update` takes what `update_xaxes` of a figure takes.
-    """
-    return figure.layout[f"{letter}axis{_suffix(number)}"]
-
-
 def _suffix(number: int) -> str:
     return "" if number == 0 else str(number + 1)
 
@@ -105,16 +97,23 @@ def room_for(names: Iterable[str]) -> int:
 
 
 class Drawing:
-    """Traces, shapes and texts of a figure, which it takes all at once.
+    """Axes, traces, shapes and texts of a figure, which plotly gets all at once.
 
-    Plotly checks all that it has for each one that is added alone.
+    Plotly checks all that a figure has for each change of it. `figure` has the panels.
     """
 
     def __init__(self, figure: go.Figure) -> None:
-        self.figure = figure
+        self._layout: dict[str, Any] = figure.layout.to_plotly_json()
         self._traces: list[dict[str, Any]] = []
         self._shapes: list[dict[str, Any]] = []
         self._texts: list[dict[str, Any]] = []
+
+    def axis(self, letter: str, number: int = 0, *, title: str = "", **values: Any) -> None:
+        """Gives the x or y axis of panel `number` a title, if there is one, and other values."""
+        axis = self._layout.setdefault(f"{letter}axis{_suffix(number)}", {})
+        axis.update(values)
+        if title:
+            axis["title"] = {"text": title}
 
     def scatter(self, *, number: int = 0, **trace: Any) -> None:
         """Adds a scatter trace to panel `number`."""
@@ -127,7 +126,7 @@ class Drawing:
 
     def text(self, text: str, *, colour: str = INK, size: int = 13, **place: Any) -> None:
         """Adds text without an arrow; `place` is that of a plotly annotation."""
-        font = {"family": FONT, "color": colour, "size": size}
+        font = {"color": colour, "size": size}
         self._texts.append(
             {"text": text, "showarrow": False, "font": font, "yanchor": "middle", **place}
         )
@@ -136,56 +135,45 @@ class Drawing:
         """Says why a panel is empty, without the numbers plotly makes up for an axis of its own."""
         place: dict[str, Any] = {key: f"{axis} domain" for key, axis in axes_of(number).items()}
         self.text(text, x=0.5, y=0.5, xanchor="center", **place)
-        axis = axis_of(self.figure, "y", number)
-        if axis.range is None:
-            axis.update(showticklabels=False, showgrid=False)
+        if "range" not in self._layout[f"yaxis{_suffix(number)}"]:
+            self.axis("y", number, showticklabels=False, showgrid=False)
 
-    def finish(self, **dressed: int) -> go.Figure:
-        """The figure with all of it, dressed as `dress` does."""
-        dress(self.figure, **dressed)
-        self.figure.add_traces(self._traces)
-        layout = self.figure.layout
-        layout.shapes = [*layout.shapes, *self._shapes]
-        layout.annotations = [*layout.annotations, *self._texts]
-        return self.figure
+    def finish(self, *, height: int, left: int, right: int, top: int) -> go.Figure:
+        """The figure, with what all share: font, transparent ground, quiet grid, no legend."""
+        for name, axis in self._layout.items():
+            if name.startswith(("xaxis", "yaxis")):
+                axis |= {
+                    "gridcolor": GRID,
+                    "linecolor": MUTED,
+                    "automargin": True,
+                    "zeroline": False,
+                    "tickfont": {"size": 12},
+                }
+                axis["title"] = axis.get("title", {}) | {"standoff": 10, "font": {"size": 13}}
+        # Titles of panels in the size of other text; plotly makes them larger.
+        titles = self._layout.get("annotations", [])
+        for text in [*titles, *self._texts]:
+            text["font"] |= {"family": FONT, "size": min(text["font"]["size"], 14)}
+        layout = {
+            **self._layout,
+            "annotations": [*titles, *self._texts],
+            "shapes": self._shapes,
+            "template": "none",
+            "height": height,
+            "margin": {"l": left, "r": right, "t": top, "b": 50},
+            "paper_bgcolor": "rgba(0, 0, 0, 0)",
+            "plot_bgcolor": "rgba(0, 0, 0, 0)",
+            "font": {"family": FONT, "size": 13, "color": INK},
+            "showlegend": False,
+            "hovermode": "closest",
+        }
+        return go.Figure(self._traces, layout)
 
 
 def empty_figure(text: str) -> go.Figure:
     """A figure that says why it is empty."""
-    figure = go.Figure()
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    drawing = Drawing(figure)
+    drawing = Drawing(go.Figure())
+    drawing.axis("x", visible=False)
+    drawing.axis("y", visible=False)
     drawing.text(text, x=0.5, y=0.5, xref="paper", yref="paper", xanchor="center")
     return drawing.finish(height=140, left=20, right=20, top=20)
-
-
-def dress(figure: go.Figure, *, height: int, left: int, right: int, top: int) -> None:
-    """What all figures share: size, font, transparent ground, quiet grid, no legend."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": left, "r": right, "t": top, "b": 50},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"family": FONT, "size": 13, "color": INK},
-        showlegend=False,
-        hovermode="closest",
-    )
-    for update in (figure.update_xaxes, figure.update_yaxes):
-        update(
-            gridcolor=GRID,
-            linecolor=MUTED,
-            automargin=True,
-            zeroline=False,
-            title_standoff=10,
-            title_font_size=13,
-            tickfont_size=12,
-        )
-    figure.update_annotations(font_family=FONT)
-    figure.for_each_annotation(_shrink)
-
-
-def _shrink(annotation: go.layout.Annotation) -> None:
-    """Titles of panels in the size of other text; plotly makes them larger."""
-    annotation.font.size = min(annotation.font.size, 14)
