@@ -14,12 +14,13 @@ import ray.train.torch
 from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from dashboards.tables.values import values_of
 from orchestrator.resources import Placement
 from orchestrator.retry import decide
 from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
-from trainers.errors import InputError
+from trainers.errors import DinolabError, InputError
 from trainers.runs.attempt import record_failure
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
@@ -80,8 +81,9 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
     config = TrainConfig.model_validate_json(assignment.config)
     images = _images(config.data, assignment.cache)
     world.wait()  # for those whose machine takes longer
-    run_trial(
-        assignment.stored(),
+    trial = assignment.stored()
+    finished = run_trial(
+        trial,
         config,
         images=images,
         world=world,
@@ -90,6 +92,10 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
         starting=lambda: starting_weights(config),
         asking=Asking(driver=assignment.driver),
     )
+    if finished and world.is_first:
+        # Whoever reads the trial makes up for it, and tells of what is damaged.
+        with contextlib.suppress(DinolabError):
+            values_of(trial, trial.finished())
 
 
 def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
