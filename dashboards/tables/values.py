@@ -49,10 +49,6 @@ def values_of(trial: StoredTrial, result: Mapping[str, Any] | None) -> pa.Table:
     if result is None:
         return table_of(trial.records())
     records = _records_of(trial, result)
-    if trial.store.local is not None:
-        # Object storage has checksums of its own.
-        for key, digest in records.items():
-            trial.intact(key, digest)
     made_from = hashlib.sha256(json.dumps([_FORMAT, records], sort_keys=True).encode()).digest()
     key = f"{trial.folder}/{VALUES}"
     table = _opened(trial.store.get(key), made_from)
@@ -61,6 +57,10 @@ def values_of(trial: StoredTrial, result: Mapping[str, Any] | None) -> pa.Table:
         # A root that can only be read has reports all the same.
         with contextlib.suppress(StoreError):
             trial.store.put(key, _content(table, made_from))
+    elif trial.store.local is not None:
+        # Object storage has checksums of its own.
+        for segment, digest in records.items():
+            trial.intact(segment, digest)
     return table
 
 
