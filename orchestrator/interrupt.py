@@ -1,14 +1,32 @@
-"""Ctrl-C and SIGTERM end a study between two steps of its driver, wherever they arrive.
+"""Ctrl-C and SIGTERM end a command within seconds, wherever they arrive.
 
 A KeyboardInterrupt that is raised inside a library may be lost in it (a destructor, a callback from
-compiled code). So a signal is also remembered, and asked for at places that nothing swallows.
+compiled code). So a signal is also remembered, and asked for at places that nothing swallows. And
+compiled code that runs for long (Ray starting, a large library being loaded) keeps Python's handler
+from being called at all: a thread gives the command a few seconds, and then ends the process.
 """
 
+import contextlib
+import os
 import signal
+import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
+
+LEAVE_WITHIN_S = 4.0
+"""Seconds that a command has to end in good order."""
+
+INTERRUPTED = 130
+"""Exit code."""
 
 _requested = threading.Event()
+_before_leaving: list[Callable[[], None]] = []
+_in_their_own_time: set[int] = set()
+_pipe: list[int] = []
+"""the end of a pipe that the system writes signals to, once there is one"""
 
 
 def listen() -> None:
@@ -18,6 +36,39 @@ def listen() -> None:
     """
     signal.signal(signal.SIGINT, _remember)
     signal.signal(signal.SIGTERM, _remember)
+    if not _pipe:
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        _pipe.append(write)
+        threading.Thread(target=_watch, args=(read,), daemon=True).start()
+    # The system's own handler writes to it, whatever Python is at.
+    signal.set_wakeup_fd(_pipe[0], warn_on_full_buffer=False)
+
+
+def give_time(to: signal.Signals) -> None:
+    """Let a command that heeds this signal itself end when it has done what it has to."""
+    _in_their_own_time.add(to)
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if a signal has come."""
+    if _requested.is_set():
+        raise KeyboardInterrupt
+
+
+def requested() -> bool:
+    """Whether a signal has come."""
+    return _requested.is_set()
+
+
+@contextlib.contextmanager
+def before_leaving(action: Callable[[], None]) -> Iterator[None]:
+    """Inside the block `action` is called should the process be ended by the thread."""
+    _before_leaving.append(action)
+    try:
+        yield
+    finally:
+        _before_leaving.remove(action)
 
 
 def _remember(_signal: int, _frame: FrameType | None) -> None:
@@ -25,7 +76,28 @@ def _remember(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def check() -> None:
-    """Raise KeyboardInterrupt if a signal has come."""
-    if _requested.is_set():
-        raise KeyboardInterrupt
+def _watch(read: int) -> None:
+    while True:
+        came = set(os.read(read, 64))
+        if came & {signal.SIGINT, signal.SIGTERM} - _in_their_own_time:
+            _requested.set()
+            time.sleep(LEAVE_WITHIN_S)
+            _leave_as_it_stands()
+
+
+def leave() -> NoReturn:
+    """End the process, when everything is tidied and said."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(INTERRUPTED)
+
+
+def _leave_as_it_stands() -> None:
+    """End the process although it is at something: what it runs can be killed at any moment."""
+    with contextlib.suppress(Exception):
+        os.write(sys.stderr.fileno(), b"interrupted; the same command goes on from here\n")
+    for action in reversed(_before_leaving):
+        with contextlib.suppress(Exception):
+            action()
+    os._exit(INTERRUPTED)

@@ -3,6 +3,7 @@
 Commands import what they need when they run: torch, Ray and MLflow take seconds, and `--help` none.
 """
 
+import functools
 import importlib.metadata
 import re
 import sys
@@ -90,8 +91,23 @@ def dinolab(
     pass
 
 
+class _Interrupted(BaseException):
+    """A KeyboardInterrupt that Typer does not see: it would end the process without a word."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def called(*arguments: object, **named: object) -> None:
+        try:
+            command(*arguments, **named)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
+    return called
+
+
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(_interruptible(command))
 
 
 def main() -> NoReturn:
@@ -110,7 +126,10 @@ def main() -> NoReturn:
     except DinolabError as error:
         print(error, file=sys.stderr)
         sys.exit(FAILED)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # A library whose import was interrupted may raise anything.
+        if not isinstance(error, _Interrupted | KeyboardInterrupt) and not interrupt.requested():
+            raise
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     # What a command hands to typer.Exit; a command that ends by itself gives None.

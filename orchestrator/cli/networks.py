@@ -1,6 +1,7 @@
 """Commands on one network: train and eval."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from orchestrator import interrupt
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.cli.options import (
     DEFAULT_ROOT,
@@ -103,6 +105,7 @@ def train(
         console.print(f"note: {squeezed}")
     make_reproducible(threads)
     stopping.listen()
+    interrupt.give_time(signal.SIGTERM)
     try:
         with profiling(profile, lambda line: console.print(f"note: {line}")) as step_done:
             run_trial(

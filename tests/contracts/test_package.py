@@ -73,7 +73,7 @@ def test_the_wheel_holds_its_licence_and_its_command(installed):
     assert "License-Expression: Apache-2.0" in (about / "METADATA").read_text()
     assert "Apache License" in (about / "licenses" / "LICENSE").read_text()
     assert "CC BY 2.0" in (about / "licenses" / "NOTICE").read_text()
-    assert "dinolab = orchestrator.cli.entry:main" in (about / "entry_points.txt").read_text()
+    assert "dinolab = orchestrator.__main__:main" in (about / "entry_points.txt").read_text()
 
 
 def test_the_installed_command_says_its_version(dinolab):

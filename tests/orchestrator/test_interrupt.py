@@ -1,0 +1,88 @@
+"""A signal ends a command within seconds, whatever it is at."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.interrupt import INTERRUPTED
+from tests.orchestrator.conftest import environment
+
+STUBBORN = """
+import signal, time
+from orchestrator import interrupt
+interrupt.LEAVE_WITHIN_S = 0.2
+interrupt.listen()
+for one in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(one, lambda *_: None)  # as a library may; compiled code may call none at all
+with interrupt.before_leaving(lambda: print("tidied", flush=True)):
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+"""
+
+OWN_TIME = """
+import signal, time
+from orchestrator import interrupt
+interrupt.LEAVE_WITHIN_S = 0.2
+interrupt.listen()
+signal.signal(signal.SIGTERM, lambda *_: None)
+interrupt.give_time(signal.SIGTERM)
+print("ready", flush=True)
+time.sleep(1)
+print("saved", flush=True)
+"""
+
+
+def ended(program, which):
+    """Exit code and output of a program that gets a signal once it is ready."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(which)
+        output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_even_what_swallows_it_and_tidies_first(which):
+    code, output = ended(STUBBORN, which)
+    assert code == INTERRUPTED
+    assert output == "interrupted; the same command goes on from here\ntidied\n"
+
+
+def test_what_heeds_a_signal_itself_has_the_time_it_needs():
+    assert ended(OWN_TIME, signal.SIGTERM) == (0, "saved\n")
+
+
+def listens(pid):
+    """Whether a process handles SIGTERM, as ours does from its first import on."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    handled = int(next(line for line in status.splitlines() if line.startswith("SigCgt"))[7:], 16)
+    return bool(handled & 1 << (signal.SIGTERM - 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 1.0, 3.0, 8.0])
+def test_a_study_ends_within_seconds_of_an_interrupt_while_it_starts(mini, tmp_path, after_s):
+    with subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "run", str(mini), "--root", str(tmp_path / "runs")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+    ) as process:  # fmt: skip
+        while not listens(process.pid):
+            time.sleep(0.005)
+        time.sleep(after_s)
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        took = time.monotonic() - sent
+    assert process.returncode == INTERRUPTED, output
+    assert "Traceback" not in output
+    assert output.count("interrupted") == 1
+    assert took < 6
