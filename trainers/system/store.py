@@ -166,14 +166,18 @@ class LocalStore:
         path = self._path(key)
         with self._explained(key, "deleted"):
             path.unlink(missing_ok=True)
-            # A folder without files is nothing; others may still be putting something there.
-            for folder in path.parents:
-                if folder == self.root:
-                    break
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break
+            self._drop_empty(path.parent)
+
+    def _drop_empty(self, folder: Path) -> None:
+        """Delete folders that hold nothing: no object has them in its key."""
+        # Others may still be putting something there.
+        for one in (folder, *folder.parents):
+            if one == self.root:
+                break
+            try:
+                one.rmdir()
+            except OSError:
+                break
 
     def _path(self, key: str) -> Path:
         checked(key)
@@ -182,18 +186,23 @@ class LocalStore:
     @contextlib.contextmanager
     def _replacing(self, path: Path, *, if_absent: bool = False) -> Iterator[Path]:
         """As `atomic.replacing_by_name`; the folders are made if need be."""
-        with contextlib.ExitStack() as stack:
-            for tries_left in reversed(range(TRIES)):
-                # Whoever deletes the last file of a folder deletes the folder too.
-                try:
-                    self._make_folders(path.parent)
-                    replacing = atomic.replacing_by_name(path, if_absent=if_absent)
-                    written = stack.enter_context(replacing)
-                    break
-                except FileNotFoundError:
-                    if not tries_left:
-                        raise
-            yield written
+        try:
+            with contextlib.ExitStack() as stack:
+                for tries_left in reversed(range(TRIES)):
+                    # Whoever deletes the last file of a folder deletes the folder too.
+                    try:
+                        self._make_folders(path.parent)
+                        replacing = atomic.replacing_by_name(path, if_absent=if_absent)
+                        written = stack.enter_context(replacing)
+                        break
+                    except FileNotFoundError:
+                        if not tries_left:
+                            raise
+                yield written
+        except OSError:
+            # The folder of an attempt without a lease would be taken for somebody's attempt.
+            self._drop_empty(path.parent)
+            raise
 
     def _make_folders(self, folder: Path) -> None:
         """Make the folders between the root and `folder`, and make them last."""

@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -258,3 +259,17 @@ def test_frozen_lists_are_late_and_what_is_got_is_not(tmp_path: Path):
     assert store.get("a/c") == b"1"
     store.thaw()
     assert keys(store) == ["a/b", "a/c", "d"]
+
+
+def test_what_cannot_be_written_leaves_no_folder_behind(tmp_path: Path):
+    store = open_store(tmp_path)
+    store.put("trials/a/config.json", b"{}")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.put("trials/a/attempts/0001/lease.json", b"{}", if_absent=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert store.names("trials/a") == ["config.json"]
+    assert store.put("trials/a/attempts/0001/lease.json", b"{}", if_absent=True)
