@@ -1,13 +1,47 @@
-"""Trial + cluster -> what each trial gets and how many run at once; pure."""
+"""Trial + machines of a cluster -> what each worker gets, and how many trials run at once; pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ablations.study.schema import Resources
 from trainers.errors import InputError
 
-DRIVER_CPUS = 0.001
+WATCHER_CPUS = 0.001
 """Share of a CPU held by the process that watches a worker group."""
+
+GIB = 2**30
+
+_LISTED = 8
+"""Machines that a refusal lists."""
+
+UNLIMITED = 1000
+"""How many machines of a kind, and workers of one machine, count where a cluster names no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A machine of a cluster, or a kind of machine that a cluster can add."""
+
+    name: str
+    cpus: float
+    gpus: float = 0.0
+    memory: float = float("inf")
+    """bytes that workers may ask for; infinite where a cluster does not say"""
+    labels: Mapping[str, str] | None = field(default_factory=dict)
+    """None: not known, as of a kind that has no machine yet"""
+    count: int = 1
+    """how many of a kind can be had"""
+
+    def shown(self, resources: Resources) -> str:
+        """What it has of what is asked for, in words."""
+        many = f"{self.count} × " if self.count > 1 else ""
+        has = [f"{self.cpus:g} CPUs", f"{self.gpus:g} GPUs"]
+        if resources.memory_per_worker_gib and self.memory != float("inf"):
+            has.append(f"{self.memory / GIB:.3g} GiB")
+        known = self.labels or {}
+        has += [f"{name}={known[name]}" for name in resources.node_labels if name in known]
+        return f"{many}{self.name}: {', '.join(has)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,46 +50,121 @@ class Placement:
 
     workers: int
     cpus_per_worker: int
-    gpus_per_worker: int
+    gpus_per_worker: float
     concurrent: int
+    """on the machines that are there; 0 where machines must be added first"""
+    attainable: int
+    """with all the machines that the cluster can add"""
+    memory_per_worker: int = 0
+    """bytes asked for; 0: none are"""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    group_cpus: float = 0.0
+    """CPUs that a worker of a group asks for, so that those who watch groups fit beside it"""
 
-    @property
-    def group_cpus(self) -> float:
-        """CPUs that a worker of a group asks for, so that all watchers fit beside it on a node."""
-        return self.cpus_per_worker - min(self.concurrent * DRIVER_CPUS, 0.5)
+    def asked(self, cpus: float) -> dict[str, float]:
+        """Resources of one worker as Ray names them."""
+        kinds = {"CPU": cpus, "GPU": self.gpus_per_worker, "memory": float(self.memory_per_worker)}
+        return {name: amount for name, amount in kinds.items() if amount}
 
 
 def place(
     resources: Resources,
-    cpus: float,
-    gpus: float,
-    nodes: Sequence[tuple[float, float]] | None = None,
+    nodes: Sequence[Node],
+    addable: Sequence[Node] = (),
+    *,
+    most: int | None = None,
 ) -> Placement:
-    """Fit trials into a cluster of that many CPUs and GPUs.
+    """Fit trials onto the machines of a cluster, at most `most` at once.
 
-    `nodes` are the CPUs and GPUs of each machine, of one with all of them if not given: a worker
-    lies on one. Raises InputError when not even one trial fits.
+    A worker lies on one machine; the workers of a trial may lie on several. `addable` are the kinds
+    of machine that the cluster adds when they are asked for. Raises InputError, which lists the
+    machines, when not even one trial fits, or when workers of a group would share a GPU.
     """
-    uses_gpu = resources.device == "gpu" or (resources.device == "auto" and gpus >= 1)
-    gpus_per_worker = 1 if uses_gpu else 0
-    needed_cpus = resources.workers * resources.cpus_per_worker
-    needed_gpus = resources.workers * gpus_per_worker
-    held = 0
-    for node_cpus, node_gpus in [(cpus, gpus)] if nodes is None else nodes:
-        fit = int(node_cpus // resources.cpus_per_worker)
-        held += min(fit, int(node_gpus)) if uses_gpu else fit
-    concurrent = held // resources.workers
-    if concurrent < 1:
-        spread = f" on {len(nodes)} machines" if nodes and len(nodes) > 1 else ""
-        without_gpu = " or resources.device: cpu" if needed_gpus > gpus else ""
+    everything = [*nodes, *addable]
+    uses_gpu = resources.device == "gpu" or (
+        resources.device == "auto" and any(node.gpus > 0 for node in everything)
+    )
+    gpus = resources.gpus_per_worker if uses_gpu else 0.0
+    if resources.workers > 1 and 0 < gpus < 1:
         raise InputError(
-            f"a trial needs {needed_cpus} CPUs and {needed_gpus} GPUs, the cluster has {cpus:g} "
-            f"and {gpus:g}{spread}; ask for fewer workers or CPUs a worker (resources, --workers)"
-            + without_gpu
+            f"resources.gpus_per_worker {gpus:g}: the {resources.workers} workers of one trial "
+            "cannot share a GPU; ask for 1 a worker, or for one worker"
         )
+
+    def held(node: Node) -> int:
+        return _held(resources, gpus, node)
+
+    now = sum(held(node) for node in nodes) // resources.workers
+    later = sum(held(node) * node.count for node in everything) // resources.workers
+    if later < 1:
+        raise InputError(_refusal(resources, gpus, nodes, addable))
+    widest = max(held(node) for node in everything)
+    limit = UNLIMITED * UNLIMITED if most is None else most
     return Placement(
         workers=resources.workers,
         cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        concurrent=concurrent,
+        gpus_per_worker=gpus,
+        concurrent=min(now, limit),
+        attainable=min(later, limit),
+        memory_per_worker=round(resources.memory_per_worker_gib * GIB),
+        labels=dict(resources.node_labels),
+        # As many workers as before fit on each machine, and no more; half a worker's share of what
+        # one more would need is left for those who watch.
+        group_cpus=resources.cpus_per_worker * (1 - 0.5 / (widest + 1)),
+    )
+
+
+def _held(resources: Resources, gpus: float, node: Node) -> int:
+    """How many workers a machine holds."""
+    asked = resources.node_labels
+    if node.labels is not None and any(node.labels.get(k) != v for k, v in asked.items()):
+        return 0
+    fit = min(node.cpus // resources.cpus_per_worker, UNLIMITED)
+    if memory := resources.memory_per_worker_gib * GIB:
+        fit = min(fit, node.memory // memory)
+    if gpus:
+        # Whole workers a GPU: a share is never spread over two.
+        fit = min(fit, int(node.gpus) * int(1 / gpus + 1e-9))
+    return int(fit)
+
+
+def _refusal(
+    resources: Resources, gpus: float, nodes: Sequence[Node], addable: Sequence[Node]
+) -> str:
+    memory = resources.memory_per_worker_gib
+    needs = [f"{resources.cpus_per_worker} CPUs", f"{gpus:g} GPUs"]
+    needs += [f"{memory:g} GiB"] if memory else []
+    needs += [f"{name}={value}" for name, value in resources.node_labels.items()]
+    workers = "1 worker" if resources.workers == 1 else f"{resources.workers} workers"
+    has = " | ".join(node.shown(resources) for node in nodes[:_LISTED]) or "no machine"
+    more = f" and {len(nodes) - _LISTED} more" if len(nodes) > _LISTED else ""
+    could = " | ".join(node.shown(resources) for node in addable)
+    return (
+        f"a trial needs {workers} of {', '.join(needs)}, each on one machine, and the cluster has "
+        f"{has}{more}{f'; it can add {could}' if could else ''}; ask for fewer workers, or for "
+        f"less a worker (resources, --workers){' or resources.device: cpu' if gpus else ''}"
+    )
+
+
+def share_of_this_machine(cpus: int, left: int) -> int:
+    """CPUs for trials on a machine of `cpus` where `left` are for others.
+
+    Raises InputError when none would be.
+    """
+    if left >= cpus:
+        raise InputError(
+            f"--leave-cpus {left}: this machine has {cpus} CPUs, and a trial needs one; leave at "
+            f"most {cpus - 1}"
+        )
+    return cpus - left
+
+
+def node_of(name: str, resources: Mapping[str, Any], labels: Mapping[str, str] | None) -> Node:
+    """A machine from its resources as Ray names them."""
+    return Node(
+        name=name,
+        cpus=float(resources.get("CPU", 0.0)),
+        gpus=float(resources.get("GPU", 0.0)),
+        memory=float(resources.get("memory", float("inf"))),
+        labels=labels,
     )

@@ -12,6 +12,7 @@
     ├── CheckpointError          a checkpoint is corrupt or belongs to another configuration
     ├── OutOfMemoryError         a step or an evaluation needs more memory than there is
     ├── LostWorkerError          another worker of the run has ended
+    ├── ClusterError             the Ray that trials run on has ended
     ├── UnwrittenError           a checkpoint could not be written; an OSError too
     └── StoreError               a run root does not answer, is full or gone; an OSError too
 
@@ -78,6 +79,10 @@ class CheckpointError(DinolabError):
 
 class OutOfMemoryError(DinolabError):
     """A step or an evaluation needs more memory than there is; the message names the knobs."""
+
+
+class ClusterError(DinolabError):
+    """The Ray that trials run on has ended."""
 
 
 class LostWorkerError(DinolabError):

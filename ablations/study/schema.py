@@ -52,6 +52,11 @@ Seeds = Annotated[
 ]
 
 
+_LABEL_NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+"""What Ray takes as the name and the value of a label."""
+
+
 class Resources(Declared):
     """What one trial is given."""
 
@@ -62,7 +67,34 @@ class Resources(Declared):
         1, description="CPU threads of a worker"
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
-        "auto", description="auto: one GPU a worker where the cluster has GPUs, else CPU"
+        "auto", description="auto: GPUs where the cluster has some, else CPU"
+    )
+    gpus_per_worker: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of a GPU that a worker gets where it trains on one: with 0.25 four "
+        "trials of one worker run on each GPU at once",
+    )
+    memory_per_worker_gib: float = Field(
+        0.0,
+        ge=0,
+        le=100_000,
+        description="GiB of main memory that a machine must have free for a worker; 0: not asked",
+    )
+    node_labels: dict[
+        Annotated[str, Field(pattern=_LABEL_NAME)], Annotated[str, Field(pattern=_LABEL_VALUE)]
+    ] = Field(
+        {},
+        description="labels that a machine must have, as Ray knows them, such as "
+        "`ray.io/accelerator-type: H100`; those of your own are given to `ray start --labels`",
+    )
+    time_limit_s: float = Field(
+        0.0,
+        ge=0,
+        le=10_000_000,
+        description="seconds after which an attempt at a trial is ended and counted as failed; it "
+        "goes on from its last checkpoint until its attempts are used up; 0: no limit",
     )
 
 

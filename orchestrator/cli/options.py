@@ -144,6 +144,33 @@ WorkersOption = Annotated[
     ),
 ]
 
+MaxConcurrentOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-concurrent",
+        min=1,
+        help="Trials at once, at most; as many as fit if not given.",
+        show_default=False,
+    ),
+]
+
+LeaveCpusOption = Annotated[
+    int,
+    typer.Option("--leave-cpus", min=0, help="CPUs of this machine that are left to others."),
+]
+
+TimeLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        min=1,
+        metavar="SECONDS",
+        help="Ends an attempt at a trial that takes longer, and counts it as failed; replaces the "
+        "study's own.",
+        show_default=False,
+    ),
+]
+
 ScaleOption = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,7 @@
 """Commands on studies: run, plan, report, mirror."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,14 @@ from orchestrator.cli.options import (
     DEFAULT_ROOT,
     AblationsOption,
     DataOption,
+    LeaveCpusOption,
+    MaxConcurrentOption,
     QuietOption,
     RootOption,
     ScaleOption,
     StudyArgument,
     StudyOrFolderArgument,
+    TimeLimitOption,
     WorkersOption,
     absolute_root,
 )
@@ -25,6 +29,7 @@ from orchestrator.cli.rendering import arms_table, make_console, open_with_progr
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
+    from ablations.study.schema import Resources
     from ablations.study.study import Study
     from orchestrator.plan import Plan
     from trainers.config import DataConfig
@@ -70,6 +75,9 @@ def run(
     workers: WorkersOption = None,
     ablations: AblationsOption = None,
     scale: ScaleOption = None,
+    max_concurrent: MaxConcurrentOption = None,
+    leave_cpus: LeaveCpusOption = 0,
+    time_limit: TimeLimitOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a study: train what is missing, then verdicts, report and MLflow.
@@ -81,12 +89,17 @@ def run(
     from ablations.lock import LOCK
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
+    from orchestrator.driver.tuning import Share
     from orchestrator.tracking.store import check_store, folder_of
     from trainers.system.store import open_store
 
     console = make_console()
     live = console.is_terminal and not quiet
     checked = load(study, data, workers, ablations, scale)
+    if time_limit is not None:
+        limited = checked.resources.model_copy(update={"time_limit_s": time_limit})
+        checked = replace(checked, resources=limited)
+    share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)
     root = absolute_root(root, console)
     check_cluster()
     check_store(folder_of(root))
@@ -98,7 +111,7 @@ def run(
         f"{len(plan.trials)} runs on {len(images)} images",
     )
     try:
-        result = run_study(plan, images, root, store, console=console, live=live)
+        result = run_study(plan, images, root, store, console=console, live=live, share=share)
     except KeyboardInterrupt:
         left = len(plan.missing(store))
         console.print(
@@ -191,7 +204,7 @@ def plan(
         )
         return
     threads = checked.resources.cpus_per_worker
-    concurrent = max(1, (os.cpu_count() or 1) // (checked.resources.workers * threads))
+    concurrent = _at_once_here(checked.resources, console)
     timing = measure(in_steps(checked.base, len(images.train)), images, threads=threads)
     seconds = sum(timing.trial_s(trial.config) for trial in missing) / concurrent
     console.print(
@@ -199,6 +212,21 @@ def plan(
         f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "
         f"{concurrent} at a time",
     )
+
+
+def _at_once_here(resources: "Resources", console: Console) -> int:
+    """How many trials run here at once, 1 at least; says why when the machine holds none."""
+    import torch
+
+    from orchestrator.resources import Node, place
+
+    cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    try:
+        return place(resources, [Node(name="this machine", cpus=cpus, gpus=gpus)]).concurrent
+    except InputError as error:
+        if not os.environ.get("RAY_ADDRESS"):
+            console.print(f"note: {error}")
+        return 1
 
 
 def report(

@@ -1,22 +1,28 @@
 """RAY: the cluster at RAY_ADDRESS, or one of our own."""
 
 import contextlib
+import json
 import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
+from ablations.study.schema import Resources
 from orchestrator import interrupt
-from trainers.errors import InputError, reason
+from orchestrator.resources import UNLIMITED, Node, node_of, share_of_this_machine
+from trainers.errors import ClusterError, InputError, reason
 
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
@@ -29,18 +35,33 @@ _LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_sto
 
 
 @contextlib.contextmanager
-def connected(console: Console) -> Iterator[None]:
-    """The cluster at RAY_ADDRESS, or a Ray of our own that leaves nothing behind."""
+def connected(console: Console, leave_cpus: int = 0) -> Iterator[Path]:
+    """The cluster at RAY_ADDRESS, or a Ray of our own that leaves nothing behind.
+
+    Gives a folder for files of this process. Of this machine `leave_cpus` are left to others.
+    Raises InputError when none would be left for trials, or when the cluster is not this machine.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    address = address_given()
+    if address and leave_cpus:
+        raise InputError(
+            f"--leave-cpus {leave_cpus} is of this machine, and RAY_ADDRESS={address} is not it; "
+            "give --max-concurrent, or unset RAY_ADDRESS"
+        )
     import ray
 
-    address = _address()
+    cpus = share_of_this_machine(_cpus_of_this_machine(), leave_cpus) if leave_cpus else None
+    # What Ray itself says on the output of its driver is of no use to who runs a study.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     # What goes wrong arrives as an exception, or stands in a trial's folder: Ray logs it besides.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    with tempfile.TemporaryDirectory(
-        prefix="dinolab-", dir=_scratch(), ignore_cleanup_errors=True
-    ) as scratch:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="dinolab-", dir=_scratch(), ignore_cleanup_errors=True
+        ) as scratch,
+        interrupt.before_leaving(lambda: _abandon(scratch)),
+    ):
         if address:
             console.print(f"using the Ray cluster at {address}")
             ray.init(**quiet, **shipped_code(address))
@@ -51,14 +72,96 @@ def connected(console: Console) -> Iterator[None]:
                 address="local",
                 include_dashboard=False,
                 object_store_memory=200 * 2**20,
+                num_cpus=cpus,
                 _temp_dir=scratch,
                 **quiet,
             )
         interrupt.listen()
         try:
-            yield
+            yield Path(scratch)
         finally:
             ray.shutdown()
+
+
+def _abandon(scratch: str) -> None:
+    """End what runs of our own Ray, and delete its files: the process ends where it stands."""
+    import ray
+
+    if node := ray._private.worker._global_node:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _cpus_of_this_machine() -> int:
+    import ray
+
+    return int(ray._private.utils.get_num_cpus())
+
+
+def refuse_lost() -> None:
+    """Raises ClusterError, one line, when the Ray that this process uses has ended."""
+    import ray
+
+    node = ray._private.worker._global_node
+    ours: dict[str, Any] = node.all_processes if node else {}
+    for name in ("gcs_server", "raylet"):
+        for one in ours.get(name, ()):
+            if one.process.poll() is not None:
+                raise ClusterError(f"Ray has ended: its {name} was killed, or ran out of memory")
+    here = ray.get_runtime_context().get_node_id()
+    if all(one["NodeID"] != here or not one["Alive"] for one in ray.nodes()):
+        raise ClusterError("Ray has ended: the cluster has lost the node that this process is on")
+
+
+def nodes_there() -> list[Node]:
+    """The machines that the cluster has now."""
+    import ray
+
+    return [
+        node_of(one["NodeManagerHostname"], one["Resources"], one.get("Labels") or {})
+        for one in ray.nodes()
+        if one["Alive"]
+    ]
+
+
+def nodes_addable(resources: Resources) -> list[Node]:
+    """The kinds of machine that the cluster adds when they are asked for; none without autoscaler.
+
+    Those that the cluster says, or the file that `ray up` leaves on its head; else, where there is
+    an autoscaler, one kind that holds anything.
+    """
+    import ray
+
+    if config := ray._private.state.state.get_cluster_config():
+        return [
+            replace(
+                node_of(kind.name, kind.resources, None),
+                count=UNLIMITED if kind.max_count < 0 else kind.max_count,
+            )
+            for kind in config.node_group_configs
+            if kind.max_count
+        ]
+    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
+        launched = yaml.safe_load(Path("~/ray_bootstrap_config.yaml").expanduser().read_text())
+        return [
+            replace(node_of(name, kind.get("resources") or {}, None), count=count)
+            for name, kind in launched["available_node_types"].items()
+            if (count := kind.get("max_workers", launched.get("max_workers", 0)))
+        ]
+    if _has_autoscaler():
+        gpus = UNLIMITED if resources.device == "gpu" else 0
+        return [Node(name="machines on demand", cpus=UNLIMITED, gpus=gpus, labels=None)]
+    return []
+
+
+def _has_autoscaler() -> bool:
+    """Whether machines of the cluster come from something that can add others."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    # Without an autoscaler Ray reports each machine as a kind of its own, named by its id.
+    said = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")
+    kinds = (said.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+    return any(kind != f"node_{machine}" for machine, kind in kinds.items())
 
 
 def shipped_code(address: str) -> dict[str, Any]:
@@ -75,7 +178,7 @@ def check_cluster() -> None:
 
     A process of its own asks the cluster, since Ray may wait for minutes, or end the process.
     """
-    address = _address()
+    address = address_given()
     if not address:
         _scratch()
         return
@@ -107,7 +210,7 @@ def check_cluster() -> None:
         raise _unusable(address, asked.stdout.strip() or "Ray ends when it connects to it")
 
 
-def _address() -> str:
+def address_given() -> str:
     """RAY_ADDRESS as given, or empty for a Ray of our own, which Ray too calls local."""
     address = os.environ.get("RAY_ADDRESS", "").strip()
     return "" if address == "local" else address

@@ -7,22 +7,35 @@ from rich.console import Console
 
 from dashboards.study.files import write_files
 from dashboards.tables.reading import StudyRun
+from orchestrator.driver.cluster import address_given
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, refuse_old_layout, set_aside_damaged
-from orchestrator.driver.tuning import placed, train_missing
+from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan
 from trainers.data.image_set import ImageSet
+from trainers.errors import ClusterError
 from trainers.system.store import Store
+
+RESTARTS = 3
+"""How often a Ray of our own that has ended is started again."""
 
 
 def run_study(
-    plan: Plan, images: ImageSet, root: str, store: Store, *, console: Console, live: bool
+    plan: Plan,
+    images: ImageSet,
+    root: str,
+    store: Store,
+    *,
+    console: Console,
+    live: bool,
+    share: Share = ALL_OF_IT,
 ) -> tuple[StudyRun, dict[str, Any]]:
     """Train what is missing, and write results, verdicts and report; returns run and verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
-    KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on.
+    KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on. Raises
+    ClusterError when the cluster is lost; a Ray of our own is started again.
     """
     refuse_old_layout(store, plan.study.name)
     earlier = matching_lock(plan, images, store)
@@ -30,9 +43,8 @@ def run_study(
     missing = plan.missing(store)
     with contextlib.ExitStack() as cluster, Mirrored(plan.study.name, store, console) as shown:
         # Before anything is written: only a cluster itself knows what fits into it.
-        placement = (
-            cluster.enter_context(placed(plan.study.resources, console)) if missing else None
-        )
+        resources = plan.study.resources
+        where = cluster.enter_context(placed(resources, share, console)) if missing else None
         write_lock(plan, images, store)
         if left := left_behind_text(plan, store, earlier):
             console.print(f"note: {left}")
@@ -47,8 +59,21 @@ def run_study(
         for trial in plan.trials:
             if trial not in missing:
                 shown.sync(trial.key, trial.arms, trial.seed)
-        if missing and placement:
-            train_missing(missing, plan, root, store, shown, placement, console=console, live=live)
+        starts = 0
+        while missing and where:
+            try:
+                train_missing(missing, plan, root, store, shown, where, console=console, live=live)
+                break
+            except ClusterError as error:
+                starts += 1
+                if address_given() or starts > RESTARTS:
+                    raise ClusterError(
+                        f"{error}; nothing is lost: the same command goes on from here"
+                    ) from error
+                console.print(f"note: {error}; it is started again, and trials go on from there")
+                cluster.close()
+                missing = plan.missing(store)
+                where = cluster.enter_context(placed(resources, share, console))
         cluster.close()
         return conclude(store, plan.study.name, shown)
 

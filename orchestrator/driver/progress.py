@@ -76,6 +76,11 @@ class StudyProgress:
             self.spoke = time.monotonic()
             self.console.print(f"running: {', '.join(self.latest.values())}")
 
+    def note(self, title: str, text: str) -> None:
+        """Something has happened to a trial that does not end it."""
+        self.latest.pop(title, None)
+        self.console.print(f"{title}: {text}")
+
     def ended(self, title: str, outcome: str) -> None:
         """A trial has ended, with this outcome in words."""
         self.done += 1

@@ -4,41 +4,94 @@ import contextlib
 import functools
 import os
 import secrets
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.cluster import connected
+from orchestrator.driver.board import Board, Launched
+from orchestrator.driver.cluster import connected, nodes_addable, nodes_there
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.plan import Plan, Trial
-from orchestrator.resources import DRIVER_CPUS, Placement, place
-from orchestrator.retry import ATTEMPTS
+from orchestrator.resources import WATCHER_CPUS, Placement, place
 from trainers.data.cache import cache_in
+from trainers.errors import StoreError
+from trainers.runs.attempt import end_lease
+from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import Planned
 from trainers.runs.version import code_versions
 from trainers.system.store import Store
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How much of what is there a driver takes."""
+
+    max_concurrent: int | None = None
+    """trials at once; None: as many as fit"""
+    leave_cpus: int = 0
+    """CPUs of this machine that are left to others"""
+
+
+ALL_OF_IT = Share()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A cluster, and what each trial gets on it."""
+
+    placement: Placement
+    resources: Resources
+    """with the device that is used"""
+    scratch: Path
+    """a folder of this process"""
+    share: Share
+    afterwards: list[Callable[[], None]]
+    """what is called once nothing of ours runs on the cluster any more"""
+
+
 @contextlib.contextmanager
-def placed(resources: Resources, console: Console) -> Iterator[Placement]:
+def placed(resources: Resources, share: Share, console: Console) -> Iterator[Placed]:
     """What each trial gets on the cluster, which is there until the block ends.
 
     Raises InputError when not even one trial fits.
     """
-    with connected(console):
-        import ray
+    afterwards: list[Callable[[], None]] = []
+    try:
+        with connected(console, share.leave_cpus) as scratch:
+            there, addable = nodes_there(), nodes_addable(resources)
+            placement = place(resources, there, addable, most=share.max_concurrent)
+            # A cluster that grows must not change what the trials of a study run on.
+            device = "gpu" if placement.gpus_per_worker else "cpu"
+            yield Placed(
+                placement=placement,
+                resources=resources.model_copy(update={"device": device}),
+                scratch=scratch,
+                share=share,
+                afterwards=afterwards,
+            )
+    finally:
+        for action in afterwards:
+            action()
 
-        cluster = ray.cluster_resources()
-        nodes = [
-            (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
-        yield place(resources, cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), nodes)
+
+_TUNE = {
+    # What a driver must know lies in the run root: Tune keeps no files, and decides nothing.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
+    # What it would print, the watcher says in a line.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1e9",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER": "1e9",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 
 
 def train_missing(
@@ -47,62 +100,94 @@ def train_missing(
     root: str,
     store: Store,
     shown: Mirrored,
-    placement: Placement,
+    where: Placed,
     *,
     console: Console,
     live: bool,
 ) -> None:
-    """Let Ray Tune run the missing trials."""
+    """Let Ray Tune run the missing trials.
+
+    Raises ClusterError when Ray has ended, and StoreError when the run root has failed too often.
+    """
+    for name, value in _TUNE.items():
+        os.environ.setdefault(name, value)
     # Imported here: half of what `dinolab` does needs no Ray, whose import takes seconds.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
     from orchestrator.driver import worker
+    from orchestrator.driver.searching import Room, Scheduled
     from orchestrator.driver.watcher import Watcher
 
+    placement = where.placement
     is_group = placement.workers > 1
     run = functools.partial(worker.run_group if is_group else worker.run_alone, placement=placement)
     run.__name__ = "trial"  # type: ignore[attr-defined]
-    scratch = tempfile.TemporaryDirectory(prefix="dinolab-tune-", ignore_cleanup_errors=True)
     driver = secrets.token_hex(8)
-    assignments = {
-        trial.key: worker.Assignment(
+    code, cache = dict(code_versions()), str(cache_in(root).absolute())
+
+    def assigned(trial: Trial, launched: Launched) -> worker.Assignment:
+        return worker.Assignment(
             root=root,
             key=trial.key,
             driver=driver,
+            over=launched.over,
             config=trial.config.model_dump_json(),
-            planned=Planned(key=trial.key, digest=trial.digest, code=dict(code_versions())),
-            cache=str(cache_in(root).absolute()),
+            planned=Planned(key=trial.key, digest=trial.digest, code=code),
+            cache=cache,
         )
-        for trial in missing
-    }
+
     with StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress:
+
+        def finished(trial: Trial) -> None:
+            watcher.tell(trial)
+
+        board = Board(missing, store, driver, say=console.print, finished=finished)
+        room = Room(where.resources, where.share.max_concurrent, console.print)
         watcher = Watcher(
-            missing, store, progress, lambda one: shown.sync(one.key, one.arms, one.seed)
+            missing,
+            store,
+            driver,
+            board,
+            room,
+            progress,
+            lambda one: shown.sync(one.key, one.arms, one.seed),
+            time_limit_s=where.resources.time_limit_s,
         )
         tuner = tune.Tuner(
             tune.with_resources(run, _trial_resources(placement)),
-            param_space={"trial": tune.grid_search(list(assignments.values()))},
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=placement.concurrent, reuse_actors=not is_group
+                search_alg=Scheduled(board, room, assigned),
+                num_samples=-1,
+                reuse_actors=not is_group,
+                trial_dirname_creator=lambda one: str(one.trial_id),
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=scratch.name,
+                storage_path=str(where.scratch / "tune"),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                # Another attempt is another trial of Tune's.
+                failure_config=tune.FailureConfig(max_failures=0),
                 callbacks=[watcher],
             ),
         )
-        try:
-            tuner.fit()
-            interrupt.check()
-        finally:
-            scratch.cleanup()
+
+        def release() -> None:
+            for trial in missing:
+                if trial.key in board.launched:
+                    with contextlib.suppress(StoreError):
+                        end_lease(StoredTrial(store, trial.key), driver, "interrupted")
+
+        where.afterwards.append(release)
+        tuner.fit()
+        interrupt.check()
 
 
-def _trial_resources(placement: Placement) -> dict[str, float]:
+def _trial_resources(placement: Placement) -> Any:
+    from ray.tune import PlacementGroupFactory
+
     if placement.workers > 1:
-        return {"cpu": DRIVER_CPUS}
-    return {"cpu": placement.cpus_per_worker, "gpu": placement.gpus_per_worker}
+        return PlacementGroupFactory([{"CPU": WATCHER_CPUS}])
+    labels: dict[str, Any] = (
+        {"bundle_label_selector": [dict(placement.labels)]} if placement.labels else {}
+    )
+    return PlacementGroupFactory([placement.asked(placement.cpus_per_worker)], **labels)

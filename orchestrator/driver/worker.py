@@ -4,10 +4,11 @@ import contextlib
 import functools
 import tempfile
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray.train
 import ray.train.torch
@@ -15,13 +16,13 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dashboards.tables.values import values_of
+from orchestrator.driver.output import Output
 from orchestrator.resources import Placement
-from orchestrator.retry import decide
+from orchestrator.retry import Failure, decide, failure_of, kind_of
 from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import DinolabError, InputError
-from trainers.runs.attempt import record_failure
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import Asking, Planned, run_trial
@@ -38,6 +39,8 @@ class Assignment:
     key: str
     driver: str
     """who asks"""
+    over: tuple[int, ...]
+    """attempts that have certainly ended"""
     config: str
     """TrainConfig as JSON"""
     planned: Planned
@@ -48,6 +51,22 @@ class Assignment:
         """The trial in its root."""
         return StoredTrial(open_store(self.root), self.key)
 
+    def __str__(self) -> str:
+        # Tune makes names of it.
+        return self.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How an attempt ended, for the driver; travels by pickle."""
+
+    found: Literal["finished", "held", "failed"]
+    failure: Failure | None = None
+    text: str = ""
+    """the traceback"""
+    output: str = ""
+    """the last lines of what was printed"""
+
 
 SHOWN = ("loss/total", "knn/cls_top1")
 """Metrics that travel to the driver for the progress display; all others stay in the folder."""
@@ -55,6 +74,9 @@ SHOWN = ("loss/total", "knn/cls_top1")
 
 FOLLOWED_EVERY_S = 1.0
 """How often the records of a worker group are looked at."""
+
+OUTPUT, ENDED = "output", "ended"
+"""What a report to the driver holds beside a step: where the worker prints, and how it ended."""
 
 
 class TuneReporter:
@@ -74,7 +96,10 @@ def _images(data: DataConfig, cache: str) -> ImageSet:
     return open_images(data, Path(cache))
 
 
-def _train(assignment: Assignment, world: World, reporter: Any, threads: int) -> None:
+def _train(
+    assignment: Assignment, world: World, reporter: Any, threads: int, output: Output
+) -> bool:
+    """Whether the trial has a result now; not when somebody else is at it."""
     make_reproducible(threads)
     # First: other code may not even read the configuration.
     assignment.planned.refuse_other_code()
@@ -90,55 +115,74 @@ def _train(assignment: Assignment, world: World, reporter: Any, threads: int) ->
         reporter=reporter,
         planned=assignment.planned,
         starting=lambda: starting_weights(config),
-        asking=Asking(driver=assignment.driver),
+        asking=Asking(
+            driver=assignment.driver,
+            over=assignment.over,
+            waits=False,
+            kind_of=kind_of,
+            output=output.tail,
+        ),
     )
     if finished and world.is_first:
         # Whoever reads the trial makes up for it, and tells of what is damaged.
         with contextlib.suppress(DinolabError):
             values_of(trial, trial.finished())
+    return finished
 
 
 def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
-    """A trial with one worker, in the process that Tune gave it."""
-    assignment: Assignment = parameters["trial"]
+    """A trial with one worker, in the process that Tune gave it; how it ended is reported."""
+    output = Output.of_this_process()
+    tune.report({OUTPUT: output})
     try:
         world = World.alone(chosen_device("cuda" if placement.gpus_per_worker else "cpu"))
-        _train(assignment, world, TuneReporter(), placement.cpus_per_worker)
+        threads = placement.cpus_per_worker
+        done = _train(parameters["trial"], world, TuneReporter(), threads, output)
+        ended = Ended(found="finished" if done else "held")
     except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)
-        _settle(assignment, error)
+        ended = _failed(error, output)
+    tune.report({ENDED: ended})
 
 
 def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     """A trial with several workers: a Ray Train worker group under this process."""
     assignment: Assignment = parameters["trial"]
-    trainer = TorchTrainer(
+    output = Output.of_this_process()
+    tune.report({OUTPUT: output})
+    ended = threading.Event()
+    follower = threading.Thread(target=_follow, args=(assignment.stored(), ended), daemon=True)
+    follower.start()
+    try:
+        with tempfile.TemporaryDirectory(prefix="dinolab-", ignore_cleanup_errors=True) as scratch:
+            _group(assignment, placement, scratch).fit()
+        how = Ended(found="finished" if assignment.stored().finished() else "held")
+    except Exception as error:  # noqa: BLE001 (as above)
+        failures = getattr(error, "worker_failures", {})
+        how = _failed(cause([failures[rank] for rank in sorted(failures)] or [error]), output)
+    finally:
+        ended.set()
+        follower.join()
+    tune.report({ENDED: how})
+
+
+def _group(assignment: Assignment, placement: Placement, scratch: str) -> TorchTrainer:
+    return TorchTrainer(
         _group_worker,
         train_loop_config={"trial": assignment, "threads": placement.cpus_per_worker},
         torch_config=TorchConfig(timeout_s=int(group_timeout().total_seconds())),
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": placement.group_cpus,
-                **({"GPU": 1} if placement.gpus_per_worker else {}),
-            },
+            resources_per_worker=placement.asked(placement.group_cpus),
+            label_selector=dict(placement.labels) or None,  # type: ignore[call-arg]
         ),
-        run_config=ray.train.RunConfig(
-            name=f"workers-{assignment.key}",
-            storage_path=tempfile.gettempdir(),
-        ),
+        run_config=ray.train.RunConfig(name=f"workers-{assignment.key}", storage_path=scratch),
     )
-    ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(assignment.stored(), ended), daemon=True)
-    follower.start()
-    try:
-        trainer.fit()
-    except Exception as error:  # noqa: BLE001 (as above)
-        failures = getattr(error, "worker_failures", {})
-        _settle(assignment, cause([failures[rank] for rank in sorted(failures)] or [error]))
-    finally:
-        ended.set()
-        follower.join()
+
+
+def _failed(error: Exception, output: Output) -> Ended:
+    text = "".join(traceback.format_exception(error))
+    return Ended(found="failed", failure=failure_of(error), text=text, output=output.tail())
 
 
 def _follow(trial: StoredTrial, ended: threading.Event) -> None:
@@ -159,17 +203,11 @@ def _follow(trial: StoredTrial, ended: threading.Event) -> None:
 
 
 def _group_worker(parameters: dict[str, Any]) -> None:
+    output = Output.of_this_process()
     world = World.joined(ray.train.torch.get_device())
-    _train(parameters["trial"], world, Fanout(), parameters["threads"])
+    _train(parameters["trial"], world, Fanout(), parameters["threads"], output)
 
 
 def cause(errors: Sequence[Exception]) -> Exception:
     """Which of the workers' errors the others come of: the first that a retry does not help."""
     return next((error for error in errors if decide(error) == "give up"), errors[0])
-
-
-def _settle(assignment: Assignment, error: Exception) -> None:
-    """Record the error; raise it again only when the policy says that a retry may help."""
-    record_failure(assignment.stored(), assignment.driver, decide(error), error)
-    if decide(error) == "retry":
-        raise error

@@ -15,7 +15,6 @@ from ablations.study.study import Study
 from orchestrator.cost import Timing, cost_of, measure
 from orchestrator.lock import write_lock
 from orchestrator.plan import make_plan
-from orchestrator.resources import DRIVER_CPUS, Placement, place
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
@@ -26,8 +25,10 @@ from trainers.errors import (
     RootError,
     StudyError,
 )
-from trainers.runs.trial import TrialFolder
 from trainers.runs.version import code_versions
+from trainers.system.store import open_store
+
+LOCK_PATH = "studies/small/study.lock.json"
 
 STUDY = """
 name: small
@@ -56,59 +57,6 @@ def study(tmp_path):
 @pytest.fixture
 def images(study):
     return open_images(study.base.data, Path("unused"))
-
-
-@pytest.mark.parametrize(
-    ("resources", "cpus", "gpus", "expected"),
-    [
-        ({}, 2, 0, (1, 1, 0, 2)),
-        ({"cpus_per_worker": 2}, 5, 0, (1, 2, 0, 2)),
-        ({"workers": 2}, 2, 0, (2, 1, 0, 1)),
-        ({}, 16, 4, (1, 1, 1, 4)),
-        ({"workers": 4}, 64, 8, (4, 1, 1, 2)),
-        ({"device": "cpu"}, 16, 4, (1, 1, 0, 16)),
-    ],
-)
-def test_as_many_trials_run_as_fit(resources, cpus, gpus, expected):
-    workers, cpus_per_worker, gpus_per_worker, concurrent = expected
-    assert place(Resources(**resources), cpus, gpus) == Placement(
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        concurrent=concurrent,
-    )
-
-
-@pytest.mark.parametrize(
-    ("resources", "cpus", "gpus"), [({"workers": 3}, 2, 0), ({"device": "gpu"}, 8, 0)]
-)
-def test_a_trial_that_cannot_fit_is_refused(resources, cpus, gpus):
-    with pytest.raises(InputError, match="a trial needs"):
-        place(Resources(**resources), cpus, gpus)
-
-
-@pytest.mark.parametrize(
-    ("resources", "nodes", "concurrent"),
-    [
-        ({"workers": 2}, [(1, 0), (1, 0)], 1),
-        ({"cpus_per_worker": 2}, [(3, 0), (3, 0)], 2),
-        ({"workers": 4}, [(64, 2), (4, 8)], 1),
-    ],
-)
-def test_a_worker_lies_on_one_machine_and_leaves_room_for_all_who_watch(
-    resources, nodes, concurrent
-):
-    totals = [sum(kind) for kind in zip(*nodes, strict=True)]
-    made = place(Resources(**resources), *totals, nodes)
-    assert made.concurrent == concurrent
-    for cpus, _ in nodes:
-        workers = cpus // made.cpus_per_worker
-        assert workers * made.group_cpus + concurrent * DRIVER_CPUS <= cpus
-
-
-def test_a_worker_that_no_machine_holds_is_refused():
-    with pytest.raises(InputError, match="the cluster has 2 and 0 on 2 machines"):
-        place(Resources(cpus_per_worker=2), 2, 0, [(1, 0), (1, 0)])
 
 
 KINDS = [
@@ -243,7 +191,7 @@ def test_lengths_in_epochs_and_rates_per_256_that_a_batch_size_changes_are_said(
             "optimizer.learning_rate: 0.000125 → 6.25e-05 (0.001 per 256)")  # fmt: skip
     assert set(said) <= set(small.differences(base))
     assert not any(line.startswith(("evaluation.", "checkpoint")) for line in small.confounds)
-    lock = write_lock(plan, images, tmp_path)
+    lock = write_lock(plan, images, open_store(tmp_path))
     assert tuple(lock["arms"]["small"]["confounds"]) == small.confounds
     assert base.confounds == ()
 
@@ -308,8 +256,8 @@ def test_the_estimate_times_real_steps(study, images):
 
 class TestLock:
     def test_it_holds_what_was_stated(self, study, images, tmp_path):
-        lock = write_lock(make_plan(study, images), images, tmp_path)
-        assert json.loads((tmp_path / "study.lock.json").read_text()) == lock
+        lock = write_lock(make_plan(study, images), images, open_store(tmp_path))
+        assert json.loads((tmp_path / LOCK_PATH).read_text()) == lock
         assert lock["resolved"]["hypotheses"]["none"]["smallest_effect"] == 0.05
         assert len(lock["trials"]) == 3 * 3
         kept = lock["arms"]["cls_position_none"]
@@ -323,63 +271,42 @@ class TestLock:
 
     @pytest.mark.slow
     def test_arms_and_seeds_may_be_added(self, study, images, tmp_path):
-        first = write_lock(make_plan(study, images), images, tmp_path)
+        first = write_lock(make_plan(study, images), images, open_store(tmp_path))
         more = replace(study, seeds=(*study.seeds, 9))
-        second = write_lock(make_plan(more, images), images, tmp_path)
+        second = write_lock(make_plan(more, images), images, open_store(tmp_path))
         assert second["hypotheses_sha256"] == first["hypotheses_sha256"]
         assert second["created"] == first["created"]
         assert len(second["trials"]) == len(first["trials"]) + 3
 
     @pytest.mark.slow
     def test_changed_hypotheses_are_refused_and_nothing_is_written(self, study, images, tmp_path):
-        write_lock(make_plan(study, images), images, tmp_path)
-        before = (tmp_path / "study.lock.json").read_bytes()
+        write_lock(make_plan(study, images), images, open_store(tmp_path))
+        before = (tmp_path / LOCK_PATH).read_bytes()
         looser = study.hypotheses["none"].model_copy(update={"smallest_effect": 0.5})
         changed = replace(study, hypotheses={"none": looser})
         with pytest.raises(RootError, match="locked with other hypotheses"):
-            write_lock(make_plan(changed, images), images, tmp_path)
-        assert (tmp_path / "study.lock.json").read_bytes() == before
+            write_lock(make_plan(changed, images), images, open_store(tmp_path))
+        assert (tmp_path / LOCK_PATH).read_bytes() == before
 
     @pytest.mark.slow
     def test_other_data_are_refused(self, study, images, tmp_path):
-        write_lock(make_plan(study, images), images, tmp_path)
+        write_lock(make_plan(study, images), images, open_store(tmp_path))
         images.digest = "0" * 64
         with pytest.raises(RootError, match="locked with other data"):
-            write_lock(make_plan(study, images), images, tmp_path)
+            write_lock(make_plan(study, images), images, open_store(tmp_path))
 
     def test_it_holds_the_code_that_its_runs_execute(self, study, images, tmp_path):
-        lock = write_lock(make_plan(study, images), images, tmp_path)
+        lock = write_lock(make_plan(study, images), images, open_store(tmp_path))
         assert lock["code"] == code_versions()
 
     @pytest.mark.slow
     def test_a_lock_of_before_is_renewed(self, study, images, tmp_path):
-        lock = write_lock(make_plan(study, images), images, tmp_path)
-        path = tmp_path / "study.lock.json"
+        lock = write_lock(make_plan(study, images), images, open_store(tmp_path))
+        path = tmp_path / LOCK_PATH
         path.write_text(json.dumps({name: lock[name] for name in lock if name != "code"}))
-        renewed = write_lock(make_plan(study, images), images, tmp_path)
+        renewed = write_lock(make_plan(study, images), images, open_store(tmp_path))
         assert renewed["created"] == lock["created"]
         assert renewed["code"] == lock["code"]
-
-
-class TestTrialFolder:
-    def test_a_corrupt_checkpoint_counts_as_none(self, tmp_path):
-        folder = TrialFolder(tmp_path)
-        folder.checkpoints.mkdir()
-        (folder.checkpoints / "state.safetensors").write_bytes(b"half")
-        assert folder.checkpoint_step() is None
-
-    def test_two_attempts_cannot_hold_a_trial_at_once(self, tmp_path):
-        import fcntl
-
-        folder = TrialFolder(tmp_path / "trial")
-        with (
-            folder.fenced(),
-            (folder.path / "lock").open("w") as second,
-            pytest.raises(BlockingIOError),
-        ):
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with (folder.path / "lock").open("w") as second:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_errors_that_end_with_2_are_input_errors():

@@ -6,6 +6,7 @@ only where nobody was first.
 """
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.config import TrainConfig
-from trainers.errors import InputError, StoreError, first_line
+from trainers.errors import first_line
 from trainers.runs.lease import Held, Holder, Lease, Outcome, Watch, expires_s
 from trainers.runs.origin import Origin, drop
 from trainers.runs.records import Digest, Records
@@ -28,6 +29,7 @@ from trainers.runs.stored_trial import (
     manifest_key,
     sealed,
 )
+from trainers.system.store import Store
 from trainers.training.saving import remove
 
 
@@ -153,14 +155,9 @@ class Attempt:
 
     def fail(self, kind: str, error: BaseException, output: str = "") -> None:
         """Write down why it ended without a result, for `dinolab logs`. Raises StoreError."""
+        message = f"{type(error).__name__}: {first_line(error)}"
         text = "".join(traceback.format_exception(error))
-        content = {
-            "kind": kind,
-            "message": f"{type(error).__name__}: {first_line(error)}",
-            "traceback": text,
-        }
-        self.store.put(f"{self.prefix}/log.txt", f"{output}{text}".encode())
-        self.store.put(f"{self.prefix}/failure.json", json.dumps(content, indent=1).encode())
+        _write_failure(self.store, self.prefix, kind, message, text, output)
 
     def end(self, outcome: Outcome) -> None:
         """Let go of it. A store that does not answer is no matter."""
@@ -175,15 +172,64 @@ def _name_of(state: SavedState) -> str:
     return f"attempts/{state.attempt:04d}/{state.name}"
 
 
-def record_failure(trial: StoredTrial, driver: str, kind: str, error: BaseException) -> None:
-    """Write down an error that came before an attempt could be made, as one of its own."""
-    with contextlib.suppress(StoreError, InputError):
-        attempt = claimed(trial, steps=0, driver=driver, over=(), waits=False)
-        if attempt is not None:
-            try:
-                attempt.fail(kind, error)
-            finally:
-                attempt.end("failed")
+def _write_failure(
+    store: Store, prefix: str, kind: str, message: str, text: str, output: str
+) -> None:
+    content = {"kind": kind, "message": message, "traceback": text}
+    store.put(f"{prefix}/log.txt", f"{output}{text or message}".rstrip().encode() + b"\n")
+    store.put(f"{prefix}/failure.json", json.dumps(content, indent=1).encode())
+
+
+def _newest_of(trial: StoredTrial, driver: str, since: int = 0) -> int:
+    """The newest attempt after the `since`-th that `driver` asked for; 0 when there is none."""
+    for number in reversed(trial.attempts()):
+        lease = trial.lease(number)
+        if number > since and lease is not None and lease.driver == driver:
+            return number
+    return 0
+
+
+def end_lease(trial: StoredTrial, driver: str, outcome: Outcome) -> None:
+    """End the lease of the newest attempt of `driver`, whose process is gone. Raises StoreError."""
+    if number := _newest_of(trial, driver):
+        lease = trial.lease(number)
+        if lease is not None and not lease.outcome:
+            ended = dataclasses.replace(lease, beat=lease.beat + 1, outcome=outcome)
+            trial.store.put(f"{trial.attempt_folder(number)}/lease.json", ended.content())
+
+
+def record_failure(
+    trial: StoredTrial,
+    *,
+    since: int,
+    driver: str,
+    kind: str,
+    message: str,
+    text: str = "",
+    output: str = "",
+    outcome: Outcome = "failed",
+) -> int:
+    """Write down for `driver` why its attempt after the `since`-th is over, and end its lease.
+
+    What the attempt has said of it itself stays. An error that came before one could be made gets
+    an attempt of its own. Returns its number; 0 when somebody else is at the trial. `text` is the
+    traceback, `output` the last lines of what was printed. Raises StoreError, and InputError when
+    the result is damaged.
+    """
+    if number := _newest_of(trial, driver, since):
+        prefix = trial.attempt_folder(number)
+        if trial.store.get(f"{prefix}/failure.json") is None:
+            _write_failure(trial.store, prefix, kind, message, text, output)
+        end_lease(trial, driver, outcome)
+        return number
+    attempt = claimed(trial, steps=0, driver=driver, over=(since,), waits=False)
+    if attempt is None:
+        return 0
+    try:
+        _write_failure(trial.store, attempt.prefix, kind, message, text, output)
+    finally:
+        attempt.end(outcome)
+    return attempt.number
 
 
 @contextlib.contextmanager

@@ -96,6 +96,8 @@ class Asking:
     """whose fault an error is"""
     say: Callable[[str], None] = lambda _: None
     """takes a line for a person"""
+    output: Callable[[], str] = str
+    """the last lines that this process has printed"""
 
 
 class _SupersededError(DinolabError):
@@ -154,7 +156,7 @@ def run_trial(
         raise
     except BaseException as error:
         with contextlib.suppress(StoreError):
-            attempt.fail(asking.kind_of(error), error)
+            attempt.fail(asking.kind_of(error), error, asking.output())
         raise
     finally:
         attempt.end(outcome)

@@ -122,7 +122,7 @@ def test_data_that_cannot_be_used_is_one_line(dinolab, mini, tmp_path, data, lin
     assert code == 2
     assert line in err
     assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / "runs" / "mini").exists()
+    assert not (tmp_path / "runs" / "studies").exists()
 
 
 def test_a_root_that_cannot_be_written_is_one_line(dinolab, mini, tmp_path):
@@ -291,8 +291,8 @@ def test_a_run_folder_that_is_broken_is_one_line(dinolab, saved, what):
 def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_path):
     import shutil
 
-    folder = tmp_path / "mini"
-    shutil.copytree(finished[0] / "mini", folder)
+    shutil.copytree(finished[0], tmp_path / "runs")
+    folder = tmp_path / "runs" / "studies" / "mini"
     for name in ("report.html", "results.parquet", "verdicts.json"):
         (folder / name).unlink()
     code, out, _ = dinolab("report", folder)
@@ -301,7 +301,7 @@ def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_pa
     for name in ("report.html", "results.parquet", "verdicts.json"):
         assert (folder / name).exists()
     again = (folder / "results.parquet").read_bytes()
-    assert again == (finished[0] / "mini" / "results.parquet").read_bytes()
+    assert again == (finished[0] / "studies" / "mini" / "results.parquet").read_bytes()
 
 
 @pytest.mark.slow
@@ -337,8 +337,8 @@ def test_data_is_named_by_its_absolute_path_where_the_user_is(tmp_path, monkeypa
 @pytest.mark.slow
 def test_the_printed_command_for_the_ui_can_be_pasted(dinolab, finished, tmp_path):
     root = tmp_path / "my runs; #1's"
-    shutil.copytree(finished[0] / "mini", root / "mini")
-    _, out, _ = dinolab("report", root / "mini")
+    shutil.copytree(finished[0], root)
+    _, out, _ = dinolab("report", root / "studies" / "mini")
     (line,) = (line for line in out.splitlines() if line.startswith("MLflow UI: "))
     assert shlex.split(line)[-2:] == ["--root", str(root)]
 

@@ -89,7 +89,7 @@ def test_a_root_is_listed_where_it_is_named_and_refused_where_it_is_unused(
     dinolab, finished, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(finished[0] / "mini", tmp_path / "runs" / "mini")
+    shutil.copytree(finished[0], tmp_path / "runs")
     listed = "Studies in "
     assert listed not in dinolab("list", "studies")[1]
     assert listed in dinolab("list", "studies", "--root", "runs")[1]
@@ -109,19 +109,20 @@ def test_studies_and_single_runs_of_a_root_are_listed_with_how_far_they_are(
     dinolab, finished, tmp_path
 ):
     root = tmp_path / "runs"
-    shutil.copytree(finished[0] / "mini", root / "mini")
-    first, second, *_ = sorted((root / "mini" / "trials").iterdir())
+    shutil.copytree(finished[0], root)
+    first, second, third, *_ = sorted((root / "trials").iterdir())
     (first / "result.json").unlink()
     (second / "result.json").unlink()
-    (second / "failure.json").write_text('{"message": "out of memory"}')
-    (root / "torn").mkdir()
-    (root / "torn" / "study.lock.json").write_text("{")
-    shutil.copytree(root / "mini" / "trials", root / "train" / "trials")
+    (second / "attempts" / "0001" / "failure.json").write_text('{"message": "out of memory"}')
+    (root / "studies" / "torn").mkdir()
+    (root / "studies" / "torn" / "study.lock.json").write_text("{")
+    for number, one in enumerate((first, first, third)):  # that no study names
+        shutil.copytree(one, root / "trials" / f"{number:016x}")
     for arguments in (("runs",), ("studies",)):
         code, out, err = dinolab("list", *arguments, "--root", root)
         assert code == 0, err
         flat = " ".join(out.split())
         for part in ("3 × 2", "1 failed", "4 finished", "1 missing", "single runs", "2 missing",
-                     "corrupt"):  # fmt: skip
+                     "damaged"):  # fmt: skip
             assert part in flat
     assert "why_cls_is_global" in out

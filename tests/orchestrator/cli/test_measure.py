@@ -169,7 +169,7 @@ def test_a_folder_of_pictures_and_of_hugging_face(dinolab, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_of_ours_is_measured_on_its_held_out_images(dinolab, finished, tmp_path):
-    trial = next((finished[0] / "mini" / "trials").iterdir())
+    trial = next((finished[0] / "trials").iterdir())
     options = ["--limit", "12", "--causal-images", "2", "--threads", "1"]
     code, out, err = dinolab(trial, "--out", "out", *options)
     assert (code, err) == (0, "")

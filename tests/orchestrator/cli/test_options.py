@@ -1,6 +1,5 @@
 """What options come to: paths where the user is, images as large as they are measured."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,12 +14,13 @@ def test_a_ray_job_writes_below_home_and_not_into_its_temporary_copy(monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     console = make_console()
-    assert absolute_root(Path("runs"), console) == tmp_path / "runs"
+    assert absolute_root("runs", console) == str(tmp_path / "runs")
     assert f"run root {tmp_path / 'runs'}" in capsys.readouterr().out
-    assert absolute_root(Path("/shared"), console) == Path("/shared")
+    assert absolute_root("/shared", console) == "/shared"
+    assert absolute_root("s3://bucket/runs", console) == "s3://bucket/runs"
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.chdir(tmp_path)
-    assert absolute_root(Path("here"), console) == tmp_path / "here"
+    assert absolute_root("here", console) == str(tmp_path / "here")
 
 
 @pytest.mark.parametrize(("own", "size", "wanted"), [(0, 24, 0), (16, 24, 24), (32, 24, 32)])

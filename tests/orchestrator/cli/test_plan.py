@@ -15,7 +15,7 @@ def test_a_plan_shows_everything_and_trains_nothing(dinolab, mini, tmp_path):
     for part in ("model.cls_position: learned → none", "loss.cls: 1.0 → 0.0", "parameters",
                  "6 runs, 0 finished, 6 to train: about", "none_is_equivalent"):  # fmt: skip
         assert part in out
-    assert not (tmp_path / "runs" / "mini").exists()
+    assert not (tmp_path / "runs" / "studies").exists()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tests.orchestrator import conftest
 def root(finished, tmp_path):
     """A copy of a finished study, in a root without a store."""
     root = tmp_path / "runs"
-    shutil.copytree(finished[0] / "mini", root / "mini")
+    shutil.copytree(finished[0], root, ignore=shutil.ignore_patterns("mlflow*"))
     return root
 
 
@@ -28,7 +28,10 @@ def test_a_trial_that_fits_into_no_machine_leaves_the_root_empty(mini, tmp_path)
     study.write_text(mini.read_text() + "resources: {cpus_per_worker: 10000}\n")
     code, output = conftest.dinolab("run", study, "--root", tmp_path / "runs")
     assert code == 2, output
-    assert "a trial needs 10000 CPUs and 0 GPUs, the cluster has " in output.splitlines()[-1]
+    refused = (
+        "a trial needs 1 worker of 10000 CPUs, 0 GPUs, each on one machine, and the cluster has "
+    )
+    assert refused in output.splitlines()[-1]
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -47,20 +50,20 @@ def test_other_hypotheses_are_refused_before_a_store_is_made(dinolab, mini, root
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize("lost", ["everything", "hypotheses_sha256", "trials"])
 def test_a_damaged_lock_is_one_line(dinolab, mini, root, command, lost):
-    path = root / "mini" / "study.lock.json"
+    path = root / "studies" / "mini" / "study.lock.json"
     lock = json.loads(path.read_text())
     lock.pop(lost, None)
     path.write_text("{" if lost == "everything" else json.dumps(lock))
     before = contents(root)
     code, _, err = dinolab(command, mini, "--root", root)
     assert code == 2
-    assert f"{path} is corrupt: " in err
+    assert f"{path} is damaged: " in err
     assert len(err.splitlines()) == 1
     assert contents(root) == before
 
 
 def test_a_lock_that_says_nothing_of_its_data_is_not_taken_for_one_of_these(dinolab, mini, root):
-    path = root / "mini" / "study.lock.json"
+    path = root / "studies" / "mini" / "study.lock.json"
     lock = json.loads(path.read_text())
     del lock["dataset"]["digest"]
     path.write_text(json.dumps(lock))
@@ -72,13 +75,13 @@ def test_a_lock_that_says_nothing_of_its_data_is_not_taken_for_one_of_these(dino
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]", '{"status": "won"}'])
 def test_a_damaged_result_is_one_line(dinolab, mini, root, text):
-    path = next(root.glob("mini/trials/*/result.json"))
+    path = next(root.glob("trials/*/result.json"))
     path.write_text(text)
     before = contents(root)
-    code, _, err = dinolab("run", mini, "--root", root)
+    code, _, err = dinolab("plan", mini, "--root", root)
     assert code == 2
-    assert f"{path} is corrupt: " in err
-    assert "restore the file, or remove it" in err
+    assert f"{path} is damaged: " in err
+    assert "restore the file, or run the same command again" in err
     assert len(err.splitlines()) == 1
     assert contents(root) == before
 

@@ -1,7 +1,7 @@
 """Whole studies on real Ray clusters: finished, killed, interrupted, spread over workers."""
 
+import contextlib
 import json
-import os
 import shutil
 import signal
 
@@ -17,14 +17,12 @@ ONLY_THE_BASELINE = MINI[: MINI.index("arms:")] + "arms: []\n"
 
 
 def rows_without_times(root):
-    table = pq.read_table(root / "mini" / "results.parquet").to_pylist()
+    table = pq.read_table(root / "studies" / "mini" / "results.parquet").to_pylist()
     return [row for row in table if not row["metric"].startswith(OF_THE_MACHINE)]
 
 
 def results(root):
-    return {
-        path.parent.name: path.stat().st_mtime_ns for path in root.glob("mini/trials/*/result.json")
-    }
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("trials/*/result.json")}
 
 
 def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished):
@@ -32,17 +30,16 @@ def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished
     assert "using the Ray cluster at" in output
     assert "none_is_equivalent: 2 seeds; 6 is the fewest" in output
     assert "INCONCLUSIVE" in output
-    assert f"report: {root / 'mini' / 'report.html'}" in output
+    assert f"report: {root / 'studies' / 'mini' / 'report.html'}" in output
     assert f"MLflow UI: dinolab ui --root {root}" in output.replace(".venv/bin/", "")
-    assert (root / "mini" / "report.html").stat().st_size > 1e6
-    verdicts = json.loads((root / "mini" / "verdicts.json").read_text())
+    assert (root / "studies" / "mini" / "report.html").stat().st_size > 1e6
+    verdicts = json.loads((root / "studies" / "mini" / "verdicts.json").read_text())
     label = verdicts["hypotheses"]["none_is_equivalent"]["verdict"]["label"]
     assert label == "inconclusive"
     rows = rows_without_times(root)
     assert {row["arm"] for row in rows} == {"baseline", "cls_position_none", "loss_on_patches"}
     assert {row["seed"] for row in rows} == {0, 1}
     assert {row["step"] for row in rows if row["metric"] == "knn/cls_top1"} == {0, 12, 24}
-    assert not list(root.glob("mini/.ray*"))
 
 
 @pytest.mark.slow
@@ -63,27 +60,27 @@ def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
     study.write_text(MINI.replace("name: mini", "name: again"))
     code, output = dinolab("run", study, "--root", root)
     assert code == 0
-    taken = "all 6 runs are finished (6 taken from other studies of this root: mini)"
-    assert f"{taken}: nothing to train" in output
-    assert len(list(root.glob("again/trials/*/result.json"))) == 6
+    assert "all 6 runs are finished: nothing to train" in output
+    assert (root / "studies" / "again" / "report.html").is_file()
 
 
 @pytest.mark.slow
 def test_runs_that_other_code_finished_are_said_before_anything_trains(finished, mini, tmp_path):
     root = tmp_path / "runs"
-    shutil.copytree(finished[0] / "mini", root / "mini")
-    lock = json.loads((root / "mini" / "study.lock.json").read_text())
-    for number, path in enumerate(sorted(root.glob("mini/trials/*/result.json"))):
+    shutil.copytree(finished[0], root)
+    path = root / "studies" / "mini" / "study.lock.json"
+    lock = json.loads(path.read_text())
+    for number, result_path in enumerate(sorted(root.glob("trials/*/result.json"))):
         # As other code would have left them: another version of a module, so another key.
-        result = json.loads(path.read_text())
+        result = json.loads(result_path.read_text())
         result["code"]["trainers.training.step"] = "0" * 12
-        path.write_text(json.dumps(result))
+        result_path.write_text(json.dumps(result))
         for trial in lock["trials"]:
-            if trial["key"] == path.parent.name:
+            if trial["key"] == result_path.parent.name:
                 trial["key"] = f"{number:016x}"
-        path.parent.rename(path.parent.with_name(f"{number:016x}"))
+        result_path.parent.rename(result_path.parent.with_name(f"{number:016x}"))
     lock["git"] = {"commit": "0123456789abcdef", "dirty": True}
-    (root / "mini" / "study.lock.json").write_text(json.dumps(lock))
+    path.write_text(json.dumps(lock))
     code, output = dinolab("plan", mini, "--root", root, "--tflops", "1")
     assert code == 0, output
     assert (
@@ -134,9 +131,9 @@ def test_two_workers_on_two_nodes_see_the_same_crops_as_one(finished, cluster, t
     code, output = dinolab("run", study, "--root", root, "--workers", "2", RAY_ADDRESS=cluster)
     assert code == 0, output
     found = {path.parent.name: json.loads(path.read_text())
-             for path in root.glob("mini/trials/*/result.json")}  # fmt: skip
+             for path in root.glob("trials/*/result.json")}  # fmt: skip
     ((key, result),) = found.items()
-    alone = json.loads((finished[0] / "mini" / "trials" / key / "result.json").read_text())
+    alone = json.loads((finished[0] / "trials" / key / "result.json").read_text())
     assert result["workers"] == 2
     assert result["chain"] == alone["chain"]
 
@@ -171,10 +168,10 @@ def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(cluster, tmp_pa
     assert code == 0, output
     assert "skipped 1 of 73 files" in output
     assert "cats/broken.jpg: broken:" in output
-    lock = json.loads((root / "photos" / "study.lock.json").read_text())
+    lock = json.loads((root / "studies" / "photos" / "study.lock.json").read_text())
     assert lock["dataset"]["images"] == 72
     assert lock["dataset"]["labelled"] is True
-    assert "cats/broken.jpg" in (root / "photos" / "report.html").read_text()
+    assert "cats/broken.jpg" in (root / "studies" / "photos" / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -191,26 +188,49 @@ def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_shown_and_the_others_go_on(finished, cluster, tmp_path):
-    study = tmp_path / "mini.yaml"
-    study.write_text(ONLY_THE_BASELINE)
+def test_two_drivers_share_the_trials_of_a_root_and_each_ends_with_all(finished, mini, tmp_path):
     root = tmp_path / "runs"
-    lock = json.loads((finished[0] / "mini" / "study.lock.json").read_text())
-    key = next(trial["key"] for trial in lock["trials"] if trial["arm"] == "baseline")
-    blocked = root / "mini" / "trials" / key
-    # A folder where the checkpoint should go: this trial fails alike at every attempt.
-    (blocked / "checkpoint" / "state.safetensors").mkdir(parents=True)
-    code, output = dinolab("run", study, "--root", root, RAY_ADDRESS=cluster)
+    with contextlib.ExitStack() as both:
+        drivers = [
+            both.enter_context(start("run", mini, "--root", root, "--max-concurrent", "1"))
+            for _ in range(2)
+        ]
+        outputs = [driver.communicate(timeout=600)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    assert any("another dinolab on" in output for output in outputs)
+    committed = [json.loads(path.read_text()) for path in root.glob("trials/*/result.json")]
+    assert len(committed) == 6
+    # One was not waited for by the other: both have trained, and nothing twice.
+    assert len(list(root.glob("trials/*/attempts/*"))) == 6
+    drove = {
+        json.loads(path.read_text())["driver"] for path in root.glob("trials/*/*/*/lease.json")
+    }
+    assert len(drove) == 2
+    assert rows_without_times(root) == rows_without_times(finished[0])
+
+
+@pytest.mark.slow
+def test_an_attempt_over_its_time_limit_is_ended_counted_and_said(finished, cluster, tmp_path):
+    study = tmp_path / "mini.yaml"
+    study.write_text(ONLY_THE_BASELINE.replace("seeds: 2", "seeds: 1"))
+    root = tmp_path / "runs"
+    code, output = dinolab("run", study, "--root", root, "--time-limit", "1", RAY_ADDRESS=cluster)
     assert code == 3, output
-    assert "failed: " in output
-    assert len(results(root)) == 1
-    message = json.loads((blocked / "failure.json").read_text())["message"]
-    assert message.split(":")[0] in output
-    assert message.split(":")[0] in (root / "mini" / "report.html").read_text()
-    os.rmdir(blocked / "checkpoint" / "state.safetensors")  # noqa: PTH106
+    assert "Traceback" not in output
+    limit = "came over its time limit of 1 s (resources.time_limit_s, --time-limit)"
+    said = [line for line in output.splitlines() if f"{limit} (to be mended by you)" in line]
+    assert len(said) == 3
+    assert said[-1].startswith("[1/1] baseline seed 0: failed: ")
+    assert limit in (root / "studies" / "mini" / "report.html").read_text()
+    failures = [json.loads(path.read_text()) for path in root.glob("trials/*/*/*/failure.json")]
+    assert [failure["kind"] for failure in failures] == ["user"] * 3
+    leases = [json.loads(path.read_text()) for path in root.glob("trials/*/*/*/lease.json")]
+    assert [lease["outcome"] for lease in leases] == ["failed"] * 3
     code, output = dinolab("run", study, "--root", root, RAY_ADDRESS=cluster)
     assert code == 0, output
-    assert "training the other 1" in output
-    assert not (blocked / "failure.json").exists()
-    whole = [row for row in rows_without_times(finished[0]) if row["arm"] == "baseline"]
+    whole = [
+        row
+        for row in rows_without_times(finished[0])
+        if row["arm"] == "baseline" and row["seed"] == 0
+    ]
     assert rows_without_times(root) == whole

@@ -1,0 +1,101 @@
+"""RAY: Tune asks which trial is next, and whether there is room for it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from ablations.study.schema import Resources
+from orchestrator import interrupt
+from orchestrator.driver.board import Board, Launched
+from orchestrator.driver.cluster import nodes_addable, nodes_there, refuse_lost
+from orchestrator.plan import Trial
+from orchestrator.resources import place
+from orchestrator.schedule import Launch, Stop
+from trainers.errors import InputError, StoreError
+
+LOOKED_EVERY_S = 2.0
+"""How often the cluster is looked at."""
+
+MOST_WAITING = 64
+"""Trials that ask for machines which a cluster has yet to add."""
+
+
+class Room:
+    """How many trials may have been launched at once; follows the cluster while it runs."""
+
+    def __init__(self, resources: Resources, most: int | None, say: Callable[[str], None]) -> None:
+        self._resources, self._most, self._say = resources, most, say
+        self._room, self._looked_at = 0, float("-inf")
+        self._said = ""
+
+    def look(self) -> int:
+        """The number. Raises ClusterError, one line, when the cluster is gone."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOKED_EVERY_S:
+            self._looked_at = now
+            refuse_lost()
+            self._room = self._placed()
+        return self._room
+
+    def _placed(self) -> int:
+        addable = nodes_addable(self._resources)
+        try:
+            made = place(self._resources, nodes_there(), addable, most=self._most)
+        except InputError as error:
+            self._once(f"note: waiting, since {error}")
+            return 0
+        if not made.concurrent:
+            self._once("note: waiting for the cluster to add machines")
+        return min(made.attainable, made.concurrent + MOST_WAITING)
+
+    def _once(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._say(line)
+
+
+class Scheduled(Searcher):
+    """A searcher that asks the schedule: a trial to launch, None to wait, or that all is over."""
+
+    def __init__(
+        self,
+        board: Board,
+        room: Room,
+        assigned: Callable[[Trial, Launched], object],
+    ) -> None:
+        super().__init__()
+        self.board, self.room, self.assigned = board, room, assigned
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles it so that it could restore itself; the run root does that here.
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next configuration, None, or FINISHED."""
+        # Tune asks in a loop of its own while nothing runs.
+        interrupt.check()
+        room = self.room.look()
+        try:
+            while isinstance(decided := self.board.decided(), Launch):
+                if self.board.running >= room:
+                    return None
+                trial = decided.trials[0]
+                if launched := self.board.launch(trial):
+                    return {"trial": self.assigned(trial, launched)}
+        except StoreError as error:
+            self.board.trouble(str(error))
+            return None
+        return Searcher.FINISHED if isinstance(decided, Stop) else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """What follows is told by the watcher."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the run root holds what a driver must know."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
