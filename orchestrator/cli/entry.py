@@ -40,6 +40,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": studies.run,
+    "retry": studies.retry,
     "plan": studies.plan,
     "report": studies.report,
     "mirror": studies.mirror,

@@ -171,6 +171,28 @@ TimeLimitOption = Annotated[
     ),
 ]
 
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="ARM",
+        help="Trains only this arm now; may be given again. The others stay missing.",
+        show_default=False,
+    ),
+]
+
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        metavar="SEEDS",
+        help="Trains only these seeds of the study now, as `0..3` or `0,2,5`.",
+        show_default=False,
+    ),
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON instead of tables.")]
+
 ScaleOption = Annotated[
     str | None,
     typer.Option(

@@ -1,5 +1,6 @@
 """What several commands print: verdicts, arms, images that were skipped, tables."""
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
     from trainers.system.storage import Location
 
 
-def make_console() -> Console:
-    """A console that prints every text as it stands: paths and names may hold brackets."""
-    is_terminal = sys.stdout.isatty()
+def make_console(*, aside: bool = False) -> Console:
+    """A console that prints every text as it stands: paths and names may hold brackets.
+
+    `aside` it writes to standard error: standard output is for a program.
+    """
+    is_terminal = (sys.stderr if aside else sys.stdout).isatty()
     return Console(
+        stderr=aside,
         width=None if is_terminal else 120,
         soft_wrap=not is_terminal,
         markup=False,
@@ -67,9 +72,23 @@ def open_with_progress(
 
 
 def show_verdicts(
-    result: "StudyRun", verdicts_of: Mapping[str, Any], root: str, console: Console
+    result: "StudyRun",
+    verdicts_of: Mapping[str, Any],
+    root: str,
+    console: Console,
+    *,
+    as_json: bool = False,
 ) -> NoReturn:
-    """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing."""
+    """Print verdicts, failed runs and where to look; exit 0, or 3 when runs are missing.
+
+    `as_json` also prints how each run ended, and every verdict, to standard output.
+    """
+    if as_json:
+        runs = [
+            {"arm": arm, "seed": seed, "status": one.status, "reason": one.reason}
+            for (arm, seed), one in result.runs.items()
+        ]
+        print_json({"runs": runs, **verdicts_of, "report": f"{result.folder}/report.html"})
     from ablations.verdicts.reasons import seed_list
     from dashboards.tables.derived import interval_shown
 
@@ -129,6 +148,11 @@ def show_verdicts(
     ui = shlex.join(command)
     console.print(f"MLflow UI: {ui}", soft_wrap=True)
     raise typer.Exit(INCOMPLETE if unfinished else DONE)
+
+
+def print_json(content: Any) -> None:
+    """Print `content` for a program: no console wraps it."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def interval_text(ends: list[float] | None, level: str) -> str:

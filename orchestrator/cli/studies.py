@@ -1,9 +1,11 @@
 """Commands on studies: run, plan, report, mirror."""
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,11 +16,14 @@ from orchestrator.cli.options import (
     DEFAULT_ROOT,
     AblationsOption,
     DataOption,
+    JsonOption,
     LeaveCpusOption,
     MaxConcurrentOption,
+    OnlyOption,
     QuietOption,
     RootOption,
     ScaleOption,
+    SeedsOption,
     StudyArgument,
     StudyOrFolderArgument,
     TimeLimitOption,
@@ -31,9 +36,10 @@ from trainers.errors import InputError
 if TYPE_CHECKING:
     from ablations.study.schema import Resources
     from ablations.study.study import Study
-    from orchestrator.plan import Plan
+    from orchestrator.plan import Plan, Trial
     from trainers.config import DataConfig
     from trainers.data.image_set import ImageSet
+    from trainers.system.store import Store
 
 
 def load(
@@ -75,17 +81,69 @@ def run(
     workers: WorkersOption = None,
     ablations: AblationsOption = None,
     scale: ScaleOption = None,
+    only: OnlyOption = None,
+    seeds: SeedsOption = None,
     max_concurrent: MaxConcurrentOption = None,
     leave_cpus: LeaveCpusOption = 0,
     time_limit: TimeLimitOption = None,
     quiet: QuietOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Run a study: train what is missing, then verdicts, report and MLflow.
 
     Runs on this machine, or on the Ray cluster at RAY_ADDRESS. Finished runs are never trained
     again: after an interruption the same command goes on where it stopped. MLflow is written to
-    ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI.
+    ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI. With --json the words go to standard
+    error, and standard output is one JSON object: runs, claims, hypotheses, gates.
     """
+    checked = load(study, data, workers, ablations, scale)
+    if time_limit is not None:
+        limited = checked.resources.model_copy(update={"time_limit_s": time_limit})
+        checked = replace(checked, resources=limited)
+    from orchestrator.cli.choosing import chosen_trials
+
+    chosen = chosen_trials(checked.arms, checked.seeds, only, seeds)
+    _run(checked, root, lambda _: chosen, max_concurrent, leave_cpus, quiet=quiet, as_json=json_)
+
+
+def retry(
+    study: StudyArgument,
+    root: RootOption = DEFAULT_ROOT,
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    ablations: AblationsOption = None,
+    scale: ScaleOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train the runs of a study again whose last attempt failed, and no others.
+
+    `run` does that too, beside what else is missing. `dinolab logs` says why each has failed.
+    """
+    from dashboards.tables.board import progress_of
+    from trainers.runs.stored_trial import StoredTrial
+
+    def failed(store: "Store") -> "Callable[[Trial], bool]":
+        @functools.cache
+        def has_failed(key: str) -> bool:
+            # As it was when asked first: later it is being tried again.
+            return progress_of(StoredTrial(store, key)).state == "failed"
+
+        return lambda trial: has_failed(trial.key)
+
+    checked = load(study, data, workers, ablations, scale)
+    _run(checked, root, failed, None, 0, quiet=quiet, as_json=False)
+
+
+def _run(
+    study: "Study",
+    root: str,
+    choosing: "Callable[[Store], Callable[[Trial], bool]]",
+    max_concurrent: int | None,
+    leave_cpus: int,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> NoReturn:
     from ablations.lock import LOCK
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
@@ -93,25 +151,30 @@ def run(
     from orchestrator.tracking.store import check_store, folder_of
     from trainers.system.store import open_store
 
-    console = make_console()
+    console = make_console(aside=as_json)
     live = console.is_terminal and not quiet
-    checked = load(study, data, workers, ablations, scale)
-    if time_limit is not None:
-        limited = checked.resources.model_copy(update={"time_limit_s": time_limit})
-        checked = replace(checked, resources=limited)
     share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)
     root = absolute_root(root, console)
     check_cluster()
     check_store(folder_of(root))
     store = open_store(root, make=True)
-    warn(checked, console)
-    plan, images = planned(checked, root, console, live, listed=f", all in {LOCK}")
+    warn(study, console)
+    plan, images = planned(study, root, console, live, listed=f", all in {LOCK}")
     console.print(
-        f"study {checked.name}: {len(checked.arms)} arms × {len(checked.seeds)} seeds = "
+        f"study {study.name}: {len(study.arms)} arms × {len(study.seeds)} seeds = "
         f"{len(plan.trials)} runs on {len(images)} images",
     )
     try:
-        result = run_study(plan, images, root, store, console=console, live=live, share=share)
+        result = run_study(
+            plan,
+            images,
+            root,
+            store,
+            console=console,
+            live=live,
+            share=share,
+            chosen=choosing(store),
+        )
     except KeyboardInterrupt:
         left = len(plan.missing(store))
         console.print(
@@ -119,7 +182,7 @@ def run(
             "the same command goes on from here",
         )
         raise typer.Exit(INTERRUPTED) from None
-    show_verdicts(*result, root, console)
+    show_verdicts(*result, root, console, as_json=as_json)
 
 
 def plan(

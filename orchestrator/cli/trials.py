@@ -10,15 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.options import DEFAULT_ROOT, RootOption, absolute_root
-from orchestrator.cli.rendering import make_console
+from orchestrator.cli.options import DEFAULT_ROOT, JsonOption, RootOption, absolute_root
+from orchestrator.cli.rendering import make_console, print_json
 
 if TYPE_CHECKING:
     from ablations.lock import Lock
     from dashboards.tables.board import Progress
     from trainers.runs.stored_trial import StoredTrial
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Prints JSON instead of tables.")]
 
 TrialArgument = Annotated[
     str,
@@ -58,7 +56,7 @@ def status(
             ]
             for name, of_study in boards.items()
         }
-        _print_json(content)
+        print_json(content)
         return
     if not locks:
         console.print(f"{store.shown} has no studies yet")
@@ -121,7 +119,7 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
     records = [] if progress.state == "damaged" else found.records()
     last = {name: value for _, metrics in records for name, value in metrics.items()}
     if json_:
-        _print_json(
+        print_json(
             {
                 **dataclasses.asdict(progress),
                 "named_by": named,
@@ -236,7 +234,3 @@ def gc(
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-def _print_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,7 @@
 """Runs what a plan still lacks on Ray, then turns the run folder into verdicts and a report."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, refuse_old_layout, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.lock import matching_lock, write_lock
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, Trial
 from trainers.data.image_set import ImageSet
 from trainers.errors import ClusterError
 from trainers.system.store import Store
@@ -30,8 +31,11 @@ def run_study(
     console: Console,
     live: bool,
     share: Share = ALL_OF_IT,
+    chosen: Callable[[Trial], bool] = lambda _: True,
 ) -> tuple[StudyRun, dict[str, Any]]:
-    """Train what is missing, and write results, verdicts and report; returns run and verdicts.
+    """Train what is missing and `chosen`, and write results, verdicts and report.
+
+    Returns the study as read and its verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on. Raises
@@ -40,7 +44,8 @@ def run_study(
     refuse_old_layout(store, plan.study.name)
     earlier = matching_lock(plan, images, store)
     set_aside_damaged(plan, store, console.print)
-    missing = plan.missing(store)
+    unfinished = plan.missing(store)
+    missing = [trial for trial in unfinished if chosen(trial)]
     with contextlib.ExitStack() as cluster, Mirrored(plan.study.name, store, console) as shown:
         # Before anything is written: only a cluster itself knows what fits into it.
         resources = plan.study.resources
@@ -48,14 +53,8 @@ def run_study(
         write_lock(plan, images, store)
         if left := left_behind_text(plan, store, earlier):
             console.print(f"note: {left}")
-        already = len(plan.trials) - len(missing)
-        if not missing:
-            console.print(f"all {len(plan.trials)} runs are finished: nothing to train")
-        elif already:
-            console.print(
-                f"{already} of {len(plan.trials)} runs are finished: "
-                f"training the other {len(missing)}"
-            )
+        if line := _to_do(len(plan.trials), len(unfinished), len(missing)):
+            console.print(line)
         for trial in plan.trials:
             if trial not in missing:
                 shown.sync(trial.key, trial.arms, trial.seed)
@@ -72,10 +71,20 @@ def run_study(
                     ) from error
                 console.print(f"note: {error}; it is started again, and trials go on from there")
                 cluster.close()
-                missing = plan.missing(store)
+                missing = [trial for trial in plan.missing(store) if chosen(trial)]
                 where = cluster.enter_context(placed(resources, share, console))
         cluster.close()
         return conclude(store, plan.study.name, shown)
+
+
+def _to_do(trials: int, unfinished: int, missing: int) -> str:
+    """What there is to train, in words; empty when that is all."""
+    if not unfinished:
+        return f"all {trials} runs are finished: nothing to train"
+    finished = f"{trials - unfinished} of {trials} runs are finished"
+    if missing < unfinished:
+        return f"{finished}: training {missing} of the other {unfinished}"
+    return f"{finished}: training the other {missing}" if unfinished < trials else ""
 
 
 def conclude(

@@ -1,0 +1,43 @@
+"""Which runs of a study a command trains now: by arm, by seed."""
+
+import re
+from collections.abc import Callable, Iterable
+
+from orchestrator.plan import Trial
+from trainers.config import nearest
+from trainers.errors import InputError
+
+
+def chosen_trials(
+    arms: Iterable[str], seeds: Iterable[int], only: list[str] | None, given: str | None
+) -> Callable[[Trial], bool]:
+    """Whether a trial is of the arms `only` and the seeds `given`; all of what is not given.
+
+    `arms` and `seeds` are those of the study. Raises InputError, one line, for one that it has not.
+    """
+    known = list(arms)
+    for arm in only or ():
+        if arm not in known:
+            raise InputError(f"--only {arm}: the study has no such arm{nearest(arm, known)}")
+    wanted_arms = frozenset(only or known)
+    wanted_seeds = frozenset(seeds if given is None else _seeds(given, tuple(seeds)))
+    return lambda trial: trial.seed in wanted_seeds and bool(wanted_arms & {*trial.arms})
+
+
+def _seeds(given: str, known: tuple[int, ...]) -> list[int]:
+    found: list[int] = []
+    for part in given.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", part.strip())
+        if not match:
+            raise InputError(f"--seeds {given}: give numbers, as 0..3 or 0,2,5")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"--seeds {given}: {first} comes behind {last}")
+        ends = {first, last} - {*known}
+        if ends:
+            raise InputError(
+                f"--seeds {given}: the study has no seed {min(ends)}; it has "
+                f"{', '.join(map(str, known))}"
+            )
+        found += [seed for seed in known if first <= seed <= last]
+    return found

@@ -1,0 +1,85 @@
+"""Which runs of a study are trained now: by arm, by seed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator.cli.choosing import chosen_trials
+from orchestrator.plan import Trial
+from tests.orchestrator.conftest import dinolab as run_dinolab
+from tests.orchestrator.conftest import environment
+from trainers.config import TrainConfig
+from trainers.errors import InputError
+
+ARMS, SEEDS = ("baseline", "narrow", "wide"), (0, 1, 2, 5)
+
+
+def trials():
+    """One a (arm, seed); `narrow` and `wide` are the same run at seed 5."""
+    made = [(arm,) for arm in ARMS]
+    return [
+        Trial(key=f"{arms}{seed}", arms=arms, seed=seed, config=TrainConfig(), digest="")
+        for seed in SEEDS
+        for arms in ([("baseline",), ("narrow", "wide")] if seed == 5 else made)
+    ]
+
+
+def taken(only, seeds):
+    takes = chosen_trials(ARMS, SEEDS, only, seeds)
+    return [(one.arms, one.seed) for one in trials() if takes(one)]
+
+
+def test_nothing_given_takes_all():
+    assert len(taken(None, None)) == len(trials())
+
+
+def test_arms_and_seeds_take_what_is_of_both():
+    assert taken(["narrow"], "1..5") == [
+        (("narrow",), 1), (("narrow",), 2), (("narrow", "wide"), 5),
+    ]  # fmt: skip
+    assert taken(["baseline", "wide"], "0, 5") == [
+        (("baseline",), 0), (("wide",), 0), (("baseline",), 5), (("narrow", "wide"), 5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("only", "seeds", "said"),
+    [
+        (["narow"], None, "no such arm; did you mean"),
+        (None, "3", "has no seed 3; it has 0, 1, 2, 5"),
+        (None, "0..4", "has no seed 4"),
+        (None, "2..0", "2 comes behind 0"),
+        (None, "", "give numbers"),
+        (None, "-1", "give numbers"),
+        (None, "1..", "give numbers"),
+        (None, "٣", "no seed 3"),
+        (None, "9999999999", "give numbers"),
+    ],
+)
+def test_what_the_study_has_not_is_one_line(only, seeds, said):
+    with pytest.raises(InputError, match=said) as caught:
+        chosen_trials(ARMS, SEEDS, only, seeds)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_only_what_is_chosen_is_trained_and_a_program_can_read_how_it_ended(mini, tmp_path):
+    words = ["run", mini, "--root", tmp_path, "--only", "baseline", "--seeds", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *map(str, words)],
+        stdout=subprocess.PIPE,
+        check=False,
+        env=environment(),
+        timeout=240,
+    )
+    assert done.returncode == 3
+    found = json.loads(done.stdout)
+    ended = {(one["arm"], one["seed"]): one["status"] for one in found["runs"]}
+    assert [place for place, status in ended.items() if status == "finished"] == [("baseline", 1)]
+    assert {status for place, status in ended.items() if place != ("baseline", 1)} == {"missing"}
+    assert found["hypotheses"]["none_is_equivalent"]["verdict"]["label"] == "failed"
+    code, output = run_dinolab("retry", mini, "--root", tmp_path)
+    assert code == 3
+    assert "1 of 6 runs are finished: training 0 of the other 5" in output
