@@ -15,6 +15,7 @@ from trainers.data.image_set import ImageSet
 from trainers.errors import CheckpointError, ConfigError, InputError, first_line
 from trainers.evaluation.evaluate import Metrics, Progress, evaluate
 from trainers.model.vit import VisionTransformer
+from trainers.runs.stored_trial import digest_of_file, read_manifest
 from trainers.system.memory import memory_explained
 from trainers.system.world import World
 from trainers.training import checkpoint
@@ -63,6 +64,7 @@ def find_run(
         step = checkpoint.saved_step(saved)
     except CheckpointError as error:
         raise InputError(f"checkpoint {saved} cannot be read: {error.__cause__}") from error
+    _refuse_changed(saved)
     if not belongs:
         raise InputError(
             f"checkpoint {saved} was saved under another configuration than the {CONFIG_NAME} "
@@ -129,6 +131,21 @@ def _checkpoint_at(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path} is not there: give a checkpoint, or the folder of a run")
     raise InputError(f"{path} holds no checkpoint, nor does {path / 'attempts'}")
+
+
+def _refuse_changed(saved: Path) -> None:
+    """Raises InputError where a manifest lies beside a checkpoint that is not what it says."""
+    manifest = saved.with_suffix(".json")
+    if not manifest.is_file():
+        return
+    state = read_manifest(0, manifest.read_bytes())
+    if state is None or any(
+        digest_of_file(saved.parent / name) != digest for name, digest in state.files.items()
+    ):
+        raise InputError(
+            f"checkpoint {saved} is damaged: it is not what {manifest.name} beside it says; "
+            "restore the file, or give another checkpoint"
+        )
 
 
 def checkpoints_in(path: Path) -> list[Path]:

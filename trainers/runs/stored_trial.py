@@ -181,7 +181,7 @@ class StoredTrial:
     def state(self, number: int, step: int) -> SavedState:
         """What a manifest says. Raises InputError, one line, when it is damaged."""
         key = manifest_key(self, number, step)
-        state = _state(number, self.store.get(key))
+        state = read_manifest(number, self.store.get(key))
         if state is None or state.step != step:
             raise InputError(
                 f"{self.store.shown}/{key} is damaged: it is no manifest of a checkpoint; the run "
@@ -259,7 +259,7 @@ def manifest_key(trial: StoredTrial, attempt: int, step: int) -> str:
     return f"{trial.attempt_folder(attempt)}/checkpoint-{step}.json"
 
 
-def _state(number: int, content: bytes | None) -> SavedState | None:
+def read_manifest(number: int, content: bytes | None) -> SavedState | None:
     """What a manifest says; None when it has not its digest."""
     try:
         found = json.loads(content or b"")

@@ -137,7 +137,16 @@ def run_trial(
             folder = local / trial.attempt_folder(claim.number) if local else scratch
             try:
                 return _trained(
-                    trial, config, images, world, reporter, starting, step_done, attempt, folder
+                    trial,
+                    config,
+                    images,
+                    world,
+                    reporter,
+                    starting,
+                    step_done,
+                    attempt,
+                    folder,
+                    asking.say,
                 )
             finally:
                 drop(folder)
@@ -256,10 +265,14 @@ def _trained(
     step_done: Callable[[], None],
     attempt: Attempt | None,
     folder: Path,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """What the result says of the training, apart from the attempt's files."""
     started = time.monotonic()
     start, resume_from = _origin(trial, world, folder)
+    if world.is_first:
+        for line in start.damaged:
+            say(line)
     first = 0 if start.state is None else start.state.step
     machine = machine_of(world.device)
     if resume_from is not None:
