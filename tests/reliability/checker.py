@@ -11,6 +11,9 @@ from collections.abc import Mapping
 OF_THE_MACHINE = ("time/", "memory/")
 """Metrics that two undisturbed runs differ in."""
 
+ENDED = ("finished", "collapsed")
+"""A run that has collapsed is a result like any other."""
+
 _IN_A_TRIAL = re.compile(
     r"config\.json|result\.json|values\.parquet|damaged/\d{4}/result\.json|"
     r"attempts/\d{4}/(lease\.json|failure\.json|log\.txt|metrics-\d{9}\.jsonl|"
@@ -58,7 +61,7 @@ def _of_trial(
     if "config.json" not in files or "result.json" not in files:
         return [*found, "it has no result"]
     result = json.loads(files["result.json"])
-    if result["status"] != "finished" or result["step"] != result["steps"]:
+    if result["status"] not in ENDED or result["step"] != result["steps"]:
         found.append(f"its result is {result['status']} at step {result['step']}")
     folder = f"attempts/{result['attempt']:04d}"
     for name, stated in result["files"].items():

@@ -1,0 +1,64 @@
+"""The command `dinolab run` on Ray, beside another one, and on what is damaged."""
+
+import signal
+
+import pytest
+
+from tests.orchestrator.conftest import dinolab, start
+from tests.reliability.little import NAME, files, in_a_process, measured, write_study, wrong
+
+SEEDS = 3
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("studies")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A root in which the study has ended, without Ray."""
+    root = tmp_path_factory.mktemp("finished") / "root"
+    process = in_a_process(root, SEEDS)
+    process.join()
+    assert process.exitcode == 0
+    return root
+
+
+def test_two_commands_share_a_root_and_one_is_killed(finished, tmp_path):
+    study, root = write_study(tmp_path, SEEDS), tmp_path / "root"
+    with start("run", study, "--root", root) as stays, start("run", study, "--root", root) as dies:
+        for line in dies.stdout:
+            if line.startswith("["):
+                break
+        dies.send_signal(signal.SIGKILL)
+        said = stays.stdout.read()
+    assert (dies.returncode, stays.returncode) == (-signal.SIGKILL, 0), said
+    assert "Traceback" not in said
+    assert "another dinolab" in said
+    assert not wrong(root, measured(finished))
+
+
+def test_the_command_names_what_is_damaged_and_trains_only_that_again(finished, tmp_path):
+    study, root = write_study(tmp_path, SEEDS), tmp_path / "root"
+    finished_files = files(finished)
+    results = sorted(key for key in finished_files if key.endswith("/result.json"))
+    for key, content in finished_files.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(b"" if key == results[0] else content)
+    lock = root / "studies" / NAME / "study.lock.json"
+    stated = lock.read_bytes()
+
+    lock.write_bytes(stated[: len(stated) // 2])
+    code, output = dinolab("run", study, "--root", root)
+    assert code == 2
+    (line,) = (line for line in output.splitlines() if "is damaged" in line)
+    assert f"{lock} is damaged" in line
+    assert "restore the file, or remove it" in line
+    assert "Traceback" not in output
+
+    lock.write_bytes(stated)
+    code, output = dinolab("run", study, "--root", root)
+    assert code == 0, output
+    (line,) = (line for line in output.splitlines() if "is damaged" in line)
+    assert line.startswith(f"{root / results[0]} is damaged: not a JSON object")
+    assert f"{len(results) - 1} of {len(results)} runs are finished: training the other 1" in output
+    assert "Traceback" not in output
+    assert not wrong(root, measured(finished))
