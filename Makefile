@@ -1,11 +1,11 @@
-# `make demo`, `make test`, and `make check` for its quick part. Each sets up .venv first, once.
+# `make demo`, `make test`, `make check` for its quick part, and `make soak` for hours. Each sets up .venv first, once.
 PYTHON := $(or $(shell command -v python3.11),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # The pip that is there installs into .venv: Debian's venv has none without a further package.
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
 
-.PHONY: demo test check lint lock clean
+.PHONY: demo test check soak lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/dinolab run ablations/studies/demo.yaml
@@ -16,6 +16,11 @@ test: lint
 # Lint, types and the quick tests: what to run before every commit.
 check: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow"
+
+# Every kill there is: docs/reliability.md. Called again, the second part goes on in build/soak.
+soak: $(VENV)/installed
+	DINOLAB_SOAK=10000 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/reliability
+	$(BIN)/python -m tests.reliability.soak build/soak
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -221,7 +221,7 @@ def outcome(trial: StoredTrial) -> str:
     """How a trial ended, in words. Raises StoreError."""
     try:
         result = trial.finished()
-        failure = trial.failed()
+        failure = None if result else trial.failed()
     except InputError as error:
         return f"failed: {error}"
     if result is None:
@@ -232,5 +232,6 @@ def outcome(trial: StoredTrial) -> str:
     took = f"{result['wall_s']:.0f} s"
     if result["resumed_at"]:
         took += f", resumed at step {result['resumed_at']}"
+    took += "".join(f"; {line}" for line in result.get("damaged", ()))
     reason = f" {result['reason']}" if result["reason"] else ""
     return f"{result['status']}{reason} ({took})"

@@ -6,6 +6,7 @@ import pytest
 
 from tests.orchestrator.conftest import dinolab, start
 from tests.reliability.little import NAME, files, in_a_process, measured, write_study, wrong
+from tests.reliability.test_damage import flipped
 
 SEEDS = 3
 
@@ -43,6 +44,9 @@ def test_the_command_names_what_is_damaged_and_trains_only_that_again(finished, 
     for key, content in finished_files.items():
         (root / key).parent.mkdir(parents=True, exist_ok=True)
         (root / key).write_bytes(b"" if key == results[0] else content)
+    (root / results[1]).unlink()
+    saved = root / results[1].replace("result.json", "attempts/0001/checkpoint-4.safetensors")
+    saved.write_bytes(flipped(saved.read_bytes()))
     lock = root / "studies" / NAME / "study.lock.json"
     stated = lock.read_bytes()
 
@@ -57,8 +61,10 @@ def test_the_command_names_what_is_damaged_and_trains_only_that_again(finished, 
     lock.write_bytes(stated)
     code, output = dinolab("run", study, "--root", root)
     assert code == 0, output
-    (line,) = (line for line in output.splitlines() if "is damaged" in line)
-    assert line.startswith(f"{root / results[0]} is damaged: not a JSON object")
-    assert f"{len(results) - 1} of {len(results)} runs are finished: training the other 1" in output
+    first, second = (line for line in output.splitlines() if "is damaged" in line)
+    assert first.startswith(f"{root / results[0]} is damaged: not a JSON object")
+    assert "resumed at step 1; " in second
+    assert f"{saved} is damaged: its digest is another; the run goes on" in second
+    assert f"{len(results) - 2} of {len(results)} runs are finished: training the other 2" in output
     assert "Traceback" not in output
     assert not wrong(root, measured(finished))

@@ -30,7 +30,7 @@ def origin(trial: StoredTrial, folder: Path) -> Origin:
     StoreError.
     """
     while True:
-        damaged = []
+        damaged: dict[str, None] = {}  # several may rest on one damaged file
         for step, number in trial.manifests():
             try:
                 state = trial.state(number, step)
@@ -39,7 +39,7 @@ def origin(trial: StoredTrial, folder: Path) -> Origin:
             except InputError as error:
                 if trial.store.get(manifest_key(trial, number, step)) is None:
                     break
-                damaged.append(str(error))
+                damaged[str(error)] = None
                 continue
             return Origin(state=state, records=records, damaged=tuple(damaged))
         else:
