@@ -3,7 +3,6 @@
 import errno
 import itertools
 import os
-import shutil
 import time
 
 import pytest
@@ -49,6 +48,17 @@ def fails_with(number):
         raise OSError(number, os.strerror(number))
 
     return act
+
+
+def leaving(root, away):
+    """Moves a root away at once, as what is removed one by one is still written to."""
+    rename = os.rename
+
+    def goes():
+        if root.is_dir():
+            rename(root, away)
+
+    return goes
 
 
 def number_of(changed, text, which=0):
@@ -99,7 +109,8 @@ def test_a_root_that_is_removed_is_a_line_and_not_made_again_by_what_runs(
 ):
     expected, changed = undisturbed
     root = tmp_path / "root"
-    error = troubled(root, monkeypatch, number_of(changed, written), lambda: shutil.rmtree(root))
+    goes = leaving(root, tmp_path / "away")
+    error = troubled(root, monkeypatch, number_of(changed, written), goes)
     assert "bring it back" in str(error)
     assert not root.exists()
     drive(root, 1)
@@ -112,12 +123,7 @@ def test_a_root_that_goes_away_and_comes_back_loses_nothing(
 ):
     expected, changed = undisturbed
     root, away = tmp_path / "root", tmp_path / "away"
-    rename = os.rename
-
-    def goes() -> None:
-        if root.is_dir():
-            rename(root, away)
-
+    goes = leaving(root, away)
     error = troubled(root, monkeypatch, number_of(changed, written, -1), goes)
     assert "bring it back" in str(error)
     assert not root.exists()
