@@ -19,6 +19,7 @@ from trainers.errors import (
     CheckpointError,
     DinolabError,
     InputError,
+    LostWorkerError,
     PlanError,
     StoreError,
     listed,
@@ -159,7 +160,6 @@ def run_trial(
         outcome = "finished" if attempt.commit(trained()) else "superseded"
     except _SupersededError:
         outcome = "superseded"
-        return trial.finished() is not None
     except KeyboardInterrupt:
         outcome = "interrupted"
         raise
@@ -167,9 +167,24 @@ def run_trial(
         with contextlib.suppress(StoreError):
             attempt.fail(asking.kind_of(error), error, asking.output())
         raise
+    else:
+        return True
     finally:
         attempt.end(outcome)
-    return True
+    if not asking.waits:
+        return trial.finished() is not None
+    # Who waits for others waits for the one that has begun, too.
+    return run_trial(
+        trial,
+        config,
+        images=images,
+        world=world,
+        reporter=reporter,
+        planned=planned,
+        starting=starting,
+        step_done=step_done,
+        asking=asking,
+    )
 
 
 class _Claim(NamedTuple):
@@ -213,7 +228,7 @@ def _claimed(
                 attempt.end("failed")
             raise
     if claim.found == "refused":
-        raise InputError(f"the first worker cannot use {trial.shown}, and says why")
+        raise LostWorkerError(f"the first worker cannot use {trial.shown}, and says why")
     return attempt, claim
 
 
@@ -241,7 +256,7 @@ def _origin(trial: StoredTrial, world: World, folder: Path) -> tuple[Origin, Pat
     finally:
         found = world.told(found)
     if found is None:
-        raise StoreError(f"the first worker cannot read {trial.shown}, and says why")
+        raise LostWorkerError(f"the first worker cannot read {trial.shown}, and says why")
     if found.state is None:
         return found, None
     if not world.is_first and trial.store.local is None:

@@ -11,6 +11,7 @@ import torch
 from trainers.config import override
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
+from trainers.runs.attempt import claimed
 from trainers.runs.records import is_segment
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
@@ -372,4 +373,25 @@ def test_an_attempt_ends_when_it_learns_that_another_has_begun(
     assert trial.lease(1).outcome == "superseded"
     assert trial.lease(1).step == 2
     assert trial.failed() is None
+    assert left(trial) == whole[0]
+
+
+class OvertakenByOneThatEnds(OvertakenAndTold):
+    """The other attempt ends without a result."""
+
+    def report(self, step, metrics, *, checkpoint=None):
+        trial = StoredTrial(self.store, "trial")
+        if step == self.at and metrics and trial.attempts() == [1]:
+            claimed(trial, steps=4, driver="", over={1}, waits=False).end("interrupted")
+            self.then(trial)
+
+
+def test_a_run_that_waits_for_others_goes_on_when_the_one_that_overtook_it_leaves_no_result(
+    config, images, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DINOLAB_LEASE_S", "1")
+    reporter = OvertakenByOneThatEnds(open_store(tmp_path), config, images, 1)
+    trial = run(reporter.store, config, images, reporter=reporter)
+    assert trial.lease(1).outcome == "superseded"
+    assert trial.finished()["attempt"] == 3
     assert left(trial) == whole[0]

@@ -10,7 +10,7 @@ from tests.trainers.training.workers import run_group
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
-from trainers.errors import CheckpointError, InputError, PlanError
+from trainers.errors import CheckpointError, DinolabError, PlanError
 from trainers.runs import trial as trials
 from trainers.runs.attempt import claimed
 from trainers.runs.left_behind import left_behind
@@ -254,8 +254,8 @@ def decisions(job, world):
             attempt.end("interrupted")
         start, _ = _origin(trial, world, job[0][0])
         return -1 if start.state is None else start.state.step
-    except InputError as error:
-        return str(error)
+    except DinolabError as error:
+        return f"{type(error).__name__}: {error}"
 
 
 @pytest.mark.slow
@@ -269,7 +269,8 @@ def test_what_is_finished_and_where_to_go_on_is_the_first_workers_to_say(tiny, t
     *found, refused = run_group(2, *((job, tiny) for job in jobs), task=decisions_of_both)
     assert found == [[-1, -1], ["finished"] * 2, [4, 4]]
     assert "is damaged" in refused[0]
-    assert refused[1].startswith("the first worker cannot use")
+    # What the first worker says alone decides whether the run is tried again.
+    assert refused[1].startswith("LostWorkerError: the first worker cannot use")
 
 
 def save(config, trial, step):
