@@ -104,7 +104,8 @@ def run(arguments: list[str] | None = None) -> int:
                 images=images,
                 world=world,
                 reporter=shown if world.is_first else Fanout(),
-                starting=lambda: starting,
+                # Where every checkpoint is damaged it begins anew.
+                starting=lambda: starting or starting_weights(config),
                 step_done=step_done,
                 asking=Asking(say=_note),
             )

@@ -114,7 +114,8 @@ def train(
                 images=images,
                 world=world,
                 reporter=ConsoleReporter(sys.stdout, steps=config.steps),
-                starting=lambda: starting,
+                # Where every checkpoint is damaged it begins anew.
+                starting=lambda: starting or starting_weights(config),
                 step_done=step_done,
                 asking=Asking(say=console.print),
             )
