@@ -101,7 +101,7 @@ def failure_of(error: BaseException) -> Failure:
         kind=kind_of(error),
         message=f"{name}{error}",
         again=decide(error) == "retry",
-        of_the_root=isinstance(error, StoreError) or _is_full(error),
+        of_the_root=_is_of_the_root(error),
     )
 
 
@@ -132,11 +132,11 @@ def decide(error: BaseException) -> Decision:
     return "give up"
 
 
-def _is_full(error: BaseException) -> bool:
-    """Whether a disk is full or cannot be written, as the error or what it comes of says."""
+def _is_of_the_root(error: BaseException) -> bool:
+    """Whether the run root does not answer or is full, as the error or what it comes of says."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _FULL:
+        if isinstance(seen, StoreError) or (isinstance(seen, OSError) and seen.errno in _FULL):
             return True
         seen = seen.__cause__
     return False

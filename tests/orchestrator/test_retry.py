@@ -25,6 +25,13 @@ def unwritten():
         raise UnwrittenError("the checkpoint of step 4 could not be written") from error
 
 
+def unwritten_to_a_root_that_is_away():
+    try:
+        raise StoreError("the run root does not answer")
+    except StoreError as error:
+        raise UnwrittenError("the checkpoint of step 4 could not be written") from error
+
+
 def lost_folder():
     Path("/proc/1/nowhere/metrics.jsonl").read_text()
 
@@ -106,9 +113,10 @@ def test_whose_an_error_is_to_mend_is_said(provoke, kind):
     assert str(failure_of(caught.value)).endswith(f"({SAID[kind]})")
 
 
-def test_a_full_disk_is_everyones_also_behind_an_error_of_ours():
+@pytest.mark.parametrize("provoke", [unwritten, unwritten_to_a_root_that_is_away])
+def test_trouble_of_the_root_is_everyones_also_behind_an_error_of_ours(provoke):
     with pytest.raises(UnwrittenError) as caught:
-        unwritten()
+        provoke()
     assert failure_of(caught.value).of_the_root
     assert failure_of(StoreError("the run root does not answer")).of_the_root
     assert not failure_of(LostWorkerError("another worker has ended")).of_the_root
