@@ -16,6 +16,12 @@ from trainers.system.store import Store
 LOOKED_EVERY_S = 1.0
 """How often trials that others hold are looked at."""
 
+WELL_AFTER_S = 3600.0
+"""Trouble with a run root so long after a rest is another. On a disk that is nearly full the first
+checkpoint fails, which may take a trial long."""
+
+_GOES_ON = "; nothing is lost: the same command goes on from here"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
@@ -138,10 +144,12 @@ class Board:
         now = self._clock()
         if now < self._root_rests_until:
             return
+        if now - self._root_rests_until > WELL_AFTER_S:
+            self._root_rounds = 0
         self._root_rounds += 1
         rest = rest_of_root(self._root_rounds)
         if rest is None:
-            raise StoreError(f"{message}; nothing is lost: the same command goes on from here")
+            raise StoreError(f"{message.removesuffix(_GOES_ON)}{_GOES_ON}")
         if self._root_rounds == 1:
             self._say(f"note: {message} (tried again by itself for about 3 minutes)")
         self._root_rests_until = now + rest

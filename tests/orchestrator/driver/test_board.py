@@ -165,9 +165,20 @@ def test_a_root_that_stays_full_ends_the_driver_in_one_line(driver):
     with pytest.raises(StoreError, match="nothing is lost: the same command goes on") as caught:
         until_the_end()
     assert "\n" not in str(caught.value)
+    with pytest.raises(StoreError) as again:
+        driver.board.trouble(str(caught.value))
+    assert str(again.value) == str(caught.value)
     assert len(starts) == 5
     assert 2 + 8 + 32 + 128 <= driver.clock.now <= 180
     assert len(driver.said) == 1
+
+
+def test_troubles_of_the_root_that_pass_do_not_add_up_over_a_long_study(driver):
+    for _ in range(9):
+        driver.board.trouble("the run root does not answer")
+        assert driver.board.root_rests
+        driver.clock.now += 7200
+    assert len(driver.said) == 9
 
 
 def test_a_damaged_result_is_set_aside_with_a_line_and_made_again(driver):
