@@ -22,7 +22,7 @@ from orchestrator.retry import Failure, decide, failure_of, kind_of
 from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
-from trainers.errors import DinolabError, InputError
+from trainers.errors import DinolabError, InputError, RootError, StoreError
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import Asking, Planned, run_trial
@@ -48,8 +48,11 @@ class Assignment:
     """where data sets are indexed"""
 
     def stored(self) -> StoredTrial:
-        """The trial in its root."""
-        return StoredTrial(open_store(self.root), self.key)
+        """The trial in its root. Raises StoreError: the driver has opened the root before."""
+        try:
+            return StoredTrial(open_store(self.root), self.key)
+        except RootError as error:
+            raise StoreError(str(error)) from error
 
     def __str__(self) -> str:
         # Tune makes names of it.
@@ -150,12 +153,17 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     output = Output.of_this_process()
     tune.report({OUTPUT: output})
     ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(assignment.stored(), ended), daemon=True)
+    try:
+        trial = assignment.stored()
+    except StoreError as error:
+        tune.report({ENDED: _failed(error, output)})
+        return
+    follower = threading.Thread(target=_follow, args=(trial, ended), daemon=True)
     follower.start()
     try:
         with tempfile.TemporaryDirectory(prefix="dinolab-", ignore_cleanup_errors=True) as scratch:
             _group(assignment, placement, scratch).fit()
-        how = Ended(found="finished" if assignment.stored().finished() else "held")
+        how = Ended(found="finished" if trial.finished() else "held")
     except Exception as error:  # noqa: BLE001 (as above)
         failures = getattr(error, "worker_failures", {})
         how = _failed(cause([failures[rank] for rank in sorted(failures)] or [error]), output)
@@ -194,8 +202,9 @@ def _follow(trial: StoredTrial, ended: threading.Event) -> None:
     reporter, last, over = TuneReporter(), -1, False
     while not over:
         over = ended.wait(FOLLOWED_EVERY_S)
-        # A damaged file is for the driver to tell, and the group may yet write it anew.
-        with contextlib.suppress(InputError):
+        # A damaged file is for the driver to tell, and the group may yet write it anew; a root that
+        # does not answer may answer the next time.
+        with contextlib.suppress(InputError, StoreError):
             for step, metrics in trial.records():
                 if step > last:
                     reporter.report(step, metrics)

@@ -132,6 +132,15 @@ def test_a_worker_that_was_given_a_gpu_and_finds_none_fails_at_once(failure, mon
     assert (said.kind, said.again) == ("user", False)
 
 
+@pytest.mark.parametrize("run", [worker.run_alone, worker.run_group])
+def test_a_root_that_is_away_when_a_worker_starts_is_not_the_trials_fault(assignment, told, run):
+    away = replace(assignment, root=f"{assignment.root}-away")
+    run({"trial": away}, ALONE)
+    failure = told[-1][worker.ENDED].failure
+    assert "is not there" in failure.message
+    assert (failure.kind, failure.again, failure.of_the_root) == ("infrastructure", True, True)
+
+
 def test_a_trial_that_somebody_else_holds_is_left_to_them(assignment, told):
     other = claimed(assignment.stored(), steps=9, driver="other", over=(), waits=False)
     try:
