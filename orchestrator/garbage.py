@@ -1,11 +1,16 @@
 """What of a run root nothing needs any more."""
 
+import contextlib
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ablations.lock import STUDIES
 from dashboards.tables.board import progress_of
 from dashboards.tables.reading import read_lock
+from trainers.runs.lease import expires_s
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import Entry, Store
 
@@ -23,16 +28,30 @@ class Garbage:
         """Delete them: first what makes the others count, so that a kill leaves no half of it."""
         for entry in sorted(self.entries, key=lambda one: not one.key.endswith("/result.json")):
             store.delete(entry.key)
+        if store.local is not None:
+            _tidy(store.local / self.what)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what a kill has left half-written, which is no object, and folders without files."""
+    for hidden in sorted(folder.rglob(".*")):
+        shutil.rmtree(hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+    for one in [*sorted(folder.rglob("*/"), reverse=True), folder]:
+        with contextlib.suppress(OSError):
+            one.rmdir()
 
 
 def garbage(store: Store, *, single: bool) -> list[Garbage]:
     """Trials that no study names, attempts that no result rests on, results that were set aside.
 
-    Without `single` runs that were trained by themselves stay. Whatever is being trained stays.
+    Without `single` runs that were trained by themselves stay. Whatever is being trained stays: a
+    trial that seems silent is watched for as long as a lease lasts.
     Raises InputError, one line, when a study's lock is damaged: what it names is unknown then.
     """
     named = {trial.key for name in store.names(STUDIES) for trial in read_lock(store, name).trials}
-    found = []
+    found, silent = [], []
     for key in store.names(TRIALS):
         trial = StoredTrial(store, key)
         progress = progress_of(trial)
@@ -40,10 +59,28 @@ def garbage(store: Store, *, single: bool) -> list[Garbage]:
             continue
         if key in named or (_is_single(trial) and not single):
             found += _of_a_trial(trial, has_result=progress.state not in _WITHOUT_RESULT)
+        elif progress.state == "silent":
+            silent.append(trial)
         else:
-            entries = store.list(trial.folder)
-            found.append(Garbage(what=trial.folder, why="no study names it", entries=entries))
-    return found
+            found.append(_whole(trial))
+    return found + [_whole(trial) for trial in _unchanged(silent)]
+
+
+def _whole(trial: StoredTrial) -> Garbage:
+    entries = trial.store.list(trial.folder)
+    return Garbage(what=trial.folder, why="no study names it", entries=entries)
+
+
+def _unchanged(silent: Sequence[StoredTrial]) -> list[StoredTrial]:
+    """Those whose newest lease does not change while it is watched: clocks of machines differ."""
+    leases = [trial.lease(max(trial.attempts())) for trial in silent]
+    if any(lease is None or not lease.holder.is_gone() for lease in leases):
+        time.sleep(expires_s())
+    return [
+        trial
+        for trial, lease in zip(silent, leases, strict=True)
+        if trial.lease(max(trial.attempts())) == lease
+    ]
 
 
 _WITHOUT_RESULT = ("silent", "failed", "interrupted", "waiting", "damaged")

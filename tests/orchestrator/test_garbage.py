@@ -1,5 +1,8 @@
 """What of a run root nothing needs: never what a study names, a result rests on, or is at work."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from orchestrator.garbage import garbage
@@ -42,6 +45,31 @@ def test_what_is_being_trained_stays(store):
     assert places(store) == {}
     attempt.end("interrupted")
     assert places(store) == {"trials/other": "no study names it"}
+
+
+def test_what_is_being_trained_stays_whatever_the_clocks_say(store, monkeypatch):
+    monkeypatch.setenv("DINOLAB_LEASE_S", "1")
+    ahead = SimpleNamespace(time=lambda: time.time() + 7200)
+    monkeypatch.setattr("dashboards.tables.board.time", ahead)
+    _, attempt = begun(store, "other")
+    _, quiet = begun(store, "quiet")
+    quiet.held._ended.set()  # as if its process were gone: it writes no more
+    quiet.held._thread.join()
+    assert places(store) == {"trials/quiet": "no study names it"}
+    attempt.end("interrupted")
+
+
+def test_nothing_is_left_of_what_goes_not_even_what_a_kill_left_half_written(store, monkeypatch):
+    monkeypatch.setenv("DINOLAB_LEASE_S", "1")
+    finished(store, "other")
+    for name in (".config.json.x", "attempts/0001/.checkpoint-4/part", "attempts/0002/.lease.x"):
+        path = store.local / "trials/other" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (store.local / "trials/empty/attempts/0001").mkdir(parents=True)
+    for one in garbage(store, single=False):
+        one.delete(store)
+    assert store.names("trials") == []
 
 
 def test_attempts_without_the_result_go_but_for_checkpoints_that_it_names(store):
