@@ -83,7 +83,8 @@ def file_writer(
     notes = {_NOTES: json.dumps(_notes_of(state, config, best))}
 
     def write(path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not those above it: a run root that has gone away must not be made again.
+        path.parent.mkdir(exist_ok=True)
         with replacing_by_name(path) as written:
             # From the tensors' own memory, and other threads go on meanwhile.
             safetensors.torch.save_file(copies, written, notes)
