@@ -167,8 +167,7 @@ class Board:
             self.standings[trial.key] = "finished"
             self._finished(trial)
             return None
-        numbers = stored.attempts()
-        last = max(numbers, default=0)
+        last = stored.newest()
         if not last:
             return Launched(over=(), since=0)
         lease = stored.lease(last)

@@ -49,9 +49,7 @@ def claimed(
     """
     watch, said = Watch(), 0
     while not trial.finished():
-        last = max(trial.attempts(), default=0)
-        if last and not trial.is_claimed(last):
-            last -= 1  # a kill has left an empty folder
+        last = trial.newest()
         lease = trial.lease(last) if last else None
         if last and last not in over and not watch.is_over(str(last), lease):
             if not waits:
@@ -164,7 +162,7 @@ class Attempt:
         self.held.end(outcome)
 
     def _has_successor(self) -> bool:
-        return self.trial.attempts()[-1:] > [self.number]
+        return self.trial.newest() > self.number
 
 
 def _name_of(state: SavedState) -> str:

@@ -149,9 +149,12 @@ class StoredTrial:
         names = self.store.names(f"{self.folder}/attempts")
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def is_claimed(self, number: int) -> bool:
-        """Whether an attempt of that number has been claimed."""
-        return self.store.get(f"{self.attempt_folder(number)}/lease.json") is not None
+    def newest(self) -> int:
+        """The number of the newest attempt that has been claimed; 0 when there is none."""
+        last = max(self.attempts(), default=0)
+        if last and self.store.get(f"{self.attempt_folder(last)}/lease.json") is None:
+            return last - 1  # a kill has left an empty folder
+        return last
 
     def lease(self, number: int) -> Lease | None:
         """Who is at an attempt; None when that is damaged."""

@@ -121,6 +121,13 @@ def test_a_trial_of_a_driver_that_died_on_this_machine_is_taken_over_at_once(dri
     assert (launched.over, launched.since) == ((1,), 1)
 
 
+def test_a_folder_that_a_kill_left_before_the_claim_is_nobodys_attempt(driver):
+    stored = StoredTrial(driver.store, TRIALS[0].key)
+    (driver.store.local / stored.attempt_folder(1)).mkdir(parents=True)
+    launched = driver.launch(0)
+    assert (launched.over, launched.since) == ((), 0)
+
+
 def test_an_attempt_that_failed_is_made_again_after_a_rest_until_the_budget_is_used_up(driver):
     rests = []
     for _ in range(3):
