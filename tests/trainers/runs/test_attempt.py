@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import threading
 import time
 
@@ -395,3 +396,22 @@ def test_a_run_that_waits_for_others_goes_on_when_the_one_that_overtook_it_leave
     assert trial.lease(1).outcome == "superseded"
     assert trial.finished()["attempt"] == 3
     assert left(trial) == whole[0]
+
+
+class Removed:
+    """The whole root is gone once training has begun."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def report(self, step, metrics, *, checkpoint=None):
+        if step == 0 and metrics:
+            shutil.rmtree(self.root)
+
+
+def test_a_root_that_has_gone_away_is_not_made_again(config, images, tmp_path):
+    root = tmp_path / "root"
+    few = override(config, {"log_every": 100})
+    with pytest.raises(OSError, match="could not be written|is gone"):
+        run(open_store(root, make=True), few, images, reporter=Removed(root))
+    assert not root.exists()
