@@ -62,10 +62,11 @@ def newest(directory: Path) -> Path | None:
 
 
 def save(state: TrainState, config: TrainConfig, directory: Path, world: World) -> Path | None:
-    """Write `state` into `directory`.
+    """Write `state` into `directory`, which is made if need be.
 
     Every worker calls this; the first one writes, and gets the file.
     """
+    directory.mkdir(parents=True, exist_ok=True)
     write = file_writer(state, config, world)
     return write(file_of(directory, state.step)) if world.is_first else None
 

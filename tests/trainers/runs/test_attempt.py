@@ -412,6 +412,6 @@ class Removed:
 def test_a_root_that_has_gone_away_is_not_made_again(config, images, tmp_path):
     root = tmp_path / "root"
     few = override(config, {"log_every": 100})
-    with pytest.raises(OSError, match="could not be written|is gone"):
+    with pytest.raises(OSError, match=r"could not be written|is gone"):
         run(open_store(root, make=True), few, images, reporter=Removed(root))
     assert not root.exists()
