@@ -62,7 +62,7 @@ class Holder:
     def is_gone(self) -> bool:
         """Whether the process has certainly ended, as far as can be told from here."""
         here = bool(self.space) and self.space == _space()
-        return here and _started(self.pid) != self.started
+        return here and _started(self.pid) != self.started and not _is_hidden(self.pid)
 
 
 def _space() -> str:
@@ -81,6 +81,17 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process of that number is somebody else's, which a system may not show."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,7 +214,9 @@ class StoredTrial:
         number = len(self.store.names(f"{self.folder}/damaged")) + 1
         key = f"{self.folder}/damaged/{number:04d}/result.json"
         self.store.put(key, content)
-        self.store.delete(self.result_key)
+        # Another driver may have done the same, and a new result be there.
+        if self.store.get(self.result_key) == content:
+            self.store.delete(self.result_key)
         return f"{self.store.shown}/{key}"
 
     def _object(self, content: bytes, key: str) -> dict[str, Any]:

@@ -49,7 +49,11 @@ def _link(written: Path, path: Path) -> None:
     except OSError:
         # Not every file system has links. A kill between the two leaves an empty file.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        written.replace(path)
+        try:
+            written.replace(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
