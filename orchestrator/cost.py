@@ -1,5 +1,6 @@
 """What arms cost, in parameters, operations and time, and so what else than meant they change."""
 
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from trainers.training.state import TrainState
 
 STARTUP_S = 4.0
 """Seconds a trial takes beside its steps and evaluations, measured on two cores; see LOG.md."""
+
+_ANY = TrainConfig()
 
 SMALLEST_SHARE = 0.001
 """Difference in FLOPs of a step that is said."""
@@ -66,8 +69,19 @@ def _shown(losses: Mapping[str, float]) -> str:
     return " + ".join(f"{weight:g} {site}" for site, weight in losses.items()) or "nothing"
 
 
+COUNTED_ALIKE = (
+    "seed", "steps", "log_every", "checkpoint_every", "stop_when", "checkpoints", "data",
+    "teacher", "optimizer", "evaluation",
+)  # fmt: skip
+"""Knobs and groups of them that change no operation of an image."""
+
+_counted = functools.lru_cache(maxsize=1024)(operations)
+
+
 def cost_of(config: TrainConfig, classes: int) -> dict[str, Any]:
-    counted = operations(config, classes)
+    # Counting takes a fifth of a second, and arms often differ in nothing that is counted.
+    alike = {name: getattr(_ANY, name) for name in COUNTED_ALIKE}
+    counted = _counted(config.model_copy(update=alike), classes)
     losses = {name: site.weight for name, site in sites(config.loss).items()}
     losses |= {
         name: weight for name in ("labels", "koleo") if (weight := getattr(config.loss, name))

@@ -14,7 +14,7 @@ from trainers.config import DataConfig, TrainConfig, diff, flatten, in_steps
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
 from trainers.runs.stored_trial import TRIALS, StoredTrial
-from trainers.runs.trial import trial_key
+from trainers.runs.trial import trial_keys
 from trainers.system.store import Store
 
 
@@ -67,29 +67,31 @@ def make_plan(
     `images` are those of the base. An arm may have them at another `data.image_size`: `open_data`
     opens each size once. Raises StudyError when the study asks for what a data set does not have.
     """
+    configs = {arm: study.config(arm, study.seeds[0]) for arm in study.arms}
     opened = {study.base.data: images}
     images_of = {}
-    for arm in study.arms:
-        data = study.config(arm, study.seeds[0]).data
-        if data not in opened:
-            opened[data] = open_data(data)
-        images_of[arm] = opened[data]
+    for arm, config in configs.items():
+        if config.data not in opened:
+            opened[config.data] = open_data(config.data)
+        images_of[arm] = opened[config.data]
     _refuse_without_labels(study, images_of)
+    resolved = {arm: in_steps(configs[arm], len(seen.train)) for arm, seen in images_of.items()}
     read = functools.cache(read_starting)
+    pinned_of = {arm: pinned(config, read)[0] for arm, config in resolved.items()}
+    # An arm is resolved once: only the seed differs between its runs.
+    keys_of = {
+        arm: trial_keys(config, images_of[arm].digest, study.seeds)
+        for arm, config in pinned_of.items()
+    }
     trials: dict[str, Trial] = {}
     for seed in study.seeds:
-        for arm in study.arms:
-            config = in_steps(study.config(arm, seed), len(images_of[arm].train))
-            config, _ = pinned(config, read)
-            digest = images_of[arm].digest
-            key = trial_key(config, digest)
+        for arm, of_arm in pinned_of.items():
+            key = next(keys_of[arm])
             arms = (*trials[key].arms, arm) if key in trials else (arm,)
+            config = of_arm.model_copy(update={"seed": seed})
+            digest = images_of[arm].digest
             trials[key] = Trial(key=key, arms=arms, seed=seed, config=config, digest=digest)
     before, base = flatten(study.base), in_steps(study.base, len(images.train))
-    resolved = {
-        arm: in_steps(study.config(arm, study.seeds[0]), len(seen.train))
-        for arm, seen in images_of.items()
-    }
 
     return Plan(
         study=study,

@@ -16,7 +16,7 @@ FORMS = ("<name>", "<inline>", "<number>", "<list>", "<arms>", "<weights>")
 NOT_A_STUDYS = ("train", "mlflow-artifacts", "data")
 """Folders of a run root that hold something else."""
 
-MOST_RUNS = 10_000
+MOST_RUNS = 100_000
 """Arms times seeds."""
 
 

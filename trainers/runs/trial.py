@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -44,9 +44,19 @@ def trial_key(config: TrainConfig, dataset_digest: str) -> str:
 
     The path of the data does not count, its digest does: a moved folder is the same data.
     """
-    content = [trial_content(config), dataset_digest, dict(code_versions())]
+    return next(trial_keys(config, dataset_digest, [config.seed]))
+
+
+def trial_keys(config: TrainConfig, dataset_digest: str, seeds: Iterable[int]) -> Iterator[str]:
+    """Names of the runs of `config` that differ in nothing but the seed."""
+    content = [{**trial_content(config), "seed": None}, dataset_digest, dict(code_versions())]
     canonical = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    before, seed_is, after = canonical.partition('"seed": null')
+    begun = hashlib.sha256(before.encode())
+    for seed in seeds:
+        whole = begun.copy()
+        whole.update(f"{seed_is.removesuffix('null')}{seed}{after}".encode())
+        yield whole.hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

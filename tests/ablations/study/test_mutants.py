@@ -52,8 +52,8 @@ def expecting(metric, contrast="[cls_position_none]", more=""):
 
 # text: part of a line that is to be said
 MUTANTS = {
-    "a billion seeds": (with_seeds("1000000000"), "10,000 at most"),
-    "more seeds than int64": (with_seeds("1" + "0" * 30), "10,000 at most"),
+    "a billion seeds": (with_seeds("1000000000"), "100,000 at most"),
+    "more seeds than int64": (with_seeds("1" + "0" * 30), "100,000 at most"),
     "no seeds": (with_seeds("0"), "must be 1 or more"),
     "huge seeds": (with_seeds(f"[{2**63}, {2**70}]"), "seeds.0: input should be less than"),
     "a seed of 5,000 digits": (with_seeds("9" * 5000), "a number of 5000 characters"),
@@ -63,7 +63,7 @@ MUTANTS = {
     "seeds true": (with_seeds("true"), "(given: True)"),
     "half a seed": (with_seeds(".5"), "(given: 0.5)"),
     "seeds of a date": (with_seeds("[2026-11-25]"), "(given: '2026-11-25')"),
-    "too many runs": (with_seeds("9000"), "4 arms × 9000 seeds are 36,000 runs, 10,000 is"),
+    "too many runs": (with_seeds("90000"), "4 arms × 90000 seeds are 360,000 runs, 100,000 is"),
     "nested 3,000 deep": (with_set("[" * 3000 + "]" * 3000), "nests more than 30 deep"),
     "nested 40 deep": (with_set("[" * 40 + "]" * 40), "nests more than 30 deep"),
     "an alias bomb": (BOMB + DEMO, "holds more than 100,000 values"),
