@@ -1,5 +1,6 @@
 """Finished runs that other code made: their keys are no longer asked for."""
 
+import functools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,11 +43,21 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], store: Store) ->
     They are looked for in all of `store`. A run that is finished under its key is not wanted.
     None when there are none. Folders of runs that are damaged are passed over.
     """
-    asked = [(key, digest, dict(leaves(trial_content(config)))) for key, config, digest in wanted]
+    of_seed: dict[int, list[tuple[str, TrainConfig, str]]] = {}
+    for key, config, digest in wanted:
+        of_seed.setdefault(config.seed, []).append((key, config, digest))
+
+    @functools.cache
+    def asked(seed: int) -> list[tuple[str, str, dict[str, Any]]]:
+        return [
+            (key, digest, dict(leaves(trial_content(config))))
+            for key, config, digest in of_seed.get(seed, ())
+        ]
+
     keys: set[str] = set()
     found: list[str] = []
     modules: set[str] = set()
-    for name in store.names(TRIALS) if asked else ():
+    for name in store.names(TRIALS) if of_seed else ():
         folder = StoredTrial(store, name)
         result = _result_of(folder)
         code = result.get("code")
@@ -55,7 +66,7 @@ def left_behind(wanted: Iterable[tuple[str, TrainConfig, str]], store: Store) ->
         knobs = _knobs_of(folder)
         twins = [
             key
-            for key, digest, own in asked
+            for key, digest, own in asked(knobs.get("seed", 0))
             if result.get("data", digest) == digest
             and all(knobs[name] == own[name] for name in own if name in knobs)
         ]
