@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ray.train
 import ray.train.torch
@@ -76,22 +76,47 @@ SHOWN = ("loss/total", "knn/cls_top1")
 
 
 FOLLOWED_EVERY_S = 1.0
-"""How often the records of a worker group are looked at."""
+"""How often the driver is told how far a trial is."""
 
 OUTPUT, ENDED = "output", "ended"
 """What a report to the driver holds beside a step: where the worker prints, and how it ended."""
 
 
 class TuneReporter:
-    """Tells Ray Tune, hence the driver, how far the trial is."""
+    """Tells Ray Tune, hence the driver, how far the trial is. A context manager.
+
+    Tune lets who reports wait until its loop has come round: a thread does, and training does not.
+    """
+
+    def __init__(self) -> None:
+        self._news: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, checkpoint: Path | None = None
     ) -> None:
         """See Reporter."""
         if metrics:
-            shown = {name: metrics[name] for name in SHOWN if name in metrics}
-            tune.report({"step": step, **shown})
+            self._news = {**self._news, **_shown(step, metrics)}
+
+    def _tell(self) -> None:
+        while not self._over.wait(FOLLOWED_EVERY_S):
+            news, self._news = self._news, {}
+            if news:
+                tune.report(news)
+
+
+def _shown(step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {"step": step, **{name: metrics[name] for name in SHOWN if name in metrics}}
 
 
 @functools.lru_cache(maxsize=2)
@@ -140,7 +165,8 @@ def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
     try:
         world = World.alone(chosen_device("cuda" if placement.gpus_per_worker else "cpu"))
         threads = placement.cpus_per_worker
-        done = _train(parameters["trial"], world, TuneReporter(), threads, output)
+        with TuneReporter() as reporter:
+            done = _train(parameters["trial"], world, reporter, threads, output)
         ended = Ended(found="finished" if done else "held")
     except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)
         ended = _failed(error, output)
@@ -199,7 +225,7 @@ def _follow(trial: StoredTrial, ended: threading.Event) -> None:
     Ray's own way from a group to Tune, `TuneReportCallback`, blocks for ever when training ends
     before Tune has fetched its last report, and holds every worker up until it has fetched each.
     """
-    reporter, last, over = TuneReporter(), -1, False
+    last, over = -1, False
     while not over:
         over = ended.wait(FOLLOWED_EVERY_S)
         # A damaged file is for the driver to tell, and the group may yet write it anew; a root that
@@ -207,7 +233,7 @@ def _follow(trial: StoredTrial, ended: threading.Event) -> None:
         with contextlib.suppress(InputError, StoreError):
             for step, metrics in trial.records():
                 if step > last:
-                    reporter.report(step, metrics)
+                    tune.report(_shown(step, metrics))
                     last = step
 
 
