@@ -49,14 +49,9 @@ def ours(folder: Path, trials: int, seconds: float) -> None:
 
 
 def bare(folder: Path, trials: int, seconds: float) -> None:
-    """A loop over trials in each of some processes, which import what training needs."""
-    loop = (
-        "import benchmarks.pretended as one\n"
-        f"for _ in range({trials} // {AT_ONCE} * {_steps(seconds)}): one.step()"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(AT_ONCE)]
-    codes = [process.wait() for process in processes]
-    assert not any(codes)
+    """One of the processes of a loop over trials; it has imported what training needs."""
+    for _ in range(trials // AT_ONCE * _steps(seconds)):
+        step()
 
 
 def recipe(folder: Path, trials: int, seconds: float) -> None:
@@ -65,7 +60,13 @@ def recipe(folder: Path, trials: int, seconds: float) -> None:
     import ray
     from ray import tune
 
-    ray.init(include_dashboard=False, object_store_memory=200 * 2**20, log_to_driver=False)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=200 * 2**20,
+        log_to_driver=False,
+        _temp_dir=str(folder / "ray"),
+    )
     kept = str(folder / "tune")
 
     def trial(parameters: dict[str, Any]) -> None:
@@ -150,17 +151,20 @@ def timed(name: str, trials: int, seconds: float) -> Took:
         spans.mkdir()
         command = [sys.executable, "-m", "benchmarks.orchestration", "--run", name, folder]
         began = time.time()
-        done = subprocess.run(
-            [*command, str(trials), str(seconds)],
-            env={**_environment(), SPANS: str(spans)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        processes = [
+            subprocess.Popen(
+                [*command, str(trials), str(seconds)],
+                env={**_environment(), SPANS: str(spans)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for _ in range(AT_ONCE if name == "bare" else 1)
+        ]
+        said = [process.communicate()[0] for process in processes]
         wall_s = time.time() - began
-        if done.returncode:
-            raise RuntimeError(f"{name} ended with {done.returncode}: {done.stdout[-3000:]}")
+        if codes := [process.returncode for process in processes if process.returncode]:
+            raise RuntimeError(f"{name} ended with {codes[0]}: {said[0][-3000:]}")
         read = tuple(
             (int(path.name), [when - began for when in json.loads(line)])
             for path in spans.iterdir()

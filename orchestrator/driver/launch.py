@@ -55,8 +55,9 @@ def run_study(
             console.print(f"note: {left}")
         if line := _to_do(len(plan.trials), len(unfinished), len(missing)):
             console.print(line)
+        lacking = {trial.key for trial in missing}
         for trial in plan.trials:
-            if trial not in missing:
+            if trial.key not in lacking:
                 shown.sync(trial.key, trial.arms, trial.seed)
         starts = 0
         while missing and where:
