@@ -195,3 +195,25 @@ def test_records_of_a_group_are_told_once_in_order_and_to_the_last(tmp_path, tol
         ),
     )
     assert told == [{"step": step, "loss/total": 1.0 + step} for step in (0, 10, 20, 30)]
+
+
+def test_training_does_not_wait_for_tune_which_hears_the_newest(monkeypatch):
+    heard, arrived, comes_round = [], threading.Event(), threading.Semaphore(0)
+
+    def report(news):
+        heard.append(news)
+        arrived.set()
+        assert comes_round.acquire(timeout=30)
+
+    monkeypatch.setattr(worker.tune, "report", report)
+    monkeypatch.setattr(worker, "FOLLOWED_EVERY_S", 0.01)
+    with worker.TuneReporter() as reporter:
+        reporter.report(0, {"loss/total": 1.0, "time/step_s": 0.1})
+        assert arrived.wait(timeout=30)
+        arrived.clear()
+        for step in (1, 2, 3):
+            reporter.report(step, {"loss/total": 1.0 + step})
+        comes_round.release()
+        assert arrived.wait(timeout=30)
+        comes_round.release()
+    assert heard == [{"step": 0, "loss/total": 1.0}, {"step": 3, "loss/total": 4.0}]
