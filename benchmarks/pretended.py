@@ -78,5 +78,10 @@ def run_alone(parameters: Mapping[str, Any], placement: Placement) -> None:
     trial.train = train  # type: ignore[assignment]
     _times.clear()
     worker.run_alone(dict(parameters), placement)
+    written(began, *_times, time.time())
+
+
+def written(*times: float) -> None:
+    """Write down when a trial was entered, trained, had trained, and left."""
     with Path(os.environ[SPANS], str(os.getpid())).open("a", encoding="ascii") as file:
-        file.write(json.dumps([began, *_times, time.time()]) + "\n")
+        file.write(json.dumps(times) + "\n")

@@ -16,6 +16,7 @@ def test_time_over_the_ideal_is_that_of_the_process_a_trial_runs_in(monkeypatch)
     assert took.ideal_s == 4.0
     assert took.over_s == 5.0
     assert took.working_s == 6.0
+    assert took.between_s == 2.0
     first, *rest = orchestration.parts(took)
     assert "first trial 5.0 s, trials 6.0 s, after the last 3.0 s; 2 processes" in first
     assert "from trial to trial: median 0.200 s" in rest[-1]
