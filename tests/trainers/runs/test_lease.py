@@ -101,6 +101,17 @@ def test_who_comes_second_to_a_claim_leaves_the_trial_to_the_first(trial):
     assert trial.attempts() == [1, 2]
 
 
+def test_a_process_that_the_system_hides_from_its_reader_is_not_gone(monkeypatch):
+    ended = dataclasses.replace(Holder.this(), pid=2**22 - 1)
+    assert ended.is_gone()
+
+    def hidden(_pid, _signal):
+        raise PermissionError
+
+    monkeypatch.setattr("os.kill", hidden)
+    assert not ended.is_gone()
+
+
 def test_an_attempt_whose_process_is_gone_is_over_at_once(clock):
     script = (
         "import json; from dataclasses import asdict; from trainers.runs.lease import Holder;"
