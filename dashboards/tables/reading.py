@@ -15,7 +15,7 @@ from dashboards.tables.long import LONG, placed
 from dashboards.tables.trials import each_place
 from dashboards.tables.values import SCHEMA, Steps, values_of
 from trainers.config import explain
-from trainers.errors import InputError
+from trainers.errors import InputError, RootError
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
@@ -89,11 +89,21 @@ def read_study(store: Store, name: str) -> StudyRun:
     return StudyRun(store=store, lock=lock, runs=runs, table=table)
 
 
+def refuse_old_layout(store: Store, study: str) -> None:
+    """Raises RootError, one line, where the study was run by a version whose trials lay in it."""
+    if store.get(f"{study}/{LOCK}") is not None:
+        raise RootError(
+            f"{store.shown}/{study} was made by dinolab 0.1, which kept trials inside "
+            "each study: read it with that version, or give another --root"
+        )
+
+
 def read_lock(store: Store, name: str) -> Lock:
     """The checked `study.lock.json` of a study. Raises InputError, one line."""
     folder = study_folder(name)
     content = store.get(f"{folder}/{LOCK}")
     if content is None:
+        refuse_old_layout(store, name)
         raise InputError(f"{store.shown}/{folder} is no study: it has no {LOCK}")
     try:
         return Lock.model_validate_json(content)

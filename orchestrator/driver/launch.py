@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from dashboards.study.files import write_files
-from dashboards.tables.reading import StudyRun
+from dashboards.tables.reading import StudyRun, refuse_old_layout
 from orchestrator.driver.cluster import address_given
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.root import left_behind_text, refuse_old_layout, set_aside_damaged
+from orchestrator.driver.root import left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan, Trial

@@ -2,21 +2,11 @@
 
 from collections.abc import Callable
 
-from ablations.lock import LOCK, Lock
+from ablations.lock import Lock
 from orchestrator.plan import Plan
-from trainers.errors import RootError
 from trainers.runs.left_behind import left_behind
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import Store
-
-
-def refuse_old_layout(store: Store, study: str) -> None:
-    """Raises RootError, one line, where the study was run by a version whose trials lay in it."""
-    if store.get(f"{study}/{LOCK}") is not None:
-        raise RootError(
-            f"{store.shown}/{study} was made by dinolab 0.1, which kept trials inside "
-            "each study: read it with that version, or give another --root"
-        )
 
 
 def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> None:

@@ -91,6 +91,8 @@ class LocalStore:
         self.local: Path | None = self.root
         self.shown = printable(str(root))
         if not make:
+            if root.exists() and not root.is_dir():
+                raise RootError(f"run root {self.shown} is no folder: give another --root")
             if not root.is_dir():
                 raise RootError(
                     f"run root {self.shown} is not there: give another --root, or run a study first"

@@ -39,6 +39,12 @@ def finished(store, key, driver="study"):
     return trial
 
 
+def test_a_study_of_the_old_layout_is_said_to_be_one(store):
+    store.put(f"s/{LOCK}", b"{}")
+    with pytest.raises(InputError, match="root/s was made by dinolab 0.1"):
+        read_lock(store, "s")
+
+
 def lock_of(store, name, places):
     """State a study whose trials are {(arm, seed): key}."""
     arms = {arm: {} for arm, _ in places}

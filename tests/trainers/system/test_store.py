@@ -139,6 +139,12 @@ def test_a_root_is_there_for_another_that_opens_it(store: Store, tmp_path: Path)
     assert pickle.loads(pickle.dumps(store)).get("a") == b"1"
 
 
+def test_a_root_that_is_a_file_is_said_to_be_one(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RootError, match="is no folder: give another --root"):
+        open_store(tmp_path / "file")
+
+
 def test_an_empty_root_is_there_and_one_that_nobody_made_is_not(store: Store):
     root = str(store.local or store.shown)
     assert open_store(root).list() == []
