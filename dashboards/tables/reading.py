@@ -1,5 +1,6 @@
 """The study as its run root shows it now: what was locked, how each run ended, what it measured."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,9 +102,12 @@ def refuse_old_layout(store: Store, study: str) -> None:
 def read_lock(store: Store, name: str) -> Lock:
     """The checked `study.lock.json` of a study. Raises InputError, one line."""
     folder = study_folder(name)
-    content = store.get(f"{folder}/{LOCK}")
+    content = None
+    with contextlib.suppress(ValueError):  # no such name can be a study's
+        content = store.get(f"{folder}/{LOCK}")
+        if content is None:
+            refuse_old_layout(store, name)
     if content is None:
-        refuse_old_layout(store, name)
         raise InputError(f"{store.shown}/{folder} is no study: it has no {LOCK}")
     try:
         return Lock.model_validate_json(content)

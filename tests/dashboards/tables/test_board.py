@@ -41,8 +41,14 @@ def finished(store, key, driver="study"):
 
 def test_a_study_of_the_old_layout_is_said_to_be_one(store):
     store.put(f"s/{LOCK}", b"{}")
-    with pytest.raises(InputError, match="root/s was made by dinolab 0.1"):
+    with pytest.raises(InputError, match=r"root/s was made by dinolab 0\.1"):
         read_lock(store, "s")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../s", "/s", ".s", "s/", "s//t"])
+def test_what_cannot_be_the_name_of_a_study_is_one_line(store, name):
+    with pytest.raises(InputError, match=r"is no study: it has no study\.lock\.json"):
+        read_lock(store, name)
 
 
 def lock_of(store, name, places):
