@@ -99,12 +99,6 @@ def _study(given: Path) -> Path:
     return find_study(at_home(given))
 
 
-def _study_or_folder(given: Path) -> Path:
-    from ablations.study.where import find_study
-
-    return find_study(at_home(given), or_folder=True)
-
-
 StudyArgument = Annotated[
     Path,
     typer.Argument(
@@ -118,7 +112,7 @@ StudyOrFolderArgument = Annotated[
     Path,
     typer.Argument(
         help="Study file or name, or the run folder of a study.",
-        callback=_study_or_folder,
+        callback=at_home,
         show_default=False,
     ),
 ]

@@ -345,7 +345,15 @@ def _in_root(
 ) -> tuple[str, str]:
     """The run root and the name of a study that is given as a file, a name or its run folder."""
     from ablations.lock import STUDIES
+    from ablations.study.where import find_study
 
+    try:
+        study = find_study(study, or_folder=True)
+    except InputError:
+        # It may have been run from a file that is elsewhere: the root is enough.
+        if not _was_run(str(study), root):
+            raise
+        return root, str(study)
     if not study.is_dir():
         # Only now: it loads PyTorch, which takes longer than many a report.
         from ablations.study.loading import load_study
@@ -355,3 +363,15 @@ def _in_root(
     if folder.parent.name != STUDIES:
         raise InputError(f"{study} is no study of a run root: give ROOT/{STUDIES}/NAME")
     return str(folder.parent.parent), folder.name
+
+
+def _was_run(name: str, root: str) -> bool:
+    """Whether the run root has a study of that name."""
+    from dashboards.tables.reading import read_lock
+    from trainers.system.store import open_store
+
+    try:
+        read_lock(open_store(root), name)
+    except InputError:
+        return False
+    return True

@@ -302,6 +302,7 @@ def test_a_report_is_rebuilt_from_the_run_folder_alone(dinolab, finished, tmp_pa
         assert (folder / name).exists()
     again = (folder / "results.parquet").read_bytes()
     assert again == (finished[0] / "studies" / "mini" / "results.parquet").read_bytes()
+    assert dinolab("report", "mini", "--root", tmp_path / "runs")[:2] == (code, out)
 
 
 @pytest.mark.slow
