@@ -99,6 +99,8 @@ def open_store(root: Path | None, say: Callable[[str], None]) -> MlflowClient:
 
     `say` gets a line when a half-made store was set aside. Raises whatever MLflow raises.
     """
+    # Ray, which is up by now, may have put loggers back to what they say by themselves.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     uri = tracking_uri(root)
     file = _sqlite_file(uri)
     if file is not None:
@@ -312,8 +314,6 @@ def _new_store(root: Path) -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         file = Path(scratch) / "mlflow.db"
-        # Ray, which is up by now, may have put loggers back to what they say by themselves.
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         store = SqlAlchemyStore(_sqlite_uri(file), (root.resolve() / ARTIFACTS).as_uri())
         store.engine.dispose()
         return file.read_bytes()

@@ -1,5 +1,6 @@
 """The MLflow store: made whole or not at all, and what is wrong with one is a line."""
 
+import logging
 import shutil
 import signal
 import socket
@@ -182,3 +183,11 @@ def test_what_a_store_that_is_there_refuses_is_not_called_silence(root):
     with pytest.raises(InputError, match=r"it refuses \(.*no-such-run") as caught:
         in_time(mirror.uri, lambda: mirror.client.get_run("no-such-run"))
     assert "does not answer" not in str(caught.value)
+
+
+def test_mlflow_logs_nothing_when_its_store_is_opened_again(tmp_path, capfd):
+    store.open_store(tmp_path, print)
+    logging.getLogger("mlflow").setLevel(logging.INFO)  # as Ray leaves it
+    store.open_store(tmp_path, print)
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("mlflow").level == logging.CRITICAL
