@@ -90,6 +90,11 @@ def read_study(store: Store, name: str) -> StudyRun:
     return StudyRun(store=store, lock=lock, runs=runs, table=table)
 
 
+def old_studies(store: Store) -> list[str]:
+    """The names of studies that dinolab 0.1 made, which lie at the top of the root."""
+    return [name for name in store.names() if store.get(f"{name}/{LOCK}") is not None]
+
+
 def refuse_old_layout(store: Store, study: str) -> None:
     """Raises RootError, one line, where the study was run by a version whose trials lay in it."""
     if store.get(f"{study}/{LOCK}") is not None:

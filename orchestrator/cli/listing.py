@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.options import DEFAULT_ROOT, AblationsOption, RootOption, absolute_root
-from orchestrator.cli.rendering import make_console
+from orchestrator.cli.rendering import make_console, old_studies_text
 from trainers.errors import InputError
 
 
@@ -71,7 +72,7 @@ def list_(
     if what in listings:
         console.print(listings[what]())
     if what == Listing.runs or (what == Listing.studies and is_root):
-        console.print(_list_runs(absolute_root(root, console)))
+        _show_runs(absolute_root(root, console), console)
 
 
 def _list_ablations(paths: list[Path]) -> Table:
@@ -133,7 +134,8 @@ def _list_studies() -> Table:
     return table
 
 
-def _list_runs(root: str) -> Table:
+def _show_runs(root: str, console: Console) -> None:
+    from dashboards.tables.reading import old_studies
     from dashboards.tables.root import SINGLE, summaries
     from trainers.system.store import open_store
 
@@ -148,7 +150,9 @@ def _list_runs(root: str) -> Table:
         times = [f"{time:%Y-%m-%d %H:%M} UTC" if time else "–" for time in (one.started, one.ended)]
         cells = (one.name, size, one.problem or "\n".join(counts) or "none", *times)
         table.add_row(*cells)
-    return table
+    console.print(table)
+    if old := old_studies(store):
+        console.print(f"note: {old_studies_text(old)}")
 
 
 def _list_knobs(recipe_name: str | None) -> Table:

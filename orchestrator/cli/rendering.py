@@ -155,6 +155,13 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def old_studies_text(names: list[str]) -> str:
+    """That a root holds studies which this version does not read."""
+    from trainers.errors import listed
+
+    return f"{listed(names)}: made by dinolab 0.1, which kept trials inside each study: that version reads them"
+
+
 def interval_text(ends: list[float] | None, level: str) -> str:
     return "–" if ends is None else f"{level} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
 

@@ -145,6 +145,7 @@ def _run(
     as_json: bool,
 ) -> NoReturn:
     from ablations.lock import LOCK
+    from dashboards.tables.reading import refuse_old_layout
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
     from orchestrator.driver.tuning import Share
@@ -158,6 +159,7 @@ def _run(
     check_cluster()
     check_store(folder_of(root))
     store = open_store(root, make=True)
+    refuse_old_layout(store, study.name)
     warn(study, console)
     plan, images = planned(study, root, console, live, listed=f", all in {LOCK}")
     console.print(
@@ -360,18 +362,21 @@ def _in_root(
 
         return root, load_study(study, None, ablations or (), scale).name
     folder = study.absolute()
-    if folder.parent.name != STUDIES:
-        raise InputError(f"{study} is no study of a run root: give ROOT/{STUDIES}/NAME")
-    return str(folder.parent.parent), folder.name
+    if folder.parent.name == STUDIES:
+        return str(folder.parent.parent), folder.name
+    if _was_run(folder.name, str(folder.parent)):
+        return str(folder.parent), folder.name  # of before: whoever reads it says so
+    raise InputError(f"{study} is no study of a run root: give ROOT/{STUDIES}/NAME")
 
 
 def _was_run(name: str, root: str) -> bool:
     """Whether the run root has a study of that name."""
-    from dashboards.tables.reading import read_lock
+    from ablations.lock import STUDIES
+    from dashboards.tables.reading import old_studies
     from trainers.system.store import open_store
 
     try:
-        read_lock(open_store(root), name)
+        store = open_store(root)
     except InputError:
         return False
-    return True
+    return name in store.names(STUDIES) or name in old_studies(store)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.options import DEFAULT_ROOT, JsonOption, RootOption, absolute_root
-from orchestrator.cli.rendering import make_console, print_json
+from orchestrator.cli.rendering import make_console, old_studies_text, print_json
 
 if TYPE_CHECKING:
     from ablations.lock import Lock
@@ -41,7 +41,7 @@ def status(
     ended without a result (reason).
     """
     from dashboards.tables.board import board, studies_of
-    from dashboards.tables.reading import read_lock
+    from dashboards.tables.reading import old_studies, read_lock
     from trainers.system.store import open_store
 
     console = make_console()
@@ -60,6 +60,8 @@ def status(
         return
     if not locks:
         console.print(f"{store.shown} has no studies yet")
+    if study is None and (old := old_studies(store)):
+        console.print(f"note: {old_studies_text(old)}")
     for lock in locks:
         _show_board(lock, boards[lock.study], console)
 
@@ -103,7 +105,7 @@ def _line(one: "Progress") -> str:
 def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOption = False) -> None:
     """Show one trial: which studies name it, its attempts and checkpoints, what it measured."""
     from dashboards.tables.board import find_trial, progress_of, studies_of
-    from trainers.metrics import EVALUATED
+    from trainers.metrics import METRICS
     from trainers.system.store import open_store
 
     console = make_console()
@@ -141,12 +143,19 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
             one["where"], ", ".join(map(str, one["checkpoints"])) or "–",
         )  # fmt: skip
     console.print(table)
-    if summary := {name: last[name] for name in EVALUATED if name in last}:
+    if summary := {name: last[name] for name in METRICS if name in last and _is_shown(name)}:
         table = Table("metric", "last value")
         for name, value in summary.items():
             table.add_row(name, f"{value:.4f}")
+        table.caption = f"of {len(last)} values: --json prints all"
         console.print(table)
     console.print(f"folder: {found.shown}")
+
+
+def _is_shown(metric: str) -> bool:
+    group, _, rest = metric.partition("/")
+    is_spread = group == "globality" and rest.endswith("/gyration")
+    return group in ("knn", "collapse") or is_spread or metric == "loss/total"
 
 
 def _attempts(trial: "StoredTrial") -> list[dict[str, Any]]:
