@@ -123,7 +123,7 @@ def test_the_installed_command_runs_a_study(dinolab, tmp_path):
     out = dinolab("run", "tiny.yaml")
     assert "2 runs" in out
     assert "INCONCLUSIVE" in out
-    folder = tmp_path / "runs" / "tiny"
+    folder = tmp_path / "runs" / "studies" / "tiny"
     results = [
         json.loads(path.read_text()) for path in (tmp_path / "runs").glob("trials/*/result.json")
     ]

@@ -35,10 +35,10 @@ def run(tmp_path):
 
     def made(change):
         config = override(TrainConfig(), {"model.depth": 2, **change})
-        checkpoint.save(
-            TrainState.fresh(config, alone), config, tmp_path / "run" / "checkpoint", alone
-        )
-        (tmp_path / "run" / "config.json").write_text(config.model_dump_json())
-        return tmp_path / "run"
+        folder = tmp_path / "run"
+        state = TrainState.fresh(config, alone)
+        checkpoint.save(state, config, folder / "attempts" / "0001", alone)
+        (folder / "config.json").write_text(config.model_dump_json())
+        return folder
 
     return made

@@ -85,7 +85,7 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["train", "digits_tiny", "--profile", __file__], "a file; give a folder, new or not"),
         (["report", "nowhere"], "(allowed: a YAML file, a run folder, demo, why_cls_is_global)"),
         (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
-        (["eval", "."], "holds no state.safetensors"),
+        (["eval", "."], "holds no checkpoint"),
         (["new", "ablation", "My-Own"], "new ablation My-Own: a name is lower-case letters"),
         (["new", "ablation", "sinkhorn"], "new ablation sinkhorn: the catalogue has one"),
         (["new", "recipe", "mine"], "'recipe' is not one of 'ablation', 'study'"),
@@ -184,7 +184,7 @@ def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
     code, out, err = dinolab(*arguments)
     assert code == 0, err
     assert "step 4/4  loss/total" in out
-    (result,) = root.glob("train/trials/*/result.json")
+    (result,) = root.glob("trials/*/result.json")
     before = result.stat().st_mtime_ns
     code, out, _ = dinolab(*arguments)
     assert code == 0
@@ -205,18 +205,9 @@ def test_a_run_without_a_study_is_profiled(dinolab, tmp_path):
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(run):
     """The folder of a run that was saved at step 0."""
-    from trainers.config import TrainConfig
-    from trainers.system.world import World
-    from trainers.training import checkpoint
-    from trainers.training.state import TrainState
-
-    config = TrainConfig()
-    folder, alone = tmp_path / "trial", World.alone()
-    checkpoint.save(TrainState.fresh(config, alone), config, folder / "checkpoint", alone)
-    (folder / "config.json").write_text(config.model_dump_json())
-    return folder
+    return run({})
 
 
 @pytest.mark.slow
@@ -280,7 +271,7 @@ def test_a_run_folder_that_is_broken_is_one_line(dinolab, saved, what):
     elif what == "other":
         config.write_text(config.read_text().replace('"seed":0', '"seed":1'))
     else:
-        (saved / "checkpoint" / "state.safetensors").write_bytes(b"torn")
+        (saved / "attempts" / "0001" / "checkpoint-0.safetensors").write_bytes(b"torn")
     code, _, err = dinolab("eval", saved)
     assert code == 2
     assert lines[what] in err

@@ -40,7 +40,7 @@ def test_what_cannot_be_exported_is_one_line(dinolab, run, tmp_path, change, arg
 def test_what_is_no_run_is_one_line(dinolab, tmp_path):
     code, _, err = dinolab("export", tmp_path, "--to", "timm", "--out", tmp_path / "out")
     assert code == 2
-    assert "holds no state.safetensors" in err
+    assert "holds no checkpoint" in err
 
 
 @pytest.mark.slow

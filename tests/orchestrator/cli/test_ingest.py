@@ -289,5 +289,5 @@ def test_a_study_trains_on_an_ingested_set(ingested, tmp_path, dinolab):
     )  # fmt: skip
     assert code == 0, errors
     assert "skipped 50 of 5000 files" in output
-    (result,) = (tmp_path / "runs").glob("train/trials/*/result.json")
+    (result,) = (tmp_path / "runs").glob("trials/*/result.json")
     assert json.loads(result.read_text())["status"] == "finished"
