@@ -3,12 +3,12 @@
 import json
 import random
 import shutil
-import threading
 import time
 
 import pytest
 import torch
 
+from tests.trainers.system.injecting import OPERATIONS, Injecting, StoppedError
 from trainers.config import override
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
@@ -31,38 +31,6 @@ SMALL = {
 
 class Kill(BaseException):
     """Stands for a kill."""
-
-
-class Dying:
-    """A store of a process that is killed at its k-th operation, before or after it.
-
-    Reports of the lease do not count: when they come is chance.
-    """
-
-    def __init__(self, store, moment=None, *, after=False):
-        self._store, self._moment, self._after = store, moment, after
-        self.shown, self.local = store.shown, store.local
-        self.operations = 0
-        self._is_dead = False
-
-    def __getattr__(self, name):
-        act = getattr(self._store, name)
-
-        def acted(*arguments, **options):
-            if self._is_dead:
-                raise Kill
-            if threading.current_thread().name == "lease":
-                return act(*arguments, **options)
-            self.operations += 1
-            self._is_dead = self.operations == self._moment
-            if self._is_dead and not self._after:
-                raise Kill
-            found = act(*arguments, **options)
-            if self._is_dead:
-                raise Kill
-            return found
-
-        return acted
 
 
 class Memory:
@@ -160,9 +128,9 @@ def left(trial):
 def whole(config, images, tmp_path_factory):
     """What an undisturbed run comes to, and how many operations of the store it takes."""
     torch.set_num_threads(1)
-    store = Dying(open_store(tmp_path_factory.mktemp("whole")))
+    store = Injecting(open_store(tmp_path_factory.mktemp("whole")))
     trial = run(store, config, images)
-    counted = store.operations
+    counted = len(store.operations)
     return left(trial), counted
 
 
@@ -202,8 +170,8 @@ def test_a_kill_at_every_operation_of_the_store_leaves_what_ends_equal(
 def ends_equal_after_a_kill(config, images, expected, tmp_path, moment, *, after):
     root = tmp_path / f"{moment}{after}"
     store = open_store(root, make=True)
-    with pytest.raises(Kill):
-        run(Dying(store, moment, after=after), config, images)
+    with pytest.raises(StoppedError):
+        run(Injecting(store, at=moment, after=after, of=OPERATIONS), config, images)
     trial = run(store, config, images, over={1})
     assert left(trial) == expected, (moment, after)
     assert store.names(trial.folder) == ["attempts", "config.json", "result.json"]

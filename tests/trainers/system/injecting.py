@@ -1,5 +1,6 @@
 """A store that stops at a chosen operation, or whose lists are late: for tests of what uses one."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +8,7 @@ from typing import TypeVar
 from trainers.system.store import Entry, Store
 
 WRITES = {"put", "put_file", "delete"}
+OPERATIONS = WRITES | {"get", "get_file", "names", "list"}
 T = TypeVar("T")
 
 
@@ -22,7 +24,8 @@ def stop() -> None:
 class Injecting:
     """`store`; at the `at`-th operation (from 1) of kind `of` it calls `act`, before or `after` it.
 
-    `act` raises, or ends the process. `operations` has every one, such as `put a/b`, in order.
+    `act` raises, or ends the process; once it has, so does every operation after it. `operations`
+    has every one, such as `put a/b`, in order, but for those of leases: when they come is chance.
     After `freeze`, lists and names are those of that time, as object storage may answer; what is
     got is of now.
     """
@@ -42,6 +45,7 @@ class Injecting:
         self.operations: list[str] = []
         self.at, self.after, self.of, self.act = at, after, of, act
         self._frozen: list[str] | None = None
+        self._is_stopped = False
 
     def count(self) -> int:
         """How many operations of kind `of` there have been."""
@@ -78,12 +82,16 @@ class Injecting:
         self._done("delete", key, lambda: self.store.delete(key))
 
     def _done(self, kind: str, key: str, do: Callable[[], T]) -> T:
+        if self._is_stopped:
+            self.act()
+        if threading.current_thread().name == "lease":
+            return do()
         self.operations.append(f"{kind} {key}")
-        is_now = kind in self.of and self.count() == self.at
-        if is_now and not self.after:
+        self._is_stopped = kind in self.of and self.count() == self.at
+        if self._is_stopped and not self.after:
             self.act()
         done = do()
-        if is_now and self.after:
+        if self._is_stopped and self.after:
             self.act()
         return done
 
