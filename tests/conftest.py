@@ -1,5 +1,8 @@
 """How the tests share two cores: two processes (see the Makefile), each with one thread."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -21,3 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_of_another_test() -> Iterator[None]:
+    """A command that a test calls in this process listens for signals: later tests send some."""
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for one, handler in handlers.items():
+        signal.signal(one, handler)
