@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.orchestrator.conftest import MINI, dinolab, start
 from trainers.metrics import OF_THE_MACHINE
+from trainers.runs.stored_trial import sealed
 
 ONLY_THE_BASELINE = MINI[: MINI.index("arms:")] + "arms: []\n"
 
@@ -74,7 +75,8 @@ def test_runs_that_other_code_finished_are_said_before_anything_trains(finished,
         # As other code would have left them: another version of a module, so another key.
         result = json.loads(result_path.read_text())
         result["code"]["trainers.training.step"] = "0" * 12
-        result_path.write_text(json.dumps(result))
+        del result["sha256"]
+        result_path.write_bytes(sealed(result))
         for trial in lock["trials"]:
             if trial["key"] == result_path.parent.name:
                 trial["key"] = f"{number:016x}"

@@ -18,7 +18,7 @@ from trainers.runs.machine import machine_of
 from trainers.runs.origin import Origin
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
-from trainers.runs.stored_trial import StoredTrial
+from trainers.runs.stored_trial import StoredTrial, sealed
 from trainers.runs.trial import (
     Asking,
     Planned,
@@ -119,7 +119,8 @@ def test_a_result_says_on_what_and_from_what_it_was_made(tmp_path, capsys):
 
     # As if other code had made it: another hash of one module, and so another key.
     result["code"]["trainers.grid"] = "0" * 12
-    path.write_text(json.dumps(result))
+    del result["sha256"]
+    path.write_bytes(sealed(result))
     path.parent.rename(path.parent.with_name("0" * 16))
     capsys.readouterr()
     assert command.run(["digits_tiny", *SMALL, "--root", str(tmp_path)]) == 0

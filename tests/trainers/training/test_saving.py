@@ -336,7 +336,7 @@ def test_workers_that_share_a_state_write_their_parts_and_any_number_reads_them(
     run = find_run(middle)
     assert (run.checkpoint, run.step) == (middle, 3)
     assert "knn/cls_top1" in evaluate_run(run, images, ALONE.device)
-    assert find_run(tmp_path).step == 6
+    assert find_run(whole).step == 6
 
 
 @pytest.mark.slow
