@@ -159,7 +159,8 @@ def old_studies_text(names: list[str]) -> str:
     """That a root holds studies which this version does not read."""
     from trainers.errors import listed
 
-    return f"{listed(names)}: made by dinolab 0.1, which kept trials inside each study: that version reads them"
+    made = "made by dinolab 0.1, which kept trials inside each study: that version reads them"
+    return f"{listed(names)}: {made}"
 
 
 def interval_text(ends: list[float] | None, level: str) -> str:

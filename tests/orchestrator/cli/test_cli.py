@@ -68,7 +68,10 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["run", "."], "study . cannot be read: a folder, and no packaged study of that name"),
         (["new", "study", "train"], "new study train: a run root has such a folder"),
         (["run"], "dinolab run: Missing argument 'study'"),
-        (["run", "demo", "--scle", "x"], "No such option: --scle (Possible options: --scale, --seeds)"),
+        (
+            ["run", "demo", "--scle", "x"],
+            "No such option: --scle (Possible options: --scale, --seeds)",
+        ),
         (["rnu", "demo"], "dinolab: No such command 'rnu'. Did you mean 'run'?"),
         (
             ["train", "digits_tiny", "--threads", "0"],
