@@ -146,6 +146,8 @@ def test_an_interruption_half_way_is_130_and_leaves_nothing(dinolab, run, tmp_pa
 
     monkeypatch.setattr(interrupt, "check", check)
     monkeypatch.setattr(interrupt, "_requested", threading.Event())
+    # This process goes on afterwards.
+    monkeypatch.setattr(interrupt, "_in_their_own_time", {signal.SIGINT})
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     try:
         code, out, err = dinolab(
