@@ -4,6 +4,7 @@ Both are written whole, and their bytes depend on what the trials measured and o
 on the clock, and not on the order in which trials finished.
 """
 
+import functools
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ablations.verdicts.claims import judge_claims
@@ -18,6 +20,7 @@ from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import judge
 from dashboards.tables.long import LONG, long_tables
 from dashboards.tables.reading import StudyRun, read_study
+from trainers.metrics import OF_THE_MACHINE
 from trainers.system.store import Store
 
 RESULTS = "results.parquet"
@@ -29,15 +32,26 @@ _ROWS_A_GROUP = 2**18
 
 
 def write_results(study: StudyRun) -> str:
-    """Writes `results.parquet`: what the trials of `study` recorded; same values, same bytes."""
+    """Writes `results.parquet`: what the trials of `study` recorded; same values, same bytes.
+
+    Times and memory are left out: they differ between two runs of the same bits. MLflow, and the
+    records of each trial, have them.
+    """
     key = f"{study.folder}/{RESULTS}"
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         path = Path(scratch) / RESULTS
         with pq.ParquetWriter(path, LONG, compression="zstd") as file:
-            for group in _groups(long_tables(study.lock, study.store)):
+            tables = map(_of_the_model, long_tables(study.lock, study.store))
+            for group in _groups(tables):
                 file.write_table(group)
         study.store.put_file(key, path)
     return key
+
+
+def _of_the_model(table: pa.Table) -> pa.Table:
+    """The rows whose metric says something of the model."""
+    starts = [pc.starts_with(table["metric"], start) for start in OF_THE_MACHINE]
+    return table.filter(pc.invert(functools.reduce(pc.or_, starts)))
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -122,6 +122,9 @@ def test_results_do_not_depend_on_when_they_are_written(
 def test_results_come_back_without_pandas_metadata(make_study: MakeStudy) -> None:
     made = make_study(ENDINGS)
     every, table = everything(made), pq.read_table(results(made))
+    of_machine = every["metric"].str.startswith(("time/", "memory/"))
+    assert of_machine.any()
+    every = every[~of_machine]
     assert tuple(table.column_names) == COLUMNS
     assert b"pandas" not in (table.schema.metadata or {})
     assert table["value"].to_pylist() == every["value"].tolist()
