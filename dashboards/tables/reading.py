@@ -115,12 +115,18 @@ def read_lock(store: Store, name: str) -> Lock:
     if content is None:
         raise InputError(f"{store.shown}/{folder} is no study: it has no {LOCK}")
     try:
-        return Lock.model_validate_json(content)
+        lock = Lock.model_validate_json(content)
     except ValidationError as error:
         raise InputError(
             f"{store.shown}/{folder}/{LOCK} is damaged: {shortened(explain(error))}; restore the "
             "file, or remove it: the next run states the study anew"
         ) from None
+    if lock.study != name:
+        raise InputError(
+            f"{store.shown}/{folder}/{LOCK} states the study {lock.study}: give its folder that "
+            "name"
+        )
+    return lock
 
 
 def study_runs(lock: Lock, store: Store) -> dict[tuple[str, int], Run]:

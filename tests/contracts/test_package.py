@@ -96,10 +96,11 @@ def test_the_installed_command_writes_the_report_of_a_run_folder(dinolab, tmp_pa
     arms = list(stated["arms"])[:2]
     stated.update(arms={arm: stated["arms"][arm] for arm in arms}, seeds=stated["seeds"][:2])
     stated.update(hypotheses={}, claims={}, gates={})
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "study.lock.json").write_text(json.dumps(lock))
-    assert "report: " in dinolab("report", "kept", code=INCOMPLETE)
-    assert "<html" in (tmp_path / "kept" / "report.html").read_text()
+    folder = tmp_path / "kept" / "studies" / kept.parent.name
+    folder.mkdir(parents=True)
+    (folder / "study.lock.json").write_text(json.dumps(lock))
+    assert "report: " in dinolab("report", folder, code=INCOMPLETE)
+    assert "<html" in (folder / "report.html").read_text()
 
 
 TINY = """

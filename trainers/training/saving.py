@@ -84,6 +84,8 @@ class Saving:
             self._tidy()
 
     def __enter__(self) -> Self:
+        if self.world.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(

@@ -139,6 +139,14 @@ class TestABoard:
         assert [lock.study for lock in studies_of(store)] == ["s"]
 
 
+def test_a_study_whose_folder_has_another_name_is_one_line(store):
+    lock_of(store, "s", {("a", 0): "k0"})
+    content = store.get(f"{study_folder('s')}/{LOCK}")
+    store.put(f"{study_folder('renamed')}/{LOCK}", content)
+    with pytest.raises(InputError, match="states the study s: give its folder that name"):
+        read_lock(store, "renamed")
+
+
 class TestATrialIsFound:
     def test_by_its_key_its_beginning_and_its_place(self, store):
         lock_of(store, "s", {("a", 0): "abc", ("a", 1): "abd"})
