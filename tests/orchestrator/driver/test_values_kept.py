@@ -26,11 +26,12 @@ def test_a_trial_that_has_ended_has_its_values_beside_it(tmp_path):
         root=str(root),
         key=key,
         driver="",
+        over=(),
         config=config.model_dump_json(),
         planned=Planned(key=key, digest=digest, code=dict(code_versions())),
         cache=str(cache),
     )
-    worker._train(assignment, World.alone(chosen_device("cpu")), Fanout(), 1)
+    worker._train(assignment, World.alone(chosen_device("cpu")), Fanout(), 1, str)
     trial = assignment.stored()
     table = pq.read_table(root / trial.folder / VALUES)
     [*_, (step, metrics)] = trial.records()

@@ -162,7 +162,7 @@ def begun(tmp_path_factory):
 
     assert command.run(command_with(theirs)) == 0
     shutil.rmtree(theirs)
-    return home / "runs" / "train" / "trials", command_with
+    return home / "runs" / "trials", command_with
 
 
 def config_in(trials):
