@@ -5,6 +5,7 @@ import pytest
 
 from dashboards.tables.values import VALUES
 from orchestrator.driver import worker
+from orchestrator.driver.output import Output
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
@@ -31,7 +32,9 @@ def test_a_trial_that_has_ended_has_its_values_beside_it(tmp_path):
         planned=Planned(key=key, digest=digest, code=dict(code_versions())),
         cache=str(cache),
     )
-    worker._train(assignment, World.alone(chosen_device("cpu")), Fanout(), 1, str)
+    worker._train(
+        assignment, World.alone(chosen_device("cpu")), Fanout(), 1, Output(node="", files=())
+    )
     trial = assignment.stored()
     table = pq.read_table(root / trial.folder / VALUES)
     [*_, (step, metrics)] = trial.records()
