@@ -117,6 +117,8 @@ def test_a_server_that_goes_away_in_the_middle_is_said_once_and_made_whole(
 ):
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    # A server beside other tests answers late.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     beside = Mirrored("mini", store, Console(file=said, width=1000, soft_wrap=True))
     client = MlflowClient(tracking_uri=f"http://127.0.0.1:{port}")
     for seed in range(8):
