@@ -245,11 +245,11 @@ def contest(trials: int, seconds: float, of_recipe: int) -> None:
 
 
 def simulated(trials: int, rows: int = 5) -> None:
-    """Let a driver's board see so many trials finish at once; prints the memory of its process."""
+    """Let a driver see so many trials finish at once; prints the memory of its process."""
     from rich.console import Console
 
-    from orchestrator.driver.board import Board
     from orchestrator.driver.progress import StudyProgress
+    from orchestrator.driver.standings import Standings
     from orchestrator.driver.watcher import outcome, title_of
     from orchestrator.plan import make_plan
     from orchestrator.schedule import Launch
@@ -265,7 +265,7 @@ def simulated(trials: int, rows: int = 5) -> None:
     with tempfile.TemporaryDirectory(prefix="dinolab-") as folder:
         store = open_store(folder)
         console = Console(quiet=True)
-        board = Board(plan.trials, store, "one", say=console.print, finished=lambda _: None)
+        standings = Standings(plan.trials, store, "one", say=console.print, finished=lambda _: None)
         began, asked_s = time.perf_counter(), 0.0
         with StudyProgress(console, name="simulated", trials=trials, live=False) as progress:
             for done in range(trials + 1):
@@ -276,12 +276,12 @@ def simulated(trials: int, rows: int = 5) -> None:
                         flush=True,
                     )
                 asked = time.perf_counter()
-                decided = board.decided()
+                decided = standings.decided()
                 asked_s += time.perf_counter() - asked
                 if not isinstance(decided, Launch):
                     break
                 trial = decided.trials[0]
-                assert board.launch(trial)
+                assert standings.launch(trial)
                 stored = StoredTrial(store, trial.key)
                 attempt = claimed(stored, steps=1, driver="one", over=(), waits=False)
                 assert attempt
@@ -289,7 +289,7 @@ def simulated(trials: int, rows: int = 5) -> None:
                 attempt.commit({"status": "finished", "reason": "", "step": 1, "steps": 1,
                                 "resumed_at": 0, "wall_s": 0.0})  # fmt: skip
                 attempt.end("finished")
-                board.ended(trial)
+                standings.ended(trial)
                 progress.ended(title_of(trial), outcome(stored))
 
 

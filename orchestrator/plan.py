@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from trainers.errors import StudyError
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.runs.trial import trial_keys
 from trainers.system.store import Store
+
+AT_ONCE = 8
+"""Trials that are looked up at once: object storage lets each one wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +45,11 @@ class Plan:
     def missing(self, store: Store) -> list[Trial]:
         """Trials without a result. Raises InputError, one line, when a result is damaged."""
         begun = set(store.names(TRIALS))
-        return [
-            trial
-            for trial in self.trials
-            if trial.key not in begun or StoredTrial(store, trial.key).finished() is None
-        ]
+        known = [trial for trial in self.trials if trial.key in begun]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            results = pool.map(lambda trial: StoredTrial(store, trial.key).finished(), known)
+            finished = {trial.key for trial, found in zip(known, results, strict=True) if found}
+        return [trial for trial in self.trials if trial.key not in finished]
 
     def operations(self, trials: Sequence[Trial]) -> float:
         """Floating-point operations of all training steps of `trials`."""

@@ -10,14 +10,14 @@ Standing = Literal["finished", "running", "held", "resting", "failed"]
 after an attempt that failed, to be tried again; failed for good. Any other is open."""
 
 
-class Planned(Protocol):
+class Keyed(Protocol):
     """What a schedule needs to know of a trial."""
 
     @property
     def key(self) -> str: ...
 
 
-One = TypeVar("One", bound=Planned)
+One = TypeVar("One", bound=Keyed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """How far each trial of a run root is, as anyone who sees the root can tell."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,13 +108,15 @@ def board(lock: Lock, store: Store) -> dict[tuple[str, int], Progress]:
     return {(arm, seed): found[key] for arm, seed, key in places}
 
 
-def studies_of(store: Store) -> Iterator[Lock]:
-    """Every study whose lock can be read."""
+def studies_of(store: Store) -> tuple[list[Lock], list[str]]:
+    """Every study whose lock can be read, and what is wrong with the others, a line each."""
+    locks, problems = [], []
     for name in store.names(STUDIES):
         try:
-            yield read_lock(store, name)
-        except InputError:
-            continue
+            locks.append(read_lock(store, name))
+        except InputError as error:
+            problems.append(str(error))
+    return locks, problems
 
 
 def find_trial(store: Store, given: str) -> StoredTrial:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from dashboards.names import split_metric
 from trainers.errors import StoreError
-from trainers.runs.records import Digest, Record, is_segment
+from trainers.runs.records import Record
 from trainers.runs.stored_trial import StoredTrial
 
 VALUES = "values.parquet"
@@ -48,7 +48,7 @@ def values_of(trial: StoredTrial, result: Mapping[str, Any] | None) -> pa.Table:
     """
     if result is None:
         return table_of(trial.records())
-    records = _records_of(trial, result)
+    records = trial.segments_of(result)
     made_from = hashlib.sha256(json.dumps([_FORMAT, records], sort_keys=True).encode()).digest()
     key = f"{trial.folder}/{VALUES}"
     table = _opened(trial.store.get(key), made_from)
@@ -62,13 +62,6 @@ def values_of(trial: StoredTrial, result: Mapping[str, Any] | None) -> pa.Table:
         for segment, digest in records.items():
             trial.intact(segment, digest)
     return table
-
-
-def _records_of(trial: StoredTrial, result: Mapping[str, Any]) -> dict[str, Digest]:
-    """Digests of the segments that a result rests on, by key."""
-    folder = trial.attempt_folder(result["attempt"])
-    files = result["files"].items()
-    return {f"{folder}/{name}": digest for name, digest in files if is_segment(name)}
 
 
 def _content(table: pa.Table, made_from: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """What several commands print: verdicts, arms, images that were skipped, tables."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -141,6 +142,8 @@ def show_verdicts(
         console.print(line)
     unfinished = any(one.status in ("missing", "failed") for one in result.runs.values())
     console.print(f"report: {result.store.shown}/{result.folder}/report.html")
+    if result.store.local is None and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise typer.Exit(INCOMPLETE if unfinished else DONE)  # it has no mirror
     in_here = Path(sys.prefix).parent == Path.cwd()
     command = [f"{Path(sys.prefix).name}/bin/dinolab" if in_here else "dinolab", "ui"]
     if root != str(Path(DEFAULT_ROOT).absolute()):

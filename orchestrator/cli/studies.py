@@ -220,7 +220,7 @@ def plan(
     store = open_store(root, make=True)
     made, images = planned(checked, root, console, console.is_terminal)
     missing = made.missing(store)
-    if left := left_behind_text(made, store, read_earlier(store, checked.name)):
+    if left := left_behind_text(missing, store, read_earlier(store, checked.name)):
         console.print(f"note: {left}")
 
     console.print(

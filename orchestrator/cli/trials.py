@@ -46,9 +46,11 @@ def status(
 
     console = make_console()
     store = open_store(absolute_root(root, console))
-    locks = list(studies_of(store)) if study is None else [read_lock(store, study)]
+    locks, problems = studies_of(store) if study is None else ([read_lock(store, study)], [])
     boards = {lock.study: board(lock, store) for lock in locks}
     if json_:
+        for problem in problems:
+            print(problem, file=sys.stderr)
         content = {
             name: [
                 {"arm": arm, "seed": seed, **dataclasses.asdict(one)}
@@ -58,7 +60,9 @@ def status(
         }
         print_json(content)
         return
-    if not locks:
+    for problem in problems:
+        console.print(problem)
+    if not locks and not problems:
         console.print(f"{store.shown} has no studies yet")
     if study is None and (old := old_studies(store)):
         console.print(f"note: {old_studies_text(old)}")
@@ -112,9 +116,10 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
     store = open_store(absolute_root(root, console))
     found = find_trial(store, trial)
     progress = progress_of(found)
+    locks, problems = studies_of(store)
     named = [
         f"{lock.study}/{place.arm}/{place.seed}"
-        for lock in studies_of(store)
+        for lock in locks
         for place in lock.trials
         if place.key == found.key
     ]
@@ -133,6 +138,8 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
         return
     console.print(f"trial {found.key}: {progress.state}, step {progress.step} of {progress.steps}")
     console.print(f"named by: {', '.join(named) or 'no study'}")
+    for problem in problems:
+        console.print(problem)
     if progress.reason:
         console.print(progress.reason)
     table = Table("attempt", "from", "outcome", "step", "machine", "checkpoints")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from dashboards.study.files import write_files
-from dashboards.tables.reading import StudyRun, refuse_old_layout
+from dashboards.tables.reading import StudyRun
 from orchestrator.driver.cluster import address_given
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, set_aside_damaged
@@ -41,7 +41,6 @@ def run_study(
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on. Raises
     ClusterError when the cluster is lost; a Ray of our own is started again.
     """
-    refuse_old_layout(store, plan.study.name)
     earlier = matching_lock(plan, images, store)
     set_aside_damaged(plan, store, console.print)
     unfinished = plan.missing(store)
@@ -51,7 +50,7 @@ def run_study(
         resources = plan.study.resources
         where = cluster.enter_context(placed(resources, share, console)) if missing else None
         write_lock(plan, images, store)
-        if left := left_behind_text(plan, store, earlier):
+        if left := left_behind_text(unfinished, store, earlier):
             console.print(f"note: {left}")
         if line := _to_do(len(plan.trials), len(unfinished), len(missing)):
             console.print(line)

@@ -1,9 +1,11 @@
 """The run root of a driver: what of it can be used, and what other code has left there."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ablations.lock import Lock
-from orchestrator.plan import Plan
+from orchestrator.plan import AT_ONCE, Plan, Trial
 from trainers.runs.left_behind import left_behind
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import Store
@@ -15,17 +17,23 @@ def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> N
     A result is usable if it and all records that it names have their digests. Raises StoreError.
     """
     begun = set(store.names(TRIALS))
-    for trial in plan.trials:
-        if trial.key in begun:
-            StoredTrial(store, trial.key).set_aside_damaged(say)
+    stored = [StoredTrial(store, trial.key) for trial in plan.trials if trial.key in begun]
+
+    def lines(one: StoredTrial) -> list[str]:
+        said: list[str] = []
+        one.set_aside_damaged(said.append)
+        return said
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for line in itertools.chain.from_iterable(pool.map(lines, stored)):
+            say(line)
 
 
-def left_behind_text(plan: Plan, store: Store, earlier: Lock | None) -> str:
-    """Which missing trials other code has finished, in words; empty when there are none.
+def left_behind_text(missing: Sequence[Trial], store: Store, earlier: Lock | None) -> str:
+    """Which `missing` trials other code has finished, in words; empty when there are none.
 
     `earlier` is the lock of the study as it was, which knows the commit if it is of that code.
     """
-    missing = plan.missing(store)
     found = left_behind([(trial.key, trial.config, trial.digest) for trial in missing], store)
     if found is None:
         return ""

@@ -8,8 +8,8 @@ from ray.tune.search import Searcher
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.board import Board, Launched
 from orchestrator.driver.cluster import nodes_addable, nodes_there, refuse_lost
+from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Trial
 from orchestrator.resources import place
 from orchestrator.schedule import Launch, Stop
@@ -61,12 +61,12 @@ class Scheduled(Searcher):
 
     def __init__(
         self,
-        board: Board,
+        standings: Standings,
         room: Room,
         assigned: Callable[[Trial, Launched], object],
     ) -> None:
         super().__init__()
-        self.board, self.room, self.assigned = board, room, assigned
+        self.standings, self.room, self.assigned = standings, room, assigned
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles it so that it could restore itself; the run root does that here.
@@ -78,14 +78,14 @@ class Scheduled(Searcher):
         interrupt.check()
         room = self.room.look()
         try:
-            while isinstance(decided := self.board.decided(), Launch):
-                if self.board.running >= room:
+            while isinstance(decided := self.standings.decided(), Launch):
+                if self.standings.running >= room:
                     return None
                 trial = decided.trials[0]
-                if launched := self.board.launch(trial):
+                if launched := self.standings.launch(trial):
                     return {"trial": self.assigned(trial, launched)}
         except StoreError as error:
-            self.board.trouble(str(error))
+            self.standings.trouble(str(error))
             return None
         return Searcher.FINISHED if isinstance(decided, Stop) else None
 

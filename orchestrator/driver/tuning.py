@@ -13,10 +13,10 @@ from rich.console import Console
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.board import Board, Launched
 from orchestrator.driver.cluster import connected, nodes_addable, nodes_there
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.progress import StudyProgress
+from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Plan, Trial
 from orchestrator.resources import WATCHER_CPUS, Placement, place
 from trainers.data.cache import cache_in
@@ -141,13 +141,13 @@ def train_missing(
         def finished(trial: Trial) -> None:
             watcher.tell(trial)
 
-        board = Board(missing, store, driver, say=console.print, finished=finished)
+        standings = Standings(missing, store, driver, say=console.print, finished=finished)
         room = Room(where.resources, where.share.max_concurrent, console.print)
         watcher = Watcher(
             missing,
             store,
             driver,
-            board,
+            standings,
             room,
             progress,
             lambda one: shown.sync(one.key, one.arms, one.seed),
@@ -156,7 +156,7 @@ def train_missing(
         tuner = tune.Tuner(
             tune.with_resources(run, _trial_resources(placement)),
             tune_config=tune.TuneConfig(
-                search_alg=Scheduled(board, room, assigned),
+                search_alg=Scheduled(standings, room, assigned),
                 num_samples=-1,
                 reuse_actors=not is_group,
                 trial_dirname_creator=lambda one: str(one.trial_id),
@@ -173,7 +173,7 @@ def train_missing(
 
         def release() -> None:
             for trial in missing:
-                if trial.key in board.launched:
+                if trial.key in standings.launched:
                     with contextlib.suppress(StoreError):
                         end_lease(StoredTrial(store, trial.key), driver, "interrupted")
 

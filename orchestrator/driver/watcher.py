@@ -11,10 +11,10 @@ import ray
 from ray import cloudpickle, tune
 
 from orchestrator import interrupt
-from orchestrator.driver.board import Board
 from orchestrator.driver.output import Output
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.searching import Room
+from orchestrator.driver.standings import Standings
 from orchestrator.driver.worker import ENDED, OUTPUT, SHOWN, Ended
 from orchestrator.plan import Trial
 from orchestrator.retry import SAID, Failure
@@ -35,7 +35,7 @@ class Watcher(tune.Callback):
         trials: Sequence[Trial],
         store: Store,
         driver: str,
-        board: Board,
+        standings: Standings,
         room: Room,
         progress: StudyProgress,
         mirror: Callable[[Trial], None],
@@ -43,7 +43,7 @@ class Watcher(tune.Callback):
         time_limit_s: float,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
-        self.store, self.driver, self.board, self.room = store, driver, board, room
+        self.store, self.driver, self.standings, self.room = store, driver, standings, room
         self.progress, self.mirror = progress, mirror
         self.time_limit_s = time_limit_s
         self._began: dict[str, tuple[float, Any]] = {}
@@ -67,11 +67,11 @@ class Watcher(tune.Callback):
         self._end_what_is_late()
         # What is raised in Tune's other calls it takes for an error of its own.
         try:
-            while self._over and not self.board.root_rests:
+            while self._over and not self.standings.root_rests:
                 self._settle(*self._over[0])
                 self._over.popleft()
         except StoreError as error:
-            self.board.trouble(str(error))
+            self.standings.trouble(str(error))
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has got its process."""
@@ -140,12 +140,12 @@ class Watcher(tune.Callback):
         stored = StoredTrial(self.store, trial.key)
         if ended.failure is None or _is_finished(stored):
             if ended.found == "held":
-                self.board.left(trial)
+                self.standings.left(trial)
                 return
-            self.board.ended(trial)
+            self.standings.ended(trial)
             self.tell(trial)
             return
-        failure, launched = ended.failure, self.board.launched[trial.key]
+        failure, launched = ended.failure, self.standings.launched[trial.key]
         new_checkpoint, where = False, ""
         if not failure.of_the_root:
             number = record_failure(
@@ -161,7 +161,7 @@ class Watcher(tune.Callback):
             if number:
                 where = f"; {stored.shown}/attempts/{number:04d}/log.txt says more"
                 new_checkpoint = _has_saved(stored, number)
-        retry = self.board.failed(trial, failure, new_checkpoint=new_checkpoint)
+        retry = self.standings.failed(trial, failure, new_checkpoint=new_checkpoint)
         if retry is None:
             self.progress.ended(title_of(trial), f"failed: {failure}{where}")
             self.mirror(trial)
@@ -190,7 +190,7 @@ def _forget(ray_trial: Any) -> None:
 def _is_finished(stored: StoredTrial) -> bool:
     try:
         return stored.finished() is not None
-    except InputError:  # the board sets it aside
+    except InputError:  # the standings sets it aside
         return False
 
 

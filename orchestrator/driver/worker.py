@@ -23,6 +23,7 @@ from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import DinolabError, InputError, RootError, StoreError
+from trainers.runs.newer_records import NewerRecords
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import Asking, Planned, run_trial
@@ -225,13 +226,13 @@ def _follow(trial: StoredTrial, ended: threading.Event) -> None:
     Ray's own way from a group to Tune, `TuneReportCallback`, blocks for ever when training ends
     before Tune has fetched its last report, and holds every worker up until it has fetched each.
     """
-    last, over = -1, False
+    newer, last, over = NewerRecords(trial), -1, False
     while not over:
         over = ended.wait(FOLLOWED_EVERY_S)
         # A damaged file is for the driver to tell, and the group may yet write it anew; a root that
         # does not answer may answer the next time.
         with contextlib.suppress(InputError, StoreError):
-            for step, metrics in trial.records():
+            for step, metrics in newer.read()[0]:
                 if step > last:
                     tune.report(_shown(step, metrics))
                     last = step

@@ -29,7 +29,8 @@ from orchestrator.tracking.store import (
 from trainers.config import TrainConfig, explain, flatten
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
-from trainers.runs.records import Record, parse
+from trainers.runs.newer_records import NewerRecords
+from trainers.runs.records import Record
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
@@ -52,7 +53,7 @@ class Mirror:
     def __init__(self, study: str, store: Store, say: Callable[[str], None]) -> None:
         self.study, self.store = study, store
         self.uri = tracking_uri(store.local)
-        self.readers: dict[str, Reader] = {}
+        self.readers: dict[str, NewerRecords] = {}
         root = root_identity(store)
 
         def work() -> tuple[MlflowClient, StudyRuns]:
@@ -148,7 +149,7 @@ class Mirror:
         if result is not None:
             # Once more from the first one, with their digests.
             return trial.records(), True
-        return self.readers.setdefault(trial.key, Reader(trial)).newer()
+        return self.readers.setdefault(trial.key, NewerRecords(trial)).read()
 
     def _upload(self, run: MlflowRun) -> None:
         folder = f"studies/{self.study}/"
@@ -158,41 +159,6 @@ class Mirror:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self.store.get_file(entry.key, place)
             self.client.log_artifacts(run.run_id, scratch)
-
-
-class Reader:
-    """The records of a trial that has no result yet, each once for as long as it is one attempt."""
-
-    def __init__(self, trial: StoredTrial) -> None:
-        self.trial = trial
-        self.attempt = 0
-        self.segment = ""
-        """the last one that was read; it may have grown"""
-        self.read = 0
-        """bytes of it"""
-
-    def newer(self) -> tuple[list[Record], bool]:
-        """Records that were not read yet, and whether they begin with the first one.
-
-        Those of the newest attempt that has any. Raises InputError, one line, for a damaged one.
-        """
-        attempt, names = 0, list[str]()
-        for attempt in reversed(self.trial.attempts()):
-            if names := self.trial.segments(attempt):
-                break
-        is_anew = bool(names) and attempt != self.attempt
-        segment, read = ("", 0) if is_anew else (self.segment, self.read)
-        records: list[Record] = []
-        for name in names:
-            if name >= segment:
-                key = f"{self.trial.attempt_folder(attempt)}/{name}"
-                content = self.trial.store.get(key) or b""
-                start = read if name == segment else 0
-                records += parse(content[start:], f"{self.trial.store.shown}/{key}")
-                segment, read = name, max(start, len(content))
-        if names:
-            self.attempt, self.segment, self.read = attempt, segment, read
-        return records, is_anew
 
 
 def over_seeds(runs: Sequence[Evidence]) -> dict[str, float]:

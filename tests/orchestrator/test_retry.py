@@ -64,6 +64,12 @@ def lost_peer():
     )
 
 
+def raised_by(provoke):
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (each another kind)
+        provoke()
+    return caught.value
+
+
 def lost_worker():
     raise LostWorkerError("another worker of this run has ended")
 
@@ -83,9 +89,7 @@ def lost_worker():
     ],
 )
 def test_only_what_may_go_better_next_time_is_retried(provoke, decision):
-    with pytest.raises(Exception) as caught:  # noqa: PT011 (each another kind)
-        provoke()
-    assert decide(caught.value) == decision
+    assert decide(raised_by(provoke)) == decision
 
 
 def test_a_checkpoint_that_could_not_be_written_is_tried_again_and_a_corrupt_one_is_not():
@@ -107,10 +111,9 @@ def test_a_checkpoint_that_could_not_be_written_is_tried_again_and_a_corrupt_one
     ],
 )
 def test_whose_an_error_is_to_mend_is_said(provoke, kind):
-    with pytest.raises(Exception) as caught:  # noqa: PT011 (each another kind)
-        provoke()
-    assert kind_of(caught.value) == kind
-    assert str(failure_of(caught.value)).endswith(f"({SAID[kind]})")
+    error = raised_by(provoke)
+    assert kind_of(error) == kind
+    assert str(failure_of(error)).endswith(f"({SAID[kind]})")
 
 
 @pytest.mark.parametrize("provoke", [unwritten, unwritten_to_a_root_that_is_away])

@@ -24,7 +24,7 @@ from orchestrator.driver.root import set_aside_damaged
 from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan, make_plan
 from tests.reliability import checker
-from tests.reliability.kills import Kills
+from tests.reliability.kills import Kills, changes
 from trainers.data.digits import digits
 from trainers.data.image_set import ImageSet, open_images
 from trainers.runs.lease import Watch
@@ -145,6 +145,15 @@ def _forks() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.reliability.warm"])
     return context
+
+
+def undisturbed_study(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the study of one seed comes to, and the changes of its root that it takes."""
+    root, log = folder / "root", folder / "log"
+    process = in_a_process(root, 1, Kills(root, log))
+    process.join()
+    assert process.exitcode == 0
+    return measured(root), changes(log)
 
 
 def files(root: Path) -> dict[str, bytes]:

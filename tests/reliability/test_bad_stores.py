@@ -7,20 +7,15 @@ import time
 
 import pytest
 
-from tests.reliability.kills import Kills, changes
-from tests.reliability.little import drive, files, in_a_process, measured, wrong
+from tests.reliability.kills import Kills
+from tests.reliability.little import drive, files, in_a_process, undisturbed_study, wrong
 from trainers.errors import DinolabError, RootError, StoreError, UnwrittenError
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What the study comes to, and the changes of the root that it takes."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    root, log = folder / "root", folder / "log"
-    process = in_a_process(root, 1, Kills(root, log))
-    process.join()
-    assert process.exitcode == 0
-    return measured(root), changes(log)
+    return undisturbed_study(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(autouse=True)

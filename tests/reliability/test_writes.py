@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.reliability.kills import Kills, changes
-from tests.reliability.little import in_a_process, measured, wrong
+from tests.reliability.little import in_a_process, undisturbed_study, wrong
 
 SAMPLE = None if os.environ.get("DINOLAB_SOAK") else 40
 """Points that are tried, of all there are; `make soak` tries every one."""
@@ -19,12 +19,8 @@ BLOCKS, AT_ONCE = 8, 5
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What the study comes to, and how many changes of the root that takes."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    root, log = folder / "root", folder / "log"
-    process = in_a_process(root, 1, Kills(root, log))
-    process.join()
-    assert process.exitcode == 0
-    return measured(root), len(changes(log))
+    expected, made = undisturbed_study(tmp_path_factory.mktemp("undisturbed"))
+    return expected, len(made)
 
 
 def joined(processes):

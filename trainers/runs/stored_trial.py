@@ -106,27 +106,30 @@ class StoredTrial:
         """
         result = self.finished()
         if result is not None:
-            folder = self.attempt_folder(result["attempt"])
-            segments = {f"{folder}/{n}": d for n, d in result["files"].items() if is_segment(n)}
             return [
                 record
-                for key, digest in sorted(segments.items())
+                for key, digest in sorted(self.segments_of(result).items())
                 for record in parse(self.intact(key, digest), f"{self.store.shown}/{key}")
             ]
-        for number in reversed(self.attempts()):
-            if names := self.segments(number):
-                folder = self.attempt_folder(number)
-                keys = [f"{folder}/{name}" for name in names]
-                return [
-                    record
-                    for key in keys
-                    for record in parse(self.store.get(key) or b"", f"{self.store.shown}/{key}")
-                ]
-        return []
+        return [
+            record
+            for key in self.newest_segments()[1]
+            for record in parse(self.store.get(key) or b"", f"{self.store.shown}/{key}")
+        ]
 
-    def segments(self, number: int) -> list[str]:
-        """Names of the segments of records of an attempt, in order."""
-        return [n for n in self.store.names(self.attempt_folder(number)) if is_segment(n)]
+    def segments_of(self, result: Mapping[str, Any]) -> dict[str, Digest]:
+        """The segments of records that a result rests on: digests by key."""
+        folder = self.attempt_folder(result["attempt"])
+        files = result["files"].items()
+        return {f"{folder}/{name}": digest for name, digest in files if is_segment(name)}
+
+    def newest_segments(self) -> tuple[int, list[str]]:
+        """The newest attempt that has records, and the keys of its segments in order; 0 if none."""
+        for number in reversed(self.attempts()):
+            folder = self.attempt_folder(number)
+            if names := [name for name in self.store.names(folder) if is_segment(name)]:
+                return number, [f"{folder}/{name}" for name in names]
+        return 0, []
 
     def failed(self) -> Failure | None:
         """Why the newest attempt ended without a result, or None. Raises InputError, one line."""

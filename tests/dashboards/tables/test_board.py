@@ -133,10 +133,12 @@ class TestABoard:
             ("a", 0): "finished", ("b", 0): "finished", ("a", 1): "waiting", ("b", 1): "waiting",
         }  # fmt: skip
 
-    def test_a_study_whose_lock_is_damaged_is_passed_over(self, store):
+    def test_a_study_whose_lock_is_damaged_is_named_beside_the_others(self, store):
         lock_of(store, "s", {("a", 0): "k0"})
         store.put(f"{study_folder('t')}/{LOCK}", b"{")
-        assert [lock.study for lock in studies_of(store)] == ["s"]
+        locks, (problem,) = studies_of(store)
+        assert [lock.study for lock in locks] == ["s"]
+        assert f"{study_folder('t')}/{LOCK} is damaged" in problem
 
 
 def test_a_study_whose_folder_has_another_name_is_one_line(store):

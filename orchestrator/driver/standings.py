@@ -33,7 +33,7 @@ class Launched:
     """the newest; 0 when there is none"""
 
 
-class Board:
+class Standings:
     """The standings of the trials that a driver, named `driver`, is to see finished.
 
     `say` prints a line; `finished` is told of each trial that somebody else has finished.
@@ -50,7 +50,7 @@ class Board:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.trials = trials
-        self.standings: dict[str, Standing] = {}
+        self.known: dict[str, Standing] = {}
         self.launched: dict[str, Launched] = {}
         """of those that run here"""
         self._store, self._driver, self._say, self._clock = store, driver, say, clock
@@ -79,12 +79,12 @@ class Board:
         """What is to be done next. Raises StoreError."""
         now = self._clock()
         for key in [key for key, until in self._resting.items() if until <= now]:
-            del self._resting[key], self.standings[key]
+            del self._resting[key], self.known[key]
         if now - self._looked_at >= LOOKED_EVERY_S:
             self._looked_at = now
             for trial in list(self._held.values()):
                 self._look(trial)
-        decided = schedule.next(self.trials, self.standings)
+        decided = schedule.next(self.trials, self.known)
         if self.root_rests:
             return Wait(running=self.running, resting=1)
         if isinstance(decided, Wait) and decided.held and not decided.running:
@@ -100,7 +100,7 @@ class Board:
         """
         found = self._look(trial)
         if found is not None:
-            self.standings[trial.key] = "running"
+            self.known[trial.key] = "running"
             self.launched[trial.key] = found
         return found
 
@@ -155,16 +155,16 @@ class Board:
         self._root_rests_until = now + rest
 
     def _over(self, key: str, standing: Standing) -> None:
-        self.standings[key] = standing
+        self.known[key] = standing
         self.launched.pop(key, None)
 
     def _look(self, trial: Trial) -> Launched | None:
         """Note how a trial that does not run here stands; what came before when it is open."""
         stored = StoredTrial(self._store, trial.key)
         self._held.pop(trial.key, None)
-        self.standings.pop(trial.key, None)
+        self.known.pop(trial.key, None)
         if self._is_finished(stored):
-            self.standings[trial.key] = "finished"
+            self.known[trial.key] = "finished"
             self._finished(trial)
             return None
         last = stored.newest()
@@ -174,7 +174,7 @@ class Board:
         is_ours = lease is not None and lease.driver == self._driver
         if is_ours or self._watch.is_over(f"{trial.key}/{last}", lease):
             return Launched(over=(last,), since=last)
-        self.standings[trial.key] = "held"
+        self.known[trial.key] = "held"
         self._held[trial.key] = trial
         if not self._shared:
             where = f" on {lease.holder.host}" if lease else ""

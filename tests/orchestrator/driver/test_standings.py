@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.driver.board import Board
+from orchestrator.driver.standings import Standings
 from orchestrator.retry import Failure, Retry
 from orchestrator.schedule import Launch, Stop, Wait
 from trainers.errors import StoreError
@@ -30,22 +30,22 @@ class Clock:
 
 
 class Driver:
-    """A board on a root, what it has said, and what others have finished."""
+    """A standings on a root, what it has said, and what others have finished."""
 
     def __init__(self, root, name):
         self.clock, self.said, self.others = Clock(), [], []
         self.store = open_store(root, make=True)
-        self.board = Board(
+        self.standings = Standings(
             TRIALS, self.store, name, say=self.said.append, finished=self.others.append,
             clock=self.clock,
         )  # fmt: skip
 
     def decided(self, after_s=0.0):
         self.clock.now += after_s
-        return self.board.decided()
+        return self.standings.decided()
 
     def launch(self, number):
-        return self.board.launch(TRIALS[number])
+        return self.standings.launch(TRIALS[number])
 
     def hold(self, number, process=None):
         """An attempt at a trial for this driver, by another process of this or another machine."""
@@ -79,7 +79,7 @@ def test_trials_are_launched_in_order_until_each_is_finished(driver):
         assert driver.launch(number) is not None
     assert driver.decided() == Wait(running=3)
     for trial in TRIALS:
-        driver.board.ended(trial)
+        driver.standings.ended(trial)
     assert isinstance(driver.decided(), Stop)
     assert driver.said == []
 
@@ -93,7 +93,7 @@ def test_a_trial_that_another_driver_trains_is_waited_for_and_the_result_is_take
     ]
     for number in (1, 2):
         driver.launch(number)
-        driver.board.ended(TRIALS[number])
+        driver.standings.ended(TRIALS[number])
     assert driver.decided(2) == Wait(held=1)
     assert driver.said[1:] == [
         "waiting: 1 held by another dinolab; taken over when its lease is over"
@@ -133,13 +133,13 @@ def test_an_attempt_that_failed_is_made_again_after_a_rest_until_the_budget_is_u
     for _ in range(3):
         assert driver.decided(1000).trials[0] is TRIALS[0]
         driver.launch(0)
-        retry = driver.board.failed(TRIALS[0], LOST, new_checkpoint=False)
+        retry = driver.standings.failed(TRIALS[0], LOST, new_checkpoint=False)
         assert TRIALS[0] not in driver.decided().trials
         rests.append(retry.after_s if retry else None)
     assert rests == [2, 8, None]
     for number in (1, 2):
         driver.launch(number)
-        driver.board.ended(TRIALS[number])
+        driver.standings.ended(TRIALS[number])
     assert driver.decided(1000) == Stop(reason="1 of 3 trials failed for good")
 
 
@@ -147,14 +147,16 @@ def test_a_full_root_is_one_line_and_nothing_starts_until_it_has_rested(driver):
     for number in range(2):
         driver.launch(number)
     for number in range(2):  # both fail of the one trouble
-        assert isinstance(driver.board.failed(TRIALS[number], FULL, new_checkpoint=False), Retry)
+        assert isinstance(
+            driver.standings.failed(TRIALS[number], FULL, new_checkpoint=False), Retry
+        )
     assert driver.said == ["note: the run root is full (tried again by itself for about 3 minutes)"]
     assert isinstance(driver.decided(1), Wait)
     assert driver.decided(1).trials == tuple(TRIALS)
     driver.launch(0)
-    driver.board.ended(TRIALS[0])
+    driver.standings.ended(TRIALS[0])
     driver.launch(1)
-    driver.board.failed(TRIALS[1], FULL, new_checkpoint=False)
+    driver.standings.failed(TRIALS[1], FULL, new_checkpoint=False)
     assert isinstance(driver.decided(1), Wait)
     assert driver.decided(1).trials == tuple(TRIALS[1:])
 
@@ -167,13 +169,13 @@ def test_a_root_that_stays_full_ends_the_driver_in_one_line(driver):
             if isinstance(driver.decided(1), Launch):
                 driver.launch(0)
                 starts.append(driver.clock.now)
-                driver.board.failed(TRIALS[0], FULL, new_checkpoint=False)
+                driver.standings.failed(TRIALS[0], FULL, new_checkpoint=False)
 
     with pytest.raises(StoreError, match="nothing is lost: the same command goes on") as caught:
         until_the_end()
     assert "\n" not in str(caught.value)
     with pytest.raises(StoreError) as again:
-        driver.board.trouble(str(caught.value))
+        driver.standings.trouble(str(caught.value))
     assert str(again.value) == str(caught.value)
     assert len(starts) == 5
     assert 2 + 8 + 32 + 128 <= driver.clock.now <= 180
@@ -182,8 +184,8 @@ def test_a_root_that_stays_full_ends_the_driver_in_one_line(driver):
 
 def test_troubles_of_the_root_that_pass_do_not_add_up_over_a_long_study(driver):
     for _ in range(9):
-        driver.board.trouble("the run root does not answer")
-        assert driver.board.root_rests
+        driver.standings.trouble("the run root does not answer")
+        assert driver.standings.root_rests
         driver.clock.now += 7200
     assert len(driver.said) == 9
 
