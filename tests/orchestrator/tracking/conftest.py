@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -169,23 +170,27 @@ def server(folder: Path, port: int | None = None) -> Iterator[str]:
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     arguments += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
     arguments += ["--default-artifact-root", str(folder / "artifacts")]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment(),
         start_new_session=True,
-    )
-    try:
-        # The server says so when it listens (its start-up completes before it does); anything
-        # else is an end of its output.
+    ) as process:
         assert process.stdout is not None
-        assert any("running on" in line.lower() for line in process.stdout)
-        with urllib.request.urlopen(f"{uri}/health", timeout=30) as answer:
-            assert answer.status == 200
-        yield uri
-    finally:
-        # Its workers too, in the middle of whatever they do.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=120)
+        # It writes a line for each request, and stops where nobody reads them.
+        rest = threading.Thread(target=process.stdout.read)
+        try:
+            # The server says so when it listens (its start-up completes before it does); anything
+            # else is an end of its output.
+            assert any("running on" in line.lower() for line in process.stdout)
+            rest.start()
+            with urllib.request.urlopen(f"{uri}/health", timeout=30) as answer:
+                assert answer.status == 200
+            yield uri
+        finally:
+            # Its workers too, in the middle of whatever they do.
+            os.killpg(process.pid, signal.SIGKILL)
+            if rest.ident is not None:
+                rest.join()
