@@ -4,16 +4,9 @@ import functools
 import math
 
 import numpy as np
-import numpy.typing as npt
-import scipy.stats
 
-Floats = npt.NDArray[np.float64]
-
-EXACT_SEEDS = 16
-"""Most seeds for which all 2**n sign flips are enumerated."""
-
-SIGN_FLIPS = 65_536
-"""Random sign flips drawn, with a fixed seed, beyond EXACT_SEEDS."""
+from ablations.statistics.flips import EXACT_SEEDS, SIGN_FLIPS, Floats
+from ablations.statistics.max_t import step_down_p
 
 
 def signflip_p(differences: Floats) -> Floats:
@@ -21,8 +14,7 @@ def signflip_p(differences: Floats) -> Floats:
 
     The statistic is the mean. Flips leave the sum of squares as it is, so the studentised mean
     orders them the same way and gives the same p-value. Exact up to EXACT_SEEDS differences, then
-    SIGN_FLIPS random flips with the +1 correction. Differences that agree to 12 digits of the
-    largest are ties.
+    SIGN_FLIPS random flips with the +1 correction. Means that agree to 12 digits are ties.
 
     Args:
         differences: shape [..., n], n >= 2; each row is tested.
@@ -30,20 +22,7 @@ def signflip_p(differences: Floats) -> Floats:
     Returns:
         Shape [...], in [2 / 2**n, 1]; 1 where all differences are 0.
     """
-    n = differences.shape[-1]
-    largest = np.abs(differences).max(axis=-1, keepdims=True)
-    scaled = differences / np.where(largest > 0, largest, 1.0)
-    result = scipy.stats.permutation_test(
-        (scaled,),
-        lambda sample, axis: np.round(sample.mean(axis=axis), 12),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=np.inf if n <= EXACT_SEEDS else SIGN_FLIPS,
-        batch=4096,
-        axis=-1,
-        rng=np.random.default_rng(0),
-    )
-    return np.asarray(result.pvalue, dtype=np.float64)
+    return step_down_p(differences[..., None, :])[..., 0]
 
 
 def inversion_interval(differences: Floats, alpha: float) -> tuple[Floats, Floats] | None:
