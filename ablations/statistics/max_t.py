@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from ablations.statistics.flips import TIE, Floats, of_length_one, signs
-
-_AT_ONCE = 2**21
+from ablations.statistics.flips import TIE, Floats, in_batches, of_length_one, signs
 
 
 def step_down_p(differences: Floats) -> Floats:
@@ -26,11 +24,7 @@ def step_down_p(differences: Floats) -> Floats:
     """
     *leading, m, n = differences.shape
     studies = of_length_one(differences).reshape(-1, m, n)
-    step = max(1, _AT_ONCE // (m * len(signs(n))))
-    p = np.empty(studies.shape[:2])
-    for first in range(0, len(studies), step):
-        p[first : first + step] = _step_down(studies[first : first + step])
-    return p.reshape(*leading, m)
+    return in_batches(_step_down, studies, m * len(signs(n))).reshape(*leading, m)
 
 
 def _step_down(studies: Floats) -> Floats:

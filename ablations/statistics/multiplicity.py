@@ -1,9 +1,55 @@
-"""p-values of several tests, adjusted for their number."""
+"""p-values of several tests, adjusted for their number; each test is there with its own p only.
+
+Tests on the same seeds lose less by :func:`ablations.statistics.max_t.step_down_p`.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
 
-from statsmodels.stats.multitest import multipletests
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+
+from ablations.statistics.flips import Floats
+
+
+def holm_p(p: npt.ArrayLike) -> Floats:
+    """p-values [..., m] adjusted by Holm (1979), in the order given, each at most 1.
+
+    The chance that any true null has one <= alpha is at most alpha.
+    """
+    # statsmodels has it for one family, and collects garbage at each call: simulations need more.
+    p = _checked(p)
+    order = np.argsort(p, axis=-1, kind="stable")
+    left = np.arange(p.shape[-1], 0, -1)
+    steps = np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * left, axis=-1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(steps, 1.0), axis=-1)
+    return adjusted
+
+
+def fixed_sequence(p: npt.ArrayLike) -> Floats:
+    """p-values [..., m] of hypotheses tested in this order, each only if those before passed.
+
+    The largest p so far. The error of the family is alpha at no price, for as long as all pass.
+    """
+    return np.asarray(np.maximum.accumulate(_checked(p), axis=-1))
+
+
+def benjamini_hochberg(p: npt.ArrayLike) -> Floats:
+    """p-values [..., m] adjusted by Benjamini & Hochberg (1995), in the order given.
+
+    Of those that are <= q, a share of q at most is expected to be of true nulls; for independent
+    tests, and for those that are positively dependent.
+    """
+    return np.asarray(scipy.stats.false_discovery_control(_checked(p), axis=-1, method="bh"))
+
+
+def _checked(p: npt.ArrayLike) -> Floats:
+    given = np.asarray(p, dtype=np.float64)
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(f"p-values must be in [0, 1], got {given.tolist()}")
+    return given
 
 
 def holm(counted: Mapping[str, tuple[str, float]]) -> dict[str, float]:
@@ -13,6 +59,6 @@ def holm(counted: Mapping[str, tuple[str, float]]) -> dict[str, float]:
         families[family].append(name)
     adjusted: dict[str, float] = {}
     for names in families.values():
-        corrected = multipletests([counted[name][1] for name in names], method="holm")[1]
+        corrected = holm_p([counted[name][1] for name in names])
         adjusted |= zip(names, map(float, corrected), strict=True)
     return adjusted

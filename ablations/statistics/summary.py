@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 
 from ablations.statistics.effect_sizes import Interval, hedges_g, superiority
-from ablations.statistics.equivalence import are_equal, tost_p
+from ablations.statistics.equivalence import are_equal, tost_p, tost_signflip_p
 from ablations.statistics.sign_flip import inversion_interval, signflip_p
 
 
@@ -35,7 +35,9 @@ class Summary:
     p: float | None
     """Two-sided p-value of no difference, in (0, 1]: sign-flip or t, as asked."""
     p_equivalence: float | None
-    """TOST p-value of a mean outside ±margin (Schuirmann 1987)."""
+    """TOST p-value of a mean outside ±margin (Schuirmann 1987), at least 2**-n."""
+    p_equivalence_signflip: float | None
+    """The same by exact sign flips of the differences from each margin."""
     dz: float | None
     """Mean over standard deviation of the differences."""
     hedges_g: float | None
@@ -44,10 +46,20 @@ class Summary:
     """Share of seeds at which the arm is above, ties counting half, in [0, 1]."""
     probability_of_superiority_interval: Interval | None
     """Clopper-Pearson at level 1 - alpha, ties against the arm below and for it above."""
+    skewness: float | None
+    """Third standardised moment of the differences, biased; sign-flip and t tests assume it is 0.
+
+    At most (n - 2) / sqrt(n - 1) in size; needs n >= 3.
+    """
 
 
 def summarise(
-    differences: Sequence[float], *, alpha: float, margin: float, test: Literal["signflip", "t"]
+    differences: Sequence[float],
+    *,
+    alpha: float,
+    margin: float,
+    test: Literal["signflip", "t"],
+    same_trial: bool = False,
 ) -> Summary:
     """All statistics of the differences, shape [n]; equal ones (to 12 digits) need no test.
 
@@ -56,12 +68,14 @@ def summarise(
         alpha: error rate of tests and intervals, in (0, 0.5).
         margin: what equivalence is tested against, > 0, in the metric's units.
         test: the test behind `p`.
+        same_trial: whether the two runs of each pair are one trial, which needs no proof that they
+            are equivalent.
     """
     n = len(differences)
     d = np.array(differences, dtype=np.float64)
-    mean = standard_deviation = p = p_equivalence = dz = g = None
+    mean = standard_deviation = p = p_equivalence = p_equivalence_signflip = dz = g = None
     interval = interval_equivalence = interval_inversion = None
-    share = share_interval = None
+    share = share_interval = skewness = None
     if n >= 1:
         mean = float(d.mean())
         share, share_interval = superiority(d, alpha)
@@ -71,7 +85,8 @@ def summarise(
         p = float(signflip_p(d))
         ends = inversion_interval(d, alpha)
         interval_inversion = None if ends is None else (float(ends[0]), float(ends[1]))
-        p_equivalence = tost_p(d, margin)
+        p_equivalence = float(tost_p(d, margin, same_trial=same_trial))
+        p_equivalence_signflip = float(tost_signflip_p(d, margin, same_trial=same_trial))
         if are_equal(d):
             standard_deviation = 0.0
             interval = interval_equivalence = (mean, mean)
@@ -81,7 +96,9 @@ def summarise(
             interval = _ends(result.confidence_interval(1 - alpha))
             interval_equivalence = _ends(result.confidence_interval(1 - 2 * alpha))
             dz = mean / standard_deviation
-            g = hedges_g(dz, n) if n >= 3 else None
+            if n >= 3:
+                g = hedges_g(dz, n)
+                skewness = float(scipy.stats.skew(d))
     return Summary(
         n=n,
         mean=mean,
@@ -91,10 +108,12 @@ def summarise(
         interval_inversion=interval_inversion,
         p=p,
         p_equivalence=p_equivalence,
+        p_equivalence_signflip=p_equivalence_signflip,
         dz=dz,
         hedges_g=g,
         probability_of_superiority=share,
         probability_of_superiority_interval=share_interval,
+        skewness=skewness,
     )
 
 

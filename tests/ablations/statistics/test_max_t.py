@@ -153,3 +153,9 @@ def test_ten_thousand_studies_take_seconds():
     began = time.process_time()
     step_down_p(d)
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_what_is_no_number_is_refused(wrong):
+    with pytest.raises(ValueError, match="finite"):
+        step_down_p(np.array([[1.0, 2.0], [3.0, wrong]]))

@@ -650,7 +650,7 @@ class TestEqualDifferences:
         verdict = judged([0.0] * 8)
         assert (verdict.label, verdict.tags) == ("equivalent", ())
         assert verdict.interval == verdict.interval_inversion == (0, 0)
-        assert (verdict.p, verdict.p_equivalence) == (1.0, 0.0)
+        assert (verdict.p, verdict.p_equivalence) == (1.0, 2**-8)
         assert (verdict.standard_deviation, verdict.dz, verdict.hedges_g) == (0.0, None, None)
         assert verdict.probability_of_superiority == 0.5
 
