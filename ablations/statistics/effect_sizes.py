@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 from scipy.special import gammaln
 
-Interval = tuple[float, float]
+from ablations.statistics.proportions import Interval, clopper_pearson
+
+__all__ = ["Interval", "hedges_g", "superiority"]
 
 
 def hedges_g(dz: float, n: int) -> float:
@@ -24,8 +25,6 @@ def superiority(differences: npt.NDArray[np.float64], alpha: float) -> tuple[flo
     """
     n = len(differences)
     wins, ties = int((differences > 0).sum()), int((differences == 0).sum())
-    low, high = (
-        scipy.stats.binomtest(count, n).proportion_ci(1 - alpha, method="exact")
-        for count in (wins, wins + ties)
-    )
-    return (wins + ties / 2) / n, (float(low.low), float(high.high))
+    low, _ = clopper_pearson(wins, n, alpha)
+    _, high = clopper_pearson(wins + ties, n, alpha)
+    return (wins + ties / 2) / n, (low, high)
