@@ -5,7 +5,7 @@ import numpy as np
 from ablations.statistics.flips import TIE, Floats, in_batches, of_length_one, signs
 
 
-def step_down_p(differences: Floats) -> Floats:
+def step_down_p(differences: Floats, flips: Floats | None = None) -> Floats:
     """Two-sided sign-flip p-values, adjusted for m tests (Westfall & Young 1993).
 
     A flip takes the signs of a seed in all tests together, so tests that say the same cost less
@@ -17,6 +17,7 @@ def step_down_p(differences: Floats) -> Floats:
 
     Args:
         differences: shape [..., m, n], m tests on n >= 2 seeds, all finite.
+        flips: signs to use instead of all or SIGN_FLIPS, [flips, n], the first of them all +1.
 
     Returns:
         Shape [..., m], in [2 / 2**n, 1]; 1 for rows of zeros. The sign-flip p-value where m is 1.
@@ -24,14 +25,16 @@ def step_down_p(differences: Floats) -> Floats:
     """
     *leading, m, n = differences.shape
     studies = of_length_one(differences).reshape(-1, m, n)
-    return in_batches(_step_down, studies, m * len(signs(n))).reshape(*leading, m)
+    flips = signs(n) if flips is None else flips
+    p = in_batches(lambda some: _step_down(some, flips), studies, m * len(flips))
+    return p.reshape(*leading, m)
 
 
-def _step_down(studies: Floats) -> Floats:
+def _step_down(studies: Floats, flips: Floats) -> Floats:
     """Adjusted p [studies, m] of rows of length one, [studies, m, n]."""
     order = np.argsort(-np.abs(studies.sum(axis=-1)), axis=-1, kind="stable")
     ordered = np.take_along_axis(studies, order[..., None], axis=1)
-    statistics = np.abs(ordered @ signs(studies.shape[-1]).T)
+    statistics = np.abs(ordered @ flips.T)
     observed = statistics[..., :1].copy()
     upwards = statistics[:, ::-1]
     np.maximum.accumulate(upwards, axis=1, out=upwards)

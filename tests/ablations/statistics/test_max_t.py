@@ -159,3 +159,10 @@ def test_ten_thousand_studies_take_seconds():
 def test_what_is_no_number_is_refused(wrong):
     with pytest.raises(ValueError, match="finite"):
         step_down_p(np.array([[1.0, 2.0], [3.0, wrong]]))
+
+
+def test_some_flips_give_the_share_of_them_that_is_as_large():
+    d = np.random.default_rng(14).standard_normal((3, 8)) + 0.8
+    some = signs(8)[:40]
+    largest = [max(studentised(row * flip) for row in d) for flip in some]
+    assert step_down_p(d, some).min() == np.mean(np.array(largest) >= largest[0] - 1e-9)
