@@ -21,6 +21,9 @@ Kind = Literal["obf", "pocock"]
 _HIGHEST = 37.0
 """Critical |z| beyond which a tail is too small for a number."""
 
+_ROUNDING = 1e-12
+"""By which what may be spent comes out too small."""
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
@@ -132,7 +135,7 @@ def sign_flip_look(
         raise ValueError(f"looks are planned at {list(looks)} seeds, got {n}: wait for the next")
     flips = signs(n)
     may_spend = [
-        (look, math.floor(spent(look / looks[-1], alpha, kind) * len(flips) + TIE))
+        (look, math.floor(spent(look / looks[-1], alpha, kind) * len(flips) * (1 + _ROUNDING)))
         for look in looks
         if look <= n
     ]

@@ -135,6 +135,12 @@ class TestSignFlips:
         assert (crossed == (p <= level)).all()
         assert level == pytest.approx(6 / 128)
 
+    @pytest.mark.parametrize("kind", ["obf", "pocock"])
+    def test_an_alpha_that_flips_can_reach_exactly_is_spent_to_the_last(self, kind):
+        for patterns in (505, 557, 1024):
+            alpha = patterns / 2**15
+            assert sign_flip_look(2.0 ** -np.arange(16), (16,), alpha, kind)[1] == alpha
+
     def test_what_has_crossed_stays_crossed_and_what_comes_later_does_not_matter(self):
         d = np.concatenate([np.linspace(1, 2, 8), -np.ones(8)])
         looks = (8, 12, 16)
