@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.lock import STUDIES
+from ablations.registration import STUDIES
 from dashboards.tables.board import progress_of
-from dashboards.tables.reading import read_lock
+from dashboards.tables.chain import read_chain
 from trainers.runs.lease import expires_s
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import Entry, Store
@@ -48,9 +48,15 @@ def garbage(store: Store, *, single: bool) -> list[Garbage]:
 
     Without `single` runs that were trained by themselves stay. Whatever is being trained stays: a
     trial that seems silent is watched for as long as a lease lasts.
-    Raises InputError, one line, when a study's lock is damaged: what it names is unknown then.
+    A trial that only an earlier registration names stays: what was known rests on it.
+    Raises InputError, one line, when a registration is damaged: what it names is unknown then.
     """
-    named = {trial.key for name in store.names(STUDIES) for trial in read_lock(store, name).trials}
+    named = {
+        trial.key
+        for name in store.names(STUDIES)
+        for entry in read_chain(store, name)
+        for trial in entry.trials
+    }
     found, silent = [], []
     for key in store.names(TRIALS):
         trial = StoredTrial(store, key)

@@ -135,7 +135,7 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
         hovertemplate="%{customdata[0]}<extra></extra>",
         number=number,
     )
-    planned = study.lock.config.get("steps")
+    planned = study.entry.config.get("steps")
     # In epochs it says nothing of the axis.
     longest = max(
         [planned if isinstance(planned, int) else 1, *(int(x[-1]) for x, _ in lines.values())]

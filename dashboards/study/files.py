@@ -12,7 +12,7 @@ from trainers.system.store import Store
 def write_files(store: Store, name: str) -> tuple[StudyRun, dict[str, Any], list[str]]:
     """Write them; the study as read, its verdicts as judged, and the keys of what was written.
 
-    Raises InputError, one line, when there is no such study or its lock is damaged.
+    Raises InputError, one line, when there is no such study or a registration is damaged.
     """
     study = read_study(store, name)
     verdicts = judged(study)

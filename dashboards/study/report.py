@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ablations.lock import ArmFacts
+from ablations.registration import ArmFacts
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
@@ -44,7 +44,7 @@ def write_report(
         _TEMPLATE,
         _FILTERS,
         study=study,
-        lock=study.lock,
+        registered=study.entry,
         verdicts=verdicts,
         status=_status_sentence(study),
         judgement=_judgement(verdicts),
@@ -168,8 +168,8 @@ def _is_stale(study: StudyRun, verdicts: Mapping[str, Any]) -> bool:
 
 def _arms(study: StudyRun) -> list[dict[str, Any]]:
     """What each arm changes, and what else changes with it."""
-    base = dict(leaves(study.lock.config))
-    facts = {arm: study.lock.arms.get(arm, ArmFacts()) for arm in study.arms}
+    base = dict(leaves(study.entry.config))
+    facts = {arm: study.entry.arms.get(arm, ArmFacts()) for arm in study.arms}
     first = facts[study.arms[0]] if study.arms else ArmFacts()
     styles = arm_styles(study.arms)
     return [
@@ -178,7 +178,7 @@ def _arms(study: StudyRun) -> list[dict[str, Any]]:
             "colour": styles[arm].colour,
             "knobs": [
                 {"name": knob, "old": base.get(knob), "new": value}
-                for knob, value in study.lock.resolved.arms[arm].items()
+                for knob, value in study.entry.resolved.arms[arm].items()
             ],
             "confounds": facts[arm].confounds,
             "sizes": [
@@ -247,9 +247,9 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
 
 def _limits(study: StudyRun) -> list[str]:
     """What this study cannot say, whatever its verdicts."""
-    seeds, data, config = len(study.seeds), study.lock.dataset, study.lock.config
+    seeds, data, config = len(study.seeds), study.entry.dataset, study.entry.config
     few = f" Fewer than {FEWEST_SEEDS} are descriptive only." if seeds < FEWEST_SEEDS else ""
-    known = [facts.parameters for facts in study.lock.arms.values()]
+    known = [facts.parameters for facts in study.entry.arms.values()]
     sizes = {parameters for parameters in known if parameters is not None}
     model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
     steps = config.get("steps", "unknown")

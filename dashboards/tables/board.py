@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ablations.lock import STUDIES, Lock
-from dashboards.tables.reading import read_lock
+from ablations.registration import STUDIES, Entry
+from dashboards.tables.chain import read_chain, read_entry
 from dashboards.tables.trials import places_of
 from trainers.errors import InputError
 from trainers.runs.lease import Lease, expires_s
@@ -95,9 +95,9 @@ def _heard_s(trial: StoredTrial, number: int) -> float:
     return max(0.0, time.time() - times[0]) if times else 0.0
 
 
-def board(lock: Lock, store: Store) -> dict[tuple[str, int], Progress]:
+def board(entry: Entry, store: Store) -> dict[tuple[str, int], Progress]:
     """Progress of every (arm, seed) of a study, in its order; identical arms share a trial."""
-    places = list(places_of(lock))
+    places = list(places_of(entry))
     begun = set(store.names(TRIALS))
     found = {
         key: progress_of(StoredTrial(store, key))
@@ -108,15 +108,15 @@ def board(lock: Lock, store: Store) -> dict[tuple[str, int], Progress]:
     return {(arm, seed): found[key] for arm, seed, key in places}
 
 
-def studies_of(store: Store) -> tuple[list[Lock], list[str]]:
-    """Every study whose lock can be read, and what is wrong with the others, a line each."""
-    locks, problems = [], []
+def studies_of(store: Store) -> tuple[list[list[Entry]], list[str]]:
+    """The registrations of every study that can be read, and a line for each of the others."""
+    chains, problems = [], []
     for name in store.names(STUDIES):
         try:
-            locks.append(read_lock(store, name))
+            chains.append(read_chain(store, name))
         except InputError as error:
             problems.append(str(error))
-    return locks, problems
+    return chains, problems
 
 
 def find_trial(store: Store, given: str) -> StoredTrial:
@@ -126,7 +126,7 @@ def find_trial(store: Store, given: str) -> StoredTrial:
     """
     if given.count("/") == 2:
         study, arm, seed = given.split("/")
-        keys = {(a, str(s)): key for a, s, key in places_of(read_lock(store, study))}
+        keys = {(a, str(s)): key for a, s, key in places_of(read_entry(store, study))}
         if (arm, seed) in keys:
             return StoredTrial(store, keys[arm, seed])
         arms = ", ".join(dict.fromkeys(a for a, _ in keys))

@@ -41,7 +41,7 @@ def write_results(study: StudyRun) -> str:
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         path = Path(scratch) / RESULTS
         with pq.ParquetWriter(path, LONG, compression="zstd") as file:
-            tables = map(_of_the_model, long_tables(study.lock, study.store))
+            tables = map(_of_the_model, long_tables(study.entry, study.store))
             for group in _groups(tables):
                 file.write_table(group)
         study.store.put_file(key, path)
@@ -68,7 +68,7 @@ def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def judge_study(store: Store, name: str) -> dict[str, Any]:
-    """The verdicts on every locked hypothesis, as `verdicts.json` holds them."""
+    """The verdicts on every stated hypothesis, as `verdicts.json` holds them."""
     return judged(read_study(store, name))
 
 
@@ -84,7 +84,7 @@ def judged(study: StudyRun) -> dict[str, Any]:
     of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
     content = {
         "study": study.name,
-        "hypotheses_sha256": study.lock.hypotheses_sha256,
+        "hypotheses_sha256": study.entry.hypotheses_sha256,
         "claims": {
             name: {"claim": claim.model_dump(mode="json"), "verdict": of_claims[name].to_json()}
             for name, claim in claims.items()

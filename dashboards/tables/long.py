@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ablations.lock import Lock
+from ablations.registration import Entry
 from dashboards.tables.trials import each_place
 from dashboards.tables.values import SCHEMA, values_of
 from trainers.errors import InputError
@@ -28,20 +28,20 @@ LONG = pa.schema(
 COLUMNS = tuple(LONG.names)
 
 
-def long_tables(lock: Lock, store: Store) -> Iterator[pa.Table]:
+def long_tables(entry: Entry, store: Store) -> Iterator[pa.Table]:
     """Everything the trials recorded, one value a row and one table a run, with LONG's columns.
 
     `layer`, `head` and `token` are empty where a metric has none. Runs are in order of arm and seed
-    (as locked), rows in that of step, metric, layer and head. One whose files are damaged has no
+    (as stated), rows in that of step, metric, layer and head. One whose files are damaged has no
     rows.
     """
-    for arm, seed, values in each_place(lock, store, _values):
-        yield placed(values, lock.study, arm, seed)
+    for arm, seed, values in each_place(entry, store, _values):
+        yield placed(values, entry.study, arm, seed)
 
 
-def long_table(lock: Lock, store: Store) -> "pd.DataFrame":
+def long_table(entry: Entry, store: Store) -> "pd.DataFrame":
     """The same as one table, which takes about 100 bytes a value."""
-    table = pa.concat_tables([LONG.empty_table(), *long_tables(lock, store)])
+    table = pa.concat_tables([LONG.empty_table(), *long_tables(entry, store)])
     # As `results.parquet` is read by pandas, but that whole numbers stay whole.
     import pandas as pd
 

@@ -1,22 +1,20 @@
-"""The study as its run root shows it now: what was locked, how each run ended, what it measured."""
+"""The study as its run root shows it now: what was stated, how each run ended, what it measured."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
-from ablations.lock import LOCK, Lock, shortened, study_folder
+from ablations.registration import Entry, study_folder
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
+from dashboards.tables.chain import read_chain
 from dashboards.tables.long import LONG, placed
 from dashboards.tables.trials import each_place
 from dashboards.tables.values import SCHEMA, Steps, values_of
-from trainers.config import explain
-from trainers.errors import InputError, RootError
+from trainers.errors import InputError
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
@@ -31,18 +29,24 @@ GLOBALITY = ("globality/cls/gyration", "globality/patch/gyration")
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study as its run root shows it now; `runs` has every locked (arm, seed), run or not."""
+    """A study as its run root shows it now; `runs` has every stated (arm, seed), run or not."""
 
     store: Store
-    lock: Lock
+    chain: tuple[Entry, ...]
+    """its registrations, the newest last"""
     runs: dict[tuple[str, int], Run]
     table: pa.Table
     """what figures show, in columns and order of `results.parquet`"""
 
     @property
+    def entry(self) -> Entry:
+        """Its newest registration, which says what is planned."""
+        return self.chain[-1]
+
+    @property
     def name(self) -> str:
         """Name of the study."""
-        return self.lock.study
+        return self.entry.study
 
     @property
     def folder(self) -> str:
@@ -51,88 +55,50 @@ class StudyRun:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Names of the arms, in the order of the lock."""
-        return tuple(self.lock.resolved.arms)
+        """Names of the arms, in the order of its registration."""
+        return tuple(self.entry.resolved.arms)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The planned seeds, in the order of the lock."""
-        return self.lock.resolved.seeds
+        """The planned seeds, in the order of its registration."""
+        return self.entry.resolved.seeds
 
     @property
     def hypotheses(self) -> dict[str, Hypothesis]:
-        """The locked hypotheses by id."""
-        return self.lock.resolved.hypotheses
+        """The stated hypotheses by id."""
+        return self.entry.resolved.hypotheses
 
     @property
     def claims(self) -> dict[str, Claim]:
-        """The locked claims by id."""
-        return self.lock.resolved.claims
+        """The stated claims by id."""
+        return self.entry.resolved.claims
 
     @property
     def gates(self) -> dict[str, Gate]:
-        """The locked manipulation checks by id."""
-        return self.lock.resolved.gates
+        """The stated manipulation checks by id."""
+        return self.entry.resolved.gates
 
 
 def read_study(store: Store, name: str) -> StudyRun:
     """The study of that name; a run whose files are damaged is failed, and says which file.
 
-    Raises InputError when there is no such study or its lock is damaged.
+    Raises InputError when there is no such study or a registration is damaged.
     """
-    lock = read_lock(store, name)
+    chain = read_chain(store, name)
+    entry = chain[-1]
     steps = Steps()
     runs, tables = {}, [LONG.empty_table()]
-    for arm, seed, (run, values) in each_place(lock, store, lambda trial: _read(trial, steps)):
+    for arm, seed, (run, values) in each_place(entry, store, lambda trial: _read(trial, steps)):
         runs[arm, seed] = run
-        tables.append(placed(values, lock.study, arm, seed))
+        tables.append(placed(values, entry.study, arm, seed))
     table = pa.concat_tables(tables).combine_chunks()
-    return StudyRun(store=store, lock=lock, runs=runs, table=table)
+    return StudyRun(store=store, chain=tuple(chain), runs=runs, table=table)
 
 
-def old_studies(store: Store) -> list[str]:
-    """The names of studies that dinolab 0.1 made, which lie at the top of the root."""
-    return [name for name in store.names() if store.get(f"{name}/{LOCK}") is not None]
-
-
-def refuse_old_layout(store: Store, study: str) -> None:
-    """Raises RootError, one line, where the study was run by a version whose trials lay in it."""
-    if store.get(f"{study}/{LOCK}") is not None:
-        raise RootError(
-            f"{store.shown}/{study} was made by dinolab 0.1, which kept trials inside "
-            "each study: read it with that version, or give another --root"
-        )
-
-
-def read_lock(store: Store, name: str) -> Lock:
-    """The checked `study.lock.json` of a study. Raises InputError, one line."""
-    folder = study_folder(name)
-    content = None
-    with contextlib.suppress(ValueError):  # no such name can be a study's
-        content = store.get(f"{folder}/{LOCK}")
-        if content is None:
-            refuse_old_layout(store, name)
-    if content is None:
-        raise InputError(f"{store.shown}/{folder} is no study: it has no {LOCK}")
-    try:
-        lock = Lock.model_validate_json(content)
-    except ValidationError as error:
-        raise InputError(
-            f"{store.shown}/{folder}/{LOCK} is damaged: {shortened(explain(error))}; restore the "
-            "file, or remove it: the next run states the study anew"
-        ) from None
-    if lock.study != name:
-        raise InputError(
-            f"{store.shown}/{folder}/{LOCK} states the study {lock.study}: give its folder that "
-            "name"
-        )
-    return lock
-
-
-def study_runs(lock: Lock, store: Store) -> dict[tuple[str, int], Run]:
+def study_runs(entry: Entry, store: Store) -> dict[tuple[str, int], Run]:
     """How each (arm, seed) ended, and what it measured at step 0 and at the last step, if there."""
     steps = Steps()
-    read = each_place(lock, store, lambda trial: _read(trial, steps)[0])
+    read = each_place(entry, store, lambda trial: _read(trial, steps)[0])
     return {(arm, seed): run for arm, seed, run in read}
 
 

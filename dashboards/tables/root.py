@@ -1,12 +1,13 @@
 """The studies in a run root, and how far each is."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ablations.lock import STUDIES, Lock
-from dashboards.tables.reading import read_lock, study_runs
+from ablations.registration import STUDIES, Entry
+from dashboards.tables.chain import read_chain
+from dashboards.tables.reading import study_runs
 from trainers.errors import InputError
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import Store
@@ -36,31 +37,32 @@ def summaries(store: Store) -> Iterator[Summary]:
     named: set[str] = set()
     for name in store.names(STUDIES):
         try:
-            lock = read_lock(store, name)
-            named.update(trial.key for trial in lock.trials)
-            yield _study(lock, store)
+            chain = read_chain(store, name)
+            named.update(trial.key for entry in chain for trial in entry.trials)
+            yield _study(chain, store)
         except InputError as error:
             yield Summary(name=name, statuses={}, problem=str(error))
     if single := [key for key in store.names(TRIALS) if key not in named]:
         yield _single(single, store)
 
 
-def _study(lock: Lock, store: Store) -> Summary:
-    runs = study_runs(lock, store)
+def _study(chain: Sequence[Entry], store: Store) -> Summary:
+    entry = chain[-1]
+    runs = study_runs(entry, store)
     return Summary(
-        name=lock.study,
-        arms=len(lock.resolved.arms),
-        seeds=len(lock.resolved.seeds),
+        name=entry.study,
+        arms=len(entry.resolved.arms),
+        seeds=len(entry.resolved.seeds),
         statuses=Counter(run.status for run in runs.values()),
-        started=_moment(lock.created),
-        ended=_latest([trial.key for trial in lock.trials], store),
+        started=_moment(chain[0].created),
+        ended=_latest([trial.key for trial in entry.trials], store),
     )
 
 
 def _moment(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
-    except ValueError:  # locks of before did not say it
+    except ValueError:  # locks of before may not say it
         return None
 
 

@@ -23,6 +23,7 @@ from orchestrator.cli import (
     measure,
     networks,
     new,
+    registration,
     studies,
     trials,
     ui,
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": studies.run,
+    "amend": registration.amend,
     "retry": studies.retry,
     "plan": studies.plan,
     "report": studies.report,

@@ -135,7 +135,7 @@ def _list_studies() -> Table:
 
 
 def _show_runs(root: str, console: Console) -> None:
-    from dashboards.tables.reading import old_studies
+    from dashboards.tables.chain import old_studies
     from dashboards.tables.root import SINGLE, summaries
     from trainers.system.store import open_store
 

@@ -108,6 +108,17 @@ StudyArgument = Annotated[
     ),
 ]
 
+WitnessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--witness",
+        metavar="COMMAND",
+        help="Command that is shown the registration before anything is trained: it gets the "
+        "digest as its last word and as DINOLAB_REGISTRATION. What it prints is kept.",
+        show_default=False,
+    ),
+]
+
 StudyOrFolderArgument = Annotated[
     Path,
     typer.Argument(

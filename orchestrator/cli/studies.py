@@ -27,6 +27,7 @@ from orchestrator.cli.options import (
     StudyArgument,
     StudyOrFolderArgument,
     TimeLimitOption,
+    WitnessOption,
     WorkersOption,
     absolute_root,
 )
@@ -86,11 +87,14 @@ def run(
     max_concurrent: MaxConcurrentOption = None,
     leave_cpus: LeaveCpusOption = 0,
     time_limit: TimeLimitOption = None,
+    witness: WitnessOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run a study: train what is missing, then verdicts, report and MLflow.
+    """Run a study: register it, train what is missing, then verdicts, report and MLflow.
 
+    Before anything is trained the study is registered in the run root, and the digest of that is
+    printed. A study that was changed since is refused: `dinolab amend` states the change.
     Runs on this machine, or on the Ray cluster at RAY_ADDRESS. Finished runs are never trained
     again: after an interruption the same command goes on where it stopped. MLflow is written to
     ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI. With --json the words go to standard
@@ -103,7 +107,10 @@ def run(
     from orchestrator.cli.choosing import chosen_trials
 
     chosen = chosen_trials(checked.arms, checked.seeds, only, seeds)
-    _run(checked, root, lambda _: chosen, max_concurrent, leave_cpus, quiet=quiet, as_json=json_)
+    _run(
+        checked, root, lambda _: chosen, max_concurrent, leave_cpus,
+        quiet=quiet, as_json=json_, witnessing=witness,
+    )  # fmt: skip
 
 
 def retry(
@@ -143,9 +150,10 @@ def _run(
     *,
     quiet: bool,
     as_json: bool,
+    witnessing: str | None = None,
 ) -> NoReturn:
-    from ablations.lock import LOCK
-    from dashboards.tables.reading import refuse_old_layout
+    from ablations.registration import REGISTRATIONS
+    from dashboards.tables.chain import refuse_old_layout
     from orchestrator.driver.cluster import check_cluster
     from orchestrator.driver.launch import run_study
     from orchestrator.driver.tuning import Share
@@ -161,7 +169,7 @@ def _run(
     store = open_store(root, make=True)
     refuse_old_layout(store, study.name)
     warn(study, console)
-    plan, images = planned(study, root, console, live, listed=f", all in {LOCK}")
+    plan, images = planned(study, root, console, live, listed=f", all in {REGISTRATIONS}/")
     console.print(
         f"study {study.name}: {len(study.arms)} arms × {len(study.seeds)} seeds = "
         f"{len(plan.trials)} runs on {len(images)} images",
@@ -176,6 +184,7 @@ def _run(
             live=live,
             share=share,
             chosen=choosing(store),
+            witnessing=witnessing,
         )
     except KeyboardInterrupt:
         left = len(plan.missing(store))
@@ -208,9 +217,9 @@ def plan(
     """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
     from ablations.spec import BASELINE
     from ablations.verdicts.planning import family_sizes, power_text
+    from dashboards.tables.chain import find_chain
     from orchestrator.cost import measure
     from orchestrator.driver.root import left_behind_text
-    from orchestrator.lock import read_earlier
     from trainers.config import in_steps
     from trainers.system.store import open_store
 
@@ -220,7 +229,7 @@ def plan(
     store = open_store(root, make=True)
     made, images = planned(checked, root, console, console.is_terminal)
     missing = made.missing(store)
-    if left := left_behind_text(missing, store, read_earlier(store, checked.name)):
+    if left := left_behind_text(missing, store, find_chain(store, checked.name)):
         console.print(f"note: {left}")
 
     console.print(
@@ -333,7 +342,7 @@ def mirror(
     run = read_study(store, name)
     check_store(store.local)
     mirrored = Mirrored(name, store, console)
-    trials = run.lock.trials
+    trials = run.entry.trials
     for trial in {one.key: one for one in trials}.values():
         mirrored.sync(trial.key, [one.arm for one in trials if one.key == trial.key], trial.seed)
     mirrored.finish(run)
@@ -346,7 +355,7 @@ def _in_root(
     study: Path, root: str, ablations: list[Path] | None, scale: str | None
 ) -> tuple[str, str]:
     """The run root and the name of a study that is given as a file, a name or its run folder."""
-    from ablations.lock import STUDIES
+    from ablations.registration import STUDIES
     from ablations.study.where import find_study
 
     try:
@@ -371,8 +380,8 @@ def _in_root(
 
 def _was_run(name: str, root: str) -> bool:
     """Whether the run root has a study of that name."""
-    from ablations.lock import STUDIES
-    from dashboards.tables.reading import old_studies
+    from ablations.registration import STUDIES
+    from dashboards.tables.chain import old_studies
     from trainers.system.store import open_store
 
     try:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from orchestrator.cli.options import DEFAULT_ROOT, JsonOption, RootOption, absol
 from orchestrator.cli.rendering import make_console, old_studies_text, print_json
 
 if TYPE_CHECKING:
-    from ablations.lock import Lock
+    from ablations.registration import Entry
     from dashboards.tables.board import Progress
     from trainers.runs.stored_trial import StoredTrial
 
@@ -41,13 +42,13 @@ def status(
     ended without a result (reason).
     """
     from dashboards.tables.board import board, studies_of
-    from dashboards.tables.reading import old_studies, read_lock
+    from dashboards.tables.chain import old_studies, read_chain
     from trainers.system.store import open_store
 
     console = make_console()
     store = open_store(absolute_root(root, console))
-    locks, problems = studies_of(store) if study is None else ([read_lock(store, study)], [])
-    boards = {lock.study: board(lock, store) for lock in locks}
+    chains, problems = studies_of(store) if study is None else ([read_chain(store, study)], [])
+    boards = {chain[-1].study: board(chain[-1], store) for chain in chains}
     if json_:
         for problem in problems:
             print(problem, file=sys.stderr)
@@ -62,23 +63,31 @@ def status(
         return
     for problem in problems:
         console.print(problem)
-    if not locks and not problems:
+    if not chains and not problems:
         console.print(f"{store.shown} has no studies yet")
     if study is None and (old := old_studies(store)):
         console.print(f"note: {old_studies_text(old)}")
-    for lock in locks:
-        _show_board(lock, boards[lock.study], console)
+    for chain in chains:
+        _show_board(chain, boards[chain[-1].study], console)
 
 
-def _show_board(lock: "Lock", found: "dict[tuple[str, int], Progress]", console: Console) -> None:
-    seeds = lock.resolved.seeds
-    table = Table("arm", *map(str, seeds), title=f"Study {lock.study}: arms × seeds")
+def _show_board(
+    chain: "Sequence[Entry]", found: "dict[tuple[str, int], Progress]", console: Console
+) -> None:
+    from ablations.registration import lines_of, stated
+
+    newest = chain[-1]
+    seeds = newest.resolved.seeds
+    table = Table("arm", *map(str, seeds), title=f"Study {newest.study}: arms × seeds")
     table.title_justify = "left"
-    for arm in lock.resolved.arms:
+    for arm in newest.resolved.arms:
         table.add_row(arm, *(_cell(found[arm, seed]) for seed in seeds))
     console.print(table)
     counts = Counter(one.state for one in found.values())
     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    console.print(f"registration {newest.number}: sha256 {newest.digest or 'none'}")
+    for line in lines_of(stated(chain)):
+        console.print(line)
     titles: dict[str, list[str]] = {}
     for (arm, seed), one in found.items():
         titles.setdefault(one.key, []).append(f"{arm} seed {seed}")
@@ -116,11 +125,11 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
     store = open_store(absolute_root(root, console))
     found = find_trial(store, trial)
     progress = progress_of(found)
-    locks, problems = studies_of(store)
+    chains, problems = studies_of(store)
     named = [
-        f"{lock.study}/{place.arm}/{place.seed}"
-        for lock in locks
-        for place in lock.trials
+        f"{chain[-1].study}/{place.arm}/{place.seed}"
+        for chain in chains
+        for place in chain[-1].trials
         if place.key == found.key
     ]
     records = [] if progress.state == "damaged" else found.records()

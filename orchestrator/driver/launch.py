@@ -6,14 +6,16 @@ from typing import Any
 
 from rich.console import Console
 
+from ablations.registration import lines_of, stated
 from dashboards.study.files import write_files
 from dashboards.tables.reading import StudyRun
 from orchestrator.driver.cluster import address_given
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
-from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan, Trial
+from orchestrator.registration import Statement
+from orchestrator.witness import witness
 from trainers.data.image_set import ImageSet
 from trainers.errors import ClusterError
 from trainers.system.store import Store
@@ -32,16 +34,19 @@ def run_study(
     live: bool,
     share: Share = ALL_OF_IT,
     chosen: Callable[[Trial], bool] = lambda _: True,
+    witnessing: str | None = None,
 ) -> tuple[StudyRun, dict[str, Any]]:
-    """Train what is missing and `chosen`, and write results, verdicts and report.
+    """Register the study, train what is missing and `chosen`, write results, verdicts and report.
 
+    `witnessing` is a command that is shown the registration before anything is trained.
     Returns the study as read and its verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on. Raises
     ClusterError when the cluster is lost; a Ray of our own is started again.
     """
-    earlier = matching_lock(plan, images, store)
+    statement = Statement(plan, images, store)
+    statement.refuse_unregistered()
     set_aside_damaged(plan, store, console.print)
     unfinished = plan.missing(store)
     missing = [trial for trial in unfinished if chosen(trial)]
@@ -49,8 +54,13 @@ def run_study(
         # Before anything is written: only a cluster itself knows what fits into it.
         resources = plan.study.resources
         where = cluster.enter_context(placed(resources, share, console)) if missing else None
-        write_lock(plan, images, store)
-        if left := left_behind_text(unfinished, store, earlier):
+        entry = statement.register()
+        console.print(f"registration {entry.number} of study {entry.study}: sha256 {entry.digest}")
+        for line in lines_of(stated(statement.chain)):
+            console.print(line)
+        if witnessing:
+            console.print(f"witnessed: {witness(entry, store, witnessing)}")
+        if left := left_behind_text(unfinished, store, statement.chain):
             console.print(f"note: {left}")
         if line := _to_do(len(plan.trials), len(unfinished), len(missing)):
             console.print(line)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ablations.lock import Lock
+from ablations.registration import Entry
 from orchestrator.plan import AT_ONCE, Plan, Trial
 from trainers.runs.left_behind import left_behind
 from trainers.runs.stored_trial import TRIALS, StoredTrial
@@ -29,16 +29,17 @@ def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> N
             say(line)
 
 
-def left_behind_text(missing: Sequence[Trial], store: Store, earlier: Lock | None) -> str:
+def left_behind_text(missing: Sequence[Trial], store: Store, chain: Sequence[Entry]) -> str:
     """Which `missing` trials other code has finished, in words; empty when there are none.
 
-    `earlier` is the lock of the study as it was, which knows the commit if it is of that code.
+    `chain` are the registrations of the study, one of which may know the commit of that code.
     """
     found = left_behind([(trial.key, trial.config, trial.digest) for trial in missing], store)
     if found is None:
         return ""
     then = ""
-    if earlier and {trial.key for trial in earlier.trials} & set(found.found):
+    theirs = (e for e in reversed(chain) if {trial.key for trial in e.trials} & set(found.found))
+    if earlier := next(theirs, None):
         dirty = ", with changes that were not committed" if earlier.git.get("dirty") else ""
         if commit := earlier.git.get("commit"):
             then = f"commit {str(commit)[:12]}{dirty}"

@@ -124,11 +124,11 @@ class Mirror:
             if not self.runs.log(run, [(0, means)]):
                 run = self.runs.replace(run)
                 self.runs.log(run, [(0, means)])
-            change = str(study.lock.arms[arm].change)
+            change = str(study.entry.arms[arm].change)
             self.runs.tag(run, {"dinolab.seeds": str(len(ended)), "dinolab.change": change})
             self.runs.set_status(run, "FINISHED" if len(ended) == len(study.seeds) else "FAILED")
         run = self.study_run()
-        self.runs.tag(run, {"dinolab.hypotheses_sha256": study.lock.hypotheses_sha256})
+        self.runs.tag(run, {"dinolab.hypotheses_sha256": study.entry.hypotheses_sha256})
         self._upload(run)
         whole = all(_is_at_end(one) for one in study.runs.values())
         self.runs.set_status(run, "FINISHED" if whole else "FAILED")

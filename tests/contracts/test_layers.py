@@ -36,7 +36,7 @@ ROOMS = {
     "ablations": (
         {"recipes", "spec.py"},
         {"statistics", "studies"},
-        {"catalogue", "lock.py"},
+        {"catalogue", "registration.py"},
         {"library.py"},
         {"verdicts"},
         {"study"},
@@ -46,7 +46,7 @@ ROOMS = {
     "orchestrator": (
         {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
         {"plan.py"},
-        {"lock.py"},
+        {"registration.py", "witness.py"},
         {"tracking"},
         {"driver"},
         {"cli"},

@@ -49,10 +49,24 @@ def versions_in(home: Path) -> dict[str, str]:
             continue
         tree = ast.parse(path.read_bytes())
         module = _Module()
-        text = module.written(tree)
-        found[name] = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+        found[name] = _digest(module.written(tree))
         waiting |= _parents(name) | set(_imported(home, name, tree, module.imports))
     return dict(sorted(found.items()))
+
+
+def versions_below(folders: Sequence[str]) -> dict[str, str]:
+    """Version of each module below `folders` of this project, by dotted name, in order of names."""
+    home = Path(__file__).parent.parent.parent
+    return {
+        ".".join(path.relative_to(home).with_suffix("").parts): _digest(
+            _Module().written(ast.parse(path.read_bytes()))
+        )
+        for path in sorted(path for one in folders for path in (home / one).rglob("*.py"))
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,399 @@
+"""What was stated, when, and knowing which results: the registrations of a study, in a chain.
+
+Each registration is one file, which is written once; each but the first has the digest of the one
+before. What a hypothesis is worth follows from the chain alone: see `stated`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ablations.spec import Claim, Gate, Hypothesis
+from trainers.config import leaves
+from trainers.errors import listed
+from trainers.runs.stored_trial import sealed
+
+LOCK = "study.lock.json"
+"""What studies of before had in place of registrations."""
+
+STUDIES = "studies"
+"""Folder of a run root that holds the folder of each study."""
+
+REGISTRATIONS = "registrations"
+"""Folder of a study that holds its registrations, `0001.json` and so on."""
+
+MOST_PROBLEMS = 3
+"""Problems that one line names; a registration that lost something has hundreds."""
+
+Word = Literal["confirmatory", "amended", "exploratory"]
+
+WORDS: tuple[Word, ...] = ("confirmatory", "amended", "exploratory")
+"""The words for how a hypothesis was stated, the strongest first."""
+
+MEASURES_NOTHING = ("data.source", "checkpoint_every")
+"""Knobs that change nothing that a run measures: the digest of the data counts, not their path."""
+
+COMPUTING = ("torch", "torchvision", "numpy", "scipy", "statsmodels")
+"""Packages whose version can change a number."""
+
+
+class Part(BaseModel):
+    """Base of the parts of a registration: frozen, strict; what later versions add is kept."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+
+class Place(Part):
+    """A trial, and an arm and a seed that it stands for; identical arms share one trial."""
+
+    key: str
+    arm: str
+    seed: int
+
+    @model_validator(mode="after")
+    def _key_is_a_name(self) -> Self:
+        if not self.key or PurePath(self.key).name != self.key:
+            raise ValueError(f"not a trial key: {self.key!r}")
+        return self
+
+
+class ArmFacts(Part):
+    """What an arm changes, and what differs with it; None where that was not recorded.
+
+    `confounds` are, in words, what lengths in epochs and rates per 256 images become, and what its
+    ablation declares.
+    """
+
+    change: dict[str, Any] = Field(default_factory=dict)
+    parameters: int | None = None
+    gigaflops_per_image: float | None = None
+    confounds: tuple[str, ...] = ()
+
+
+class Resolved(Part):
+    """The study file with everything filled in."""
+
+    recipe: str = "unknown"
+    seeds: tuple[int, ...]
+    arms: dict[str, dict[str, Any]]
+    hypotheses: dict[str, Hypothesis]
+    gates: dict[str, Gate]
+    claims: dict[str, Claim] = Field(default_factory=dict)
+
+
+class Entry(Part):
+    """A registration whose parts fit: every arm and seed has a trial, every name is there."""
+
+    study: str
+    number: int = 0
+    """from 1; 0: a `study.lock.json` of before, which does not say what was known"""
+    parent: str | None = None
+    """digest of the registration before; None in the first"""
+    reason: str | None = None
+    """why the study was changed; None in the first"""
+    created: str = "unknown"
+    hypotheses_sha256: str
+    resolved: Resolved
+    arms: dict[str, ArmFacts]
+    trials: tuple[Place, ...]
+    config: dict[str, Any]
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    known: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each result that there was, by trial key, of trials that this registration or an
+    earlier one names"""
+    root_results: int = 0
+    """how many results the whole run root had"""
+    code: dict[str, str] = Field(default_factory=dict)
+    """version of each module that a trial executes"""
+    analysis: dict[str, str] = Field(default_factory=dict)
+    """version of each module that judges"""
+    git: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+    digest: str = Field("", exclude=True)
+    """SHA-256 of the bytes of its file; of the reader, not in the file"""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        resolved = self.resolved
+        places = {(trial.arm, trial.seed) for trial in self.trials}
+        problems = [
+            f"no trial for arm {arm!r}, seed {seed}"
+            for arm in resolved.arms
+            for seed in resolved.seeds
+            if (arm, seed) not in places
+        ]
+        named: list[tuple[str, tuple[str, ...]]] = [
+            (name, tuple(one.contrast)) for name, one in resolved.hypotheses.items()
+        ]
+        named += [(name, gate.arms) for name, gate in resolved.gates.items()]
+        problems += [
+            f"{name} names arm {arm!r}, which has no runs"
+            for name, arms in named
+            for arm in arms
+            if arm not in resolved.arms
+        ]
+        problems += [
+            f"claim {name} names hypothesis {one!r}, which is not there"
+            for name, claim in resolved.claims.items()
+            for one in claim.hypotheses
+            if one not in resolved.hypotheses
+        ]
+        if problems:
+            raise ValueError(shortened(problems))
+        return self
+
+    @property
+    def versions(self) -> tuple[Mapping[str, str], ...]:
+        """Of the code of trials, of the code that judges, and of the packages that compute."""
+        packages = {name: self.packages[name] for name in COMPUTING if name in self.packages}
+        return self.code, self.analysis, packages
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The study file with everything filled in, as JSON types."""
+        return self.resolved.model_dump(mode="json")
+
+    @cached_property
+    def knobs(self) -> dict[str, Any]:
+        """The knobs of the base that change what a run measures."""
+        every = dict(leaves(self.config))
+        return {knob: value for knob, value in every.items() if knob not in MEASURES_NOTHING}
+
+    @property
+    def of_all(self) -> dict[str, Any]:
+        """What is said of the study as a whole, and bears on every hypothesis."""
+        ours = (*_GROUPS, *_UNSTATED)
+        return {name: value for name, value in self.plain.items() if name not in ours}
+
+
+_GROUPS = {"arms": "arm", "hypotheses": "hypothesis", "claims": "claim", "gates": "gate"}
+
+_UNSTATED = ("name", "resources")
+"""Fields of a study file that state nothing: where trials run changes no statement."""
+
+_WORDING = ("claim", "rationale", "direction")
+"""Fields of a hypothesis on which no p-value of its family rests."""
+
+
+def study_folder(name: str) -> str:
+    """The folder of a study, as a prefix of keys in a run root."""
+    return f"{STUDIES}/{name}"
+
+
+def registration_key(name: str, number: int) -> str:
+    """The key of a registration of a study."""
+    return f"{study_folder(name)}/{REGISTRATIONS}/{number:04d}.json"
+
+
+def shortened(problems: Sequence[str]) -> str:
+    """The first problems in one line, and how many more there are."""
+    more = len(problems) - MOST_PROBLEMS
+    return "; ".join(problems[:MOST_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def changes(before: Entry, now: Entry) -> list[str]:
+    """What differs between two statements of a study, a line each; empty when nothing does.
+
+    What was known, when, and from which commit is no part of what is stated.
+    """
+    lines = [
+        *_differences("", before.of_all, now.of_all),
+        *_differences("", before.knobs, now.knobs),
+    ]
+    for group, one in _GROUPS.items():
+        lines += _differences(f"{one} ", before.plain[group], now.plain[group])
+    digests = [str(entry.dataset.get("digest", "unknown")) for entry in (before, now)]
+    if digests[0] != digests[1]:
+        lines.append(f"data: sha256 {digests[0][:12]} -> {digests[1][:12]}")
+    titles = ("code of trials", "code that judges", "packages")
+    for title, old, new in zip(titles, before.versions, now.versions, strict=True):
+        if other := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            lines.append(f"{title}: {listed(other)}")
+    if not lines and _keys(before, tuple(before.plain["arms"])) != _keys(now, tuple(now.arms)):
+        lines.append("what runs start from: other weights are at model.weights")
+    return lines
+
+
+def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in dict.fromkeys((*before, *now)):
+        what = f"{kind}{name}"
+        if name not in now:
+            yield f"{what} left out" if kind else f"{what} {_shown(before[name])} left out"
+        elif name not in before:
+            yield f"{what} added" if kind else f"{what} {_shown(now[name])} added"
+        elif before[name] != now[name]:
+            if kind and isinstance(before[name], dict):
+                yield from (f"{what}: {line}" for line in _differences("", before[name], now[name]))
+            else:
+                yield f"{what} {_shown(before[name])} -> {_shown(now[name])}"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """How a hypothesis, or a claim, was stated, and the line that says why."""
+
+    word: Word
+    why: str
+
+    def to_json(self) -> dict[str, str]:
+        """Fields by name."""
+        return asdict(self)
+
+
+def stated(chain: Sequence[Entry]) -> dict[str, Stated]:
+    """How each hypothesis of the newest registration was stated, by name.
+
+    exploratory: a result of one of its arms existed when its present form was stated, of trials
+    that any registration up to then gives these arms, whichever study made them. amended: else,
+    where its form, or a version, changed after the first registration. confirmatory: else.
+
+    Its form is all that bears on its verdict: its own fields, the claims that name it, the gates on
+    its arms, what p-values of its family rest on, what its arms change, the base, the data, and
+    what is said of the study as a whole. A form that comes back was stated when it came back.
+    """
+    return {name: _stated(chain, name) for name in chain[-1].resolved.hypotheses}
+
+
+def stated_claims(newest: Entry, of: Mapping[str, Stated]) -> dict[str, Stated]:
+    """The same of each claim: the weakest word of its hypotheses."""
+    found = {}
+    for name, claim in newest.resolved.claims.items():
+        word = max((of[one].word for one in claim.hypotheses), key=WORDS.index)
+        weakest = [one for one in claim.hypotheses if of[one].word == word]
+        why = f"{', '.join(weakest)}: {of[weakest[0]].why}"
+        if len({of[one].why for one in weakest}) > 1:
+            why = f"so were {', '.join(weakest)}"
+        found[name] = Stated(word, why)
+    return found
+
+
+def lines_of(of: Mapping[str, Stated]) -> list[str]:
+    """A line for each way in which something was stated, with the names of what was."""
+    names: dict[Stated, list[str]] = {}
+    for name, one in of.items():
+        names.setdefault(one, []).append(name)
+    return [f"{one.word}: {', '.join(those)} ({one.why})" for one, those in names.items()]
+
+
+def known_of(chain: Sequence[Entry], number: int, arms: Sequence[str]) -> int:
+    """How many results of `arms` existed at the registration at `number` places in the chain.
+
+    An arm is found by its name and, where it had another, by what it changes.
+    """
+    changes_now = [chain[number].resolved.arms[arm] for arm in arms]
+    keys = {
+        trial.key
+        for entry in chain[: number + 1]
+        for trial in entry.trials
+        if trial.arm in arms or entry.resolved.arms.get(trial.arm) in changes_now
+    }
+    return len(keys & chain[number].known.keys())
+
+
+def _stated(chain: Sequence[Entry], name: str) -> Stated:
+    if chain[-1].number == 0:
+        return Stated("exploratory", f"{LOCK} does not say which results existed when it was made")
+    first = len(chain) - 1
+    while first and _same_form(chain[first - 1], chain[first], name):
+        first -= 1
+    arms = tuple(chain[-1].resolved.hypotheses[name].weights)
+    at = f"in registration {chain[first].number} of {chain[first].created}"
+    if known := known_of(chain, first, arms):
+        results = "a result" if known == 1 else f"{known} results"
+        return Stated("exploratory", f"stated {at}, when {results} of its arms existed")
+    later = [
+        (place, chain[place])
+        for place in range(first + 1, len(chain))
+        if chain[place - 1].versions != chain[place].versions
+    ]
+    said = [f"changed {at} ({chain[first].reason}), before any result of its arms"] if first else []
+    said += [
+        f"versions changed in registration {entry.number} of {entry.created} ({entry.reason}), "
+        f"when {known_of(chain, place, arms)} results of its arms existed"
+        for place, entry in later
+    ]
+    if said:
+        return Stated("amended", "; ".join(said))
+    return Stated("confirmatory", f"stated {at}, before any result of its arms")
+
+
+def _same_form(before: Entry, now: Entry, name: str) -> bool:
+    """Whether nothing that bears on the verdict of a hypothesis differs, versions apart."""
+    if name not in before.plain["hypotheses"] or _form(before, name) != _form(now, name):
+        return False
+    arms = tuple(now.resolved.hypotheses[name].weights)
+    return before.versions != now.versions or _keys(before, arms) == _keys(now, arms)
+
+
+def _keys(entry: Entry, arms: Sequence[str]) -> set[tuple[str, int, str]]:
+    return {(one.arm, one.seed, one.key) for one in entry.trials if one.arm in arms}
+
+
+def _form(entry: Entry, name: str) -> dict[str, Any]:
+    plain, own = entry.plain, entry.resolved.hypotheses[name]
+    family = {other: _behind_its_p(plain["hypotheses"][other]) for other in _family(entry, name)}
+    claims = {i: claim for i, claim in plain["claims"].items() if name in claim["hypotheses"]}
+    gates = {i: gate for i, gate in plain["gates"].items() if set(gate["arms"]) & {*own.weights}}
+    arms = {*own.weights, *(arm for mate in family for arm in _weights(entry, mate))}
+    return {
+        "own": plain["hypotheses"][name],
+        "family": family,
+        "claims": claims,
+        "gates": gates,
+        "arms": {arm: plain["arms"][arm] for arm in arms},
+        "base": entry.knobs,
+        "data": entry.dataset.get("digest"),
+        "study": entry.of_all,
+    }
+
+
+def _family(entry: Entry, name: str) -> list[str]:
+    """The other hypotheses whose p-values bear on the adjusted one of this."""
+    over_all = dict(entry.of_all.get("multiplicity") or {}).get("over") == "study"
+    stated_so = entry.plain["hypotheses"]
+
+    def groups(one: str) -> set[Any]:
+        secondary = [True] if stated_so[one].get("secondary") else []
+        return {stated_so[one]["family"], *secondary}
+
+    return [one for one in stated_so if one != name and (over_all or groups(one) & groups(name))]
+
+
+def _weights(entry: Entry, name: str) -> Mapping[str, float]:
+    return entry.resolved.hypotheses[name].weights
+
+
+def _behind_its_p(hypothesis: Mapping[str, Any]) -> dict[str, Any]:
+    """What p-values of its family rest on: `holds` is a test of another kind, about its margin."""
+    holds = hypothesis["direction"] == "holds"
+    left_out = _WORDING if holds else (*_WORDING, "smallest_effect")
+    return {"holds": holds} | {k: v for k, v in hypothesis.items() if k not in left_out}
+
+
+def written(content: Mapping[str, Any]) -> bytes:
+    """The bytes of the file of a registration, with a digest of themselves that shows damage."""
+    return sealed(dict(content))
+
+
+def entry_of(content: bytes) -> Entry:
+    """The registration that a file holds, with its digest. Raises ValueError where it is damaged.
+
+    Every byte counts: the file must be as `written` writes it.
+    """
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    if written({name: value for name, value in found.items() if name != "sha256"}) != content:
+        raise ValueError("its digest is another")
+    entry = Entry.model_validate_json(content)
+    return entry.model_copy(update={"digest": hashlib.sha256(content).hexdigest()})

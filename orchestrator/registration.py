@@ -1,0 +1,230 @@
+"""Registers a study before its first trial, and again when it was changed; never in between."""
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ablations.registration import (
+    LOCK,
+    Entry,
+    changes,
+    entry_of,
+    registration_key,
+    shortened,
+    study_folder,
+    written,
+)
+from dashboards.tables.chain import find_chain
+from orchestrator.plan import Plan
+from trainers.data.image_set import ImageSet
+from trainers.errors import InputError, RootError, printable
+from trainers.runs.stored_trial import TRIALS
+from trainers.runs.version import code_versions, versions_below
+from trainers.system.store import Store
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy", "statsmodels")
+
+_DIFF = ("diff", "--no-ext-diff", "--no-color", "HEAD")
+
+JUDGING = ("ablations/statistics", "ablations/verdicts")
+"""Folders of the code that judges."""
+
+
+class Statement:
+    """What a study states now, and its registrations in a run root.
+
+    Raises InputError, one line, when a registration is damaged.
+    """
+
+    def __init__(self, plan: Plan, images: ImageSet, store: Store) -> None:
+        self.name, self.store = plan.study.name, store
+        self.diff, self.git = _git()
+        self.content = _content(plan, images, self.git)
+        self.chain = find_chain(store, self.name)
+
+    @property
+    def changes(self) -> list[str]:
+        """What differs from the newest registration, a line each; empty also without one."""
+        return changes(self.chain[-1], self._now) if self.chain else []
+
+    @cached_property
+    def _now(self) -> Entry:
+        return Entry.model_validate_json(json.dumps(self.content))
+
+    def refuse_unregistered(self) -> None:
+        """Raises RootError, one line, where the root has the study registered as another."""
+        if not self.chain:
+            return
+        shown = f"{self.store.shown}/{study_folder(self.name)}"
+        if self.chain[-1].number == 0:
+            raise RootError(
+                f"{shown} has a {LOCK} of an earlier version, which is no registration: move that "
+                "file away, and the next run registers the study; what has results then is "
+                "exploratory"
+            )
+        if found := self.changes:
+            raise RootError(
+                f"{shown} is registered otherwise (registration {self.chain[-1].number}): "
+                f"{shortened(found)}; nothing was trained. Undo the change, or state it: "
+                'dinolab amend STUDY --reason "…"'
+            )
+
+    def register(self) -> Entry:
+        """The newest registration, which states this; the first one is written where there is none.
+
+        Where somebody else registers the study at the same time, one comes first and decides.
+        Raises RootError as `refuse_unregistered`.
+        """
+        self.refuse_unregistered()
+        while not self.chain:
+            self._put(None)
+            self.refuse_unregistered()
+        return self.chain[-1]
+
+    def amend(self, reason: str) -> Entry:
+        """Write the next registration. Raises InputError, one line, where there is nothing to."""
+        while True:
+            if not self.chain or self.chain[-1].number == 0:
+                raise InputError(
+                    f"study {self.name} has no registration in {self.store.shown}: `dinolab run` "
+                    "makes the first one"
+                )
+            if not self.changes:
+                raise InputError(
+                    f"nothing has changed since registration {self.chain[-1].number} of study "
+                    f"{self.name}: there is nothing to amend"
+                )
+            if self._put(said(reason)):
+                return self.chain[-1]
+
+    def _put(self, reason: str | None) -> bool:
+        """Try to write the next registration, and read the chain again; whether this one is it."""
+        number = len(self.chain) + 1
+        named = {trial["key"] for trial in self.content["trials"]}
+        named |= {trial.key for entry in self.chain for trial in entry.trials}
+        known, every = results_in(self.store, named)
+        content = written(
+            {
+                **self.content,
+                "number": number,
+                "parent": self.chain[-1].digest if self.chain else None,
+                "reason": reason,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "known": known,
+                "root_results": every,
+            }
+        )
+        key = registration_key(self.name, number)
+        is_ours = self.store.put(key, content, if_absent=True)
+        if is_ours and self.diff:
+            self.store.put(key.removesuffix("json") + "diff", self.diff)
+        self.chain = (
+            [*self.chain, entry_of(content)] if is_ours else find_chain(self.store, self.name)
+        )
+        return is_ours
+
+
+def said(reason: str) -> str:
+    """A reason in one line. Raises InputError when it says nothing."""
+    if not (words := reason.split()):
+        raise InputError('--reason is empty: say why the study was changed, --reason "…"')
+    return printable(" ".join(words))
+
+
+def results_in(store: Store, keys: Iterable[str]) -> tuple[dict[str, str], int]:
+    """SHA-256 of the result of each of the trials that has one, and how many the root has in all.
+
+    A result that was set aside as damaged was known too.
+    """
+    found: dict[str, str] = {}
+    for entry in store.list(TRIALS):
+        _, key, *rest = entry.key.split("/")
+        if rest == ["result.json"] or (rest[:1] == ["damaged"] and rest[-1] == "result.json"):
+            # Where both are there, the one that counts comes last.
+            found[key] = entry.key
+    digests = {}
+    for key in sorted(found.keys() & set(keys)):
+        content = store.get(found[key])
+        if content is not None:
+            digests[key] = hashlib.sha256(content).hexdigest()
+    return digests, len(found)
+
+
+def _digest_of_hypotheses(resolved: Mapping[str, Any]) -> str:
+    stated = [resolved["hypotheses"], resolved["gates"], resolved["claims"]]
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+def _content(plan: Plan, images: ImageSet, git: Mapping[str, Any]) -> dict[str, Any]:
+    study = plan.study
+    resolved = study.to_json()
+    return {
+        "study": study.name,
+        "hypotheses_sha256": _digest_of_hypotheses(resolved),
+        "resolved": resolved,
+        "arms": {
+            arm: {
+                "change": dict(cost.change),
+                "before": dict(cost.before),
+                "parameters": cost.parameters,
+                "gigaflops_per_image": cost.gigaflops_per_image,
+                "gigaflops_per_step": cost.gigaflops_per_step,
+                "tokens": cost.tokens,
+                "crops_per_step": cost.crops_per_step,
+                "losses": dict(cost.losses),
+                "confounds": list(cost.confounds),
+            }
+            for arm, cost in plan.arms.items()
+        },
+        "trials": [
+            {"key": trial.key, "arm": arm, "seed": trial.seed}
+            for trial in plan.trials
+            for arm in trial.arms
+        ],
+        "config": study.base.model_dump(mode="json"),
+        "dataset": _dataset(study.base.data.source, images),
+        "code": dict(code_versions()),
+        "analysis": versions_below(JUDGING),
+        "git": dict(git),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _dataset(source: str, images: ImageSet) -> dict[str, Any]:
+    return {
+        "source": source,
+        "digest": images.digest,
+        "images": len(images),
+        "train": len(images.train),
+        "test": len(images.test),
+        "labelled": images.labels is not None,
+        "skipped": [{"path": s.path, "reason": s.reason} for s in images.skipped],
+    }
+
+
+def _git() -> tuple[bytes, Mapping[str, Any]]:
+    """What is not committed in the checkout this code is part of, and its commit and dirtiness.
+
+    Both are empty outside a checkout.
+    """
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> bytes:
+        command = ["git", "-C", str(here), *words]
+        return subprocess.run(command, capture_output=True, check=True).stdout
+
+    try:
+        # A package installed inside somebody's repository is no part of that.
+        ask("ls-files", "--error-unmatch", __file__)
+        commit = ask("rev-parse", "HEAD").decode().strip()
+        dirty, diff = bool(ask("status", "--porcelain").strip()), ask(*_DIFF)
+    except (OSError, subprocess.CalledProcessError):
+        return b"", {}
+    found = {"commit": commit, "dirty": dirty}
+    return diff, found | ({"diff_sha256": hashlib.sha256(diff).hexdigest()} if diff else {})

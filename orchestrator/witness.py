@@ -1,0 +1,70 @@
+"""Shows the digest of a registration to somebody outside, since one's own clock proves nothing."""
+
+import os
+import shlex
+import subprocess
+
+from ablations.registration import Entry, registration_key
+from trainers.config.explain import brief
+from trainers.errors import InputError, reason
+from trainers.system.store import Store
+
+VARIABLE = "DINOLAB_REGISTRATION"
+"""Environment variable that gives a witness the digest, beside its last argument."""
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command. Raises InputError, one line, where it has none, or open quotes."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"--witness {command}: {error}") from None
+    if not words:
+        raise InputError("--witness is empty: give a command, which gets the digest as last word")
+    return words
+
+
+def witness_key(entry: Entry) -> str:
+    """The key of what the witness of a registration printed."""
+    return registration_key(entry.study, entry.number).removesuffix("json") + "witness"
+
+
+def witness(entry: Entry, store: Store, command: str) -> str:
+    """Give the digest to `command` and keep what it prints; where that is, for people.
+
+    A registration has one witness: one that was witnessed before is not shown again. Raises
+    InputError, one line, when the command fails; the registration stands then.
+    """
+    key = witness_key(entry)
+    if store.get(key) is None:
+        store.put(key, _said(words_of(command), entry), if_absent=True)
+    return f"{store.shown}/{key}"
+
+
+def _said(words: list[str], entry: Entry) -> bytes:
+    environment = {**os.environ, VARIABLE: entry.digest}
+    try:
+        done = subprocess.run(
+            [*words, entry.digest],
+            check=False,
+            capture_output=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise _failed(words, entry, reason(error)) from None
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        why = f"it ended with code {done.returncode}" + (f" ({said})" if said else "")
+        raise _failed(words, entry, why)
+    return done.stdout
+
+
+def _failed(words: list[str], entry: Entry, why: str) -> InputError:
+    return InputError(
+        brief(
+            f"--witness {shlex.join(words)}: {why}; nothing was trained. Registration "
+            f"{entry.number} of study {entry.study} stands (sha256 {entry.digest}): `dinolab run` "
+            "with a --witness shows it again"
+        )
+    )
