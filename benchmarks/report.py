@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ablations.lock import LOCK, study_folder
+from ablations.registration import LOCK, registration_key, study_folder, written
 from dashboards.tables.values import VALUES
 from trainers.runs.records import digest_of
 from trainers.runs.stored_trial import TRIALS
@@ -53,14 +53,14 @@ def recorded() -> dict[int, dict[str, float]]:
     return steps
 
 
-def lock_of(arms: int, seeds: int) -> dict[str, Any]:
-    """The published lock, of as many arms and seeds as asked."""
-    lock: dict[str, Any] = json.loads((PUBLISHED / "study.lock.json").read_text())
-    one = lock["resolved"]["hypotheses"]["less_bias_than_patches"]
+def statement(arms: int, seeds: int) -> dict[str, Any]:
+    """The published statement, of as many arms and seeds as asked."""
+    stated: dict[str, Any] = json.loads((PUBLISHED / LOCK).read_text())
+    one = stated["resolved"]["hypotheses"]["less_bias_than_patches"]
     names = ["baseline", *(f"arm_{number:03d}" for number in range(1, arms))]
     ends = ("knn/cls_top1", "globality/cls/gyration", "shuffled/cls/positional_bias")
-    lock["study"] = lock["resolved"]["name"] = NAME
-    lock["resolved"] |= {
+    stated["study"] = stated["resolved"]["name"] = NAME
+    stated["resolved"] |= {
         "seeds": list(range(seeds)),
         "arms": {name: {} for name in names},
         "hypotheses": {
@@ -68,16 +68,16 @@ def lock_of(arms: int, seeds: int) -> dict[str, Any]:
             | {"metric": ends[number % 3], "contrast": [name, "baseline"], "direction": "rises"}
             for number, name in enumerate(names[1:])
         },
-        "gates": {"learns": lock["resolved"]["gates"]["baseline_learns"]},
+        "gates": {"learns": stated["resolved"]["gates"]["baseline_learns"]},
         "claims": {},
     }
-    lock["arms"] = dict.fromkeys(names, lock["arms"]["baseline"])
-    lock["trials"] = [
+    stated["arms"] = dict.fromkeys(names, stated["arms"]["baseline"])
+    stated["trials"] = [
         {"key": f"{arm:08x}{seed:08x}", "arm": name, "seed": seed}
         for arm, name in enumerate(names)
         for seed in range(seeds)
     ]
-    return lock
+    return stated
 
 
 def records_of(steps: dict[int, dict[str, float]], draw: random.Random) -> bytes:
@@ -94,11 +94,11 @@ def records_of(steps: dict[int, dict[str, float]], draw: random.Random) -> bytes
 
 def make(root: Path, arms: int, seeds: int) -> None:
     """A run root with one study, all of whose runs are finished."""
-    steps, lock = recorded(), lock_of(arms, seeds)
-    folder = root / study_folder(NAME)
-    folder.mkdir(parents=True)
-    (folder / LOCK).write_text(json.dumps(lock))
-    for trial in lock["trials"]:
+    steps, stated = recorded(), statement(arms, seeds)
+    path = root / registration_key(NAME, 1)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(written({**stated, "number": 1}))
+    for trial in stated["trials"]:
         folder = root / TRIALS / trial["key"]
         attempt = folder / "attempts" / "0001"
         attempt.mkdir(parents=True)

@@ -100,6 +100,10 @@ def run(
     ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI. With --json the words go to standard
     error, and standard output is one JSON object: runs, claims, hypotheses, gates.
     """
+    if witness is not None:
+        from orchestrator.witness import words_of
+
+        words_of(witness)
     checked = load(study, data, workers, ablations, scale)
     if time_limit is not None:
         limited = checked.resources.model_copy(update={"time_limit_s": time_limit})

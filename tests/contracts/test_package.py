@@ -90,15 +90,15 @@ def test_the_installed_command_lists_and_plans_its_studies(dinolab):
 @pytest.mark.slow
 def test_the_installed_command_writes_the_report_of_a_run_folder(dinolab, tmp_path):
     kept = HOME / "docs" / "why_cls_is_global-small" / "study.lock.json"
-    lock = json.loads(kept.read_text())
-    stated = lock["resolved"]
+    content = json.loads(kept.read_text())
+    stated = content["resolved"]
     # Two arms with no runs and no hypotheses: a page with a table, and no figure to wait for.
     arms = list(stated["arms"])[:2]
     stated.update(arms={arm: stated["arms"][arm] for arm in arms}, seeds=stated["seeds"][:2])
     stated.update(hypotheses={}, claims={}, gates={})
     folder = tmp_path / "kept" / "studies" / kept.parent.name
     folder.mkdir(parents=True)
-    (folder / "study.lock.json").write_text(json.dumps(lock))
+    (folder / "study.lock.json").write_text(json.dumps(content))
     assert "report: " in dinolab("report", folder, code=INCOMPLETE)
     assert "<html" in (folder / "report.html").read_text()
 

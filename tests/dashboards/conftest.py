@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ablations.lock import LOCK, study_folder
+from ablations.registration import registration_key, study_folder
+from tests.registered import register
 from trainers.config import TrainConfig
 from trainers.runs.records import digest_of
 from trainers.runs.stored_trial import StoredTrial
@@ -84,6 +85,11 @@ class Made(NamedTuple):
     def folder(self) -> Path:
         """The folder of the study."""
         return self.root / study_folder(self.name)
+
+    @property
+    def registration(self) -> Path:
+        """The file of its registration."""
+        return self.root / registration_key(self.name, 1)
 
     def trial(self, arm: str, seed: int) -> StoredTrial:
         """The trial of a run."""
@@ -199,14 +205,12 @@ def make_study(tmp_path: Path) -> MakeStudy:
         reverse: bool = False,
         root: Path = tmp_path,
     ) -> Made:
-        folder = root / study_folder(name)
-        folder.mkdir(parents=True)
         trials = [
             {"key": trial_key(arm, seed), "arm": arm, "seed": seed}
             for arm in ARMS
             for seed in SEEDS
         ]
-        lock = {
+        stated = {
             "study": name,
             "created": "2025-11-23T12:00:00+00:00",
             "hypotheses_sha256": "ab" * 32,
@@ -241,7 +245,8 @@ def make_study(tmp_path: Path) -> MakeStudy:
             },
             "config": TrainConfig().model_dump(mode="json"),
         }
-        (folder / LOCK).write_text(json.dumps(lock))
+        root.mkdir(parents=True, exist_ok=True)
+        register(open_store(root), stated)
         for trial in reversed(trials) if reverse else trials:
             arm, seed = str(trial["arm"]), int(str(trial["seed"]))
             write_trial(root, arm, seed, (endings or {}).get((arm, seed), otherwise))

@@ -1,6 +1,5 @@
-"""Pure parts: what a trial gets, what an error leads to, what a plan holds, what is locked."""
+"""Pure parts: what a trial gets, what an error leads to, what a plan holds."""
 
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from ablations.study.loading import load_study
 from ablations.study.schema import Resources
 from ablations.study.study import Study
 from orchestrator.cost import Timing, cost_of, measure
-from orchestrator.lock import write_lock
 from orchestrator.plan import make_plan
+from orchestrator.registration import Statement
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.image_set import open_images
@@ -22,13 +21,9 @@ from trainers.errors import (
     CheckpointError,
     DataError,
     InputError,
-    RootError,
     StudyError,
 )
-from trainers.runs.version import code_versions
 from trainers.system.store import open_store
-
-LOCK_PATH = "studies/small/study.lock.json"
 
 STUDY = """
 name: small
@@ -191,8 +186,8 @@ def test_lengths_in_epochs_and_rates_per_256_that_a_batch_size_changes_are_said(
             "optimizer.learning_rate: 0.000125 → 6.25e-05 (0.001 per 256)")  # fmt: skip
     assert set(said) <= set(small.differences(base))
     assert not any(line.startswith(("evaluation.", "checkpoint")) for line in small.confounds)
-    lock = write_lock(plan, images, open_store(tmp_path))
-    assert tuple(lock["arms"]["small"]["confounds"]) == small.confounds
+    entry = Statement(plan, images, open_store(tmp_path)).register()
+    assert entry.arms["small"].confounds == small.confounds
     assert base.confounds == ()
 
 
@@ -252,61 +247,6 @@ def test_the_estimate_times_real_steps(study, images):
     assert known.trial_s(study.base) == pytest.approx(4.0 + 4 * 0.5 + 2 * 2.0)
     often = override(study.base, {"evaluation.every": 1})
     assert known.trial_s(often) == pytest.approx(4.0 + 4 * 0.5 + 2 * 2.0 + 3 * 0.25)
-
-
-class TestLock:
-    def test_it_holds_what_was_stated(self, study, images, tmp_path):
-        lock = write_lock(make_plan(study, images), images, open_store(tmp_path))
-        assert json.loads((tmp_path / LOCK_PATH).read_text()) == lock
-        assert lock["resolved"]["hypotheses"]["none"]["smallest_effect"] == 0.05
-        assert len(lock["trials"]) == 3 * 3
-        kept = lock["arms"]["cls_position_none"]
-        assert kept["tokens"] == 17
-        assert kept["crops_per_step"] == 3 * 32
-        assert kept["losses"] == {"cls": 1.0}
-        assert kept["gigaflops_per_step"] > kept["gigaflops_per_image"] * 32
-        assert "one random vector" in kept["confounds"][0]
-        assert lock["dataset"]["digest"] == images.digest
-        assert lock["packages"]["torch"] == torch.__version__.split("+")[0]
-
-    @pytest.mark.slow
-    def test_arms_and_seeds_may_be_added(self, study, images, tmp_path):
-        first = write_lock(make_plan(study, images), images, open_store(tmp_path))
-        more = replace(study, seeds=(*study.seeds, 9))
-        second = write_lock(make_plan(more, images), images, open_store(tmp_path))
-        assert second["hypotheses_sha256"] == first["hypotheses_sha256"]
-        assert second["created"] == first["created"]
-        assert len(second["trials"]) == len(first["trials"]) + 3
-
-    @pytest.mark.slow
-    def test_changed_hypotheses_are_refused_and_nothing_is_written(self, study, images, tmp_path):
-        write_lock(make_plan(study, images), images, open_store(tmp_path))
-        before = (tmp_path / LOCK_PATH).read_bytes()
-        looser = study.hypotheses["none"].model_copy(update={"smallest_effect": 0.5})
-        changed = replace(study, hypotheses={"none": looser})
-        with pytest.raises(RootError, match="locked with other hypotheses"):
-            write_lock(make_plan(changed, images), images, open_store(tmp_path))
-        assert (tmp_path / LOCK_PATH).read_bytes() == before
-
-    @pytest.mark.slow
-    def test_other_data_are_refused(self, study, images, tmp_path):
-        write_lock(make_plan(study, images), images, open_store(tmp_path))
-        images.digest = "0" * 64
-        with pytest.raises(RootError, match="locked with other data"):
-            write_lock(make_plan(study, images), images, open_store(tmp_path))
-
-    def test_it_holds_the_code_that_its_runs_execute(self, study, images, tmp_path):
-        lock = write_lock(make_plan(study, images), images, open_store(tmp_path))
-        assert lock["code"] == code_versions()
-
-    @pytest.mark.slow
-    def test_a_lock_of_before_is_renewed(self, study, images, tmp_path):
-        lock = write_lock(make_plan(study, images), images, open_store(tmp_path))
-        path = tmp_path / LOCK_PATH
-        path.write_text(json.dumps({name: lock[name] for name in lock if name != "code"}))
-        renewed = write_lock(make_plan(study, images), images, open_store(tmp_path))
-        assert renewed["created"] == lock["created"]
-        assert renewed["code"] == lock["code"]
 
 
 def test_errors_that_end_with_2_are_input_errors():

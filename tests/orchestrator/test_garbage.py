@@ -109,7 +109,7 @@ def test_a_result_that_was_set_aside_goes(store):
 
 
 def test_nothing_goes_while_a_study_cannot_be_read(store):
-    store.put("studies/s/study.lock.json", b"{")
+    store.put("studies/s/registrations/0001.json", b"{")
     finished(store, "other")
-    with pytest.raises(InputError, match=r"study\.lock\.json is damaged"):
+    with pytest.raises(InputError, match=r"registrations/0001\.json is damaged"):
         garbage(store, single=False)

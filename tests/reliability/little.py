@@ -21,8 +21,8 @@ from dashboards.tables.derived import write_results
 from dashboards.tables.reading import read_study
 from orchestrator import schedule
 from orchestrator.driver.root import set_aside_damaged
-from orchestrator.lock import matching_lock, write_lock
 from orchestrator.plan import Plan, make_plan
+from orchestrator.registration import Statement
 from tests.reliability import checker
 from tests.reliability.kills import Kills, changes
 from trainers.data.digits import digits
@@ -94,9 +94,10 @@ def drive(root: Path, seeds: int, say: Callable[[str], None] = lambda _: None) -
     torch.set_num_threads(1)
     store = open_store(root, make=True)
     plan, images = planned(seeds)
-    matching_lock(plan, images, store)
+    statement = Statement(plan, images, store)
+    statement.refuse_unregistered()
     set_aside_damaged(plan, store, say)
-    write_lock(plan, images, store)
+    statement.register()
     watch = Watch()
     held: dict[str, schedule.Standing] = {}
     while not isinstance(

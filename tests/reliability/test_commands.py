@@ -51,18 +51,18 @@ def test_the_command_names_what_is_damaged_and_trains_only_that_again(finished, 
     (root / results[1]).unlink()
     saved = root / results[1].replace("result.json", "attempts/0001/checkpoint-4.safetensors")
     saved.write_bytes(flipped(saved.read_bytes()))
-    lock = root / "studies" / NAME / "study.lock.json"
-    stated = lock.read_bytes()
+    registration = root / "studies" / NAME / "registrations" / "0001.json"
+    stated = registration.read_bytes()
 
-    lock.write_bytes(stated[: len(stated) // 2])
+    registration.write_bytes(stated[: len(stated) // 2])
     code, output = dinolab("run", study, "--root", root)
     assert code == 2
     (line,) = (line for line in output.splitlines() if "is damaged" in line)
-    assert f"{lock} is damaged" in line
+    assert f"{registration} is damaged" in line
     assert "restore the file, or remove it" in line
     assert "Traceback" not in output
 
-    lock.write_bytes(stated)
+    registration.write_bytes(stated)
     code, output = dinolab("run", study, "--root", root)
     assert code == 0, output
     first, second = (line for line in output.splitlines() if "is damaged" in line)

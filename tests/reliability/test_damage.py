@@ -21,7 +21,7 @@ FIRST = "attempts/0001"
 
 START, MIDDLE = f"{FIRST}/metrics-000000000.jsonl", f"{FIRST}/metrics-000000002.jsonl"
 STATE, MANIFEST = f"{FIRST}/checkpoint-2.safetensors", f"{FIRST}/checkpoint-2.json"
-LOCK = f"studies/{NAME}/study.lock.json"
+REGISTRATION = f"studies/{NAME}/registrations/0001.json"
 
 
 def empty(_: bytes) -> bytes:
@@ -238,19 +238,19 @@ def test_damage_is_a_line_and_costs_the_trial_that_it_is_in_at_most(
 @pytest.mark.parametrize(
     "how", [empty, cut, garbage, lambda _: b"[]"], ids=["empty", "cut", "garbage", "list"]
 )
-def test_a_damaged_lock_is_refused_in_a_line_and_nothing_is_written(finished, tmp_path, how):
+def test_a_damaged_registration_is_one_line_and_nothing_is_written(finished, tmp_path, how):
     root = tmp_path / "root"
     shutil.copytree(finished, root)
-    (root / LOCK).write_bytes(how((root / LOCK).read_bytes()))
+    (root / REGISTRATION).write_bytes(how((root / REGISTRATION).read_bytes()))
     before = files(root)
     with pytest.raises(InputError) as raised:
         drive(root, 1)
     line = str(raised.value)
     assert "\n" not in line
-    assert line.startswith(f"{root}/{LOCK} is damaged")
+    assert line.startswith(f"{root}/{REGISTRATION} is damaged")
     assert "restore the file, or remove it" in line
     assert files(root) == before
-    (root / LOCK).unlink()
+    (root / REGISTRATION).unlink()
     drive(root, 1)
     assert not wrong(root, measured(finished))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablations.lock import LOCK, STUDIES
 from ablations.spec import Hypothesis
 from dashboards.tables.derived import judge_study
+from tests.registered import register
 from tests.trainers.globality.observed import attending, layout
 from trainers.globality.statistics import AttentionStatistics
 from trainers.runs.records import Records
@@ -88,7 +88,7 @@ def verdicts(root, **hypotheses) -> dict[str, str]:
         ).model_dump(mode="json")
         for name, (metric, contrast, direction) in hypotheses.items()
     }
-    lock = {
+    stated = {
         "study": "planted",
         "hypotheses_sha256": "0",
         "resolved": {
@@ -101,7 +101,7 @@ def verdicts(root, **hypotheses) -> dict[str, str]:
         "trials": trials,
         "config": {},
     }
-    store.put(f"{STUDIES}/planted/{LOCK}", json.dumps(lock).encode())
+    register(store, stated)
     found = judge_study(store, "planted")["hypotheses"]
     return {name: entry["verdict"]["label"] for name, entry in found.items()}
 

@@ -16,6 +16,7 @@ from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judge_study, judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy
+from tests.registered import restated
 
 FIGURES = (
     "verdict_intervals",
@@ -237,9 +238,7 @@ def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeSt
 @pytest.mark.slow
 def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
     made = make_study()
-    lock = json.loads((made.folder / "study.lock.json").read_text())
-    lock["config"]["steps"] = "10 epochs"
-    (made.folder / "study.lock.json").write_text(json.dumps(lock))
+    restated(made.registration, lambda stated: stated["config"].update(steps="10 epochs"))
     assert "parameters and 10 epochs. Nothing" in page(made).text
 
 

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from ablations.lock import LOCK, study_folder
+from ablations.registration import LOCK, registration_key, study_folder
 from dashboards.tables.board import board, find_trial, progress_of, studies_of
-from dashboards.tables.reading import read_lock
+from dashboards.tables.chain import read_entry
+from tests.registered import register
 from trainers.errors import InputError
 from trainers.runs.attempt import claimed
 from trainers.runs.lease import Holder, Lease
@@ -42,13 +43,13 @@ def finished(store, key, driver="study"):
 def test_a_study_of_the_old_layout_is_said_to_be_one(store):
     store.put(f"s/{LOCK}", b"{}")
     with pytest.raises(InputError, match=r"root/s was made by dinolab 0\.1"):
-        read_lock(store, "s")
+        read_entry(store, "s")
 
 
 @pytest.mark.parametrize("name", ["", "..", "../s", "/s", ".s", "s/", "s//t"])
 def test_what_cannot_be_the_name_of_a_study_is_one_line(store, name):
-    with pytest.raises(InputError, match=r"is no study: it has no study\.lock\.json"):
-        read_lock(store, name)
+    with pytest.raises(InputError, match=r"is no study: it has no registration"):
+        read_entry(store, name)
 
 
 def lock_of(store, name, places):
@@ -65,7 +66,7 @@ def lock_of(store, name, places):
         "trials": [{"key": key, "arm": a, "seed": s} for (a, s), key in places.items()],
         "config": {},
     }  # fmt: skip
-    store.put(f"{study_folder(name)}/{LOCK}", json.dumps(content).encode())
+    register(store, content)
 
 
 def ended_process():
@@ -127,7 +128,7 @@ class TestABoard:
     def test_has_every_arm_and_seed_and_arms_share_a_trial(self, store):
         lock_of(store, "s", {("a", 0): "k0", ("b", 0): "k0", ("a", 1): "k1", ("b", 1): "k2"})
         finished(store, "k0")
-        found = board(read_lock(store, "s"), store)
+        found = board(read_entry(store, "s"), store)
         states = {place: one.state for place, one in found.items()}
         assert states == {
             ("a", 0): "finished", ("b", 0): "finished", ("a", 1): "waiting", ("b", 1): "waiting",
@@ -136,17 +137,17 @@ class TestABoard:
     def test_a_study_whose_lock_is_damaged_is_named_beside_the_others(self, store):
         lock_of(store, "s", {("a", 0): "k0"})
         store.put(f"{study_folder('t')}/{LOCK}", b"{")
-        locks, (problem,) = studies_of(store)
-        assert [lock.study for lock in locks] == ["s"]
+        chains, (problem,) = studies_of(store)
+        assert [[entry.study for entry in chain] for chain in chains] == [["s"]]
         assert f"{study_folder('t')}/{LOCK} is damaged" in problem
 
 
 def test_a_study_whose_folder_has_another_name_is_one_line(store):
     lock_of(store, "s", {("a", 0): "k0"})
-    content = store.get(f"{study_folder('s')}/{LOCK}")
-    store.put(f"{study_folder('renamed')}/{LOCK}", content)
+    content = store.get(registration_key("s", 1))
+    store.put(registration_key("renamed", 1), content)
     with pytest.raises(InputError, match="states the study s: give its folder that name"):
-        read_lock(store, "renamed")
+        read_entry(store, "renamed")
 
 
 class TestATrialIsFound:

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from dashboards.names import split_metric
+from dashboards.tables.chain import read_entry
 from dashboards.tables.derived import judge_study, judged, write_results, write_verdicts
 from dashboards.tables.long import COLUMNS, long_table
-from dashboards.tables.reading import read_lock, read_study, study_runs
+from dashboards.tables.reading import read_study, study_runs
 from tests.dashboards.conftest import Made, MakeStudy
+from tests.registered import restated
 from trainers.errors import InputError
 from trainers.system.store import open_store
 
@@ -28,18 +30,15 @@ ENDINGS = {
 
 
 def everything(made: Made) -> pd.DataFrame:
-    return long_table(read_lock(*made), made.store)
+    return long_table(read_entry(*made), made.store)
 
 
 def results(made: Made) -> Path:
     return made.root / write_results(read_study(*made))
 
 
-def change_lock(made: Made, change: Callable[[dict[str, Any]], object]) -> None:
-    path = made.folder / "study.lock.json"
-    lock = json.loads(path.read_text())
-    change(lock)
-    path.write_text(json.dumps(lock))
+def restate(made: Made, change: Callable[[dict[str, Any]], object]) -> None:
+    restated(made.registration, change)
 
 
 def test_table_has_exactly_the_nine_columns(make_study: MakeStudy) -> None:
@@ -148,7 +147,7 @@ def test_a_value_that_is_no_number_stays_one(make_study: MakeStudy) -> None:
 
 def test_runs_say_how_they_ended(make_study: MakeStudy) -> None:
     made = make_study(ENDINGS)
-    runs = study_runs(read_lock(*made), made.store)
+    runs = study_runs(read_entry(*made), made.store)
     assert len(runs) == 18
     assert {place: runs[place].status for place in ENDINGS} == {
         ("baseline", 3): "missing",
@@ -165,7 +164,7 @@ def test_runs_say_how_they_ended(make_study: MakeStudy) -> None:
 
 def test_runs_have_values_of_step_0_and_the_last_step(make_study: MakeStudy) -> None:
     made = make_study(ENDINGS)
-    run = study_runs(read_lock(*made), made.store)["baseline", 0]
+    run = study_runs(read_entry(*made), made.store)["baseline", 0]
     table = everything(made)
     mine = table[(table["arm"] == "baseline") & (table["seed"] == 0)]
     top = mine[mine["metric"] == "knn/cls_top1"].set_index("step")["value"]
@@ -192,7 +191,7 @@ def test_a_run_that_collapsed_and_was_ended_is_said_to_be_so_with_its_step(
 
 def test_a_run_that_stopped_early_has_no_last_values(make_study: MakeStudy) -> None:
     made = make_study(ENDINGS)
-    runs = study_runs(read_lock(*made), made.store)
+    runs = study_runs(read_entry(*made), made.store)
     assert not runs["loss_on_patches", 2].end
     assert runs["loss_on_patches", 1].end
 
@@ -209,13 +208,13 @@ def test_a_step_recorded_again_counts_once(make_study: MakeStudy) -> None:
 def test_arms_that_share_a_trial_share_its_values(make_study: MakeStudy) -> None:
     made = make_study()
 
-    def share(lock: dict[str, Any]) -> None:
-        keys = {t["seed"]: t["key"] for t in lock["trials"] if t["arm"] == "baseline"}
-        for trial in lock["trials"]:
+    def share(stated: dict[str, Any]) -> None:
+        keys = {t["seed"]: t["key"] for t in stated["trials"] if t["arm"] == "baseline"}
+        for trial in stated["trials"]:
             if trial["arm"] == "cls_position_none":
                 trial["key"] = keys[trial["seed"]]
 
-    change_lock(made, share)
+    restate(made, share)
     study = read_study(*made)
     assert study.runs["baseline", 1] == study.runs["cls_position_none", 1]
     counts = everything(made)["arm"].value_counts()
@@ -229,7 +228,7 @@ def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
     written = json.loads((made.root / write_verdicts(study, judged(study))).read_text())
     assert written == judge_study(*made)
     assert written["study"] == "why_cls_is_global"
-    assert list(written["hypotheses"]) == list(read_lock(*made).resolved.hypotheses)
+    assert list(written["hypotheses"]) == list(read_entry(*made).resolved.hypotheses)
     verdict = written["hypotheses"]["cls_needs_no_position"]["verdict"]
     assert verdict["label"] == "supported"
     assert verdict["n"] == 6
@@ -241,7 +240,7 @@ def test_gates_agree_with_the_verdicts(make_study: MakeStudy) -> None:
     gate = judge_study(*made)["gates"]["learned"]["arms"]["baseline"]
     assert gate["passed"]
     assert gate["mean"] == pytest.approx(0.39, abs=0.02)
-    change_lock(made, lambda lock: lock["resolved"]["gates"]["learned"].update(at_least=0.9))
+    restate(made, lambda stated: stated["resolved"]["gates"]["learned"].update(at_least=0.9))
     judged = judge_study(*made)
     assert not judged["gates"]["learned"]["arms"]["baseline"]["passed"]
     assert judged["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] == "failed"
@@ -255,30 +254,32 @@ def test_a_folder_without_a_lock_is_no_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lock: lock.pop("trials"), "trials: field required"),
-        (lambda lock: lock["resolved"].pop("seeds"), "resolved.seeds: field required"),
-        (lambda lock: lock["trials"].pop(), "no trial for arm 'loss_on_patches', seed 5"),
-        (lambda lock: lock["trials"].clear(), "seed 2; and 15 more"),
-        (lambda lock: lock["trials"][0].update(key="../../other"), "not a trial key"),
-        (lambda lock: lock["trials"][0].update(key=""), "not a trial key"),
-        (lambda lock: lock["trials"][0].update(seed="0"), "trials.0.seed"),
-        (lambda lock: lock["resolved"].update(seeds="012"), "resolved.seeds"),
+        (lambda stated: stated.pop("trials"), "trials: field required"),
+        (lambda stated: stated["resolved"].pop("seeds"), "resolved.seeds: field required"),
+        (lambda stated: stated["trials"].pop(), "no trial for arm 'loss_on_patches', seed 5"),
+        (lambda stated: stated["trials"].clear(), "seed 2; and 15 more"),
+        (lambda stated: stated["trials"][0].update(key="../../other"), "not a trial key"),
+        (lambda stated: stated["trials"][0].update(key=""), "not a trial key"),
+        (lambda stated: stated["trials"][0].update(seed="0"), "trials.0.seed"),
+        (lambda stated: stated["resolved"].update(seeds="012"), "resolved.seeds"),
         (
-            lambda lock: lock["resolved"].update(claims={"c": {"text": "t", "hypotheses": ["h"]}}),
+            lambda stated: stated["resolved"].update(
+                claims={"c": {"text": "t", "hypotheses": ["h"]}}
+            ),
             "claim c names hypothesis 'h', which is not there",
         ),
-        (lambda lock: lock["resolved"]["gates"]["learned"].update(arms=["gone"]), "arm 'gone'"),
+        (lambda stated: stated["resolved"]["gates"]["learned"].update(arms=["gone"]), "arm 'gone'"),
         (
-            lambda lock: lock["resolved"]["hypotheses"]["cls_needs_no_position"].pop("metric"),
+            lambda stated: stated["resolved"]["hypotheses"]["cls_needs_no_position"].pop("metric"),
             "metric",
         ),
     ],
 )
-def test_a_corrupt_lock_is_refused_in_one_line(
+def test_a_corrupt_registration_is_refused_in_one_line(
     make_study: MakeStudy, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     made = make_study()
-    change_lock(made, change)
+    restate(made, change)
     with pytest.raises(InputError, match="is damaged") as caught:
         read_study(*made)
     assert message in str(caught.value)
@@ -286,9 +287,9 @@ def test_a_corrupt_lock_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
-def test_a_damaged_lock_is_named(make_study: MakeStudy, text: str) -> None:
+def test_a_damaged_registration_is_named(make_study: MakeStudy, text: str) -> None:
     made = make_study()
-    path = made.folder / "study.lock.json"
+    path = made.registration
     path.write_text(text)
     with pytest.raises(InputError, match="is damaged") as caught:
         read_study(*made)

@@ -114,8 +114,9 @@ def test_studies_and_single_runs_of_a_root_are_listed_with_how_far_they_are(
     (first / "result.json").unlink()
     (second / "result.json").unlink()
     (second / "attempts" / "0001" / "failure.json").write_text('{"message": "out of memory"}')
-    (root / "studies" / "torn").mkdir()
-    (root / "studies" / "torn" / "study.lock.json").write_text("{")
+    torn = root / "studies" / "torn" / "registrations" / "0001.json"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("{")
     for number, one in enumerate((first, first, third)):  # that no study names
         shutil.copytree(one, root / "trials" / f"{number:016x}")
     for arguments in (("runs",), ("studies",)):

@@ -1,13 +1,13 @@
 """What stands in the way of a study is one line, before anything of it is written."""
 
-import json
 import shutil
 import subprocess
 
 import pytest
 
-from orchestrator import lock
+from orchestrator import registration
 from tests.orchestrator import conftest
+from tests.registered import restated
 
 
 @pytest.fixture
@@ -42,18 +42,21 @@ def test_other_hypotheses_are_refused_before_a_store_is_made(dinolab, mini, root
     looser.write_text(mini.read_text().replace("smallest_effect: 0.05", "smallest_effect: 0.5"))
     code, _, err = dinolab("run", looser, "--root", root)
     assert code == 2
-    assert "was locked with other hypotheses" in err
+    assert "(registration 1): hypothesis none_is_equivalent: smallest_effect 0.05 -> 0.5" in err
+    assert "dinolab amend STUDY --reason" in err
+    assert len(err.splitlines()) == 1
     assert contents(root) == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize("lost", ["everything", "hypotheses_sha256", "trials"])
-def test_a_damaged_lock_is_one_line(dinolab, mini, root, command, lost):
-    path = root / "studies" / "mini" / "study.lock.json"
-    lock = json.loads(path.read_text())
-    lock.pop(lost, None)
-    path.write_text("{" if lost == "everything" else json.dumps(lock))
+def test_a_damaged_registration_is_one_line(dinolab, mini, root, command, lost):
+    path = root / "studies" / "mini" / "registrations" / "0001.json"
+    if lost == "everything":
+        path.write_text("{")
+    else:
+        restated(path, lambda stated: stated.pop(lost))
     before = contents(root)
     code, _, err = dinolab(command, mini, "--root", root)
     assert code == 2
@@ -62,14 +65,14 @@ def test_a_damaged_lock_is_one_line(dinolab, mini, root, command, lost):
     assert contents(root) == before
 
 
-def test_a_lock_that_says_nothing_of_its_data_is_not_taken_for_one_of_these(dinolab, mini, root):
-    path = root / "studies" / "mini" / "study.lock.json"
-    lock = json.loads(path.read_text())
-    del lock["dataset"]["digest"]
-    path.write_text(json.dumps(lock))
+def test_a_registration_that_says_nothing_of_its_data_is_not_taken_for_one_of_these(
+    dinolab, mini, root
+):
+    path = root / "studies" / "mini" / "registrations" / "0001.json"
+    restated(path, lambda stated: stated["dataset"].pop("digest"))
     code, _, err = dinolab("run", mini, "--root", root)
     assert code == 2
-    assert "was locked with other data (sha256 unknown, now " in err
+    assert "(registration 1): data: sha256 unknown -> " in err
 
 
 @pytest.mark.slow
@@ -91,15 +94,17 @@ def test_a_package_inside_a_repository_of_somebody_else_has_no_commit(monkeypatc
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
 
     git("init")
-    code = tmp_path / "site-packages" / "orchestrator" / "lock.py"
+    code = tmp_path / "site-packages" / "orchestrator" / "registration.py"
     code.parent.mkdir(parents=True)
     code.write_text("")
     (tmp_path / "own.txt").write_text("")
     git("add", "own.txt")
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
     git(*who, "commit", "-m", "own")
-    monkeypatch.setattr(lock, "__file__", str(code))
-    assert lock._git() == {}
+    monkeypatch.setattr(registration, "__file__", str(code))
+    assert registration._git() == (b"", {})
     git("add", str(code))
     git(*who, "commit", "-m", "with the package")
-    assert len(lock._git()["commit"]) == 40
+    _, found = registration._git()
+    assert len(found["commit"]) == 40
+    assert found["dirty"] is False

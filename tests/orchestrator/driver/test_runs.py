@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.orchestrator.conftest import MINI, dinolab, start
+from tests.registered import restated
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.stored_trial import sealed
 
@@ -69,20 +70,23 @@ def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
 def test_runs_that_other_code_finished_are_said_before_anything_trains(finished, mini, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished[0], root)
-    path = root / "studies" / "mini" / "study.lock.json"
-    lock = json.loads(path.read_text())
+    path = root / "studies" / "mini" / "registrations" / "0001.json"
+    keys = {}
     for number, result_path in enumerate(sorted(root.glob("trials/*/result.json"))):
         # As other code would have left them: another version of a module, so another key.
         result = json.loads(result_path.read_text())
         result["code"]["trainers.training.step"] = "0" * 12
         del result["sha256"]
         result_path.write_bytes(sealed(result))
-        for trial in lock["trials"]:
-            if trial["key"] == result_path.parent.name:
-                trial["key"] = f"{number:016x}"
+        keys[result_path.parent.name] = f"{number:016x}"
         result_path.parent.rename(result_path.parent.with_name(f"{number:016x}"))
-    lock["git"] = {"commit": "0123456789abcdef", "dirty": True}
-    path.write_text(json.dumps(lock))
+
+    def by_other_code(stated):
+        stated["git"] = {"commit": "0123456789abcdef", "dirty": True}
+        for trial in stated["trials"]:
+            trial["key"] = keys[trial["key"]]
+
+    restated(path, by_other_code)
     code, output = dinolab("plan", mini, "--root", root, "--tflops", "1")
     assert code == 0, output
     assert (
@@ -170,9 +174,9 @@ def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(cluster, tmp_pa
     assert code == 0, output
     assert "skipped 1 of 73 files" in output
     assert "cats/broken.jpg: broken:" in output
-    lock = json.loads((root / "studies" / "photos" / "study.lock.json").read_text())
-    assert lock["dataset"]["images"] == 72
-    assert lock["dataset"]["labelled"] is True
+    stated = json.loads((root / "studies/photos/registrations/0001.json").read_text())
+    assert stated["dataset"]["images"] == 72
+    assert stated["dataset"]["labelled"] is True
     assert "cats/broken.jpg" in (root / "studies" / "photos" / "report.html").read_text()
 
 

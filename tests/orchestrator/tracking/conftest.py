@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from ablations.lock import Lock
+from ablations.registration import Entry
 from ablations.verdicts.evidence import Run
 from dashboards.tables.reading import StudyRun
 from orchestrator.tracking.mirror import Mirror
@@ -91,8 +91,8 @@ def study_of(runs: Mapping[tuple[str, int], Run], store: LocalStore) -> StudyRun
         "resolved": {"seeds": seeds, "arms": {arm: {} for arm in arms}, "hypotheses": {},
                      "gates": {}},
     }  # fmt: skip
-    lock = Lock.model_validate_json(json.dumps(content))
-    return StudyRun(store=store, lock=lock, runs=dict(runs), table=pd.DataFrame())
+    entry = Entry.model_validate_json(json.dumps(content))
+    return StudyRun(store=store, chain=(entry,), runs=dict(runs), table=pd.DataFrame())
 
 
 def ended(value: float) -> Run:

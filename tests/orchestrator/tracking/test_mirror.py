@@ -48,7 +48,7 @@ def check_tree(client):
         "tags.`dinolab.arm` = '' and tags.`dinolab.key` = ''",
     )
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert {"report.html", "verdicts.json", "results.parquet", "study.lock.json"} <= names
+    assert {"report.html", "verdicts.json", "results.parquet"} <= names
     assert "figures" in names
     return found
 
