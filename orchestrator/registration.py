@@ -120,13 +120,11 @@ class Statement:
                 "root_results": every,
             }
         )
-        key = registration_key(self.name, number)
+        entry, key = entry_of(content), registration_key(self.name, number)
         is_ours = self.store.put(key, content, if_absent=True)
         if is_ours and self.diff:
             self.store.put(key.removesuffix("json") + "diff", self.diff)
-        self.chain = (
-            [*self.chain, entry_of(content)] if is_ours else find_chain(self.store, self.name)
-        )
+        self.chain = [*self.chain, entry] if is_ours else find_chain(self.store, self.name)
         return is_ours
 
 

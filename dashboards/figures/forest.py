@@ -125,7 +125,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
         )
         tags = f" ({', '.join(verdict['tags'])})" if verdict["tags"] else ""
         drawing.text(
-            f"<b>{verdict['label']}</b>{tags}",
+            f"<b>{verdict['label']}</b>{tags}, {entry['stated']['word']}",
             x=1,
             y=y + 0.46,
             xref="paper",

@@ -15,13 +15,14 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ablations.registration import ArmFacts
+from ablations.registration import ArmFacts, lines_of, stated
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.page import rendered
+from dashboards.study.chain import registrations
 from dashboards.tables.derived import VERDICTS, interval_shown
 from dashboards.tables.reading import StudyRun
 from trainers.config import leaves
@@ -45,6 +46,8 @@ def write_report(
         _FILTERS,
         study=study,
         registered=study.entry,
+        registrations=registrations(study),
+        stated=lines_of(stated(study.chain)),
         verdicts=verdicts,
         status=_status_sentence(study),
         judgement=_judgement(verdicts),
@@ -263,8 +266,10 @@ def _limits(study: StudyRun) -> list[str]:
         "other images, larger models or longer training.",
         "Inconclusive does not mean that there is no effect; only equivalent, or a supported "
         "“holds”, excludes one as large as the smallest effect of interest.",
-        "p-values are adjusted within a family of hypotheses, not over all of them. Whatever was "
-        "not declared before the first run is exploratory.",
+        "p-values are adjusted within a family of hypotheses, not over all of them. A verdict that "
+        "is exploratory was stated when results of its arms existed: whoever stated it may have "
+        "seen them, and its p-value is no evidence. Registrations show what this run root has; "
+        "that nothing was deleted from it only a witness outside can show.",
     ]
 
 

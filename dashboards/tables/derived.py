@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ablations.registration import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import judge
@@ -27,6 +28,9 @@ RESULTS = "results.parquet"
 
 VERDICTS = "verdicts.json"
 
+STATED = "dinolab.stated"
+"""Key of the metadata of `results.parquet`, and of a tag in MLflow."""
+
 _ROWS_A_GROUP = 2**18
 """More rows than that begin a new group, so that few are held at once."""
 
@@ -34,13 +38,16 @@ _ROWS_A_GROUP = 2**18
 def write_results(study: StudyRun) -> str:
     """Writes `results.parquet`: what the trials of `study` recorded; same values, same bytes.
 
+    Its metadata say how each hypothesis was stated: `dinolab.stated`, a JSON object of words.
     Times and memory are left out: they differ between two runs of the same bits. MLflow, and the
     records of each trial, have them.
     """
     key = f"{study.folder}/{RESULTS}"
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         path = Path(scratch) / RESULTS
-        with pq.ParquetWriter(path, LONG, compression="zstd") as file:
+        words = {name: one.word for name, one in stated(study.chain).items()}
+        schema = LONG.with_metadata({STATED: json.dumps(words)})
+        with pq.ParquetWriter(path, schema, compression="zstd") as file:
             tables = map(_of_the_model, long_tables(study.entry, study.store))
             for group in _groups(tables):
                 file.write_table(group)
@@ -75,24 +82,33 @@ def judge_study(store: Store, name: str) -> dict[str, Any]:
 def judged(study: StudyRun) -> dict[str, Any]:
     """The same for a study that was read before: JSON types, numbers that do not exist are None.
 
-    Keys: study, hypotheses_sha256, claims ({id: {claim, verdict}}), hypotheses ({id: {hypothesis,
-    verdict}}) and gates ({id: {gate, arms: {arm: {mean, seeds_without, passed}}}}).
+    Keys: study, hypotheses_sha256, registration ({number, sha256} of the newest), claims ({id:
+    {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated}}) and gates ({id:
+    {gate, arms: {arm: {mean, seeds_without, passed}}}}). `stated` is {word, why}.
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     measured = measure_gates(gates, study.runs, study.seeds)
     verdicts = judge(hypotheses, gates, study.runs, study.seeds)
     of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
+    words = stated(study.chain)
+    words_of_claims = stated_claims(study.entry, words)
     content = {
         "study": study.name,
         "hypotheses_sha256": study.entry.hypotheses_sha256,
+        "registration": {"number": study.entry.number, "sha256": study.entry.digest},
         "claims": {
-            name: {"claim": claim.model_dump(mode="json"), "verdict": of_claims[name].to_json()}
+            name: {
+                "claim": claim.model_dump(mode="json"),
+                "verdict": of_claims[name].to_json(),
+                "stated": words_of_claims[name].to_json(),
+            }
             for name, claim in claims.items()
         },
         "hypotheses": {
             name: {
                 "hypothesis": hypothesis.model_dump(mode="json"),
                 "verdict": verdicts[name].to_json(),
+                "stated": words[name].to_json(),
             }
             for name, hypothesis in hypotheses.items()
         },

@@ -90,6 +90,7 @@ def show_verdicts(
             for (arm, seed), one in result.runs.items()
         ]
         print_json({"runs": runs, **verdicts_of, "report": f"{result.folder}/report.html"})
+    from ablations.registration import lines_of, stated
     from ablations.verdicts.reasons import seed_list
     from dashboards.tables.derived import interval_shown
 
@@ -100,7 +101,7 @@ def show_verdicts(
             claims.add_column(column, overflow="fold")
         for name, entry in verdicts_of["claims"].items():
             claim = entry["claim"]
-            label = entry["verdict"]["label"].upper()
+            label = f"{entry['verdict']['label'].upper()}, {entry['stated']['word']}"
             claims.add_row(name, claim["text"], claim["rule"], label)
         console.print(claims)
         for name, entry in verdicts_of["claims"].items():
@@ -121,7 +122,8 @@ def show_verdicts(
             "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
             interval_text(ends, f"{100 * level:.4g} %"),
             "–" if verdict["p"] is None else f"{verdict['p']:.3g}",
-            " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])]),
+            " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])])
+            + f", {entry['stated']['word']}",
         )
     if verdicts:
         console.print(table)
@@ -131,6 +133,8 @@ def show_verdicts(
         names_of.setdefault(entry["verdict"]["reason"], []).append(name)
     for reason, names in names_of.items():
         console.print(f"{', '.join(names)}: {reason}")
+    for line in lines_of(stated(result.chain)):
+        console.print(line)
     said = {arm for hypothesis in result.hypotheses.values() for arm in hypothesis.weights}
     others: dict[tuple[str, str, str], list[int]] = {}
     for (arm, seed), one in result.runs.items():

@@ -15,7 +15,9 @@ from typing import Any
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
+from ablations.registration import WORDS, Stated, stated
 from ablations.verdicts.evidence import Run as Evidence
+from dashboards.tables.derived import STATED
 from dashboards.tables.reading import StudyRun
 from orchestrator.tracking.experiment import own_experiment, root_identity
 from orchestrator.tracking.runs import MlflowRun, StudyRuns
@@ -37,6 +39,9 @@ from trainers.system.store import Store
 STATUS, REASON = "dinolab.status", "dinolab.reason"
 ENDED = "dinolab.ended"
 """Tag: digest of the result or the failure that the run mirrors, all of it; empty while it runs."""
+
+LONGEST_TAG = 5000
+"""Characters that every MLflow server takes as the value of a tag."""
 
 WITHOUT_MEAN = (*OF_THE_MACHINE, "data/chain")
 """What the names of metrics begin with whose mean over seeds says nothing."""
@@ -114,6 +119,7 @@ class Mirror:
 
     def finish(self, study: StudyRun) -> None:
         """Log each arm's mean and deviation over seeds, and the files of the study."""
+        words = stated(study.chain)
         for arm in study.arms:
             runs = [study.runs[arm, seed] for seed in study.seeds]
             ended = [one for one in runs if _is_at_end(one)]
@@ -125,10 +131,27 @@ class Mirror:
                 run = self.runs.replace(run)
                 self.runs.log(run, [(0, means)])
             change = str(study.entry.arms[arm].change)
-            self.runs.tag(run, {"dinolab.seeds": str(len(ended)), "dinolab.change": change})
+            of_arm = {
+                name: one for name, one in words.items() if arm in study.hypotheses[name].weights
+            }
+            self.runs.tag(
+                run,
+                {
+                    "dinolab.seeds": str(len(ended)),
+                    "dinolab.change": change,
+                    STATED: _words_text(of_arm),
+                },
+            )
             self.runs.set_status(run, "FINISHED" if len(ended) == len(study.seeds) else "FAILED")
         run = self.study_run()
-        self.runs.tag(run, {"dinolab.hypotheses_sha256": study.entry.hypotheses_sha256})
+        self.runs.tag(
+            run,
+            {
+                "dinolab.hypotheses_sha256": study.entry.hypotheses_sha256,
+                "dinolab.registration": f"{study.entry.number} {study.entry.digest}",
+                STATED: _words_text(words),
+            },
+        )
         self._upload(run)
         whole = all(_is_at_end(one) for one in study.runs.values())
         self.runs.set_status(run, "FINISHED" if whole else "FAILED")
@@ -193,6 +216,17 @@ def _ending(trial: StoredTrial, result: Mapping[str, Any] | None) -> tuple[str, 
 def _ended(status: str, reason: str, content: object) -> dict[str, str]:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {STATUS: status, REASON: reason, ENDED: digest}
+
+
+def _words_text(of: Mapping[str, Stated]) -> str:
+    """Which hypotheses were stated how, in words that MLflow takes as a tag."""
+    names: dict[str, list[str]] = {}
+    for name, one in of.items():
+        names.setdefault(one.word, []).append(name)
+    text = "; ".join(
+        f"{word}: {', '.join(names[word])}" for word in reversed(WORDS) if word in names
+    )
+    return text if len(text) <= LONGEST_TAG else f"{text[: LONGEST_TAG - 1]}…"
 
 
 def _parameters(content: bytes, shown: str) -> dict[str, str]:

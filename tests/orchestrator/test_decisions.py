@@ -180,7 +180,8 @@ def test_lengths_in_epochs_and_rates_per_256_that_a_batch_size_changes_are_said(
     change = {"steps": "10 epochs", "evaluation.every": "1 epoch", "checkpoint_every": "1 epoch",
               "optimizer.learning_rate": "0.001 per 256"}  # fmt: skip
     arms = {"baseline": {}, "small": {"batch_size": 16, "evaluation.every": 100}}
-    plan = make_plan(replace(study, base=override(study.base, change), arms=arms), images)
+    base = override(study.base, change)
+    plan = make_plan(replace(study, base=base, arms=arms, hypotheses={}), images)
     base, small = plan.arms["baseline"], plan.arms["small"]
     said = ("steps: 450 → 899 (10 epochs)",
             "optimizer.learning_rate: 0.000125 → 6.25e-05 (0.001 per 256)")  # fmt: skip

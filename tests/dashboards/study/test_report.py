@@ -37,6 +37,7 @@ SECTIONS = [
     "Values by seed",
     "Data set",
     "What this cannot say",
+    "Registrations",
     "Provenance",
 ]
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
