@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ablations.registration import ArmFacts, lines_of, stated
+from ablations.registration import WORDS, ArmFacts
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
@@ -47,7 +47,7 @@ def write_report(
         study=study,
         registered=study.entry,
         registrations=registrations(study),
-        stated=lines_of(stated(study.chain)),
+        stated=_how_stated(verdicts),
         verdicts=verdicts,
         status=_status_sentence(study),
         judgement=_judgement(verdicts),
@@ -116,6 +116,13 @@ def _judgement(verdicts: Mapping[str, Any]) -> str:
         if number:
             sentences.append(f"{number} {one if number == 1 else several}: {labels}.")
     return " ".join(sentences) if verdicts["hypotheses"] else "No hypotheses were declared."
+
+
+def _how_stated(verdicts: Mapping[str, Any]) -> str:
+    """How many hypotheses were stated how; empty without any."""
+    counts = Counter(entry["stated"]["word"] for entry in verdicts["hypotheses"].values())
+    words = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    return f"As stated: {words}." if words else ""
 
 
 def _unfinished(study: StudyRun) -> list[dict[str, Any]]:

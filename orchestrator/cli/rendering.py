@@ -97,12 +97,12 @@ def show_verdicts(
     verdicts = verdicts_of["hypotheses"]
     if verdicts_of["claims"]:
         claims = Table(title=f"Claims of study {result.name}", title_justify="left")
-        for column in ("claim", "", "rule", "verdict"):
+        for column in ("claim", "", "rule", "verdict", "stated"):
             claims.add_column(column, overflow="fold")
         for name, entry in verdicts_of["claims"].items():
             claim = entry["claim"]
-            label = f"{entry['verdict']['label'].upper()}, {entry['stated']['word']}"
-            claims.add_row(name, claim["text"], claim["rule"], label)
+            label = entry["verdict"]["label"].upper()
+            claims.add_row(name, claim["text"], claim["rule"], label, entry["stated"]["word"])
         console.print(claims)
         for name, entry in verdicts_of["claims"].items():
             console.print(f"{name}: {entry['verdict']['reason']}")
@@ -111,6 +111,7 @@ def show_verdicts(
     for column in ("expected", "seeds", "mean difference", "interval", "p"):
         table.add_column(column, no_wrap=True)
     table.add_column("verdict", overflow="fold")
+    table.add_column("stated", no_wrap=True)
     for name, entry in verdicts.items():
         hypothesis, verdict = entry["hypothesis"], entry["verdict"]
         ends, level = interval_shown(entry)
@@ -122,8 +123,8 @@ def show_verdicts(
             "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}",
             interval_text(ends, f"{100 * level:.4g} %"),
             "–" if verdict["p"] is None else f"{verdict['p']:.3g}",
-            " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])])
-            + f", {entry['stated']['word']}",
+            " ".join([verdict["label"].upper(), *(f"({tag})" for tag in verdict["tags"])]),
+            entry["stated"]["word"],
         )
     if verdicts:
         console.print(table)

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from ablations.registration import Entry
+from ablations.registration import entry_of, written
 from ablations.verdicts.evidence import Run
 from dashboards.tables.reading import StudyRun
 from orchestrator.tracking.mirror import Mirror
@@ -80,18 +80,23 @@ class Trial:
         self.store.put(key, json.dumps(content).encode())
 
 
-def study_of(runs: Mapping[tuple[str, int], Run], store: LocalStore) -> StudyRun:
-    """A study named mini whose runs ended so."""
+def study_of(
+    runs: Mapping[tuple[str, int], Run],
+    store: LocalStore,
+    hypotheses: Mapping[str, Any] | None = None,
+    known: Mapping[str, str] | None = None,
+) -> StudyRun:
+    """A study named mini whose runs ended so, stated when those results were known."""
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = sorted({seed for _, seed in runs})
     trials = [{"key": f"{arm}-{seed}", "arm": arm, "seed": seed} for arm, seed in runs]
     content = {
         "study": "mini", "hypotheses_sha256": "0" * 64, "config": {}, "trials": trials,
         "arms": {arm: {"change": {}} for arm in arms},
-        "resolved": {"seeds": seeds, "arms": {arm: {} for arm in arms}, "hypotheses": {},
-                     "gates": {}},
+        "resolved": {"seeds": seeds, "arms": {arm: {"arm": arm} for arm in arms},
+                     "hypotheses": dict(hypotheses or {}), "gates": {}},
     }  # fmt: skip
-    entry = Entry.model_validate_json(json.dumps(content))
+    entry = entry_of(written({**content, "number": 1, "known": dict(known or {})}))
     return StudyRun(store=store, chain=(entry,), runs=dict(runs), table=pd.DataFrame())
 
 

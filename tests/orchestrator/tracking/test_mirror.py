@@ -89,6 +89,22 @@ def test_two_roots_of_one_study_name_do_not_mix_on_one_store(new_root, monkeypat
     assert line.startswith("MLflow experiment mini belongs to another run root: this one's is mini")
 
 
+def test_the_tags_say_how_hypotheses_were_stated(store, client):
+    one = {"metric": "knn/cls_top1", "direction": "rises", "smallest_effect": 0.1}
+    hypotheses = {
+        "rises": {**one, "contrast": ["a", "baseline"]},
+        "alone": {**one, "contrast": ["a"]},
+    }
+    runs = {(arm, 0): ended(0.5) for arm in ("baseline", "a")}
+    study = study_of(runs, store, hypotheses, known={"baseline-0": "0" * 64})
+    Mirror("mini", store, print).finish(study)
+    tags = {title: one["tags"] for title, one in held(client).items()}
+    assert tags["mini"]["dinolab.stated"] == "exploratory: rises; confirmatory: alone"
+    assert tags["mini"]["dinolab.registration"] == f"1 {study.entry.digest}"
+    assert tags["baseline"]["dinolab.stated"] == "exploratory: rises"
+    assert tags["a"]["dinolab.stated"] == "exploratory: rises; confirmatory: alone"
+
+
 def test_a_moved_root_goes_on_in_its_own_experiment(store, client, tmp_path):
     Trial(store, "key").segment(1, curve(3))
     Mirror("mini", store, print).sync("key", ["baseline"], 0)

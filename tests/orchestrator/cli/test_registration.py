@@ -1,0 +1,246 @@
+"""The text of a study that has results is changed: refused, or exploratory on every surface."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from ablations.registration import STUDIES
+from ablations.study.loading import load_study
+from dashboards.figures.forest import verdict_intervals
+from dashboards.figures.seeds import paired_seeds
+from dashboards.tables.derived import judged
+from dashboards.tables.reading import read_study
+from orchestrator.plan import make_plan
+from orchestrator.registration import Statement
+from tests.orchestrator.tracking.conftest import Trial
+from trainers.data.image_set import open_images
+from trainers.system.store import LocalStore
+
+STUDY = """
+name: cls
+recipe: digits_tiny
+seeds: [0, 1, 2, 3, 4, 5]
+set: {steps: 500}
+arms:
+  - none: {model.cls_position: none}
+hypotheses:
+  none_helps:
+    metric: knn/cls_top1
+    contrast: [none, baseline]
+    direction: rises
+    smallest_effect: 0.02
+claims:
+  needless:
+    text: "[CLS] needs no position"
+    hypotheses: [none_helps]
+"""
+
+CHANGES = {
+    "seeds": ("[0, 1, 2, 3, 4, 5]", "[0, 2, 3, 5, 7]"),
+    "seeds added": ("[0, 1, 2, 3, 4, 5]", "8"),
+    "steps": ("{steps: 500}", "{steps: 700}"),
+    "arm": ("model.cls_position: none", "model.cls_position: random"),
+    "recipe": ("digits_tiny", "photographs_tiny"),
+    "direction": ("rises", "falls"),
+    "smallest effect": ("0.02", "0.005"),
+    "alpha": ("smallest_effect: 0.02", "smallest_effect: 0.02\n    alpha: 0.2"),
+    "claim": ("needs no position", "needs a position"),
+}
+SAID = {
+    "seeds": "seeds 0, 1, 2, 3, 4, 5 -> 0, 2, 3, 5, 7",
+    "seeds added": "seeds 0, 1, 2, 3, 4, 5 -> 0, 1, 2, 3, 4, 5, 6, 7",
+    "steps": "steps 500 -> 700",
+    "arm": "arm none: model.cls_position none -> random",
+    "recipe": "recipe digits_tiny -> photographs_tiny",
+    "direction": "hypothesis none_helps: direction rises -> falls",
+    "smallest effect": "hypothesis none_helps: smallest_effect 0.02 -> 0.005",
+    "alpha": "hypothesis none_helps: alpha 0.05 -> 0.2",
+    "claim": "claim needless: text [CLS] needs no position -> [CLS] needs a position",
+}
+
+
+def planned(path, tmp_path):
+    study = load_study(path)
+    images = open_images(study.base.data, tmp_path / "index")
+    return make_plan(study, images), images
+
+
+def finish(store, plan):
+    """Write the results of a plan: without a position [CLS] is worse at every seed."""
+    for trial in plan.trials:
+        top = 0.8 + 0.001 * trial.seed - (0.1 if "none" in trial.arms else 0)
+        ends = {0: {"knn/cls_top1": 0.3}, 500: {"knn/cls_top1": top}}
+        Trial(store, trial.key, trial.seed).finish(1, ends)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run root whose study was registered before its six pairs were trained; and its file."""
+    folder = tmp_path_factory.mktemp("made")
+    path, store = folder / "cls.yaml", LocalStore(folder / "runs", make=True)
+    path.write_text(STUDY)
+    plan, images = planned(path, folder)
+    Statement(plan, images, store).register()
+    finish(store, plan)
+    return store.root, path
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    """A copy of that root."""
+    return shutil.copytree(made[0], tmp_path / "runs")
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Writes the study with parts of its text replaced."""
+
+    def write(*replaced):
+        text = STUDY
+        for old, new in replaced:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "changed.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def verdicts(root, name="cls"):
+    return judged(read_study(LocalStore(root), name))
+
+
+def test_as_it_was_stated_it_is_refuted_and_confirmatory(made):
+    found = verdicts(made[0])
+    (entry,) = found["hypotheses"].values()
+    assert (entry["verdict"]["label"], entry["stated"]["word"]) == ("refuted", "confirmatory")
+    assert found["claims"]["needless"]["stated"]["word"] == "confirmatory"
+    assert found["registration"]["number"] == 1
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_is_refused_and_amended_it_is_exploratory(dinolab, root, changed, what):
+    before, path = contents(root), changed(CHANGES[what])
+    code, _, err = dinolab("run", path, "--root", root)
+    assert code == 2
+    assert f"(registration 1): {SAID[what]}" in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+    code, out, err = dinolab("amend", path, "--root", root, "--reason", "it looked better")
+    assert (code, err) == (0, "")
+    assert SAID[what] in out
+    assert "registration 2 of study cls: sha256 " in out
+    assert "exploratory: none_helps (stated in registration 2 of " in out
+    found = verdicts(root)
+    assert found["hypotheses"]["none_helps"]["stated"]["word"] == "exploratory"
+    assert found["claims"]["needless"]["stated"]["word"] == "exploratory"
+
+
+def test_turned_round_it_is_exploratory_on_every_surface(dinolab, root, changed):
+    path = changed(CHANGES["direction"])
+    assert dinolab("amend", path, "--root", root, "--reason", "so it was meant")[0] == 0
+    code, out, _ = dinolab("report", "cls", "--root", root)
+    assert code == 0
+    assert any("SUPPORTED" in line and "exploratory" in line for line in out.splitlines())
+    assert "exploratory: none_helps (stated in registration 2 of " in out
+    folder = root / STUDIES / "cls"
+    written = json.loads((folder / "verdicts.json").read_text())
+    entry = written["hypotheses"]["none_helps"]
+    assert (entry["verdict"]["label"], entry["stated"]["word"]) == ("supported", "exploratory")
+    assert written["registration"]["number"] == 2
+    metadata = pq.read_schema(folder / "results.parquet").metadata
+    assert json.loads(metadata[b"dinolab.stated"]) == {"none_helps": "exploratory"}
+    report = (folder / "report.html").read_text()
+    for part in (
+        "As stated: 1 exploratory.",
+        "hypothesis none_helps: direction rises -&gt; falls",
+        "so it was meant",
+        "Exploratory: stated in registration 2 of ",
+    ):
+        assert part in report
+    assert "confirmatory</td>" not in report
+    study = read_study(LocalStore(root), "cls")
+    for figure in (verdict_intervals(written), paired_seeds(study, written)):
+        assert "exploratory" in figure.to_json()
+    code, out, _ = dinolab("status", "cls", "--root", root)
+    assert "registration 2: sha256 " in out
+    assert "exploratory: none_helps" in out
+
+
+def test_turned_round_under_another_name_it_is_exploratory(root, changed, tmp_path):
+    path = changed(("name: cls", "name: again"), CHANGES["direction"])
+    plan, images = planned(path, tmp_path)
+    Statement(plan, images, LocalStore(root)).register()
+    entry = verdicts(root, "again")["hypotheses"]["none_helps"]
+    assert (entry["verdict"]["label"], entry["stated"]["word"]) == ("supported", "exploratory")
+
+
+def test_seeds_added_under_another_name_are_exploratory(root, changed, tmp_path):
+    path = changed(("name: cls", "name: again"), CHANGES["seeds added"])
+    plan, images = planned(path, tmp_path)
+    store = LocalStore(root)
+    Statement(plan, images, store).register()
+    finish(store, plan)
+    entry = verdicts(root, "again")["hypotheses"]["none_helps"]
+    assert entry["stated"]["word"] == "exploratory"
+    assert "when 12 results of its arms existed" in entry["stated"]["why"]
+
+
+def test_optional_stopping_by_hand_is_exploratory(dinolab, root, changed, tmp_path):
+    for seeds in (8, 10):
+        path = changed(("[0, 1, 2, 3, 4, 5]", str(seeds)))
+        assert dinolab("amend", path, "--root", root, "--reason", "almost")[0] == 0
+        plan, _ = planned(path, tmp_path)
+        finish(LocalStore(root), plan)
+    entry = verdicts(root)["hypotheses"]["none_helps"]
+    assert entry["stated"]["word"] == "exploratory"
+    assert "registration 3" in entry["stated"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--reason", "  "], "--reason is empty"),
+        (["--reason", "so"], "nothing has changed since registration 1 of study cls"),
+        (["--reason", "so", "--witness", " "], "--witness is empty"),
+        ([], "--reason"),
+    ],
+)
+def test_what_cannot_be_amended_is_one_line_and_nothing_is_written(
+    dinolab, made, root, arguments, line
+):
+    before = contents(root)
+    code, _, err = dinolab("amend", made[1], "--root", root, *arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+
+def test_without_a_registration_there_is_nothing_to_amend(dinolab, made, tmp_path):
+    LocalStore(tmp_path / "runs", make=True)
+    code, _, err = dinolab("amend", made[1], "--root", tmp_path / "runs", "--reason", "so")
+    assert code == 2
+    assert "study cls has no registration in" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_witness_of_an_amendment_is_shown_its_digest(dinolab, root, changed):
+    path = changed(CHANGES["direction"])
+    arguments = ("amend", path, "--root", root, "--reason", "so", "--witness")
+    code, out, _ = dinolab(*arguments, "echo seen")
+    assert code == 0
+    kept = root / STUDIES / "cls" / "registrations" / "0002.witness"
+    assert f"witnessed: {kept}" in out
+    digest = read_study(LocalStore(root), "cls").entry.digest
+    assert kept.read_text() == f"seen {digest}\n"
+    code, out, _ = dinolab("report", "cls", "--root", root)
+    assert f"seen {digest}" in (root / STUDIES / "cls" / "report.html").read_text()
