@@ -6,7 +6,7 @@ before. What a hypothesis is worth follows from the chain alone: see `stated`.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ablations.spec import Claim, Gate, Hypothesis
 from trainers.config import leaves
-from trainers.errors import listed
 from trainers.runs.stored_trial import sealed
 
 LOCK = "study.lock.json"
@@ -39,7 +38,7 @@ WORDS: tuple[Word, ...] = ("confirmatory", "amended", "exploratory")
 MEASURES_NOTHING = ("data.source", "checkpoint_every")
 """Knobs that change nothing that a run measures: the digest of the data counts, not their path."""
 
-COMPUTING = ("torch", "torchvision", "numpy", "scipy", "statsmodels")
+COMPUTING = frozenset({"torch", "torchvision", "numpy", "scipy", "statsmodels"})
 """Packages whose version can change a number."""
 
 
@@ -150,9 +149,14 @@ class Entry(Part):
 
     @property
     def versions(self) -> tuple[Mapping[str, str], ...]:
-        """Of the code of trials, of the code that judges, and of the packages that compute."""
-        packages = {name: self.packages[name] for name in COMPUTING if name in self.packages}
-        return self.code, self.analysis, packages
+        """Of the code of trials, of the code that judges, and of the packages that compute.
+
+        Builds of one version (`+cu128`) do not differ: a trial says what it was computed with.
+        """
+        found = {
+            name: self.packages[name].partition("+")[0] for name in COMPUTING & self.packages.keys()
+        }
+        return self.code, self.analysis, found
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -168,11 +172,12 @@ class Entry(Part):
     @property
     def of_all(self) -> dict[str, Any]:
         """What is said of the study as a whole, and bears on every hypothesis."""
-        ours = (*_GROUPS, *_UNSTATED)
+        ours = (*GROUPS, *_UNSTATED)
         return {name: value for name, value in self.plain.items() if name not in ours}
 
 
-_GROUPS = {"arms": "arm", "hypotheses": "hypothesis", "claims": "claim", "gates": "gate"}
+GROUPS = {"arms": "arm", "hypotheses": "hypothesis", "claims": "claim", "gates": "gate"}
+"""What a study names, and what one of them is called."""
 
 _UNSTATED = ("name", "resources")
 """Fields of a study file that state nothing: where trials run changes no statement."""
@@ -195,47 +200,6 @@ def shortened(problems: Sequence[str]) -> str:
     """The first problems in one line, and how many more there are."""
     more = len(problems) - MOST_PROBLEMS
     return "; ".join(problems[:MOST_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
-
-
-def changes(before: Entry, now: Entry) -> list[str]:
-    """What differs between two statements of a study, a line each; empty when nothing does.
-
-    What was known, when, and from which commit is no part of what is stated.
-    """
-    lines = [
-        *_differences("", before.of_all, now.of_all),
-        *_differences("", before.knobs, now.knobs),
-    ]
-    for group, one in _GROUPS.items():
-        lines += _differences(f"{one} ", before.plain[group], now.plain[group])
-    digests = [str(entry.dataset.get("digest", "unknown")) for entry in (before, now)]
-    if digests[0] != digests[1]:
-        lines.append(f"data: sha256 {digests[0][:12]} -> {digests[1][:12]}")
-    titles = ("code of trials", "code that judges", "packages")
-    for title, old, new in zip(titles, before.versions, now.versions, strict=True):
-        if other := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
-            lines.append(f"{title}: {listed(other)}")
-    if not lines and _keys(before, tuple(before.plain["arms"])) != _keys(now, tuple(now.arms)):
-        lines.append("what runs start from: other weights are at model.weights")
-    return lines
-
-
-def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for name in dict.fromkeys((*before, *now)):
-        what = f"{kind}{name}"
-        if name not in now:
-            yield f"{what} left out" if kind else f"{what} {_shown(before[name])} left out"
-        elif name not in before:
-            yield f"{what} added" if kind else f"{what} {_shown(now[name])} added"
-        elif before[name] != now[name]:
-            if kind and isinstance(before[name], dict):
-                yield from (f"{what}: {line}" for line in _differences("", before[name], now[name]))
-            else:
-                yield f"{what} {_shown(before[name])} -> {_shown(now[name])}"
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @dataclass(frozen=True)
@@ -306,7 +270,7 @@ def _stated(chain: Sequence[Entry], name: str) -> Stated:
     first = len(chain) - 1
     while first and _same_form(chain[first - 1], chain[first], name):
         first -= 1
-    arms = tuple(chain[-1].resolved.hypotheses[name].weights)
+    arms = _arms(chain[-1], name)
     at = f"in registration {chain[first].number} of {chain[first].created}"
     if known := known_of(chain, first, arms):
         results = "a result" if known == 1 else f"{known} results"
@@ -331,20 +295,21 @@ def _same_form(before: Entry, now: Entry, name: str) -> bool:
     """Whether nothing that bears on the verdict of a hypothesis differs, versions apart."""
     if name not in before.plain["hypotheses"] or _form(before, name) != _form(now, name):
         return False
-    arms = tuple(now.resolved.hypotheses[name].weights)
-    return before.versions != now.versions or _keys(before, arms) == _keys(now, arms)
+    arms = _arms(now, name)
+    return before.versions != now.versions or keys_of(before, arms) == keys_of(now, arms)
 
 
-def _keys(entry: Entry, arms: Sequence[str]) -> set[tuple[str, int, str]]:
+def keys_of(entry: Entry, arms: Sequence[str]) -> set[tuple[str, int, str]]:
+    """Arm, seed and key of each trial of `arms`."""
     return {(one.arm, one.seed, one.key) for one in entry.trials if one.arm in arms}
 
 
 def _form(entry: Entry, name: str) -> dict[str, Any]:
-    plain, own = entry.plain, entry.resolved.hypotheses[name]
+    plain, own = entry.plain, _arms(entry, name)
     family = {other: _behind_its_p(plain["hypotheses"][other]) for other in _family(entry, name)}
     claims = {i: claim for i, claim in plain["claims"].items() if name in claim["hypotheses"]}
-    gates = {i: gate for i, gate in plain["gates"].items() if set(gate["arms"]) & {*own.weights}}
-    arms = {*own.weights, *(arm for mate in family for arm in _weights(entry, mate))}
+    gates = {i: gate for i, gate in plain["gates"].items() if set(gate["arms"]) & set(own)}
+    arms = {*own, *(arm for mate in family for arm in _arms(entry, mate))}
     return {
         "own": plain["hypotheses"][name],
         "family": family,
@@ -369,8 +334,9 @@ def _family(entry: Entry, name: str) -> list[str]:
     return [one for one in stated_so if one != name and (over_all or groups(one) & groups(name))]
 
 
-def _weights(entry: Entry, name: str) -> Mapping[str, float]:
-    return entry.resolved.hypotheses[name].weights
+def _arms(entry: Entry, name: str) -> tuple[str, ...]:
+    """Every arm that a hypothesis rests on."""
+    return tuple(entry.resolved.hypotheses[name].weights)
 
 
 def _behind_its_p(hypothesis: Mapping[str, Any]) -> dict[str, Any]:

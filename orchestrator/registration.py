@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ablations.changes import changes
 from ablations.registration import (
     LOCK,
     Entry,
-    changes,
     entry_of,
     registration_key,
     shortened,

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ablations.registration import changes, registration_key
+from ablations.changes import changes
+from ablations.registration import registration_key
 from dashboards.tables.reading import StudyRun
 
 LONGEST_WITNESS = 300

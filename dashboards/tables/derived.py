@@ -1,7 +1,7 @@
 """`results.parquet` and `verdicts.json`, derived from the run root.
 
-Both are written whole, and their bytes depend on what the trials measured and on nothing else: not
-on the clock, and not on the order in which trials finished.
+Both are written whole, and their bytes depend on what the trials measured and what was registered,
+and on nothing else: not on the clock, and not on the order in which trials finished.
 """
 
 import functools

@@ -35,7 +35,8 @@ def amend(
     that was changed when results of its arms existed is exploratory from then on, in every table,
     figure and report.
     """
-    from ablations.registration import changes, lines_of, stated
+    from ablations.changes import changes
+    from ablations.registration import lines_of, stated
     from dashboards.tables.chain import refuse_old_layout
     from orchestrator.registration import Statement, said
     from orchestrator.witness import witness as shown_to

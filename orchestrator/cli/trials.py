@@ -85,7 +85,8 @@ def _show_board(
     console.print(table)
     counts = Counter(one.state for one in found.values())
     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
-    console.print(f"registration {newest.number}: sha256 {newest.digest or 'none'}")
+    if newest.number:
+        console.print(f"registration {newest.number}: sha256 {newest.digest}")
     for line in lines_of(stated(chain)):
         console.print(line)
     titles: dict[str, list[str]] = {}

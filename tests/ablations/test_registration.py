@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from ablations.changes import changes
 from ablations.registration import (
     Entry,
-    changes,
     entry_of,
     lines_of,
     stated,
@@ -274,7 +274,7 @@ def test_what_changes_no_number_is_no_change():
     def moved(content):
         content["config"]["data"]["source"] = "b"
         content["resolved"]["resources"]["workers"] = 4
-        content["packages"]["ray"] = "2.51"
+        content["packages"] |= {"ray": "2.51", "torch": "2.14+cu128"}
         content["git"] = {"commit": "f" * 40}
 
     before, now = chain_of(FIRST, changed(moved), known=[[], EVERYTHING])

@@ -37,7 +37,7 @@ ROOMS = {
         {"recipes", "spec.py"},
         {"statistics", "studies"},
         {"catalogue", "registration.py"},
-        {"library.py"},
+        {"library.py", "changes.py"},
         {"verdicts"},
         {"study"},
         {"template.py"},

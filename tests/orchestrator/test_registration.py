@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablations.registration import STUDIES, changes, stated
+from ablations.changes import changes
+from ablations.registration import STUDIES, stated
 from ablations.study.loading import load_study
 from dashboards.tables.chain import read_chain
 from orchestrator import registration

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ablations.registration import stated
+from dashboards.tables.chain import read_chain
 from tests.reliability.kills import Kills, changes
 from tests.reliability.little import NAME, drive, files, in_a_process, measured, planned, wrong
 from trainers.errors import InputError
@@ -253,6 +255,8 @@ def test_a_damaged_registration_is_one_line_and_nothing_is_written(finished, tmp
     (root / REGISTRATION).unlink()
     drive(root, 1)
     assert not wrong(root, measured(finished))
+    words = {one.word for one in stated(read_chain(open_store(root), NAME)).values()}
+    assert words == {"exploratory"}
 
 
 def test_a_checkpoint_of_a_finished_run_that_was_changed_is_not_opened(finished, tmp_path):

@@ -244,3 +244,15 @@ def test_a_witness_of_an_amendment_is_shown_its_digest(dinolab, root, changed):
     assert kept.read_text() == f"seen {digest}\n"
     code, out, _ = dinolab("report", "cls", "--root", root)
     assert f"seen {digest}" in (root / STUDIES / "cls" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_witness_that_fails_ends_a_run_before_anything_is_made(dinolab, made, root):
+    code, out, err = dinolab("run", made[1], "--root", root, "--witness", "false")
+    assert code == 2
+    digest = read_study(LocalStore(root), "cls").entry.digest
+    assert f"registration 1 of study cls: sha256 {digest}" in out
+    assert "--witness false: it ended with code 1; nothing was trained" in err
+    assert len(err.splitlines()) == 1
+    assert not (root / STUDIES / "cls" / "report.html").exists()

@@ -1,0 +1,50 @@
+"""What differs between two registrations of a study, in words."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ablations.registration import GROUPS, Entry, keys_of
+from trainers.errors import listed
+
+
+def changes(before: Entry, now: Entry) -> list[str]:
+    """What differs between two statements of a study, a line each; empty when nothing does.
+
+    What was known, when, and from which commit is no part of what is stated.
+    """
+    lines = [
+        *_differences("", before.of_all, now.of_all),
+        *_differences("", before.knobs, now.knobs),
+    ]
+    for group, one in GROUPS.items():
+        lines += _differences(f"{one} ", before.plain[group], now.plain[group])
+    digests = [str(entry.dataset.get("digest", "unknown")) for entry in (before, now)]
+    if digests[0] != digests[1]:
+        lines.append(f"data: sha256 {digests[0][:12]} -> {digests[1][:12]}")
+    titles = ("code of trials", "code that judges", "packages")
+    for title, old, new in zip(titles, before.versions, now.versions, strict=True):
+        if other := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            lines.append(f"{title}: {listed(other)}")
+    if not lines and keys_of(before, tuple(before.resolved.arms)) != keys_of(
+        now, tuple(now.resolved.arms)
+    ):
+        lines.append("what runs start from: other weights are at model.weights")
+    return lines
+
+
+def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in dict.fromkeys((*before, *now)):
+        what = f"{kind}{name}"
+        if name not in now:
+            yield f"{what} left out" if kind else f"{what} {_shown(before[name])} left out"
+        elif name not in before:
+            yield f"{what} added" if kind else f"{what} {_shown(now[name])} added"
+        elif before[name] != now[name]:
+            if kind and isinstance(before[name], dict):
+                yield from (f"{what}: {line}" for line in _differences("", before[name], now[name]))
+            else:
+                yield f"{what} {_shown(before[name])} -> {_shown(now[name])}"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
