@@ -56,7 +56,7 @@ def test_forest_counts_in_smallest_effects(verdicts: Mapping[str, Any]) -> None:
     assert trace(figure, f"{name}: mean").x == (verdict["mean"] / 0.02,)
     assert trace(figure, f"{name}: interval").x == tuple(x / 0.02 for x in verdict["interval"])
     assert len(trace(figure, f"{name}: seeds").x) == 6
-    assert f"<b>{verdict['label']}</b>" in texts(figure)
+    assert f"<b>{verdict['label']}</b>, confirmatory" in texts(figure)
 
 
 @pytest.mark.slow
