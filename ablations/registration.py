@@ -128,7 +128,7 @@ class Entry(Part):
             if (arm, seed) not in places
         ]
         named: list[tuple[str, tuple[str, ...]]] = [
-            (name, tuple(one.contrast)) for name, one in resolved.hypotheses.items()
+            (name, one.arms) for name, one in resolved.hypotheses.items()
         ]
         named += [(name, gate.arms) for name, gate in resolved.gates.items()]
         problems += [
@@ -335,8 +335,8 @@ def _family(entry: Entry, name: str) -> list[str]:
 
 
 def _arms(entry: Entry, name: str) -> tuple[str, ...]:
-    """Every arm that a hypothesis rests on."""
-    return tuple(entry.resolved.hypotheses[name].weights)
+    """Every arm that a hypothesis rests on, those of its control among them."""
+    return entry.resolved.hypotheses[name].arms
 
 
 def _behind_its_p(hypothesis: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -190,12 +191,54 @@ def _form_of_contrast(contrast: Any) -> str | None:
     return "<arms>" if is_list and all(isinstance(one, str) for one in contrast) else None
 
 
+def _weights(contrast: tuple[str, ...] | dict[str, float]) -> dict[str, float]:
+    if isinstance(contrast, dict):
+        return dict(contrast)
+    return dict(zip(contrast, (1.0, -1.0), strict=False))
+
+
+def sides_of(weights: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The arms whose weight is above 0, and those whose is below, with its size."""
+    first = {arm: weight for arm, weight in weights.items() if weight > 0}
+    return first, {arm: -weight for arm, weight in weights.items() if weight < 0}
+
+
+def _problem_of(contrast: tuple[str, ...] | dict[str, float]) -> str:
+    """What is wrong with a contrast, in words that follow its name; empty if it is one."""
+    named = tuple(contrast)
+    if isinstance(contrast, dict):
+        good = bool(named) and all(contrast.values())
+        return "" if good else "must give each arm a weight other than 0"
+    if len(named) not in (1, 2):
+        return (
+            "must be [arm], [arm, arm it is compared with] or {arm: weight}, got "
+            f"{len(named)} arms"
+        )
+    return f"compares {named[0]!r} with itself" if len(set(named)) < len(named) else ""
+
+
 Contrast = Annotated[
     Annotated[tuple[str, ...], Tag("<arms>")] | Annotated[dict[str, float], Tag("<weights>")],
     Discriminator(
         _form_of_contrast,
         custom_error_type="contrast",
         custom_error_message="must be [arm, arm it is compared with], [arm] or {arm: weight}",
+    ),
+]
+
+
+def _form_of_control(control: Any) -> str | None:
+    return "<name>" if isinstance(control, str) else _form_of_contrast(control)
+
+
+Control = Annotated[
+    Annotated[str, Tag("<name>")]
+    | Annotated[tuple[str, ...], Tag("<arms>")]
+    | Annotated[dict[str, float], Tag("<weights>")],
+    Discriminator(
+        _form_of_control,
+        custom_error_type="control",
+        custom_error_message="must be an arm, [arm, arm it is compared with] or {arm: weight}",
     ),
 ]
 
@@ -228,6 +271,12 @@ class Hypothesis(Declared):
         description="smallest effect of interest, in the metric's own units"
     )
     rationale: str = Field("", description="why an effect smaller than that does not matter")
+    control: Control = Field(
+        "",
+        description="arm that is expected to differ by smallest_effect or more where this one may "
+        "not, compared with the same arm; or a contrast of its own. Without one that is found to "
+        "differ nothing is called equivalent",
+    )
     test: Literal["signflip", "t"] = Field("signflip", description="test behind the p-value")
     alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = Field(0.05, description="error rate")
     family: str = Field(
@@ -236,19 +285,14 @@ class Hypothesis(Declared):
 
     @model_validator(mode="after")
     def _is_a_contrast(self) -> Self:
-        named = tuple(self.contrast)
-        if isinstance(self.contrast, dict):
-            if not named or not all(self.contrast.values()):
-                raise ValueError("contrast must give each arm a weight other than 0")
-        elif len(named) not in (1, 2):
-            raise ValueError(
-                f"contrast must be [arm], [arm, arm it is compared with] or {{arm: weight}}, got "
-                f"{len(named)} arms"
-            )
-        elif len(set(named)) < len(named):
-            raise ValueError(f"contrast compares {named[0]!r} with itself")
-        if self.over == "cells" and len(named) < 2:
+        if problem := _problem_of(self.contrast):
+            raise ValueError(f"contrast {problem}")
+        if not isinstance(self.control, str) and (problem := _problem_of(self.control)):
+            raise ValueError(f"control {problem}")
+        if self.over == "cells" and len(self.contrast) < 2:
             raise ValueError("over: cells needs a contrast of two levels of a factor")
+        if self.control:
+            self._check_control()
         if self.metric_against and min(self.weights.values()) > 0:
             raise ValueError(
                 "metric_against is the metric of an arm that is compared with, and contrast has "
@@ -256,12 +300,47 @@ class Hypothesis(Declared):
             )
         return self
 
+    def _check_control(self) -> None:
+        if max(self.control_weights.values()) < 0:
+            raise ValueError("control must give an arm a weight above 0")
+        first, second = self.control_sides
+        if first == second and not self.metric_against:
+            raise ValueError(f"control compares {' and '.join(first)} with itself")
+        if (first, second) == sides_of(self.weights):
+            raise ValueError("control is what the hypothesis compares; name another arm")
+
     @property
     def weights(self) -> dict[str, float]:
         """The weight of each arm in a seed's score."""
-        if isinstance(self.contrast, dict):
-            return dict(self.contrast)
-        return dict(zip(self.contrast, (1.0, -1.0), strict=False))
+        return _weights(self.contrast)
+
+    @property
+    def control_weights(self) -> dict[str, float]:
+        """The weight of each arm that `control` names; empty without one.
+
+        Where none is below 0, the control is compared with what the hypothesis compares with.
+        """
+        if isinstance(self.control, str):
+            total = math.fsum(weight for weight in self.weights.values() if weight > 0)
+            return {self.control: total} if self.control else {}
+        return _weights(self.control)
+
+    @property
+    def control_metrics(self) -> list[tuple[str, str]]:
+        """Each arm that the control rests on, and the metric that it is measured by."""
+        if not self.control:
+            return []
+        metrics = self.metric, self.metric_against or self.metric
+        return [
+            (arm, metric)
+            for side, metric in zip(self.control_sides, metrics, strict=True)
+            for arm in side
+        ]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every arm that it rests on, those of its control among them."""
+        return tuple(dict.fromkeys((*self.contrast, *self.control_weights)))
 
     def metric_of(self, arm: str) -> str:
         """The metric of an arm: `metric_against`, if there is one, where its weight is below 0."""
@@ -269,11 +348,16 @@ class Hypothesis(Declared):
         return against or self.metric
 
     @property
+    def control_sides(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Arms and positive weights of the control, and of what it is compared with."""
+        first, second = sides_of(self.control_weights)
+        return first, second or sides_of(self.weights)[1]
+
+    @property
     def sides(self) -> tuple[str, str]:
         """In words, what is compared and what with; the second is empty if with nothing."""
         words = []
-        for sign in (1, -1):
-            arms = {arm: abs(w) for arm, w in self.weights.items() if w * sign > 0}
+        for arms in sides_of(self.weights):
             if self.over == "cells":
                 # The level that all these cells share; the baseline's has no part in their names.
                 shared = set.intersection(*(set(arm.split("+")) for arm in arms))

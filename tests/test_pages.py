@@ -60,11 +60,19 @@ def test_every_label_tag_direction_and_rule_is_on_the_page(word):
 
 def test_labels_stand_on_the_page_in_the_order_of_the_rule():
     page = (HOME / "docs" / "statistics.md").read_text()
-    section = page[page.index("## Labels") : page.index("For `holds` (")]
+    section = page[page.index("## Labels") : page.index("For `holds` (no change")]
     numbered = re.findall(r"^\d\. `([a-z]+)`", section, re.MULTILINE)
     assert numbered == [
-        "failed", "inconclusive", "supported", "equivalent", "refuted", "inconclusive",
+        "failed", "inconclusive", "insensitive", "supported", "equivalent", "refuted",
+        "inconclusive",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("label", get_args(Label))
+def test_every_label_is_defined_in_two_sentences_under_a_heading_of_its_own(label):
+    page = (HOME / "docs" / "statistics.md").read_text()
+    definition = page.split(f"\n### {label}\n\n")[1].split("\n\n")[0]
+    assert len(re.findall(r"[.](?: |$)", definition)) == 2
 
 
 def test_defaults_on_the_page_are_those_of_the_code():

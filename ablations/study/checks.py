@@ -52,21 +52,29 @@ def check_expectations(
             if not isinstance(body, dict):
                 continue
             mentioned = body.get("contrast" if kind == "hypotheses" else "arms")
-            names = mentioned if isinstance(mentioned, (list, dict)) else []
-            # What is no text has a line already.
-            names = [one for one in names if isinstance(one, str)]
+            names, control = _names(mentioned), _names(body.get("control"))
             if body.get("over") == "cells":
                 lines = _check_levels(mentioned, names, cells)
+                names = []
             else:
-                lines = [
-                    f"no arm {arm!r} in this study{nearest(arm, list(arms))} "
-                    f"(allowed: {', '.join(arms)})"
-                    for arm in names
-                    if arm not in arms
-                ]
+                lines = []
+            lines += [
+                f"no arm {arm!r} in this study{nearest(arm, list(arms))} "
+                f"(allowed: {', '.join(arms)})"
+                for arm in (*names, *control)
+                if arm not in arms
+            ]
             lines += _check_metrics(body)
             problems += [f"{singular} {name}: {line}" for line in lines]
     return problems
+
+
+def _names(mentioned: object) -> list[str]:
+    """The names in a contrast, a control or a list of arms; what is no text has a line already."""
+    if isinstance(mentioned, str):
+        return [mentioned] if mentioned else []
+    names = mentioned if isinstance(mentioned, (list, dict)) else []
+    return [one for one in names if isinstance(one, str)]
 
 
 def _check_levels(
@@ -111,6 +119,8 @@ def check_reported(
         for name, one in hypotheses.items():
             for arm in one.weights:
                 yield f"hypothesis {name}", one.metric_of(arm), arm
+            for arm, metric in one.control_metrics:
+                yield f"hypothesis {name}: control", metric, arm
         for name, gate in gates.items():
             for arm in gate.arms:
                 yield f"gate {name}", gate.metric, arm

@@ -93,17 +93,29 @@ def cell_arms(
 
 
 def over_cells(hypothesis: Hypothesis, cells: Mapping[str, tuple[str, ...]]) -> Hypothesis:
-    """The same with `over: cells` spelt out as a weight for each cell."""
+    """The same with `over: cells` spelt out as a weight for each cell, in its control too."""
     if hypothesis.over != "cells":
         return hypothesis
     level, other = hypothesis.contrast
     factor = factor_of(level, other, cells)
     assert factor is not None, "was checked before"
+    control = hypothesis.control
+    named = (control,) if isinstance(control, str) else tuple(control)
+    if not isinstance(control, dict) and set(named) <= {cell[factor] for cell in cells.values()}:
+        control = _weights(named, factor, cells)
+    weights = _weights((level, other), factor, cells)
+    return hypothesis.model_copy(update={"contrast": weights, "control": control})
+
+
+def _weights(
+    levels: Sequence[str], factor: int, cells: Mapping[str, tuple[str, ...]]
+) -> dict[str, float]:
+    """Of each cell its weight in the mean over those of the first level, less the second's."""
     weights: dict[str, float] = {}
-    for sign, wanted in ((1, level), (-1, other)):
+    for sign, wanted in zip((1, -1), levels, strict=False):
         chosen = [name for name, levels in cells.items() if levels[factor] == wanted]
         weights |= {name: sign / len(chosen) for name in chosen}
-    return hypothesis.model_copy(update={"contrast": weights})
+    return weights
 
 
 def factor_of(level: str, other: str, cells: Mapping[str, tuple[str, ...]]) -> int | None:

@@ -1,11 +1,27 @@
 """What the verdicts on hypotheses say about the claims they were derived from."""
 
+import types
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.spec import Claim, Hypothesis
+from ablations.statistics.multiplicity import holm
 from ablations.verdicts.rule import Label
+
+ALL: tuple[Label, ...] = (
+    "refuted", "equivalent", "failed", "insensitive", "inconclusive", "supported",
+)  # fmt: skip
+"""Under `all` the first of these that a hypothesis has. One that is not so decides the claim,
+whatever is unknown of the others."""
+
+ANY: tuple[Label, ...] = (
+    "supported", "failed", "insensitive", "inconclusive", "refuted", "equivalent",
+)  # fmt: skip
+"""The same under `any`: one that is so decides it, and it is not so only if none can be."""
+
+_NONE: Mapping[str, float | None] = types.MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,34 +40,75 @@ def judge_claims(
     claims: Mapping[str, Claim],
     hypotheses: Mapping[str, Hypothesis],
     labels: Mapping[str, Label],
+    p: Mapping[str, float | None] = _NONE,
 ) -> dict[str, ClaimVerdict]:
     """A verdict for each claim by its declared rule, from the labels of its hypotheses.
 
-    `all`: the first that is true of: failed, if any is; refuted, if any is; equivalent (no effect
-    of the size claimed), if any that predicts an effect is; supported, if all are; inconclusive.
-    `any`: supported, if any is; else failed, if any is; else inconclusive, if any is; else refuted,
-    if any is; else equivalent. A name: the label of that hypothesis.
+    `all`: the first of ALL that any has; no adjustment is needed, since every one must be
+    supported. `any`: the first of ANY that one has, once p-values are Holm-adjusted over what could
+    each have made it supported: every hypothesis that predicts no change, and every family of the
+    others. A name: the label of that hypothesis.
+
+    Args:
+        claims: what hypotheses decide together, by name.
+        hypotheses: all of them, by name.
+        labels: the label of each.
+        p: what being supported rests on: for `holds` the p of equivalence, else the p adjusted
+            within the family; None for one that failed, which counts as 1. Without it nothing is
+            adjusted.
     """
-    return {
-        name: ClaimVerdict(
-            label=_label(claim, labels),
-            reason="; ".join(
-                f"{one} {labels[one]}"
-                + (" (no change was predicted)" if hypotheses[one].direction == "holds" else "")
-                for one in claim.hypotheses
-            ),
-        )
-        for name, claim in claims.items()
-    }
+    return {name: _verdict(claim, hypotheses, labels, p) for name, claim in claims.items()}
 
 
-def _label(claim: Claim, labels: Mapping[str, Label]) -> Label:
-    found = [labels[name] for name in claim.hypotheses]
-    order: tuple[Label, ...]
-    if claim.rule == "all":
-        order = ("failed", "refuted", "equivalent", "inconclusive", "supported")
-    elif claim.rule == "any":
-        order = ("supported", "failed", "inconclusive", "refuted", "equivalent")
+def _verdict(
+    claim: Claim,
+    hypotheses: Mapping[str, Hypothesis],
+    labels: Mapping[str, Label],
+    p: Mapping[str, float | None],
+) -> ClaimVerdict:
+    found = {name: labels[name] for name in claim.hypotheses}
+    said: dict[str, str] = dict(found)
+    adjusted, count = _adjusted(claim, hypotheses, p) if claim.rule == "any" else ({}, 0)
+    for name, value in adjusted.items():
+        if found[name] == "supported" and value > hypotheses[name].alpha:
+            found[name] = "inconclusive"
+            said[name] = f"supported alone, but p {value:.2g} after Holm over {count}"
+    order = ALL if claim.rule == "all" else ANY
+    if claim.rule in ("all", "any"):
+        label = next(label for label in order if label in found.values())
     else:
-        return labels[claim.rule]
-    return next(label for label in order if label in found)
+        label = labels[claim.rule]
+    holds = {name for name in found if hypotheses[name].direction == "holds"}
+    return ClaimVerdict(
+        label=label,
+        reason="; ".join(
+            f"{name} {text}" + (" (no change was predicted)" if name in holds else "")
+            for name, text in said.items()
+        ),
+    )
+
+
+def _adjusted(
+    claim: Claim, hypotheses: Mapping[str, Hypothesis], p: Mapping[str, float | None]
+) -> tuple[dict[str, float], int]:
+    """p of each hypothesis that has one, adjusted over its claim's equivalences and families."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in dict.fromkeys(claim.hypotheses):
+        if name in p:
+            one = hypotheses[name]
+            group = ("holds", name) if one.direction == "holds" else ("family", one.family)
+            groups[group].append(name)
+    if not groups:
+        return {}, 0
+    best = [min(_p(p, name) for name in names) for names in groups.values()]
+    adjusted = holm({str(number): ("", value) for number, value in enumerate(best)})
+    return {
+        name: adjusted[str(number)]
+        for number, names in enumerate(groups.values())
+        for name in names
+    }, len(groups)
+
+
+def _p(p: Mapping[str, float | None], name: str) -> float:
+    value = p[name]
+    return 1.0 if value is None else value

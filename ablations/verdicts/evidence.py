@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ablations.spec import Hypothesis
+from ablations.spec import Hypothesis, sides_of
 from ablations.verdicts.reasons import seed_list
 
 Status = Literal["finished", "collapsed", "diverged", "failed", "missing"]
@@ -52,26 +52,53 @@ def run_of(runs: Mapping[tuple[str, int], Run], arm: str, seed: int) -> Run:
 def pairs_of(
     hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
 ) -> tuple[Pair, ...]:
+    """The pairs of a hypothesis, one for each seed."""
+    return _pairs(hypothesis, sides_of(hypothesis.weights), runs, seeds)
+
+
+def control_pairs(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> tuple[Pair, ...]:
+    """The pairs of its control, one for each seed; runs that did not finish have no number."""
+    finished = {place: run for place, run in runs.items() if run.status == "finished"}
+    return _pairs(hypothesis, hypothesis.control_sides, finished, seeds)
+
+
+Weights = Mapping[str, float]
+
+
+def _pairs(
+    hypothesis: Hypothesis,
+    sides: tuple[Weights, Weights],
+    runs: Mapping[tuple[str, int], Run],
+    seeds: Sequence[int],
+) -> tuple[Pair, ...]:
+    metrics = hypothesis.metric, hypothesis.metric_against or hypothesis.metric
     pairs = []
     for seed in seeds:
-        sides = [_side(hypothesis, runs, seed, sign) for sign in (1, -1)]
-        arm, against = sides
+        arm, against = (
+            _sum(weights, runs, seed, metric, hypothesis.minus_start)
+            for weights, metric in zip(sides, metrics, strict=True)
+        )
         difference = math.nan if arm is None or against is None else arm - against
         pairs.append(Pair(seed, arm, against, difference if math.isfinite(difference) else None))
     return tuple(pairs)
 
 
-def _side(
-    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seed: int, sign: int
+def _sum(
+    weights: Weights,
+    runs: Mapping[tuple[str, int], Run],
+    seed: int,
+    metric: str,
+    minus_start: bool,
 ) -> float | None:
-    """Weighted sum of the arms whose weight has that sign; None if one has no finite value."""
+    """Weighted sum over arms; None if one has no finite value."""
     terms = []
-    for arm, weight in hypothesis.weights.items():
-        if weight * sign > 0:
-            value = _arm_value(hypothesis, runs, arm, seed)
-            if value is None:
-                return None
-            terms.append(abs(weight) * value)
+    for arm, weight in weights.items():
+        value = value_of(run_of(runs, arm, seed), metric, minus_start)
+        if value is None:
+            return None
+        terms.append(weight * value)
     return math.fsum(terms)
 
 

@@ -2,7 +2,7 @@
 
 The unit is the training seed. Two arms are compared by their differences at equal seeds, n of
 them, arm minus the arm it is compared with. Intervals are Student t; p-values are exact sign-flip
-(or t, if the hypothesis says so), Holm-adjusted within a family; the label follows
+(or t, if the hypothesis says so), adjusted within a family; the label follows
 :func:`ablations.verdicts.rule.decide`. No bootstrap: over ten seeds or fewer its intervals cover
 too little. docs/statistics.md says all of it for users.
 """
@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.spec import Gate, Hypothesis
-from ablations.statistics.multiplicity import holm
 from ablations.statistics.summary import Summary, summarise
 from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of
+from ablations.verdicts.families import adjusted
 from ablations.verdicts.gates import measure_gates, missed_gates
 from ablations.verdicts.machines import machines_text
-from ablations.verdicts.planning import family_sizes, seeds_text, seeds_to_plan
+from ablations.verdicts.planning import seeds_text, seeds_to_plan
 from ablations.verdicts.reasons import count_of, decided
-from ablations.verdicts.rule import FEWEST_SEEDS, Label, Tag
+from ablations.verdicts.rule import FEWEST_SEEDS, Control, Label, Largest, Tag, is_small
+from ablations.verdicts.sensitivity import control_of, largest_effect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,15 @@ class Verdict(Summary):
     pairs: tuple[Pair, ...]
     """One for each planned seed, in that order, complete or not."""
     p_adjusted: float | None
-    """p after Holm over the family; None for `holds`, which is not in one, and for failed."""
+    """p adjusted within the family, that of no difference for `holds` too; None for failed."""
     seeds_needed: int | None
-    """Only when inconclusive: see `seeds_to_plan`. None also where that is beyond it."""
+    """Only when inconclusive for want of seeds: see `seeds_to_plan`, which may give None."""
+    largest_effect: Largest | None
+    """The largest effect of any arm on the end point; None for failed and without seeds."""
+    sensitivity: float | None
+    """That over the smallest effect: below 1 the end point could not have shown it."""
+    control: Control | None
+    """What the declared control shows on the same end point; None for failed."""
 
     def to_json(self) -> dict[str, Any]:
         """Fields by name as JSON types; a pair is an object; None where a number is not there."""
@@ -45,7 +52,13 @@ class Verdict(Summary):
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
-        return {**plain, "pairs": [pair._asdict() for pair in self.pairs]}
+        largest = self.largest_effect
+        return {
+            **plain,
+            "pairs": [pair._asdict() for pair in self.pairs],
+            "largest_effect": None if largest is None else largest._asdict(),
+            "control": None if self.control is None else self.control.to_json(),
+        }
 
 
 def judge(
@@ -59,8 +72,8 @@ def judge(
     `failed` comes first: a run of any of its arms at a planned seed that is not finished, a metric
     that is absent or not finite in a finished run, or a gate that any of its arms misses. Its
     statistics are those of the pairs that have numbers, for display only. Then fewer than
-    FEWEST_SEEDS seeds are `inconclusive`, and the rest is :func:`decide`. A failed hypothesis keeps
-    its place in its family, as p = 1: the others must not gain from its failure.
+    FEWEST_SEEDS seeds are `inconclusive`, and the rest is :func:`decide`, given what the arms in
+    `runs` do to the end point.
 
     Args:
         hypotheses: what was claimed, by name.
@@ -91,21 +104,22 @@ def judge(
         ]
         for name, h in hypotheses.items()
     }
-    counted = {
-        name: 1.0 if problems[name] or summary.p is None else summary.p
-        for name, summary in summaries.items()
-        if hypotheses[name].direction != "holds"
-    }
-    adjusted = holm({name: (hypotheses[name].family, p) for name, p in counted.items()})
-    sizes = family_sizes(hypotheses)
-
+    adjustments = adjusted(
+        hypotheses,
+        {name: None if problems[name] else summary.p for name, summary in summaries.items()},
+    )
     verdicts = {}
     for name, hypothesis in hypotheses.items():
-        summary = summaries[name]
+        summary, adjustment = summaries[name], adjustments[name]
         label: Label
         tags: tuple[Tag, ...] = ()
-        p_adjusted = adjusted.get(name) if summary.p is not None and not problems[name] else None
-        seeds_needed = None
+        seeds_needed = largest = control = None
+        p_adjusted = None if problems[name] or summary.p is None else adjustment.p
+        if summary.mean is not None and not problems[name]:
+            control = control_of(hypothesis, runs, seeds, missed)
+            largest = largest_effect(
+                hypothesis, runs, seeds, own=summary.mean, control=control.mean, without=missed
+            )
         if problems[name]:
             label, reason = "failed", "; ".join(problems[name])
         elif summary.n < FEWEST_SEEDS:
@@ -115,10 +129,14 @@ def judge(
                 "exact test can reach 0.05"
             )
         else:
-            family_size = sizes.get(hypothesis.family, 1)
-            label, tags, reason = decided(hypothesis, summary, p_adjusted, family_size)
-            if label == "inconclusive":
-                seeds_needed = seeds_to_plan(hypothesis, summary, family_size)
+            assert p_adjusted is not None
+            assert control is not None
+            label, tags, reason = decided(
+                hypothesis, summary, p_adjusted, adjustment.text, largest, control
+            )
+            if label == "inconclusive" and not _is_small(hypothesis, summary):
+                size = 1 if hypothesis.direction == "holds" else adjustment.size
+                seeds_needed = seeds_to_plan(hypothesis, summary, size)
                 reason += f"; {seeds_text(hypothesis, summary.n, seeds_needed)}"
         if differ := machines_text(hypothesis, runs, seeds):
             reason += f"; {differ}"
@@ -131,5 +149,33 @@ def judge(
             pairs=pairs[name],
             p_adjusted=p_adjusted,
             seeds_needed=seeds_needed,
+            largest_effect=largest,
+            sensitivity=largest.effect / hypothesis.smallest_effect if largest else None,
+            control=control,
         )
     return verdicts
+
+
+def decisive_p(
+    hypotheses: Mapping[str, Hypothesis], verdicts: Mapping[str, Verdict]
+) -> dict[str, float | None]:
+    """The p that being supported rests on: of equivalence for `holds`, else the adjusted one.
+
+    None for a hypothesis that failed.
+    """
+    return {
+        name: None
+        if verdict.label == "failed"
+        else verdict.p_equivalence
+        if hypotheses[name].direction == "holds"
+        else verdict.p_adjusted
+        for name, verdict in verdicts.items()
+    }
+
+
+def _is_small(hypothesis: Hypothesis, summary: Summary) -> bool:
+    """Whether its effect is shown to be small, so that it is not seeds that are wanting."""
+    interval, p = summary.interval_equivalence, summary.p_equivalence
+    assert interval is not None
+    assert p is not None
+    return is_small(hypothesis.smallest_effect, hypothesis.alpha, interval, p)

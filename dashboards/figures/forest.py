@@ -16,6 +16,7 @@ LABEL_SYMBOLS = {
     "supported": "circle",
     "refuted": "diamond",
     "equivalent": "square",
+    "insensitive": "square-open",
     "inconclusive": "circle-open",
     "failed": "x",
 }
@@ -91,6 +92,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
                 line={"color": colour, "width": width},
                 hoverinfo="skip",
             )
+        is_open = LABEL_SYMBOLS[verdict["label"]].endswith("-open")
         mean = [] if verdict["mean"] is None else [verdict["mean"]]
         drawing.scatter(
             name=f"{name}: mean",
@@ -101,7 +103,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
                 "color": colour,
                 "size": 11,
                 "symbol": LABEL_SYMBOLS[verdict["label"]],
-                "line": {"width": 2 if verdict["label"] == "inconclusive" else 0, "color": colour},
+                "line": {"width": 2 if is_open else 0, "color": colour},
             },
             customdata=mean,
             hovertemplate="mean difference %{customdata:.4g}<extra></extra>",

@@ -34,6 +34,7 @@ LABEL_COLOURS = {
     "supported": "#009e73",
     "refuted": "#d55e00",
     "equivalent": "#0072b2",
+    "insensitive": "#8c6d31",
     "inconclusive": "#7f7f7f",
     "failed": "#cc79a7",
 }

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ablations.registration import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
-from ablations.verdicts.judge import judge
+from ablations.verdicts.judge import decisive_p, judge
 from dashboards.tables.long import LONG, long_tables
 from dashboards.tables.reading import StudyRun, read_study
 from trainers.metrics import OF_THE_MACHINE
@@ -89,7 +89,8 @@ def judged(study: StudyRun) -> dict[str, Any]:
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     measured = measure_gates(gates, study.runs, study.seeds)
     verdicts = judge(hypotheses, gates, study.runs, study.seeds)
-    of_claims = judge_claims(claims, hypotheses, {name: v.label for name, v in verdicts.items()})
+    labels = {name: verdict.label for name, verdict in verdicts.items()}
+    of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     words = stated(study.chain)
     words_of_claims = stated_claims(study.entry, words)
     content = {

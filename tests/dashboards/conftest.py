@@ -39,6 +39,7 @@ HYPOTHESES: dict[str, dict[str, Any]] = {
         "contrast": ["cls_position_none", "baseline"],
         "direction": "holds",
         "smallest_effect": 0.02,
+        "control": "loss_on_patches",
         "rationale": "Two points of accuracy change no conclusion here.",
     },
     "loss_on_cls_makes_it_useful": {

@@ -84,9 +84,10 @@ def verdicts(root, **hypotheses) -> dict[str, str]:
             contrast=tuple(contrast),
             direction=direction,
             smallest_effect=0.05,
+            control="".join(control),
             family=name,  # eight seeds cannot bear Holm over seven tests
         ).model_dump(mode="json")
-        for name, (metric, contrast, direction) in hypotheses.items()
+        for name, (metric, contrast, direction, *control) in hypotheses.items()
     }
     stated = {
         "study": "planted",
@@ -115,13 +116,13 @@ def test_planted_attention_gets_the_verdict_that_is_true_of_it(tmp_path):
         wider_is_more_global=(gyration, ["wide", "baseline"], "rises"),
         wider_is_less_local=(locality, ["wide", "baseline"], "falls"),
         wider_is_narrower=(gyration, ["wide", "baseline"], "falls"),
-        same_is_same=(gyration, ["same", "baseline"], "holds"),
-        same_is_wider=(gyration, ["same", "baseline"], "rises"),
+        same_is_same=(gyration, ["same", "baseline"], "holds", "wide"),
+        same_is_wider=(gyration, ["same", "baseline"], "rises", "wide"),
         local_is_local=(locality, ["baseline"], "rises"),
-        shared_is_not_local=(locality, ["shared"], "holds"),
+        shared_is_not_local=(locality, ["shared"], "holds", "baseline"),
         content_depends_on_the_image=(dependence, ["content", "baseline"], "rises"),
         content_is_less_biased=(bias, ["content", "baseline"], "falls"),
-        local_depends_on_no_image=(dependence, ["baseline"], "holds"),
+        local_depends_on_no_image=(dependence, ["baseline"], "holds", "content"),
     )
     assert found == {
         "wider_is_more_global": "supported",

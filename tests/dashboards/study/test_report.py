@@ -247,7 +247,8 @@ def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
 def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
     text = page(make_study()).text
     assert "supported confirmatory cls_needs_no_position" in text
-    assert "is inside ±0.02" in text
+    assert "is inside ±0.02; its control differs by -0.1" in text
+    assert "the largest effect of loss_on_patches is 0.12" in text
     for part in ("ab" * 32, "cd" * 32, "0123456789abcdef", "torch 2.11.0", "2025-11-23"):
         assert part in text
 

@@ -1,0 +1,174 @@
+"""What no arm moves cannot be shown, and what no control moves is not called equal."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ablations.spec import Gate, Hypothesis
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.judge import judge
+from ablations.verdicts.rule import decide
+
+SEEDS = range(8)
+NOISE = np.array([-0.03, 0.02, 0.01, -0.01, 0.03, -0.02, 0.015, -0.015])
+
+
+def runs_at(metric="probe/knn", **levels):
+    """Finished runs of arms around these levels, with the same noise in all and a little more."""
+    return {
+        (arm, seed): Run(
+            status="finished", start={}, end={metric: level + NOISE[(seed + number) % 8] / 3}
+        )
+        for number, (arm, level) in enumerate(levels.items())
+        for seed in SEEDS
+    }
+
+
+def judged(runs, gates=(), **change):
+    given = {
+        "metric": "probe/knn",
+        "contrast": ("arm", "baseline"),
+        "direction": "holds",
+        "smallest_effect": 0.1,
+    }
+    return judge({"h": Hypothesis(**(given | change))}, dict(gates), runs, SEEDS)["h"]
+
+
+@pytest.mark.parametrize("direction", ["rises", "falls", "differs", "holds"])
+def test_an_end_point_that_no_arm_moves_is_insensitive_whatever_its_interval(direction):
+    found = judged(runs_at(baseline=0, arm=0.0, other=0.09), direction=direction, control="other")
+    assert found.label == "insensitive"
+    assert found.sensitivity == pytest.approx(0.9, abs=0.02)
+    assert "no arm moves this end point by 0.1: the largest effect is 0.09 (other)" in found.reason
+    assert found.seeds_needed is None
+
+
+def test_an_arm_that_is_in_no_hypothesis_shows_that_the_end_point_moves():
+    found = judged(runs_at(baseline=0, arm=0.0, other=-0.3), direction="rises")
+    assert found.label == "refuted"
+    assert found.largest_effect.of == "other"
+    assert found.sensitivity == pytest.approx(3, abs=0.05)
+
+
+def test_only_arms_that_finished_and_passed_their_gates_count():
+    runs = runs_at(baseline=0, arm=0.0, other=0.3)
+    gate = Gate(arms=("other",), metric="probe/knn", at_least=5)
+    assert judged(runs, {"g": gate}).label == "insensitive"
+    runs["other", 3] = Run(status="collapsed", start={}, end={"probe/knn": 0.3})
+    assert judged(runs).label == "insensitive"
+
+
+def test_its_own_contrast_shows_that_the_end_point_moves():
+    found = judged(runs_at(baseline=0, up=0.08, down=-0.08), contrast=("up", "down"))
+    assert found.label == "refuted"
+    assert found.sensitivity >= 1
+
+
+def test_supported_is_never_insensitive():
+    numbers = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
+    for mean, half, direction in itertools.product(
+        numbers, (0.1, 0.6, 1.5), ("rises", "falls", "differs")
+    ):
+        given = {
+            "direction": direction,
+            "smallest_effect": 1.0,
+            "alpha": 0.05,
+            "mean": mean,
+            "interval": (mean - half, mean + half),
+            "interval_equivalence": (mean - 0.8 * half, mean + 0.8 * half),
+            "p_adjusted": 0.01,
+        }
+        label, _ = decide(**given)
+        assert decide(**given, sensitivity=abs(mean))[0] == (
+            label if abs(mean) >= 1 else "insensitive"
+        )
+        assert label != "supported" or abs(mean) >= 1
+
+
+@pytest.mark.parametrize(
+    ("control", "holds", "differs"),
+    [
+        ("other", "supported", "equivalent"),
+        (["other", "baseline"], "supported", "equivalent"),
+        ({"other": -1.0, "baseline": 1.0}, "supported", "equivalent"),
+        ("alike", "insensitive", "insensitive"),
+        ("lost", "inconclusive", "inconclusive"),
+        ("", "inconclusive", "inconclusive"),
+    ],
+)
+def test_nothing_is_called_equal_unless_a_declared_control_differs(control, holds, differs):
+    runs = runs_at(baseline=0, arm=0.01, other=0.3, alike=0.05, lost=0.5)
+    del runs["lost", 2]
+    control = tuple(control) if isinstance(control, list) else control
+    for direction, label in (("holds", holds), ("differs", differs)):
+        found = judged(runs, direction=direction, control=control)
+        assert found.label == label
+        assert found.seeds_needed is None
+    why = {"alike": "its control does not differ", "lost": "not finished", "": "no control was"}
+    if isinstance(control, str) and control in why:
+        assert why[control] in found.reason
+
+
+def test_without_a_control_an_effect_that_is_excluded_is_refuted_and_not_called_equivalent():
+    runs = runs_at(baseline=0, arm=0.01, other=0.3)
+    assert judged(runs, direction="rises").label == "refuted"
+    assert judged(runs, direction="rises", control="other").label == "equivalent"
+
+
+def test_a_control_that_missed_its_gate_shows_nothing():
+    gate = Gate(arms=("other",), metric="probe/knn", at_least=5)
+    runs = runs_at(baseline=0, arm=0.01, other=0.3, moves=0.5)
+    assert judged(runs, {"g": gate}, control="other").label == "inconclusive"
+
+
+def test_a_control_by_name_stands_in_for_the_first_side_and_its_metric():
+    runs = runs_at(baseline=0, free=0.5)
+    for (arm, seed), run in runs_at("probe/token", arm=0.0, free=0.4).items():
+        end = {**runs[arm, seed].end, **run.end} if (arm, seed) in runs else run.end
+        runs[arm, seed] = Run(status="finished", start={}, end=end)
+    found = judged(runs, metric="probe/token", metric_against="probe/knn", control="free")
+    assert found.control.mean == pytest.approx(0.4, abs=0.01)
+    assert found.label == "supported"
+
+
+def test_small_effects_are_tagged_by_the_adjusted_p_for_holds_too():
+    runs = runs_at(baseline=0, arm=0.05, other=0.5)
+    assert judged(runs, control="other").tags == ("negligible-but-nonzero",)
+    given = {"direction": "differs", "control": "other"}
+    assert judged(runs, **given).tags == ("negligible-but-nonzero",)
+    hypothesis = Hypothesis(
+        metric="probe/knn", contrast=("arm", "baseline"), smallest_effect=0.1, **given
+    )
+    many = {str(number): hypothesis for number in range(7)}
+    for verdict in judge(many, {}, runs, SEEDS).values():
+        assert verdict.p <= 0.05
+        assert (verdict.tags == ()) == (verdict.p_adjusted > 0.05)
+
+
+def test_a_small_effect_against_the_prediction_is_tagged_opposite():
+    runs = runs_at(baseline=0, arm=-0.05, other=0.5)
+    found = judged(runs, direction="rises", control="other")
+    assert (found.label, found.tags) == ("equivalent", ("negligible-but-nonzero", "opposite"))
+    assert "though against the prediction (p 0.0078)" in found.reason
+    assert "opposite" not in judged(runs, direction="falls", control="other").tags
+    assert "opposite" not in judged(runs, direction="differs", control="other").tags
+    large = judged(runs_at(baseline=0, arm=-0.5, other=0.5), direction="rises")
+    assert (large.label, large.tags) == ("refuted", ())
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        (("a", "a"), "control compares 'a' with itself"),
+        (("a", "b", "c"), "control must be .* got 3 arms"),
+        ({"a": -1.0}, "control must give an arm a weight above 0"),
+        ({"a": 0.0}, "control must give each arm a weight other than 0"),
+        ("arm", "control is what the hypothesis compares"),
+        ("baseline", "control compares baseline with itself"),
+        (3, "must be an arm"),
+    ],
+)
+def test_what_is_no_control_is_refused(control, message):
+    with pytest.raises(ValueError, match=message):
+        judged({}, control=control)
