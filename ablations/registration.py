@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ablations.spec import Claim, Gate, Hypothesis
+from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
 from trainers.config import leaves
 from trainers.runs.stored_trial import sealed
 
@@ -84,6 +84,7 @@ class Resolved(Part):
     hypotheses: dict[str, Hypothesis]
     gates: dict[str, Gate]
     claims: dict[str, Claim] = Field(default_factory=dict)
+    multiplicity: Multiplicity = Multiplicity()
 
 
 class Entry(Part):
@@ -182,7 +183,7 @@ GROUPS = {"arms": "arm", "hypotheses": "hypothesis", "claims": "claim", "gates":
 _UNSTATED = ("name", "resources")
 """Fields of a study file that state nothing: where trials run changes no statement."""
 
-_WORDING = ("claim", "rationale", "direction")
+_WORDING = ("claim", "rationale", "direction", "control")
 """Fields of a hypothesis on which no p-value of its family rests."""
 
 

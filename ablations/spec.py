@@ -280,7 +280,15 @@ class Hypothesis(Declared):
     test: Literal["signflip", "t"] = Field("signflip", description="test behind the p-value")
     alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = Field(0.05, description="error rate")
     family: str = Field(
-        "primary", max_length=LONGEST_NAME, description="p-values are Holm-adjusted within a family"
+        "",
+        max_length=LONGEST_NAME,
+        description="p-values are adjusted within a family; empty: see `multiplicity`",
+    )
+    secondary: Switch = Field(
+        False,
+        description="beside what the study is about: adjusted among all such hypotheses, so that a "
+        "share of alpha at most of what is found in them is expected to be wrong "
+        "(Benjamini-Hochberg)",
     )
 
     @model_validator(mode="after")
@@ -313,6 +321,11 @@ class Hypothesis(Declared):
     def weights(self) -> dict[str, float]:
         """The weight of each arm in a seed's score."""
         return _weights(self.contrast)
+
+    @property
+    def by_signs(self) -> bool:
+        """Whether its p comes from sign flips of its differences."""
+        return self.test == "signflip"
 
     @property
     def control_weights(self) -> dict[str, float]:
@@ -370,6 +383,22 @@ class Hypothesis(Declared):
                     " + ".join(arm if w == 1 else f"{w:.3g} {arm}" for arm, w in arms.items())
                 )
         return words[0], words[1]
+
+
+class Multiplicity(Declared):
+    """How p-values are adjusted for the number of hypotheses."""
+
+    over: Literal["claim", "study"] = Field(
+        "claim",
+        description="the family of a hypothesis that names none. claim: the first claim that names "
+        "it, or `primary` for those of no claim; study: all of the study",
+    )
+    by: Literal["max-t", "holm", "fixed-sequence"] = Field(
+        "max-t",
+        description="max-t: step-down over joint sign flips (Holm where a hypothesis of the family "
+        "asks for t); fixed-sequence: in the order of the file, at no price, each only if all "
+        "before it passed",
+    )
 
 
 class Claim(Declared):

@@ -3,9 +3,6 @@
 Tests on the same seeds lose less by :func:`ablations.statistics.max_t.step_down_p`.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
@@ -50,15 +47,3 @@ def _checked(p: npt.ArrayLike) -> Floats:
     if not ((given >= 0) & (given <= 1)).all():
         raise ValueError(f"p-values must be in [0, 1], got {given.tolist()}")
     return given
-
-
-def holm(counted: Mapping[str, tuple[str, float]]) -> dict[str, float]:
-    """Holm-adjusted p by name, from (family, p) by name; each family is adjusted alone."""
-    families: dict[str, list[str]] = defaultdict(list)
-    for name, (family, _) in counted.items():
-        families[family].append(name)
-    adjusted: dict[str, float] = {}
-    for names in families.values():
-        corrected = holm_p([counted[name][1] for name in names])
-        adjusted |= zip(names, map(float, corrected), strict=True)
-    return adjusted

@@ -18,6 +18,7 @@ from ablations.spec import (
     Claim,
     Gate,
     Hypothesis,
+    Multiplicity,
     name_problem,
 )
 from ablations.study.arms import (
@@ -35,6 +36,7 @@ from ablations.study.checks import (
     check_shares,
 )
 from ablations.study.factorial import Levels, cell_arms, cells_of, factors_of, over_cells
+from ablations.study.families import in_families
 from ablations.study.reading import read_study
 from ablations.study.schema import FORMS, MOST_ARMS, MOST_RUNS, Change, Resources, Scale, StudyFile
 from ablations.study.study import Study
@@ -89,10 +91,9 @@ def load_study(
     hypotheses: dict[str, Hypothesis] = {}
     seeds: Sequence[int] = ()
     if declared and not problems:
-        hypotheses = {
-            name: over_cells(one, cells)
-            for name, one in (declared.hypotheses or resolved.expected).items()
-        }
+        stated = declared.hypotheses or resolved.expected
+        stated = in_families(stated, declared.claims, declared.multiplicity)
+        hypotheses = {name: over_cells(one, cells) for name, one in stated.items()}
         seeds = declared.seeds if isinstance(declared.seeds, list) else range(declared.seeds)
         if (runs := len(resolved.arms) * len(seeds)) > MOST_RUNS:
             problems.append(
@@ -115,6 +116,7 @@ def load_study(
         seeds=tuple(seeds),
         hypotheses=hypotheses,
         claims=declared.claims,
+        multiplicity=declared.multiplicity,
         cells=cells,
         gates=declared.gates,
         resources=resources,
@@ -147,7 +149,7 @@ def _lines(error: ValidationError) -> list[str]:
 def _fields_at(place: tuple[int | str, ...]) -> list[str]:
     groups: dict[str, type[BaseModel]] = {
         "hypotheses": Hypothesis, "gates": Gate, "resources": Resources, "claims": Claim,
-        "scales": Scale,
+        "scales": Scale, "multiplicity": Multiplicity,
     }  # fmt: skip
     group = groups.get(str(place[0]), StudyFile) if len(place) > 1 else StudyFile
     return list(group.model_fields)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from ablations.spec import LONGEST_NAME, Claim, Declared, Gate, Hypothesis
+from ablations.spec import LONGEST_NAME, Claim, Declared, Gate, Hypothesis, Multiplicity
 
 Change = dict[str, Any]
 
@@ -138,6 +138,7 @@ class StudyFile(Declared):
         {}, description="what is expected, by name; empty: what the catalogue's arms expect"
     )
     claims: dict[str, Claim] = Field({}, description="what hypotheses decide together, by name")
+    multiplicity: Multiplicity = Multiplicity()
     gates: dict[str, Gate] = Field({}, description="what must hold in an arm for it to count")
     resources: Resources = Resources()
     scales: dict[str, Scale] = Field(

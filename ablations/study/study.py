@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ablations.spec import Claim, Gate, Hypothesis
+from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
 from ablations.study.schema import Change, Resources
 from trainers.config import TrainConfig, override
 
@@ -23,6 +23,7 @@ class Study:
     gates: Mapping[str, Gate]
     resources: Resources
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    multiplicity: Multiplicity = field(default_factory=Multiplicity)
     cells: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """of each arm of the factorial, its level of each factor"""
     confounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Study:
             "arms": {arm: dict(change) for arm, change in self.arms.items()},
             "hypotheses": {i: h.model_dump(mode="json") for i, h in self.hypotheses.items()},
             "claims": {i: c.model_dump(mode="json") for i, c in self.claims.items()},
+            "multiplicity": self.multiplicity.model_dump(mode="json"),
             "gates": {i: g.model_dump(mode="json") for i, g in self.gates.items()},
             "resources": self.resources.model_dump(mode="json"),
         }

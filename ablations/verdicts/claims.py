@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.spec import Claim, Hypothesis
-from ablations.statistics.multiplicity import holm
+from ablations.statistics.multiplicity import holm_p
 from ablations.verdicts.rule import Label
 
 ALL: tuple[Label, ...] = (
@@ -101,10 +101,10 @@ def _adjusted(
     if not groups:
         return {}, 0
     best = [min(_p(p, name) for name in names) for names in groups.values()]
-    adjusted = holm({str(number): ("", value) for number, value in enumerate(best)})
+    adjusted = holm_p(best).tolist()
     return {
-        name: adjusted[str(number)]
-        for number, names in enumerate(groups.values())
+        name: value
+        for value, names in zip(adjusted, groups.values(), strict=True)
         for name in names
     }, len(groups)
 

@@ -22,6 +22,8 @@ class Run:
     end: Mapping[str, float]
     machine: str = ""
     """Device and versions it was computed with, in words; empty if they were not recorded."""
+    key: str = ""
+    """The trial that it is, which arms without a difference share; empty if not known."""
 
 
 class Pair(NamedTuple):
@@ -62,6 +64,16 @@ def control_pairs(
     """The pairs of its control, one for each seed; runs that did not finish have no number."""
     finished = {place: run for place, run in runs.items() if run.status == "finished"}
     return _pairs(hypothesis, hypothesis.control_sides, finished, seeds)
+
+
+def same_trial(
+    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> bool:
+    """Whether both sides are one trial at every seed, so that no difference is possible."""
+    if hypothesis.metric_against or abs(math.fsum(hypothesis.weights.values())) > 1e-12:
+        return False
+    found = [{run_of(runs, arm, seed).key for arm in hypothesis.weights} for seed in seeds]
+    return all(len(keys) == 1 and keys != {""} for keys in found)
 
 
 Weights = Mapping[str, float]

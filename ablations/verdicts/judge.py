@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations.spec import Gate, Hypothesis
+from ablations.spec import Gate, Hypothesis, Multiplicity
 from ablations.statistics.summary import Summary, summarise
-from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of
+from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of, same_trial
 from ablations.verdicts.families import adjusted
 from ablations.verdicts.gates import measure_gates, missed_gates
 from ablations.verdicts.machines import machines_text
@@ -21,6 +21,8 @@ from ablations.verdicts.planning import seeds_text, seeds_to_plan
 from ablations.verdicts.reasons import count_of, decided
 from ablations.verdicts.rule import FEWEST_SEEDS, Control, Label, Largest, Tag, is_small
 from ablations.verdicts.sensitivity import control_of, largest_effect
+
+_DEFAULT = Multiplicity()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ def judge(
     gates: Mapping[str, Gate],
     runs: Mapping[tuple[str, int], Run],
     seeds: Sequence[int],
+    *,
+    multiplicity: Multiplicity = _DEFAULT,
 ) -> dict[str, Verdict]:
     """A verdict for each hypothesis, by name, in the order given.
 
@@ -80,6 +84,7 @@ def judge(
         gates: what arms must show to count, by name; each arm is checked alone.
         runs: what happened, by (arm, seed); one that is not there is missing.
         seeds: the planned seeds, all different.
+        multiplicity: how p-values are adjusted within a family.
 
     Raises:
         ValueError: if a seed is planned twice.
@@ -88,12 +93,17 @@ def judge(
         raise ValueError(f"seeds must differ, one pair each, got {list(seeds)}: remove repeats")
     missed = missed_gates(gates, measure_gates(gates, runs, seeds), runs)
     pairs = {name: pairs_of(h, runs, seeds) for name, h in hypotheses.items()}
+    differences = {
+        name: [pair.difference for pair in of if pair.difference is not None]
+        for name, of in pairs.items()
+    }
     summaries = {
         name: summarise(
-            [pair.difference for pair in pairs[name] if pair.difference is not None],
+            differences[name],
             alpha=h.alpha,
             margin=h.smallest_effect,
             test=h.test,
+            same_trial=same_trial(h, runs, seeds),
         )
         for name, h in hypotheses.items()
     }
@@ -106,7 +116,9 @@ def judge(
     }
     adjustments = adjusted(
         hypotheses,
+        differences,
         {name: None if problems[name] else summary.p for name, summary in summaries.items()},
+        multiplicity,
     )
     verdicts = {}
     for name, hypothesis in hypotheses.items():

@@ -88,7 +88,13 @@ def judged(study: StudyRun) -> dict[str, Any]:
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     measured = measure_gates(gates, study.runs, study.seeds)
-    verdicts = judge(hypotheses, gates, study.runs, study.seeds)
+    verdicts = judge(
+        hypotheses,
+        gates,
+        study.runs,
+        study.seeds,
+        multiplicity=study.entry.resolved.multiplicity,
+    )
     labels = {name: verdict.label for name, verdict in verdicts.items()}
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     words = stated(study.chain)

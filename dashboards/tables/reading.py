@@ -120,6 +120,7 @@ def _read(trial: StoredTrial, steps: Steps) -> tuple[Run, pa.Table]:
             start=start,
             end=steps.at(values, result["step"]) if reached_end else {},
             machine=_machine(result),
+            key=trial.key,
         )
     elif failure is not None:
         run = Run(status="failed", reason=failure.message, start=start, end={})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm, holm_p
+from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm_p
 
 BENJAMINI_HOCHBERG_1995 = [
     *(0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344),
@@ -54,8 +54,3 @@ def test_no_adjustment_makes_a_p_smaller_or_more_than_1(adjust):
 def test_what_is_no_p_value_is_refused(adjust, wrong):
     with pytest.raises(ValueError, match="p-values must be in"):
         adjust([0.1, wrong])
-
-
-def test_families_are_adjusted_apart():
-    counted = {"a": ("x", 0.01), "b": ("y", 0.04), "c": ("x", 0.03)}
-    assert holm(counted) == {"a": 0.02, "b": 0.04, "c": 0.03}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ablations.spec import Gate, Hypothesis
+from ablations.spec import Gate, Hypothesis, Multiplicity
 from ablations.statistics.power import seeds_for, t_power
 from ablations.statistics.sign_flip import inversion_interval, signflip_p
 from ablations.statistics.summary import summarise
@@ -305,7 +305,7 @@ class TestHolm:
         runs |= runs_of([1, 2, 4, 8, 16, 32, 64, 128], arm="lost")
         runs["lost", 0] = Run(status="collapsed", start={}, end={"probe/knn": 1.0})
         hypotheses = {"a": hypothesis(), "lost": hypothesis(contrast=("lost", "baseline"))}
-        verdicts = judge(hypotheses, {}, runs, range(8))
+        verdicts = judge(hypotheses, {}, runs, range(8), multiplicity=Multiplicity(by="holm"))
         assert verdicts["lost"].p == 2 / 256
         assert verdicts["a"].p_adjusted == pytest.approx(2 * 4 / 256)
 
@@ -324,7 +324,7 @@ class TestHolm:
             end = {name: float(row[seed]) for name, row in values.items()}
             runs["register", seed] = Run(status="finished", start={}, end=end)
             runs["baseline", seed] = Run(status="finished", start={}, end=dict.fromkeys(end, 0.0))
-        return judge(hypotheses, {}, runs, range(n))
+        return judge(hypotheses, {}, runs, range(n), multiplicity=Multiplicity(by="holm"))
 
 
 class TestLabels:
