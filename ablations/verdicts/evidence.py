@@ -2,11 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ablations.spec import Hypothesis, sides_of
+from ablations.contrast import sides_of
+from ablations.spec import Hypothesis
 from ablations.verdicts.reasons import seed_list
 
 Status = Literal["finished", "collapsed", "diverged", "failed", "missing"]
@@ -51,19 +52,36 @@ def run_of(runs: Mapping[tuple[str, int], Run], arm: str, seed: int) -> Run:
     return runs.get((arm, seed), Run(status="missing", start={}, end={}))
 
 
+def shown(hypothesis: Hypothesis, run: Run, metric: str) -> float | None:
+    """The value of its end point in a run, however that ended; None where there is none.
+
+    Of an endpoint 1 if the run ended so, else 0; one that is missing or failed says nothing.
+    """
+    if not hypothesis.endpoint:
+        return value_of(run, metric, hypothesis.minus_start)
+    ended = run.status not in ("missing", "failed")
+    return float(run.status == hypothesis.endpoint) if ended else None
+
+
+def counted(hypothesis: Hypothesis, run: Run, metric: str) -> float | None:
+    """The same of a run that counts: of a metric, one that has finished."""
+    if hypothesis.metric and run.status != "finished":
+        return None
+    return shown(hypothesis, run, metric)
+
+
 def pairs_of(
     hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
 ) -> tuple[Pair, ...]:
     """The pairs of a hypothesis, one for each seed."""
-    return _pairs(hypothesis, sides_of(hypothesis.weights), runs, seeds)
+    return _pairs(hypothesis, sides_of(hypothesis.weights), runs, seeds, shown)
 
 
 def control_pairs(
     hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
 ) -> tuple[Pair, ...]:
-    """The pairs of its control, one for each seed; runs that did not finish have no number."""
-    finished = {place: run for place, run in runs.items() if run.status == "finished"}
-    return _pairs(hypothesis, hypothesis.control_sides, finished, seeds)
+    """The pairs of its control, one for each seed; runs that do not count have no number."""
+    return _pairs(hypothesis, hypothesis.control_sides, runs, seeds, counted)
 
 
 def same_trial(
@@ -84,12 +102,16 @@ def _pairs(
     sides: tuple[Weights, Weights],
     runs: Mapping[tuple[str, int], Run],
     seeds: Sequence[int],
+    value: Callable[[Hypothesis, Run, str], float | None],
 ) -> tuple[Pair, ...]:
     metrics = hypothesis.metric, hypothesis.metric_against or hypothesis.metric
     pairs = []
     for seed in seeds:
         arm, against = (
-            _sum(weights, runs, seed, metric, hypothesis.minus_start)
+            _sum(
+                (weight, value(hypothesis, run_of(runs, arm, seed), metric))
+                for arm, weight in weights.items()
+            )
             for weights, metric in zip(sides, metrics, strict=True)
         )
         difference = math.nan if arm is None or against is None else arm - against
@@ -97,27 +119,14 @@ def _pairs(
     return tuple(pairs)
 
 
-def _sum(
-    weights: Weights,
-    runs: Mapping[tuple[str, int], Run],
-    seed: int,
-    metric: str,
-    minus_start: bool,
-) -> float | None:
-    """Weighted sum over arms; None if one has no finite value."""
-    terms = []
-    for arm, weight in weights.items():
-        value = value_of(run_of(runs, arm, seed), metric, minus_start)
+def _sum(terms: Iterable[tuple[float, float | None]]) -> float | None:
+    """Sum of weights times values; None if one has no finite value."""
+    products = []
+    for weight, value in terms:
         if value is None:
             return None
-        terms.append(weight * value)
-    return math.fsum(terms)
-
-
-def _arm_value(
-    hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], arm: str, seed: int
-) -> float | None:
-    return value_of(run_of(runs, arm, seed), hypothesis.metric_of(arm), hypothesis.minus_start)
+        products.append(weight * value)
+    return math.fsum(products)
 
 
 def problems_of(
@@ -128,12 +137,14 @@ def problems_of(
     for arm in hypothesis.weights:
         for pair in pairs:
             run = run_of(runs, arm, pair.seed)
+            metric = hypothesis.metric_of(arm)
+            if counted(hypothesis, run, metric) is not None:
+                continue
             if run.status != "finished":
                 cause = f" ({' '.join(run.reason.split())})" if run.reason else ""
                 where[f"{arm}: {run.status}{cause}"].append(pair.seed)
-            elif _arm_value(hypothesis, runs, arm, pair.seed) is None:
+            else:
                 steps = "step 0 or the last step" if hypothesis.minus_start else "the last step"
-                metric = hypothesis.metric_of(arm)
                 where[f"{arm}: no finite {metric} at {steps}"].append(pair.seed)
     for pair in pairs:
         if pair.difference is None and pair.arm is not None and pair.against is not None:

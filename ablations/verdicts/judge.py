@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.spec import Gate, Hypothesis, Multiplicity
-from ablations.statistics.summary import Summary, summarise
+from ablations.statistics.summary import Summary
 from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of, same_trial
 from ablations.verdicts.families import adjusted
 from ablations.verdicts.gates import measure_gates, missed_gates
@@ -21,6 +21,7 @@ from ablations.verdicts.planning import seeds_text, seeds_to_plan
 from ablations.verdicts.reasons import count_of, decided
 from ablations.verdicts.rule import FEWEST_SEEDS, Control, Label, Largest, Tag, is_small
 from ablations.verdicts.sensitivity import control_of, largest_effect
+from ablations.verdicts.summaries import summary_of
 
 _DEFAULT = Multiplicity()
 
@@ -98,19 +99,14 @@ def judge(
         for name, of in pairs.items()
     }
     summaries = {
-        name: summarise(
-            differences[name],
-            alpha=h.alpha,
-            margin=h.smallest_effect,
-            test=h.test,
-            same_trial=same_trial(h, runs, seeds),
-        )
+        name: summary_of(h, pairs[name], same_trial=same_trial(h, runs, seeds))
         for name, h in hypotheses.items()
     }
     problems = {
         name: [
             *problems_of(h, runs, pairs[name]),
-            *(text for arm in h.weights for text in missed.get(arm, [])),
+            # How a run ended needs no arm to have learned.
+            *(text for arm in h.weights for text in missed.get(arm, []) if h.metric),
         ]
         for name, h in hypotheses.items()
     }

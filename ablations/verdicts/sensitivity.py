@@ -4,9 +4,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from ablations.spec import BASELINE, Hypothesis
-from ablations.statistics.summary import summarise
-from ablations.verdicts.evidence import Run, control_pairs, pairs_of, run_of, value_of
+from ablations.verdicts.evidence import Run, control_pairs, counted, pairs_of, run_of
 from ablations.verdicts.rule import Control, Largest
+from ablations.verdicts.summaries import summary_of
 
 
 def control_of(
@@ -25,16 +25,16 @@ def control_of(
         return Control(found="undeclared")
     pairs = control_pairs(hypothesis, runs, seeds)
     differences = [pair.difference for pair in pairs if pair.difference is not None]
-    wanting = any(arm in without for side in hypothesis.control_sides for arm in side)
+    wanting = hypothesis.metric and any(arm in without for arm, _ in hypothesis.control_metrics)
     if wanting or len(differences) < max(2, len(seeds)):
         return Control(found="missing")
     s, alpha = hypothesis.smallest_effect, hypothesis.alpha
-    summary = summarise(differences, alpha=alpha, margin=s, test=hypothesis.test)
+    summary = summary_of(hypothesis, pairs)
     assert summary.mean is not None
     assert summary.interval is not None
     assert summary.p is not None
     low, high = summary.interval
-    differs = abs(summary.mean) >= s and summary.p <= alpha and not low <= 0 <= high
+    differs = abs(summary.mean) >= s and summary.p <= alpha and not low < 0 < high
     return Control(
         found="differs" if differs else "alike", mean=summary.mean, interval=summary.interval
     )
@@ -59,13 +59,12 @@ def largest_effect(
     effects: dict[str, float] = {}
     against = _mean([pair.against for pair in pairs_of(hypothesis, runs, seeds)])
     arms = dict.fromkeys(arm for arm, _ in runs)
-    for metric in dict.fromkeys((hypothesis.metric, hypothesis.metric_against)):
-        if not metric:
-            continue
+    metrics = hypothesis.metric, hypothesis.metric_against or hypothesis.metric
+    for metric in dict.fromkeys(metrics):
         means = {
-            arm: _mean([_finished(run_of(runs, arm, seed), metric, hypothesis) for seed in seeds])
+            arm: _mean([counted(hypothesis, run_of(runs, arm, seed), metric) for seed in seeds])
             for arm in arms
-            if arm not in without
+            if arm not in without or hypothesis.endpoint
         }
         reference = means.get(BASELINE)
         reference = against if reference is None else reference
@@ -76,12 +75,6 @@ def largest_effect(
     # An arm is named before what is the same but for rounding.
     name = max(effects, key=lambda one: float(f"{effects[one]:.9g}"))
     return Largest(max(effects.values()), name)
-
-
-def _finished(run: Run, metric: str, hypothesis: Hypothesis) -> float | None:
-    if run.status != "finished":
-        return None
-    return value_of(run, metric, hypothesis.minus_start)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

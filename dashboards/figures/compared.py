@@ -19,6 +19,11 @@ def compared(hypothesis: Mapping[str, Any]) -> str:
     return f"{arm} − {against}" if against else arm
 
 
+def end_point(hypothesis: Mapping[str, Any]) -> str:
+    """The metric that a hypothesis compares, or the ending."""
+    return str(hypothesis["metric"] or hypothesis["endpoint"])
+
+
 def how_ended(study: StudyRun, side: str, seed: int) -> str:
     """How the run of a side that is one arm ended; sides of several have only finished ones."""
     run = study.runs.get((side, seed))

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboards.figures.compared import compared
+from dashboards.figures.compared import compared, end_point
 from dashboards.figures.style import LABEL_COLOURS, MUTED, Drawing, empty_figure
 
 PREDICTED = "rgba(0, 158, 115, 0.13)"
@@ -117,7 +117,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
         )
         change = ", minus step 0" if hypothesis["minus_start"] else ""
         drawing.text(
-            f"{html.escape(compared(hypothesis))}, {html.escape(hypothesis['metric'])}"
+            f"{html.escape(compared(hypothesis))}, {html.escape(end_point(hypothesis))}"
             f"{change}: {hypothesis['direction']}, ±1 is {scale:g}",
             x=0,
             y=y + 0.28,

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboards.figures.compared import how_ended, sides_of
+from dashboards.figures.compared import end_point, how_ended, sides_of
 from dashboards.figures.style import (
     MUTED,
     ArmStyle,
@@ -85,7 +85,7 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
             range=[-0.35, 1.35],
             showgrid=False,
         )
-        title = metric_title(hypothesis["metric"], minus_start=hypothesis["minus_start"])
+        title = metric_title(end_point(hypothesis), minus_start=hypothesis["minus_start"])
         drawing.axis("y", number, title=title)
         if not pairs:
             drawing.text_in_panel("no pair of values", number)

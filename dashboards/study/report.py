@@ -232,7 +232,7 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
     """Every value that a hypothesis or a gate rests on, by seed and arm."""
     asked: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for hypothesis in study.hypotheses.values():
-        for arm in hypothesis.weights:
+        for arm in hypothesis.weights if hypothesis.metric else ():
             asked[hypothesis.metric_of(arm), hypothesis.minus_start].add(arm)
     for gate in study.gates.values():
         asked[gate.metric, gate.minus_start] |= set(gate.arms)

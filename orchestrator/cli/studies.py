@@ -260,7 +260,8 @@ def plan(
         table.add_row(
             name,
             " − ".join(side for side in hypothesis.sides if side),
-            " against ".join(filter(None, (hypothesis.metric, hypothesis.metric_against))) + since,
+            " against ".join(filter(None, (hypothesis.end_point, hypothesis.metric_against)))
+            + since,
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
     console.print(table)

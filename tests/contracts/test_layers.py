@@ -34,6 +34,8 @@ ROOMS = {
         {"__main__.py"},
     ),
     "ablations": (
+        {"contrast.py"},
+        {"hypothesis.py"},
         {"recipes", "spec.py"},
         {"statistics", "studies"},
         {"catalogue", "registration.py"},
