@@ -228,4 +228,32 @@ class Gate(Declared):
     arms: tuple[str, ...] = Field(min_length=1, description="arms that must pass")
     metric: str = Field(description="name of a reported metric")
     minus_start: Switch = Field(False, description="use the last value minus that at step 0")
-    at_least: float = Field(description="smallest mean over seeds that passes")
+    at_least: float = Field(
+        description="smallest mean over seeds that passes; with at_least_over, how far it must be "
+        "above that"
+    )
+    at_least_over: Literal["", "step0", "pixels", "mean_colour", "histogram"] = Field(
+        "",
+        description="what the mean must be above. step0: the same runs at step 0; the others: the "
+        "k-NN accuracy of the same held-out images by their pixels, mean colour or colour "
+        "histogram, for metrics that are accuracies",
+    )
+
+    @model_validator(mode="after")
+    def _over_one_thing(self) -> Self:
+        if self.minus_start and self.at_least_over:
+            raise ValueError(
+                "minus_start is at_least_over: step0; leave it out, and give each reference a gate "
+                "of its own"
+            )
+        return self
+
+    @property
+    def since_start(self) -> bool:
+        """Whether it looks at the change since step 0."""
+        return self.minus_start or self.at_least_over == "step0"
+
+    @property
+    def reference(self) -> str:
+        """What is measured of the data that it looks at; empty if nothing is."""
+        return "" if self.at_least_over == "step0" else self.at_least_over

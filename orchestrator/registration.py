@@ -22,6 +22,7 @@ from ablations.registration import (
 )
 from dashboards.tables.chain import find_chain
 from orchestrator.plan import Plan
+from orchestrator.references import references_of
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError, RootError, printable
 from trainers.runs.stored_trial import TRIALS
@@ -44,6 +45,7 @@ class Statement:
 
     def __init__(self, plan: Plan, images: ImageSet, store: Store) -> None:
         self.name, self.store = plan.study.name, store
+        self.study, self.images = plan.study, images
         self.diff, self.git = _git()
         self.content = _content(plan, images, self.git)
         self.chain = find_chain(store, self.name)
@@ -103,6 +105,11 @@ class Statement:
             if self._put(said(reason)):
                 return self.chain[-1]
 
+    @cached_property
+    def _references(self) -> dict[str, float]:
+        """What gates compare with: measured only where a registration is written."""
+        return references_of(self.study, self.images)
+
     def _put(self, reason: str | None) -> bool:
         """Try to write the next registration, and read the chain again; whether this one is it."""
         number = len(self.chain) + 1
@@ -112,6 +119,7 @@ class Statement:
         content = written(
             {
                 **self.content,
+                "dataset": {**self.content["dataset"], "references": self._references},
                 "number": number,
                 "parent": self.chain[-1].digest if self.chain else None,
                 "reason": reason,

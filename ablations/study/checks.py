@@ -13,6 +13,9 @@ from trainers.errors import listed
 from trainers.metrics import EVALUATED, LABELLED, METRICS
 from trainers.reported import why_missing
 
+ACCURACIES = {name for name in LABELLED if name.endswith("_top1")}
+"""Metrics that a reference measured on the data can be compared with."""
+
 NAMED = {"hypotheses": "hypothesis", "gates": "gate", "claims": "claim", "scales": "scale"}
 """Keys of a study file whose values have names, and what one of them is called."""
 
@@ -95,6 +98,8 @@ def _check_levels(
 def _check_metrics(body: Mapping[str, Any]) -> list[str]:
     """Problems of a hypothesis or gate with metrics that are not there, or not at step 0."""
     lines = []
+    over = body.get("at_least_over")
+    since = "minus_start" if body.get("minus_start") else "at_least_over: step0"
     for metric in (body.get("metric"), body.get("metric_against") or None):
         if not isinstance(metric, str):
             continue
@@ -103,8 +108,13 @@ def _check_metrics(body: Mapping[str, Any]) -> list[str]:
                 f"no metric {shown(metric)}{nearest(metric, list(METRICS))} "
                 "(see `dinolab list metrics`)"
             )
-        elif body.get("minus_start") and metric not in EVALUATED:
-            lines.append(f"{metric} is not measured at step 0; leave minus_start out")
+        elif over in ("pixels", "mean_colour", "histogram") and metric not in ACCURACIES:
+            lines.append(
+                f"{metric} is no accuracy, which {over} could be compared with; leave "
+                f"at_least_over out, or name one of {', '.join(sorted(ACCURACIES))}"
+            )
+        elif (body.get("minus_start") or over == "step0") and metric not in EVALUATED:
+            lines.append(f"{metric} is not measured at step 0; leave {since} out")
     return lines
 
 

@@ -15,7 +15,7 @@ from ablations.spec import Gate, Hypothesis, Multiplicity
 from ablations.statistics.summary import Summary
 from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of, same_trial
 from ablations.verdicts.families import adjusted
-from ablations.verdicts.gates import measure_gates, missed_gates
+from ablations.verdicts.gates import NO_REFERENCES, measure_gates, missed_gates
 from ablations.verdicts.machines import machines_text
 from ablations.verdicts.planning import seeds_text, seeds_to_plan
 from ablations.verdicts.reasons import count_of, decided
@@ -71,6 +71,7 @@ def judge(
     seeds: Sequence[int],
     *,
     multiplicity: Multiplicity = _DEFAULT,
+    references: Mapping[str, float] = NO_REFERENCES,
 ) -> dict[str, Verdict]:
     """A verdict for each hypothesis, by name, in the order given.
 
@@ -86,13 +87,14 @@ def judge(
         runs: what happened, by (arm, seed); one that is not there is missing.
         seeds: the planned seeds, all different.
         multiplicity: how p-values are adjusted within a family.
+        references: accuracies of the data alone that gates may look at, by name.
 
     Raises:
         ValueError: if a seed is planned twice.
     """
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must differ, one pair each, got {list(seeds)}: remove repeats")
-    missed = missed_gates(gates, measure_gates(gates, runs, seeds), runs)
+    missed = missed_gates(gates, measure_gates(gates, runs, seeds, references), runs)
     pairs = {name: pairs_of(h, runs, seeds) for name, h in hypotheses.items()}
     differences = {
         name: [pair.difference for pair in of if pair.difference is not None]

@@ -235,7 +235,7 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
         for arm in hypothesis.weights if hypothesis.metric else ():
             asked[hypothesis.metric_of(arm), hypothesis.minus_start].add(arm)
     for gate in study.gates.values():
-        asked[gate.metric, gate.minus_start] |= set(gate.arms)
+        asked[gate.metric, gate.since_start] |= set(gate.arms)
     tables = []
     for (metric, minus_start), named in asked.items():
         arms = [arm for arm in study.arms if arm in named]

@@ -87,13 +87,15 @@ def judged(study: StudyRun) -> dict[str, Any]:
     {gate, arms: {arm: {mean, seeds_without, passed}}}}). `stated` is {word, why}.
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
-    measured = measure_gates(gates, study.runs, study.seeds)
+    references = study.entry.dataset.get("references", {})
+    measured = measure_gates(gates, study.runs, study.seeds, references)
     verdicts = judge(
         hypotheses,
         gates,
         study.runs,
         study.seeds,
         multiplicity=study.entry.resolved.multiplicity,
+        references=references,
     )
     labels = {name: verdict.label for name, verdict in verdicts.items()}
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))

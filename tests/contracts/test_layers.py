@@ -47,6 +47,7 @@ ROOMS = {
     "dashboards": ({"names.py", "page.py"}, {"tables"}, {"figures"}, {"measurement", "study"}),
     "orchestrator": (
         {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
+        {"references.py"},
         {"plan.py"},
         {"registration.py", "witness.py"},
         {"tracking"},

@@ -1,0 +1,120 @@
+"""Gates: what an arm must show to count, absolutely or over what needs no learning."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from ablations.spec import Gate, Hypothesis
+from ablations.study.loading import load_study
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.gates import measure_gates
+from ablations.verdicts.judge import judge
+from trainers.errors import StudyError
+from trainers.evaluation.references import FEATURES
+
+METRIC = "knn/cls_top1"
+
+
+def runs_of(end, start=0.5, seeds=8):
+    return {
+        (arm, seed): Run(status="finished", start={METRIC: start}, end={METRIC: value})
+        for arm, value in (("arm", end), ("baseline", 0.9))
+        for seed in range(seeds)
+    }
+
+
+def measured(gate, end, references=None):
+    found = measure_gates({"g": gate}, runs_of(end), range(8), references or {})
+    return found["g"]["arm"]
+
+
+@pytest.mark.parametrize(
+    ("end", "over", "passes"),
+    [
+        (0.75, "pixels", False),
+        (0.85, "pixels", True),
+        (0.85, "histogram", False),
+        (0.55, "step0", False),
+        (0.65, "step0", True),
+    ],
+)
+def test_a_gate_over_a_reference_asks_for_a_margin_above_it(end, over, passes):
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.1, at_least_over=over)
+    found = measured(gate, end, {"pixels": 0.7, "histogram": 0.8})
+    assert found.passed == passes
+    assert found.reference == {"pixels": 0.7, "histogram": 0.8}.get(over)
+
+
+def test_the_margin_itself_passes():
+    for reference, margin in ((0.2, 0.1), (0.7, 0.1), (0.6, 0.3)):
+        gate = Gate(arms=("arm",), metric=METRIC, at_least=margin, at_least_over="pixels")
+        above = reference + margin + 1e-15
+        assert measured(gate, above, {"pixels": reference}).passed
+
+
+def test_over_step_0_is_minus_start():
+    over = Gate(arms=("arm",), metric=METRIC, at_least=0.1, at_least_over="step0")
+    since = Gate(arms=("arm",), metric=METRIC, at_least=0.1, minus_start=True)
+    assert measured(over, 0.7) == measured(since, 0.7)
+
+
+def verdict(gate, end, **given):
+    hypothesis = Hypothesis(
+        metric=METRIC, contrast=("arm", "baseline"), direction="falls", smallest_effect=0.01
+    )
+    return judge({"h": hypothesis}, {"learned": gate}, runs_of(end), range(8), **given)["h"]
+
+
+def test_a_missed_reference_is_named_with_its_value():
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.1, at_least_over="pixels")
+    found = verdict(gate, 0.75, references={"pixels": 0.7})
+    assert found.label == "failed"
+    assert found.reason == (f"gate learned: arm has mean {METRIC} 0.75, below 0.1 over pixels, 0.7")
+    assert verdict(gate, 0.85, references={"pixels": 0.7}).label == "supported"
+
+
+def test_a_reference_that_was_not_measured_is_missed_and_said():
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.1, at_least_over="pixels")
+    found = verdict(gate, 0.99)
+    assert found.label == "failed"
+    assert "the pixels of the data were not measured" in found.reason
+
+
+def test_each_reference_of_a_gate_is_measured():
+    names = set(get_args(Gate.model_fields["at_least_over"].annotation))
+    assert names == {"", "step0", *FEATURES}
+
+
+def test_minus_start_and_a_reference_are_not_given_together():
+    with pytest.raises(ValidationError, match="minus_start is at_least_over: step0; leave it out"):
+        Gate(arms=("a",), metric=METRIC, at_least=0, minus_start=True, at_least_over="pixels")
+
+
+STUDY = """
+name: gates
+recipe: digits_tiny
+seeds: 6
+gates:
+  learned: {arms: [baseline], metric: %s, at_least: 0.05, at_least_over: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("metric", "over", "message"),
+    [
+        ("collapse/rankme", "pixels", "collapse/rankme is no accuracy, which pixels could be"),
+        ("gap/patch", "histogram", "gap/patch is no accuracy"),
+        ("loss/total", "step0", "not measured at step 0; leave at_least_over: step0 out"),
+        (METRIC, "colours", "gates.learned.at_least_over"),
+    ],
+)
+def test_a_gate_over_what_does_not_fit_is_refused(tmp_path: Path, metric, over, message):
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY % (metric, over))
+    with pytest.raises(StudyError, match=re.escape(message)):
+        load_study(path)
+    path.write_text(STUDY % (METRIC, "pixels"))
+    assert load_study(path).gates["learned"].reference == "pixels"
