@@ -84,7 +84,8 @@ class Resolved(Part):
     hypotheses: dict[str, Hypothesis]
     gates: dict[str, Gate]
     claims: dict[str, Claim] = Field(default_factory=dict)
-    multiplicity: Multiplicity = Multiplicity()
+    multiplicity: Multiplicity = Multiplicity(by="holm")
+    """what does not say it was stated when there was only Holm"""
 
 
 class Entry(Part):

@@ -70,7 +70,7 @@ def decide(
     inconclusive; refuted, if interval is entirely outside; inconclusive.
 
     Where p_adjusted <= alpha, what is small is tagged negligible-but-nonzero, and a mean against
-    the prediction, less than s from 0, opposite.
+    the prediction that is not refuted opposite.
 
     Args:
         direction: as predicted.
@@ -89,7 +89,8 @@ def decide(
     effect, (low, high) = signed(direction, mean, interval)
     nonzero = p_adjusted <= alpha
     tags: tuple[Tag, ...] = ("negligible-but-nonzero",) if inside and nonzero else ()
-    if nonzero and -s < effect < 0 and direction != "holds":
+    small = tags
+    if nonzero and effect < 0 and direction != "holds":
         tags += ("opposite",)
     if sensitivity < 1:
         return "insensitive", tags
@@ -104,8 +105,9 @@ def decide(
         return "supported", (("strong",) if low >= s else ())
     if inside and control in ("differs", "alike"):
         return ("equivalent" if control == "differs" else "insensitive"), tags
-    excluded = high < s and direction != "differs"
-    return ("refuted" if excluded else "inconclusive"), tags
+    if high < s and direction != "differs":
+        return "refuted", small
+    return "inconclusive", tags
 
 
 def is_small(

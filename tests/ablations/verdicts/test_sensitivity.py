@@ -153,6 +153,8 @@ def test_a_small_effect_against_the_prediction_is_tagged_opposite():
     assert "though against the prediction (p 0.0078)" in found.reason
     assert "opposite" not in judged(runs, direction="falls", control="other").tags
     assert "opposite" not in judged(runs, direction="differs", control="other").tags
+    alone = judged(runs, direction="rises")
+    assert (alone.label, alone.tags) == ("refuted", ("negligible-but-nonzero",))
     large = judged(runs_at(baseline=0, arm=-0.5, other=0.5), direction="rises")
     assert (large.label, large.tags) == ("refuted", ())
 
