@@ -1,6 +1,7 @@
 """Workers in processes of their own, as a test needs them."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -129,7 +131,16 @@ def seconds_of_an_evaluation(job, world):
     return took
 
 
-def _member(rank, size, port, task, jobs, queue):
+@functools.cache
+def _forks() -> Any:
+    # Of a process that has everything imported, and trains nothing itself.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _member(rank, size, port, task, jobs, queue, environment):
+    os.environ.update(environment)
     torch.set_num_threads(1)
     # Workers find each other in their own time, however short that of the group is.
     store = torch.distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
@@ -154,11 +165,10 @@ def run_group(size, *jobs, task=records, answers=None):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
+    queue = _forks().Queue()
+    given = (size, port, task, jobs, queue, dict(os.environ))
     members = [
-        context.Process(target=_member, args=(rank, size, port, task, jobs, queue), daemon=True)
-        for rank in range(size)
+        _forks().Process(target=_member, args=(rank, *given), daemon=True) for rank in range(size)
     ]
     for member in members:
         member.start()
