@@ -29,6 +29,13 @@ EVERYTHING = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def tiny(tiny):
+    """One that is hardly evaluated: losses are what is compared."""
+    return override(tiny, {"evaluation.causal_images": 0, "evaluation.globality_images": 8,
+                           "evaluation.probes": False})  # fmt: skip
+
+
 @pytest.fixture
 def losses(images, recorder, tmp_path):
     """The records of each step of a run alone."""
@@ -201,9 +208,7 @@ def test_sharded_workers_hold_a_part_each(tiny, losses, tmp_path):
 
 @pytest.mark.slow
 def test_shared_parameters_in_bfloat16_take_the_gradients_of_all_parts(tiny, tmp_path):
-    how = {"steps": 1, "compute.precision": "bf16", "compute.accumulate": 2,
-           "evaluation.causal_images": 0, "evaluation.globality_images": 8,
-           "evaluation.probes": False}  # fmt: skip
+    how = {"steps": 1, "compute.precision": "bf16", "compute.accumulate": 2}
     jobs = [
         Job(override(tiny, {**how, "compute.sharded": sharded}), tmp_path / str(sharded))
         for sharded in (False, True)
