@@ -15,7 +15,7 @@ seeds: 2
 set:
   {steps: 24, evaluation.every: 12, log_every: 4, checkpoint_every: 8, batch_size: 16,
    evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
-   evaluation.causal_images: 0}
+   evaluation.causal_images: 0, evaluation.probes: false}
 arms:
   - cls_position_none
   - loss_on_patches
@@ -53,6 +53,13 @@ def dinolab(*arguments: object, **changes: str) -> tuple[int, str]:
     with start(*arguments, **changes) as process:
         output, _ = process.communicate(timeout=240)
     return process.returncode, output
+
+
+HARDLY_EVALUATED = [
+    "--set", "evaluation.globality_images=4", "--set", "evaluation.globality_probe_images=4",
+    "--set", "evaluation.causal_images=0", "--set", "evaluation.probes=false",
+]  # fmt: skip
+"""Options of a run that is for something else than what is measured of it."""
 
 
 @pytest.fixture(scope="session")

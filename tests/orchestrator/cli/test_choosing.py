@@ -8,7 +8,6 @@ import pytest
 
 from orchestrator.cli.choosing import chosen_trials
 from orchestrator.plan import Trial
-from tests.orchestrator.conftest import dinolab as run_dinolab
 from tests.orchestrator.conftest import environment
 from trainers.config import TrainConfig
 from trainers.errors import InputError
@@ -65,13 +64,16 @@ def test_what_the_study_has_not_is_one_line(only, seeds, said):
 
 
 @pytest.mark.slow
-def test_only_what_is_chosen_is_trained_and_a_program_can_read_how_it_ended(mini, tmp_path):
+@pytest.mark.filterwarnings("ignore")
+def test_only_what_is_chosen_is_trained_and_a_program_can_read_how_it_ended(
+    mini, cluster, tmp_path, dinolab
+):
     words = ["run", mini, "--root", tmp_path, "--only", "baseline", "--seeds", "1", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", *map(str, words)],
         stdout=subprocess.PIPE,
         check=False,
-        env=environment(),
+        env=environment(RAY_ADDRESS=cluster),
         timeout=240,
     )
     assert done.returncode == 3
@@ -80,6 +82,6 @@ def test_only_what_is_chosen_is_trained_and_a_program_can_read_how_it_ended(mini
     assert [place for place, status in ended.items() if status == "finished"] == [("baseline", 1)]
     assert {status for place, status in ended.items() if place != ("baseline", 1)} == {"missing"}
     assert found["hypotheses"]["none_is_equivalent"]["verdict"]["label"] == "failed"
-    code, output = run_dinolab("retry", mini, "--root", tmp_path)
+    code, output, _ = dinolab("retry", mini, "--root", tmp_path)
     assert code == 3
     assert "1 of 6 runs are finished: training 0 of the other 5" in output

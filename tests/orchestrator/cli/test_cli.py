@@ -13,6 +13,7 @@ import typer
 from ablations.study.loading import load_study
 from ablations.study.schema import StudyFile
 from orchestrator.cli import entry
+from tests.orchestrator.conftest import HARDLY_EVALUATED
 
 EXAMPLE = Path(__file__).parent.parent.parent.parent / "examples" / "my_ablation"
 
@@ -182,7 +183,7 @@ def test_a_broken_file_of_ablations_is_one_line(dinolab, tmp_path, command):
 @pytest.mark.filterwarnings("ignore")
 def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
     root = tmp_path / "runs"
-    arguments = ["train", "digits_tiny", "--root", root, "--set", "steps=4",
+    arguments = ["train", "digits_tiny", *HARDLY_EVALUATED, "--root", root, "--set", "steps=4",
                  "--set", "evaluation.every=4", "--set", "log_every=2"]  # fmt: skip
     code, out, err = dinolab(*arguments)
     assert code == 0, err
@@ -199,7 +200,7 @@ def test_one_run_without_a_study_goes_on_where_it_stopped(dinolab, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_without_a_study_is_profiled(dinolab, tmp_path):
     place = tmp_path / "profile"
-    code, out, err = dinolab("train", "digits_tiny", "--root", tmp_path / "runs",
+    code, out, err = dinolab("train", "digits_tiny", *HARDLY_EVALUATED, "--root", tmp_path / "runs",
                              "--profile", place, "--set", "steps=6",
                              "--set", "evaluation.every=6")  # fmt: skip
     assert code == 0, err

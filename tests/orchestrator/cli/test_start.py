@@ -23,16 +23,17 @@ def contents(root):
 
 
 @pytest.mark.slow
-def test_a_trial_that_fits_into_no_machine_leaves_the_root_empty(mini, tmp_path):
+def test_a_trial_that_fits_into_no_machine_leaves_the_root_empty(mini, cluster, tmp_path):
     study = tmp_path / "large.yaml"
     study.write_text(mini.read_text() + "resources: {cpus_per_worker: 10000}\n")
-    code, output = conftest.dinolab("run", study, "--root", tmp_path / "runs")
+    root = tmp_path / "runs"
+    code, output = conftest.dinolab("run", study, "--root", root, RAY_ADDRESS=cluster)
     assert code == 2, output
     refused = (
         "a trial needs 1 worker of 10000 CPUs, 0 GPUs, each on one machine, and the cluster has "
     )
     assert refused in output.splitlines()[-1]
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.orchestrator.cli.conftest import dinolab as in_process
 from tests.orchestrator.conftest import MINI, dinolab, start
 from tests.registered import restated
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.stored_trial import sealed
+
+__all__ = ["in_process"]
 
 ONLY_THE_BASELINE = MINI[: MINI.index("arms:")] + "arms: []\n"
 
@@ -45,10 +48,11 @@ def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished
 
 
 @pytest.mark.slow
-def test_a_second_run_trains_nothing_and_says_so(finished, mini):
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_run_trains_nothing_and_says_so(finished, mini, in_process):
     root, _ = finished
     before = results(root)
-    code, output = dinolab("run", mini, "--root", root)
+    code, output, _ = in_process("run", mini, "--root", root)
     assert code == 0
     assert "all 6 runs are finished: nothing to train" in output
     assert results(root) == before
@@ -56,18 +60,21 @@ def test_a_second_run_trains_nothing_and_says_so(finished, mini):
 
 
 @pytest.mark.slow
-def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path):
+@pytest.mark.filterwarnings("ignore")
+def test_another_study_takes_the_runs_that_this_root_has(finished, tmp_path, in_process):
     root, _ = finished
     study = tmp_path / "again.yaml"
     study.write_text(MINI.replace("name: mini", "name: again"))
-    code, output = dinolab("run", study, "--root", root)
+    code, output, _ = in_process("run", study, "--root", root)
     assert code == 0
     assert "all 6 runs are finished: nothing to train" in output
     assert (root / "studies" / "again" / "report.html").is_file()
 
 
 @pytest.mark.slow
-def test_runs_that_other_code_finished_are_said_before_anything_trains(finished, mini, tmp_path):
+def test_runs_that_other_code_finished_are_said_before_anything_trains(
+    finished, mini, tmp_path, in_process
+):
     root = tmp_path / "runs"
     shutil.copytree(finished[0], root)
     path = root / "studies" / "mini" / "registrations" / "0001.json"
@@ -87,7 +94,7 @@ def test_runs_that_other_code_finished_are_said_before_anything_trains(finished,
             trial["key"] = keys[trial["key"]]
 
     restated(path, by_other_code)
-    code, output = dinolab("plan", mini, "--root", root, "--tflops", "1")
+    code, output, _ = in_process("plan", mini, "--root", root, "--tflops", "1")
     assert code == 0, output
     assert (
         "note: other code (commit 0123456789ab, with changes that were not committed) has finished "
@@ -181,26 +188,27 @@ def test_a_folder_of_mixed_images_works_and_says_what_it_skipped(cluster, tmp_pa
 
 
 @pytest.mark.slow
-def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(mini, tmp_path):
+def test_an_unreachable_mlflow_server_is_one_line_before_anything_runs(
+    mini, tmp_path, in_process, monkeypatch
+):
     root = tmp_path / "runs"
-    code, output = dinolab(
-        "run", mini, "--root", root, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
-    )  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, output, error = in_process("run", mini, "--root", root)
     assert code == 2, output
-    assert "MLflow store http://127.0.0.1:9 cannot be used" in output
-    assert "Traceback" not in output
+    assert "MLflow store http://127.0.0.1:9 cannot be used" in error
+    assert len(error.splitlines()) == 1
     assert not root.exists()
 
 
 @pytest.mark.slow
-def test_two_drivers_share_the_trials_of_a_root_and_each_ends_with_all(finished, mini, tmp_path):
+def test_two_drivers_share_the_trials_of_a_root_and_each_ends_with_all(
+    finished, mini, cluster, tmp_path
+):
     root = tmp_path / "runs"
+    command = ("run", mini, "--root", root, "--max-concurrent", "1")
     with contextlib.ExitStack() as both:
-        drivers = [
-            both.enter_context(start("run", mini, "--root", root, "--max-concurrent", "1"))
-            for _ in range(2)
-        ]
+        drivers = [both.enter_context(start(*command, RAY_ADDRESS=cluster)) for _ in range(2)]
         outputs = [driver.communicate(timeout=600)[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], outputs
     assert any("another dinolab on" in output for output in outputs)

@@ -20,7 +20,13 @@ from trainers.system.world import World, chosen_device
 def test_a_trial_that_has_ended_has_its_values_beside_it(tmp_path):
     root, cache = tmp_path / "root", tmp_path / "cache"
     open_store(root, make=True)
-    config = override(recipe("digits_tiny"), {"steps": 2, "batch_size": 8})
+    config = override(
+        recipe("digits_tiny"),
+        {
+            "steps": 2, "batch_size": 8, "evaluation.causal_images": 0, "evaluation.probes": False,
+            "evaluation.globality_images": 4, "evaluation.globality_probe_images": 4,
+        },
+    )  # fmt: skip
     digest = open_images(config.data, cache).digest
     key = trial_key(config, digest)
     assignment = worker.Assignment(
