@@ -13,7 +13,6 @@ SEEDS = 3
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("studies"),
     pytest.mark.skipif("DINOLAB_SOAK" not in os.environ, reason="minutes of Ray: make soak"),
 ]
 

@@ -168,16 +168,6 @@ def test_a_folder_of_pictures_and_of_hugging_face(dinolab, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_ours_is_measured_on_its_held_out_images(dinolab, finished, tmp_path):
-    trial = next((finished[0] / "trials").iterdir())
-    options = ["--limit", "12", "--causal-images", "2", "--threads", "1"]
-    code, out, err = dinolab(trial, "--out", "out", *options)
-    assert (code, err) == (0, "")
-    assert "12 of 359 held-out images in digits" in out
-    assert "step 24 of 24" in out
-
-
-@pytest.mark.slow
 def test_neither_ray_nor_mlflow_nor_pandas_nor_plotly_is_needed(tmp_path):
     (tmp_path / "only.py").write_text(
         "from importlib.machinery import PathFinder\n"

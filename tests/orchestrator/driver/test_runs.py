@@ -103,6 +103,15 @@ def test_runs_that_other_code_finished_are_said_before_anything_trains(
     assert "6 runs, 0 finished" in output
 
 
+def test_a_run_of_a_study_is_measured_on_its_held_out_images(finished, tmp_path, in_process):
+    trial = next((finished[0] / "trials").iterdir())
+    options = ["--limit", "12", "--causal-images", "2", "--threads", "1"]
+    code, out, err = in_process("measure", trial, "--out", tmp_path / "out", *options)
+    assert (code, err) == (0, "")
+    assert "12 of 359 held-out images in digits" in out
+    assert "step 24 of 24" in out
+
+
 @pytest.mark.slow
 def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mini, tmp_path):
     root = tmp_path / "runs"
