@@ -196,6 +196,11 @@ def write_trial(root: Path, arm: str, seed: int, ending: str) -> None:
 @pytest.fixture
 def make_study(tmp_path: Path) -> MakeStudy:
     """A function that writes a run root; `endings` says which runs did not finish, and how."""
+    return maker(tmp_path)
+
+
+def maker(place: Path) -> MakeStudy:
+    """That function, for the folder of a run root."""
 
     def make(
         endings: Endings | None = None,
@@ -204,7 +209,7 @@ def make_study(tmp_path: Path) -> MakeStudy:
         name: str = "why_cls_is_global",
         hypotheses: Mapping[str, Mapping[str, Any]] = HYPOTHESES,
         reverse: bool = False,
-        root: Path = tmp_path,
+        root: Path = place,
     ) -> Made:
         trials = [
             {"key": trial_key(arm, seed), "arm": arm, "seed": seed}

@@ -15,7 +15,7 @@ from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
 from dashboards.tables.derived import judge_study, judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
-from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy
+from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy, maker
 from tests.registered import restated
 
 FIGURES = (
@@ -111,24 +111,30 @@ def page(made: Made) -> Page:
     return Page(report_of(made).read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
-def test_report_has_its_sections_in_order(make_study: MakeStudy) -> None:
-    report = page(make_study())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A study whose runs have all finished; nobody changes it."""
+    return maker(tmp_path_factory.mktemp("whole"))()
+
+
+@pytest.fixture(scope="module")
+def report(whole: Made) -> Page:
+    """Its report."""
+    return page(whole)
+
+
+def test_report_has_its_sections_in_order(report: Page) -> None:
     assert report.headings == SECTIONS
     assert not report.open
     assert "18 of 18 runs finished." in report.text
 
 
-@pytest.mark.slow
-def test_report_fetches_nothing(make_study: MakeStudy) -> None:
-    report = page(make_study())
+def test_report_fetches_nothing(report: Page) -> None:
     assert report.addresses == ["data:,"]
     assert not any("url(" in style or "@import" in style for style in report.styles)
 
 
-@pytest.mark.slow
-def test_report_holds_plotly_once(make_study: MakeStudy) -> None:
-    report = page(make_study())
+def test_report_holds_plotly_once(report: Page) -> None:
     large = [script for script in report.scripts if len(script) > 1_000_000]
     assert len(large) == 1
     calls = [script for script in report.scripts if "Plotly.newPlot" in script]
@@ -220,17 +226,14 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     assert "broken & <odd>.png" in report.text
 
 
-@pytest.mark.slow
-def test_report_shows_what_differs_between_arms(make_study: MakeStudy) -> None:
-    text = page(make_study()).text
+def test_report_shows_what_differs_between_arms(report: Page) -> None:
+    text = report.text
     assert 'model.cls_position: "learned" → "none"' in text
     assert "90,952 (-0.05%)" in text
     assert "loss.cls: 1.0 → 0.0" in text
 
 
-@pytest.mark.slow
-def test_report_shows_the_confounds_that_an_ablation_declares(make_study: MakeStudy) -> None:
-    report = page(make_study())
+def test_report_shows_the_confounds_that_an_ablation_declares(report: Page) -> None:
     arms = report.text[report.text.index("What else differs") :]
     for confound in CONFOUNDS["loss_on_patches"]:
         assert arms.count(confound) == 1
@@ -243,9 +246,8 @@ def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
     assert "parameters and 10 epochs. Nothing" in page(made).text
 
 
-@pytest.mark.slow
-def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
-    text = page(make_study()).text
+def test_report_has_verdicts_and_provenance(report: Page) -> None:
+    text = report.text
     assert "supported confirmatory cls_needs_no_position" in text
     assert "is inside ±0.02; its control differs by -0.1" in text
     assert "the largest effect of loss_on_patches is 0.12" in text
@@ -253,16 +255,14 @@ def test_report_has_verdicts_and_provenance(make_study: MakeStudy) -> None:
         assert part in text
 
 
-@pytest.mark.slow
 def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
-    make_study: MakeStudy,
+    whole: Made, report: Page
 ) -> None:
-    made = make_study()
-    source = html.unescape(report_of(made).read_text(encoding="utf-8"))
+    source = html.unescape((whole.folder / "report.html").read_text(encoding="utf-8"))
     source = source.replace("\\u00b1", "±").replace("\\u003c", "<").replace("\\u003e", ">")
-    for entry in judge_study(*made)["hypotheses"].values():
+    for entry in judge_study(*whole)["hypotheses"].values():
         assert source.count(entry["verdict"]["reason"]) == 1
-    text = page(made).text
+    text = report.text
     for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
         found = text[text.index(name) :]
         assert re.search(r"\] (\d+) %", found)[1] == str(level)  # type: ignore[index]

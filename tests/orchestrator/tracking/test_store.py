@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 from mlflow import MlflowClient
@@ -64,7 +65,7 @@ def test_a_store_whose_maker_was_killed_is_not_there_and_two_makers_share_one(tm
     root = tmp_path / "runs"
     with opening(root, TMPDIR=str(tmp_path)) as killed:
         while killed.poll() is None and not any(tmp_path.glob("dinolab-*/mlflow.db")):
-            pass
+            time.sleep(0.001)
         killed.send_signal(signal.SIGKILL)
     assert not (root / "mlflow.db").exists()
     with opening(root) as one, opening(root) as other:
