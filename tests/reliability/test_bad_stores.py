@@ -11,6 +11,8 @@ from tests.reliability.kills import Kills
 from tests.reliability.little import drive, files, in_a_process, undisturbed_study, wrong
 from trainers.errors import DinolabError, RootError, StoreError, UnwrittenError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):

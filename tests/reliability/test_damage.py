@@ -17,6 +17,8 @@ from trainers.runs.saved_run import find_run
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import open_store
 
+pytestmark = pytest.mark.slow
+
 RESULT, CONFIG, VALUES = "result.json", "config.json", "values.parquet"
 FIRST = "attempts/0001"
 """The only attempt at the trial that is damaged."""

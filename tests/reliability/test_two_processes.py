@@ -9,6 +9,8 @@ import pytest
 
 from tests.reliability.little import files, in_a_process, measured, wrong
 
+pytestmark = pytest.mark.slow
+
 SOAKED = bool(os.environ.get("DINOLAB_SOAK"))
 ROUNDS, SEEDS = (20, 12) if SOAKED else (2, 3)
 """How often, and seeds of the two arms."""

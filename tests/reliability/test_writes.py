@@ -10,6 +10,8 @@ import pytest
 from tests.reliability.kills import Kills, changes
 from tests.reliability.little import in_a_process, undisturbed_study, wrong
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = None if os.environ.get("DINOLAB_SOAK") else 40
 """Points that are tried, of all there are; `make soak` tries every one."""
 
