@@ -1,28 +1,26 @@
 """How the tests share two cores: two processes (see the Makefile), each with one thread."""
 
+import functools
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-STUDIES = (
-    "orchestrator/cli/test_choosing.py",
-    "orchestrator/cli/test_cli.py",
-    "orchestrator/cli/test_start.py",
-    "orchestrator/driver/test_runs.py",
-    "orchestrator/tracking/test_mirror.py",
-    "reliability/test_commands.py",
-)
-"""Files whose tests run whole studies."""
+HOME = Path(__file__).parent.parent
+WHOLE = re.compile(r"def \w+\([^)]*\b(cluster|finished)\b")
+"""What a file of tests of the orchestrator has in it that needs a whole study."""
 
 
-def group_of(nodeid: str) -> str:
-    """What a test shares its fixtures with: its file, or all that run whole studies."""
-    file = nodeid.split("::")[0]
-    return "studies" if file.endswith(STUDIES) else file
+@functools.cache
+def group_of(file: str) -> str:
+    """What the tests of a file share fixtures with: each other, or all that need whole studies."""
+    ours = file.startswith("tests/orchestrator/")
+    return "studies" if ours and WHOLE.search((HOME / file).read_text()) else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -37,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Groups(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid)
+            return group_of(nodeid.split("::")[0])
 
     config.option.loadscopereorder = False  # the order of the items is that of the groups
     return Groups(config, log)
@@ -46,14 +44,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups with the most slow tests come first, so that no process waits long for the other."""
-    slow: Counter[str] = Counter()
+    groups = {item: group_of(item.nodeid.split("::")[0]) for item in items}
     for item in items:
-        group = group_of(item.nodeid)
         if "cluster" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py":
-            assert group == "studies", f"{item.nodeid} runs a whole study: list its file in STUDIES"
             item.add_marker(pytest.mark.slow)
-        slow[group] += item.get_closest_marker("slow") is not None
-    items.sort(key=lambda item: (group_of(item.nodeid) != "studies", -slow[group_of(item.nodeid)]))
+    slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (groups[item] != "studies", -slow[groups[item]]))
 
 
 @pytest.fixture(autouse=True)
