@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ablations.registration import GROUPS, Entry, keys_of
+from ablations.registration import GROUPS, Entry
 from trainers.errors import listed
+from trainers.runs.version import differing
 
 
 def changes(before: Entry, now: Entry) -> list[str]:
@@ -21,13 +22,14 @@ def changes(before: Entry, now: Entry) -> list[str]:
     digests = [str(entry.dataset.get("digest", "unknown")) for entry in (before, now)]
     if digests[0] != digests[1]:
         lines.append(f"data: sha256 {digests[0][:12]} -> {digests[1][:12]}")
-    titles = ("code of trials", "code that judges", "packages")
-    for title, old, new in zip(titles, before.versions, now.versions, strict=True):
-        if other := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
-            lines.append(f"{title}: {listed(other)}")
-    if not lines and keys_of(before, tuple(before.resolved.arms)) != keys_of(
-        now, tuple(now.resolved.arms)
+    for title, old, new in (
+        ("code of trials", before.code, now.code),
+        ("code that judges", before.analysis, now.analysis),
     ):
+        if other := differing(old, new):
+            lines.append(f"{title}: {listed(other)}")
+    lines += _differences("", before.computing, now.computing)
+    if not lines and before.trial_keys != now.trial_keys:
         lines.append("what runs start from: other weights are at model.weights")
     return lines
 

@@ -108,6 +108,8 @@ class Entry(Part):
     known: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each result that there was, by trial key, of trials that this registration or an
     earlier one names"""
+    under_way: tuple[str, ...] = ()
+    """keys of those of these trials that had recorded something, and had no result"""
     root_results: int = 0
     """how many results the whole run root had"""
     code: dict[str, str] = Field(default_factory=dict)
@@ -150,15 +152,23 @@ class Entry(Part):
         return self
 
     @property
-    def versions(self) -> tuple[Mapping[str, str], ...]:
-        """Of the code of trials, of the code that judges, and of the packages that compute.
+    def computing(self) -> dict[str, str]:
+        """Versions of the packages that compute numbers.
 
         Builds of one version (`+cu128`) do not differ: a trial says what it was computed with.
         """
-        found = {
-            name: self.packages[name].partition("+")[0] for name in COMPUTING & self.packages.keys()
-        }
-        return self.code, self.analysis, found
+        found = COMPUTING & self.packages.keys()
+        return {name: self.packages[name].partition("+")[0] for name in sorted(found)}
+
+    @property
+    def versions(self) -> tuple[Mapping[str, str], ...]:
+        """Of the code of trials, of the code that judges, and of the packages that compute."""
+        return self.code, self.analysis, self.computing
+
+    @property
+    def trial_keys(self) -> set[tuple[str, int, str]]:
+        """Arm, seed and key of each trial."""
+        return {(trial.arm, trial.seed, trial.key) for trial in self.trials}
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -251,8 +261,9 @@ def lines_of(of: Mapping[str, Stated]) -> list[str]:
     return [f"{one.word}: {', '.join(those)} ({one.why})" for one, those in names.items()]
 
 
-def known_of(chain: Sequence[Entry], number: int, arms: Sequence[str]) -> int:
-    """How many results of `arms` existed at the registration at `number` places in the chain.
+def known_of(chain: Sequence[Entry], number: int, arms: Sequence[str]) -> tuple[int, int]:
+    """How many results of `arms` existed at a place in the chain, and how many runs of them had
+    recorded something without a result.
 
     An arm is found by its name and, where it had another, by what it changes.
     """
@@ -263,7 +274,7 @@ def known_of(chain: Sequence[Entry], number: int, arms: Sequence[str]) -> int:
         for trial in entry.trials
         if trial.arm in arms or entry.resolved.arms.get(trial.arm) in changes_now
     }
-    return len(keys & chain[number].known.keys())
+    return len(keys & chain[number].known.keys()), len(keys & set(chain[number].under_way))
 
 
 def _stated(chain: Sequence[Entry], name: str) -> Stated:
@@ -274,7 +285,11 @@ def _stated(chain: Sequence[Entry], name: str) -> Stated:
         first -= 1
     arms = _arms(chain[-1], name)
     at = f"in registration {chain[first].number} of {chain[first].created}"
-    if known := known_of(chain, first, arms):
+    known, under_way = known_of(chain, first, arms)
+    before = "before any result of its arms"
+    if under_way:
+        before += f", with {under_way} of their runs under way"
+    if known:
         results = "a result" if known == 1 else f"{known} results"
         return Stated("exploratory", f"stated {at}, when {results} of its arms existed")
     later = [
@@ -282,28 +297,23 @@ def _stated(chain: Sequence[Entry], name: str) -> Stated:
         for place in range(first + 1, len(chain))
         if chain[place - 1].versions != chain[place].versions
     ]
-    said = [f"changed {at} ({chain[first].reason}), before any result of its arms"] if first else []
+    said = [f"changed {at} ({chain[first].reason}), {before}"] if first else []
     said += [
         f"versions changed in registration {entry.number} of {entry.created} ({entry.reason}), "
-        f"when {known_of(chain, place, arms)} results of its arms existed"
+        f"when {known_of(chain, place, arms)[0]} results of its arms existed"
         for place, entry in later
     ]
     if said:
         return Stated("amended", "; ".join(said))
-    return Stated("confirmatory", f"stated {at}, before any result of its arms")
+    return Stated("confirmatory", f"stated {at}, {before}")
 
 
 def _same_form(before: Entry, now: Entry, name: str) -> bool:
     """Whether nothing that bears on the verdict of a hypothesis differs, versions apart."""
     if name not in before.plain["hypotheses"] or _form(before, name) != _form(now, name):
         return False
-    arms = _arms(now, name)
-    return before.versions != now.versions or keys_of(before, arms) == keys_of(now, arms)
-
-
-def keys_of(entry: Entry, arms: Sequence[str]) -> set[tuple[str, int, str]]:
-    """Arm, seed and key of each trial of `arms`."""
-    return {(one.arm, one.seed, one.key) for one in entry.trials if one.arm in arms}
+    moved = {arm for arm, _, _ in before.trial_keys ^ now.trial_keys}
+    return before.versions != now.versions or not moved & set(_arms(now, name))
 
 
 def _form(entry: Entry, name: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +22,11 @@ from ablations.registration import (
     written,
 )
 from dashboards.tables.chain import find_chain
-from orchestrator.plan import Plan
+from orchestrator.plan import AT_ONCE, Plan
 from orchestrator.references import references_of
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError, RootError, printable
+from trainers.runs.records import is_segment
 from trainers.runs.stored_trial import TRIALS
 from trainers.runs.version import code_versions, versions_below
 from trainers.system.store import Store
@@ -87,7 +89,7 @@ class Statement:
         while not self.chain:
             self._put(None)
             self.refuse_unregistered()
-        return self.chain[-1]
+        return self._with_diff(self.chain[-1])
 
     def amend(self, reason: str) -> Entry:
         """Write the next registration. Raises InputError, one line, where there is nothing to."""
@@ -103,7 +105,14 @@ class Statement:
                     f"{self.name}: there is nothing to amend"
                 )
             if self._put(said(reason)):
-                return self.chain[-1]
+                return self._with_diff(self.chain[-1])
+
+    def _with_diff(self, entry: Entry) -> Entry:
+        """Put what was not committed beside its registration; a kill may have left that out."""
+        if self.diff and entry.git.get("diff_sha256") == self.git["diff_sha256"]:
+            key = registration_key(self.name, entry.number).removesuffix("json") + "diff"
+            self.store.put(key, self.diff, if_absent=True)
+        return entry
 
     @cached_property
     def _references(self) -> dict[str, float]:
@@ -115,7 +124,7 @@ class Statement:
         number = len(self.chain) + 1
         named = {trial["key"] for trial in self.content["trials"]}
         named |= {trial.key for entry in self.chain for trial in entry.trials}
-        known, every = results_in(self.store, named)
+        found = found_in(self.store, named)
         content = written(
             {
                 **self.content,
@@ -124,14 +133,11 @@ class Statement:
                 "parent": self.chain[-1].digest if self.chain else None,
                 "reason": reason,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "known": known,
-                "root_results": every,
+                **found,
             }
         )
         entry, key = entry_of(content), registration_key(self.name, number)
         is_ours = self.store.put(key, content, if_absent=True)
-        if is_ours and self.diff:
-            self.store.put(key.removesuffix("json") + "diff", self.diff)
         self.chain = [*self.chain, entry] if is_ours else find_chain(self.store, self.name)
         return is_ours
 
@@ -143,23 +149,30 @@ def said(reason: str) -> str:
     return printable(" ".join(words))
 
 
-def results_in(store: Store, keys: Iterable[str]) -> tuple[dict[str, str], int]:
-    """SHA-256 of the result of each of the trials that has one, and how many the root has in all.
+def found_in(store: Store, keys: Collection[str]) -> dict[str, Any]:
+    """What is known of trials: `known`, SHA-256 of the result of each that has one; `under_way`,
+    those that have recorded something without; `root_results`, how many the root has in all.
 
     A result that was set aside as damaged was known too.
     """
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
+    recorded = set()
     for entry in store.list(TRIALS):
         _, key, *rest = entry.key.split("/")
-        if rest == ["result.json"] or (rest[:1] == ["damaged"] and rest[-1] == "result.json"):
+        if rest[-1:] == ["result.json"] and (len(rest) == 1 or rest[0] == "damaged"):
             # Where both are there, the one that counts comes last.
-            found[key] = entry.key
-    digests = {}
-    for key in sorted(found.keys() & set(keys)):
-        content = store.get(found[key])
-        if content is not None:
-            digests[key] = hashlib.sha256(content).hexdigest()
-    return digests, len(found)
+            results[key] = entry.key
+        elif rest and is_segment(rest[-1]):
+            recorded.add(key)
+    known = sorted(results.keys() & set(keys))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        contents = pool.map(lambda key: store.get(results[key]) or b"", known)
+        digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    return {
+        "known": dict(zip(known, digests, strict=True)),
+        "under_way": sorted(recorded.intersection(keys) - results.keys()),
+        "root_results": len(results),
+    }
 
 
 def _digest_of_hypotheses(resolved: Mapping[str, Any]) -> str:

@@ -128,9 +128,11 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
     progress = progress_of(found)
     chains, problems = studies_of(store)
     named = [
-        f"{chain[-1].study}/{place.arm}/{place.seed}"
+        f"{entry.study}/{place.arm}/{place.seed}"
+        + ("" if entry is chain[-1] else f" (registration {entry.number})")
         for chain in chains
-        for place in chain[-1].trials
+        for entry in [e for e in chain if any(one.key == found.key for one in e.trials)][-1:]
+        for place in entry.trials
         if place.key == found.key
     ]
     records = [] if progress.state == "damaged" else found.records()

@@ -199,6 +199,14 @@ def test_a_form_that_comes_back_was_stated_when_it_came_back():
     assert words(chain)["none_rises"] == "exploratory"
 
 
+def test_runs_under_way_are_said():
+    (first,) = chain_of({**FIRST, "under_way": [key("none", 0), key("deep", 1)]}, known=[[]])
+    assert stated([first])["none_rises"].word == "confirmatory"
+    assert stated([first])["none_rises"].why.endswith(
+        "before any result of its arms, with 1 of their runs under way"
+    )
+
+
 def test_seeds_added_until_it_is_supported_are_exploratory():
     steps = [changed(with_seeds(*range(count))) for count in (6, 8, 10)]
     known = [[key(arm, seed) for arm in ARMS for seed in range(count)] for count in (0, 6, 8)]
@@ -253,7 +261,7 @@ def test_in_a_family_the_direction_of_one_changes_no_p_of_the_others():
     [
         (lambda c: c["code"].update({"trainers.training.step": "2"}), "trainers.training.step"),
         (lambda c: c["analysis"].update({"ablations.verdicts.rule": "2"}), "ablations.verdicts."),
-        (lambda c: c["packages"].update(torch="2.15"), "packages: torch"),
+        (lambda c: c["packages"].update(torch="2.15"), "torch 2.14 -> 2.15"),
     ],
 )
 def test_other_versions_alone_are_amended_and_say_how_many_results_were_known(change, line):

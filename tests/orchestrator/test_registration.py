@@ -14,7 +14,7 @@ from ablations.study.loading import load_study
 from dashboards.tables.chain import read_chain
 from orchestrator import registration
 from orchestrator.plan import make_plan
-from orchestrator.registration import Statement, results_in, said
+from orchestrator.registration import Statement, found_in, said
 from orchestrator.witness import VARIABLE, witness, words_of
 from tests.registered import restated
 from trainers.data.image_set import open_images
@@ -172,9 +172,17 @@ def test_results_that_were_set_aside_as_damaged_were_known(plan, store):
     finish(store, plan)
     key = plan.trials[0].key
     StoredTrial(store, key).set_aside()
-    known, every = results_in(store, [key])
-    assert set(known) == {key}
-    assert every == len(plan.trials)
+    found = found_in(store, [key])
+    assert set(found["known"]) == {key}
+    assert found["root_results"] == len(plan.trials)
+
+
+def test_a_run_that_recorded_something_without_a_result_is_under_way(plan, longer, store, state):
+    state(plan).register()
+    first, second = plan.trials[0].key, plan.trials[1].key
+    store.put(f"trials/{first}/attempts/0001/metrics-000000000.jsonl", b"")
+    store.put(f"trials/{second}/attempts/0001/lease.json", b"{}")
+    assert state(longer).amend("so").under_way == (first,)
 
 
 @pytest.mark.parametrize("reason", ["", " ", "\n\t"])

@@ -256,3 +256,13 @@ def test_a_witness_that_fails_ends_a_run_before_anything_is_made(dinolab, made, 
     assert "--witness false: it ended with code 1; nothing was trained" in err
     assert len(err.splitlines()) == 1
     assert not (root / STUDIES / "cls" / "report.html").exists()
+
+
+def test_a_trial_that_only_an_earlier_registration_names_stays(dinolab, root, changed):
+    key = read_study(LocalStore(root), "cls").entry.trials[0].key
+    arguments = ("amend", changed(CHANGES["steps"]), "--root", root, "--reason", "longer")
+    assert dinolab(*arguments)[0] == 0
+    _, out, _ = dinolab("show", key, "--root", root)
+    assert "named by: cls/baseline/0 (registration 1)" in out
+    _, out, _ = dinolab("gc", "--root", root)
+    assert out == "no garbage\n"
