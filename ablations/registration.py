@@ -110,6 +110,9 @@ class Entry(Part):
     earlier one names"""
     under_way: tuple[str, ...] = ()
     """keys of those of these trials that had recorded something, and had no result"""
+    elsewhere: tuple[Place, ...] = ()
+    """trials of other studies that had a result: of an arm that changes the same as one of these,
+    at one of these seeds, on these data, with another base or other code"""
     root_results: int = 0
     """how many results the whole run root had"""
     code: dict[str, str] = Field(default_factory=dict)
@@ -289,6 +292,8 @@ def _stated(chain: Sequence[Entry], name: str) -> Stated:
     before = "before any result of its arms"
     if under_way:
         before += f", with {under_way} of their runs under way"
+    if akin := len({one.key for one in chain[first].elsewhere if one.arm in arms}):
+        before += f"; other studies had {akin} results of such arms at these seeds"
     if known:
         results = "a result" if known == 1 else f"{known} results"
         return Stated("exploratory", f"stated {at}, when {results} of its arms existed")

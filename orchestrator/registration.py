@@ -1,5 +1,6 @@
 """Registers a study before its first trial, and again when it was changed; never in between."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from ablations.changes import changes
 from ablations.registration import (
     LOCK,
+    STUDIES,
     Entry,
     entry_of,
     registration_key,
@@ -119,21 +121,45 @@ class Statement:
         """What gates compare with: measured only where a registration is written."""
         return references_of(self.study, self.images)
 
+    def _elsewhere(self) -> list[dict[str, Any]]:
+        """Trials of other studies of the root that change the same at the same seed and data."""
+        now, found = self._now, {}
+        for name in self.store.names(STUDIES):
+            # One that cannot be read is said by those who read it.
+            with contextlib.suppress(InputError):
+                for entry in find_chain(self.store, name) if name != self.name else ():
+                    if entry.dataset.get("digest") != now.dataset.get("digest"):
+                        continue
+                    for arm, change in now.resolved.arms.items():
+                        same = {a for a, one in entry.resolved.arms.items() if one == change}
+                        for trial in entry.trials:
+                            if trial.arm in same and trial.seed in now.resolved.seeds:
+                                place = {"key": trial.key, "arm": arm, "seed": trial.seed}
+                                found[trial.key, arm] = place
+        return [found[place] for place in sorted(found)]
+
     def _put(self, reason: str | None) -> bool:
         """Try to write the next registration, and read the chain again; whether this one is it."""
         number = len(self.chain) + 1
         named = {trial["key"] for trial in self.content["trials"]}
         named |= {trial.key for entry in self.chain for trial in entry.trials}
-        found = found_in(self.store, named)
+        # Before what is known is read: it takes a while.
+        dataset = {**self.content["dataset"], "references": self._references}
+        akin = [one for one in self._elsewhere() if one["key"] not in named]
+        found = found_in(self.store, named | {one["key"] for one in akin})
+        elsewhere = [one for one in akin if one["key"] in found["known"]]
+        found["known"] = {key: one for key, one in found["known"].items() if key in named}
+        found["under_way"] = [key for key in found["under_way"] if key in named]
         content = written(
             {
                 **self.content,
-                "dataset": {**self.content["dataset"], "references": self._references},
+                "dataset": dataset,
                 "number": number,
                 "parent": self.chain[-1].digest if self.chain else None,
                 "reason": reason,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 **found,
+                "elsewhere": elsewhere,
             }
         )
         entry, key = entry_of(content), registration_key(self.name, number)

@@ -183,6 +183,19 @@ def test_turned_round_under_another_name_it_is_exploratory(root, changed, tmp_pa
     assert (entry["verdict"]["label"], entry["stated"]["word"]) == ("supported", "exploratory")
 
 
+def test_trained_otherwise_under_another_name_it_is_said_what_other_studies_had(
+    root, changed, tmp_path
+):
+    path = changed(("name: cls", "name: again"), CHANGES["direction"], CHANGES["steps"])
+    plan, images = planned(path, tmp_path)
+    entry = Statement(plan, images, LocalStore(root)).register()
+    assert (entry.known, len(entry.elsewhere)) == ({}, 12)
+    why = verdicts(root, "again")["hypotheses"]["none_helps"]["stated"]["why"]
+    assert why.endswith(
+        "other studies had 12 results of such arms at these seeds, trained otherwise"
+    )
+
+
 def test_seeds_added_under_another_name_are_exploratory(root, changed, tmp_path):
     path = changed(("name: cls", "name: again"), CHANGES["seeds added"])
     plan, images = planned(path, tmp_path)
