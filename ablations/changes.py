@@ -19,6 +19,8 @@ def changes(before: Entry, now: Entry) -> list[str]:
     ]
     for group, one in GROUPS.items():
         lines += _differences(f"{one} ", before.plain[group], now.plain[group])
+    if before.sequence != now.sequence and {*before.sequence} == {*now.sequence}:
+        lines.append(f"hypotheses in another order: {', '.join(now.sequence)}")
     digests = [str(entry.dataset.get("digest", "unknown")) for entry in (before, now)]
     if digests[0] != digests[1]:
         lines.append(f"data: sha256 {digests[0][:12]} -> {digests[1][:12]}")

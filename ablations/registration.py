@@ -190,6 +190,12 @@ class Entry(Part):
         ours = (*GROUPS, *_UNSTATED)
         return {name: value for name, value in self.plain.items() if name not in ours}
 
+    @property
+    def sequence(self) -> list[str]:
+        """The hypotheses in their order, where p-values depend on it; else empty."""
+        by = dict(self.of_all.get("multiplicity") or {}).get("by")
+        return list(self.resolved.hypotheses) if by == "fixed-sequence" else []
+
 
 GROUPS = {"arms": "arm", "hypotheses": "hypothesis", "claims": "claim", "gates": "gate"}
 """What a study names, and what one of them is called."""
@@ -330,6 +336,7 @@ def _form(entry: Entry, name: str) -> dict[str, Any]:
     return {
         "own": plain["hypotheses"][name],
         "family": family,
+        "sequence": [one for one in entry.sequence if one == name or one in family],
         "claims": claims,
         "gates": gates,
         "arms": {arm: plain["arms"][arm] for arm in arms},
@@ -348,7 +355,11 @@ def _family(entry: Entry, name: str) -> list[str]:
         secondary = [True] if stated_so[one].get("secondary") else []
         return {stated_so[one]["family"], *secondary}
 
-    return [one for one in stated_so if one != name and (over_all or groups(one) & groups(name))]
+    def holds(one: str) -> bool:
+        return bool(stated_so[one]["direction"] == "holds")
+
+    alike = [one for one in stated_so if one != name and holds(one) == holds(name)]
+    return [one for one in alike if over_all or groups(one) & groups(name)]
 
 
 def _arms(entry: Entry, name: str) -> tuple[str, ...]:
@@ -357,10 +368,10 @@ def _arms(entry: Entry, name: str) -> tuple[str, ...]:
 
 
 def _behind_its_p(hypothesis: Mapping[str, Any]) -> dict[str, Any]:
-    """What p-values of its family rest on: `holds` is a test of another kind, about its margin."""
+    """What the p-values of its family rest on; of `holds` they are about its margin."""
     holds = hypothesis["direction"] == "holds"
     left_out = _WORDING if holds else (*_WORDING, "smallest_effect")
-    return {"holds": holds} | {k: v for k, v in hypothesis.items() if k not in left_out}
+    return {field: value for field, value in hypothesis.items() if field not in left_out}
 
 
 def written(content: Mapping[str, Any]) -> bytes:

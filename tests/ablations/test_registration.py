@@ -228,10 +228,6 @@ def test_an_arm_under_another_name_is_the_same_arm():
 
 
 def test_leaving_a_hypothesis_out_of_a_family_changes_what_is_left_of_it():
-    def one_family(content):
-        for one in content["resolved"]["hypotheses"].values():
-            one["family"] = "primary"
-
     def without(content):
         one_family(content)
         del content["resolved"]["hypotheses"]["deep_rises"]
@@ -244,16 +240,53 @@ def test_leaving_a_hypothesis_out_of_a_family_changes_what_is_left_of_it():
 
 
 def test_in_a_family_the_direction_of_one_changes_no_p_of_the_others():
-    def one_family(content):
-        for one in content["resolved"]["hypotheses"].values():
-            one["family"] = "primary"
-
     def turned(content):
         one_family(content)
         turned_round(content)
 
     chain = chain_of(changed(one_family), changed(turned), known=[[], EVERYTHING])
     assert words(chain) == {"none_rises": "exploratory", "deep_rises": "confirmatory"}
+
+
+def one_family(content, by="max-t"):
+    content["resolved"]["multiplicity"] = {"over": "claim", "by": by}
+    for one in content["resolved"]["hypotheses"].values():
+        one["family"] = "primary"
+
+
+def reordered(content):
+    hypotheses = content["resolved"]["hypotheses"]
+    content["resolved"]["hypotheses"] = dict(reversed(hypotheses.items()))
+
+
+def test_another_order_is_a_change_of_a_fixed_sequence_and_of_nothing_else():
+    def second(by):
+        first = changed(lambda content: one_family(content, by))
+        after = copy.deepcopy(first)
+        reordered(after)
+        return chain_of(first, after, known=[[], EVERYTHING])
+
+    assert changes(*second("max-t")) == []
+    assert set(words(second("max-t")).values()) == {"confirmatory"}
+    assert changes(*second("fixed-sequence")) == [
+        "hypotheses in another order: deep_rises, none_rises"
+    ]
+    assert set(words(second("fixed-sequence")).values()) == {"exploratory"}
+
+
+def test_what_holds_has_a_family_of_its_own_and_who_leaves_one_changes_it():
+    def holding(content):
+        one_family(content)
+        content["resolved"]["hypotheses"]["deep_rises"]["direction"] = "holds"
+
+    def wider(content):
+        holding(content)
+        content["resolved"]["hypotheses"]["deep_rises"]["smallest_effect"] = 0.5
+
+    chain = chain_of(changed(holding), changed(wider), known=[[], EVERYTHING])
+    assert words(chain) == {"none_rises": "confirmatory", "deep_rises": "exploratory"}
+    chain = chain_of(changed(one_family), changed(holding), known=[[], EVERYTHING])
+    assert set(words(chain).values()) == {"exploratory"}
 
 
 @pytest.mark.parametrize(
