@@ -42,13 +42,20 @@ class Hypothesis(Declared):
         "", description="metric of the arm it is compared with, where that is another one"
     )
     contrast: Contrast = Field(
+        (),
         description="[arm, arm it is compared with]; [arm]: its own value; or {arm: weight}, the "
-        "weighted sum"
+        "weighted sum",
     )
     over: Literal["arms", "cells"] = Field(
         "arms",
         description="cells: the two names of the contrast are levels of one factor, compared over "
         "all cells of the factorial that have them",
+    )
+    interaction: tuple[tuple[str, str], tuple[str, str]] | None = Field(
+        None,
+        description="instead of a contrast, [[level, other level], [level, other level]] of two "
+        "factors: how much larger the first difference is at the second factor's first level than "
+        "at its other one, over all cells",
     )
     direction: Direction = Field(
         description="rises or falls: superiority in that direction; differs: in either; holds: "
@@ -80,7 +87,9 @@ class Hypothesis(Declared):
 
     @model_validator(mode="after")
     def _is_a_contrast(self) -> Self:
-        if problem := problem_of(self.contrast):
+        if self.interaction:
+            self._check_interaction()
+        elif problem := problem_of(self.contrast):
             raise ValueError(f"contrast {problem}")
         if not isinstance(self.control, str) and (problem := problem_of(self.control)):
             raise ValueError(f"control {problem}")
@@ -89,7 +98,7 @@ class Hypothesis(Declared):
         self._check_end_point()
         if self.control:
             self._check_control()
-        if self.metric_against and min(self.weights.values()) > 0:
+        if self.metric_against and min(self.weights.values(), default=1.0) > 0:
             raise ValueError(
                 "metric_against is the metric of an arm that is compared with, and contrast has "
                 "none; add that arm, or leave metric_against out"
@@ -109,10 +118,20 @@ class Hypothesis(Declared):
         if given or self.test == "t":
             wrong = ", ".join(sorted(given)) or "test: t"
             raise ValueError(f"an endpoint is a yes or no; leave {wrong} out")
-        if isinstance(self.contrast, dict) or self.over == "cells":
+        if isinstance(self.contrast, dict) or self.over == "cells" or self.interaction:
             raise ValueError("endpoint needs a contrast [arm, arm it is compared with] or [arm]")
         if not self.paired and len(self.contrast) < 2:
             raise ValueError("paired: false needs a contrast of two arms")
+
+    def _check_interaction(self) -> None:
+        # Loading writes it out as weights of cells.
+        if self.over == "cells" or not (isinstance(self.contrast, dict) or self.contrast == ()):
+            raise ValueError("interaction is over all cells and has no contrast; leave both out")
+        for pair in self.interaction or ():
+            if pair[0] == pair[1]:
+                raise ValueError(f"interaction compares {pair[0]!r} with itself")
+        if self.control and isinstance(self.control, str):
+            raise ValueError("control of an interaction must be a contrast, such as {arm: weight}")
 
     def _check_control(self) -> None:
         if max(self.control_weights.values()) < 0:
@@ -120,7 +139,7 @@ class Hypothesis(Declared):
         first, second = self.control_sides
         if first == second and not self.metric_against:
             raise ValueError(f"control compares {' and '.join(first)} with itself")
-        if (first, second) == sides_of(self.weights):
+        if self.contrast and (first, second) == sides_of(self.weights):
             raise ValueError("control is what the hypothesis compares; name another arm")
 
     @property
@@ -180,6 +199,9 @@ class Hypothesis(Declared):
     @property
     def sides(self) -> tuple[str, str]:
         """In words, what is compared and what with; the second is empty if with nothing."""
+        if self.interaction:
+            (level, other), (at, instead) = self.interaction
+            return f"{level} − {other} at {at}", f"the same at {instead}"
         first, second = sides_of(self.weights)
         return (
             side_text(first, cells=self.over == "cells"),

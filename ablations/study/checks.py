@@ -56,7 +56,9 @@ def check_expectations(
                 continue
             mentioned = body.get("contrast" if kind == "hypotheses" else "arms")
             names, control = _names(mentioned), _names(body.get("control"))
-            if body.get("over") == "cells":
+            if body.get("interaction"):
+                lines = _check_interaction(body, cells)
+            elif body.get("over") == "cells":
                 lines = _check_levels(mentioned, names, cells)
                 names = []
             else:
@@ -78,6 +80,25 @@ def _names(mentioned: object) -> list[str]:
         return [mentioned] if mentioned else []
     names = mentioned if isinstance(mentioned, (list, dict)) else []
     return [one for one in names if isinstance(one, str)]
+
+
+def _check_interaction(body: Mapping[str, Any], cells: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Problems of an interaction, as the file states it: two levels of each of two factors."""
+    if body.get("contrast"):
+        return ["interaction and contrast are given together; leave one out"]
+    pairs = body["interaction"]
+    if not (
+        isinstance(pairs, list)
+        and len(pairs) == 2
+        and all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in pairs)
+    ):
+        # It has a line already.
+        return []
+    lines = [line for pair in pairs for line in _check_levels(pair, pair, cells)]
+    factors = [factor_of(level, other, cells) for level, other in pairs]
+    if not lines and factors[0] == factors[1]:
+        lines = ["the two pairs of an interaction are levels of one factor; name two factors"]
+    return lines
 
 
 def _check_levels(

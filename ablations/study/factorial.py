@@ -93,7 +93,13 @@ def cell_arms(
 
 
 def over_cells(hypothesis: Hypothesis, cells: Mapping[str, tuple[str, ...]]) -> Hypothesis:
-    """The same with `over: cells` spelt out as a weight for each cell, in its control too."""
+    """The same with `over: cells` spelt out as a weight for each cell, in its control too.
+
+    An interaction is spelt out as the difference of two differences, each of means over cells.
+    """
+    if hypothesis.interaction:
+        weights = _interaction(hypothesis.interaction, cells)
+        return hypothesis.model_copy(update={"contrast": weights})
     if hypothesis.over != "cells":
         return hypothesis
     level, other = hypothesis.contrast
@@ -105,6 +111,20 @@ def over_cells(hypothesis: Hypothesis, cells: Mapping[str, tuple[str, ...]]) -> 
         control = _weights(named, factor, cells)
     weights = _weights((level, other), factor, cells)
     return hypothesis.model_copy(update={"contrast": weights, "control": control})
+
+
+def _interaction(
+    pairs: tuple[tuple[str, str], tuple[str, str]], cells: Mapping[str, tuple[str, ...]]
+) -> dict[str, float]:
+    factors = [factor_of(*pair, cells) for pair in pairs]
+    signs: dict[str, int] = {}
+    for name, levels in cells.items():
+        at = [levels[factor] for factor in factors if factor is not None]
+        if all(level in pair for level, pair in zip(at, pairs, strict=True)):
+            signs[name] = math.prod(
+                1 if level == pair[0] else -1 for level, pair in zip(at, pairs, strict=True)
+            )
+    return {name: 4 * sign / len(signs) for name, sign in signs.items()}
 
 
 def _weights(
