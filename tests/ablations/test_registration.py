@@ -188,6 +188,27 @@ def test_results_of_arms_that_a_hypothesis_does_not_compare_do_not_count():
     assert words(chain) == {"none_rises": "amended", "deep_rises": "confirmatory"}
 
 
+def test_results_of_the_arm_of_its_control_count():
+    def controlled(content):
+        content["resolved"]["hypotheses"]["none_rises"]["control"] = "deep"
+
+    chain = chain_of(changed(controlled), known=[[key("deep", 0)]])
+    assert words(chain)["none_rises"] == "exploratory"
+
+
+def test_in_a_family_the_control_of_one_changes_no_p_of_the_others():
+    def one_family(content):
+        for one in content["resolved"]["hypotheses"].values():
+            one["family"] = "both"
+
+    def controlled(content):
+        one_family(content)
+        content["resolved"]["hypotheses"]["none_rises"]["control"] = "deep"
+
+    chain = chain_of(changed(one_family), changed(controlled), known=[[], EVERYTHING])
+    assert words(chain) == {"none_rises": "exploratory", "deep_rises": "confirmatory"}
+
+
 def test_results_that_another_study_made_count_in_the_first_registration():
     chain = chain_of(FIRST, known=[[key("none", 0)]])
     assert words(chain) == {"none_rises": "exploratory", "deep_rises": "confirmatory"}

@@ -10,6 +10,7 @@ import torch
 
 from ablations.changes import changes
 from ablations.registration import STUDIES, stated
+from ablations.spec import Gate
 from ablations.study.loading import load_study
 from dashboards.tables.chain import read_chain
 from orchestrator import registration
@@ -105,6 +106,17 @@ def test_the_first_registration_holds_what_is_stated(plan, images, store, state)
     assert "ablations.verdicts.rule" in content["analysis"]
     assert "ablations.statistics.sign_flip" in content["analysis"]
     assert (content["known"], content["root_results"]) == ({}, 0)
+
+
+def test_it_holds_what_its_gates_compare_with_which_is_measured_once(study, images, state):
+    gate = Gate(arms=("baseline",), metric="knn/cls_top1", at_least=0, at_least_over="mean_colour")
+    gated = make_plan(replace(study, gates={"learns": gate}), images)
+    held = state(gated).register().dataset["references"]
+    # Of grey digits how bright they are, which says little more than one in ten.
+    assert held == {"mean_colour": pytest.approx(0.13, abs=0.02)}
+    again = state(gated)
+    again.register()
+    assert "_references" not in vars(again)
 
 
 def test_a_study_that_is_the_same_is_registered_once(plan, store, state):
