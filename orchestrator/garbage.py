@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.registration import STUDIES
+from ablations.registration import REGISTRATIONS, STUDIES, study_folder
 from dashboards.tables.board import progress_of
 from dashboards.tables.chain import read_chain
 from trainers.runs.lease import expires_s
@@ -51,14 +51,11 @@ def garbage(store: Store, *, single: bool) -> list[Garbage]:
     A trial that only an earlier registration names stays: what was known rests on it.
     Raises InputError, one line, when a registration is damaged: what it names is unknown then.
     """
-    named = {
-        trial.key
-        for name in store.names(STUDIES)
-        for entry in read_chain(store, name)
-        for trial in entry.trials
-    }
+    # In this order: a trial that is begun meanwhile is not among them, or its study names it.
+    keys = store.names(TRIALS)
+    named = _named(store)
     found, silent = [], []
-    for key in store.names(TRIALS):
+    for key in keys:
         trial = StoredTrial(store, key)
         progress = progress_of(trial)
         if progress.state == "running":
@@ -70,6 +67,37 @@ def garbage(store: Store, *, single: bool) -> list[Garbage]:
         else:
             found.append(_whole(trial))
     return found + [_whole(trial) for trial in _unchanged(silent)]
+
+
+def delete(found: Sequence[Garbage], store: Store) -> list[Garbage]:
+    """Delete it, but for trials that a study has come to name since; returns what is deleted."""
+    deleted, stated, named = [], frozenset[str](), set[str]()
+    for one in found:
+        # Just before, each time: a study may be registered while others are deleted.
+        if (now := _registrations(store)) != stated:
+            stated, named = now, _named(store)
+        if one.what.removeprefix(f"{TRIALS}/") not in named:
+            one.delete(store)
+            deleted.append(one)
+    return deleted
+
+
+def _named(store: Store) -> set[str]:
+    """Keys of the trials that any registration names."""
+    return {
+        trial.key
+        for name in store.names(STUDIES)
+        for entry in read_chain(store, name)
+        for trial in entry.trials
+    }
+
+
+def _registrations(store: Store) -> frozenset[str]:
+    return frozenset(
+        entry.key
+        for name in store.names(STUDIES)
+        for entry in store.list(f"{study_folder(name)}/{REGISTRATIONS}")
+    )
 
 
 def _whole(trial: StoredTrial) -> Garbage:

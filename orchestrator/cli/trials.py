@@ -240,22 +240,24 @@ def gc(
     Trials that no study names, attempts of finished trials that their results do not rest on, and
     results that were set aside. What is being trained is left alone.
     """
-    from orchestrator.garbage import garbage
+    from orchestrator import garbage
     from trainers.system.store import open_store
 
     console = make_console()
     store = open_store(absolute_root(root, console))
-    found = garbage(store, single=single)
+    found = garbage.garbage(store, single=single)
     table = Table("what", "why", "files", "size")
     for one in found:
         size = sum(entry.size for entry in one.entries)
         table.add_row(one.what, one.why, str(len(one.entries)), _megabytes(size))
     if found:
         console.print(table)
-    total = sum(entry.size for one in found for entry in one.entries)
     if delete:
-        for one in found:
-            one.delete(store)
+        deleted = garbage.delete(found, store)
+        if kept := len(found) - len(deleted):
+            console.print(f"{kept} of these stay: a study has come to name them")
+        found = deleted
+    total = sum(entry.size for one in found for entry in one.entries)
     verb = "deleted" if delete else "nothing deleted; `dinolab gc --delete` would free"
     console.print(f"{verb} {_megabytes(total)} in {len(found)} places" if found else "no garbage")
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.garbage import garbage
+from orchestrator.garbage import delete, garbage
 from tests.dashboards.tables.test_board import STEPS, begun, finished, lock_of
 from trainers.errors import InputError
 from trainers.system.store import open_store
@@ -32,6 +32,15 @@ def test_what_a_study_names_stays_and_what_none_names_goes(store):
     for one in garbage(store, single=False):
         one.delete(store)
     assert {key.split("/")[1] for key in keys(store)} == {"named"}
+
+
+def test_a_trial_that_a_study_comes_to_name_before_it_is_deleted_stays(store):
+    finished(store, "adopted")
+    finished(store, "other")
+    found = garbage(store, single=False)
+    lock_of(store, "s", {("a", 0): "adopted"})
+    assert [one.what for one in delete(found, store)] == ["trials/other"]
+    assert {key.split("/")[1] for key in keys(store)} == {"adopted"}
 
 
 def test_a_run_of_its_own_goes_only_when_asked(store):
