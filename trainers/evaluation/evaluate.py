@@ -1,5 +1,7 @@
 """What is measured of the networks on held-out images: k-NN, probes, collapse panel, attention."""
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
@@ -66,12 +68,17 @@ def evaluate(
     All workers of `world`, each with networks that it can use alone, share the work and return the
     same; without it this one does all.
     """
-    with measuring(tf32=config.evaluation.tf32):
+    with measuring(tf32=config.evaluation.tf32), _uncompiled():
         return _evaluate(state, images, config, world, progress, thorough)
 
 
-# A compiler would compile anew for each size of batch.
-@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
+def _uncompiled() -> contextlib.AbstractContextManager[object]:
+    """A compiler would compile anew for each size of batch."""
+    # One that is not loaded compiles nothing, and takes seconds to load.
+    is_loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if is_loaded else contextlib.nullcontext()
+
+
 @torch.no_grad()
 def _evaluate(
     state: Trained,
