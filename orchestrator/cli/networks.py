@@ -59,7 +59,8 @@ def train(
     """
     from dashboards.tables.root import SINGLE
     from orchestrator.driver.mirrored import Mirrored
-    from orchestrator.tracking.store import check_store, folder_of
+    from orchestrator.tracking.store import check_store
+    from orchestrator.tracking.where import folder_of
     from trainers.adapters.starting import pinned, starting_lines, starting_weights
     from trainers.adapters.timm_shapes import spelled
     from trainers.config import in_steps, override

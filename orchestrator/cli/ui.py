@@ -18,12 +18,12 @@ def ui(
     """Open the MLflow UI on the store of a run root; Ctrl-C ends it."""
     from orchestrator.tracking.store import (
         check_store,
-        folder_of,
         in_time,
         open_store,
         shown,
         tracking_uri,
     )
+    from orchestrator.tracking.where import folder_of
 
     console = make_console()
     root = absolute_root(root, console)

@@ -1,18 +1,21 @@
 """The mirror as a driver sees it: beside training, in a thread that stops nothing and no one."""
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from dashboards.tables.reading import StudyRun
-from orchestrator.tracking.mirror import Mirror
-from orchestrator.tracking.store import explained, has_store, shown, tracking_uri
+from orchestrator.tracking.where import has_store
 from trainers.errors import DinolabError, StoreError
 from trainers.system.store import Store
+
+if TYPE_CHECKING:
+    from dashboards.tables.reading import StudyRun
+    from orchestrator.tracking.mirror import Mirror
 
 EVERY_S = 2.0
 """Between two looks at what has come: so a look finds more records, and takes fewer requests."""
@@ -62,7 +65,7 @@ class Mirrored:
         """A trial has moved on, or ended; `arms` are those that it stands for."""
         self._add(key, lambda mirror: mirror.sync(key, arms, seed))
 
-    def finish(self, study: StudyRun) -> None:
+    def finish(self, study: "StudyRun") -> None:
         """The files of the study are written, and its means can be computed."""
         self._add(_STUDY, lambda mirror: mirror.finish(study))
 
@@ -104,7 +107,7 @@ class Mirrored:
     ) -> None:
         self.close(DRAIN_S if error is None else INTERRUPTED_S)
 
-    def _add(self, name: str, work: Callable[[Mirror], None]) -> None:
+    def _add(self, name: str, work: "Callable[[Mirror], None]") -> None:
         with self._change:
             self._waiting[name] = self._seen[name] = work
             self._change.notify_all()
@@ -113,13 +116,19 @@ class Mirrored:
         mirror: Mirror | None = None
         pause = FIRST_PAUSE_S
         while found := self._next():
+            # Here: these take seconds to import, for which neither the first trial nor, as the last
+            # one does, the report has to wait.
+            importlib.import_module("dashboards.study.files")
+            from orchestrator.tracking import mirror as mlflow
+            from orchestrator.tracking.store import explained, shown, tracking_uri
+
             name, work = found
             try:
                 if mirror is not None and mirror.is_gone():
                     self._say(f"MLflow store {shown(mirror.uri)} is gone: it is made anew")
                     mirror = None
                 if mirror is None:
-                    mirror = Mirror(self.study, self.store, self.console.print)
+                    mirror = mlflow.Mirror(self.study, self.store, self.console.print)
                     # That store may lack what another one got.
                     self._all_again()
                 work(mirror)
@@ -152,7 +161,7 @@ class Mirrored:
             self._pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _next(self) -> tuple[str, Callable[[Mirror], None]] | None:
+    def _next(self) -> "tuple[str, Callable[[Mirror], None]] | None":
         """What waits, trials before the study; None when nothing does, and nothing will."""
         with self._change:
             if not self._waiting:
@@ -164,7 +173,7 @@ class Mirrored:
             name = min(self._waiting, key=lambda one: one == _STUDY)
             return name, self._waiting[name]
 
-    def _done(self, name: str, work: Callable[[Mirror], None]) -> None:
+    def _done(self, name: str, work: "Callable[[Mirror], None]") -> None:
         with self._change:
             # Not when it has moved again meanwhile.
             if self._waiting.get(name) is work:

@@ -32,6 +32,7 @@ from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from orchestrator.tracking.where import has_store, own_file
 from trainers.errors import InputError, first_line
 from trainers.system import atomic
 from trainers.system.storage import locate
@@ -43,19 +44,6 @@ ARTIFACTS = "mlflow-artifacts"
 """Folder of a run root in which the artifacts of its own store lie."""
 
 Result = TypeVar("Result")
-
-
-def folder_of(root: str) -> Path | None:
-    """The folder of a run root on this machine; None for one on object storage."""
-    scheme, found, rest = root.partition("://")
-    if found and scheme != "file":
-        return None
-    return Path(rest if found else root)
-
-
-def has_store(root: Path | None) -> bool:
-    """Whether a run root has a store: one on object storage (None) only where that is given."""
-    return root is not None or bool(os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def tracking_uri(root: Path | None) -> str:
@@ -70,7 +58,7 @@ def tracking_uri(root: Path | None) -> str:
                 "a run root on object storage has no MLflow store of its own; set "
                 "MLFLOW_TRACKING_URI to that of a server"
             )
-        return _sqlite_uri(_own_file(root))
+        return _sqlite_uri(own_file(root))
     file = _sqlite_file(given)
     return given if file is None else _sqlite_uri(file)
 
@@ -232,12 +220,8 @@ def _advice(uri: str, what: str) -> str:
     return f"{what}; give http://SERVER, sqlite:///FILE or the address of a database, or {beside}"
 
 
-def _own_file(root: Path) -> Path:
-    return root.resolve() / "mlflow.db"
-
-
 def _is_own(file: Path, root: Path | None) -> bool:
-    return root is not None and file == _own_file(root)
+    return root is not None and file == own_file(root)
 
 
 def _sqlite_uri(file: Path) -> str:
