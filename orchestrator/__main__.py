@@ -9,17 +9,21 @@ from orchestrator import interrupt
 def main() -> NoReturn:
     """Run the command line; a signal ends it from the first import on."""
     interrupt.listen()
+    code = interrupt.INTERRUPTED
     try:
         from orchestrator.cli.entry import main as command
 
         command()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-    except SystemExit:
+    except SystemExit as end:
         if not interrupt.requested():
-            raise
+            # A pipe that is closed, or a disk that is full: Python says it.
+            if not isinstance(end.code, int) or not interrupt.flushed():
+                raise
+            code = end.code
     # Python alone takes seconds to take such large libraries down.
-    interrupt.leave()
+    interrupt.leave(code)
 
 
 if __name__ == "__main__":

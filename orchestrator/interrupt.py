@@ -7,6 +7,7 @@ from being called at all: a thread gives the command a few seconds, and then end
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ LEAVE_WITHIN_S = 4.0
 
 INTERRUPTED = 130
 """Exit code."""
+
+_SIGACTION_BYTES = 1024
+"""More than the system's `struct sigaction` has (Linux: 152)."""
 
 _requested = threading.Event()
 _before_leaving: list[Callable[[], None]] = []
@@ -45,6 +49,26 @@ def listen() -> None:
     signal.set_wakeup_fd(_pipe[0], warn_on_full_buffer=False)
 
 
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """After the block signals are handled as before it, whatever compiled code has put in.
+
+    In any thread: Python's own functions do that in the main one alone.
+    """
+    system = ctypes.CDLL(None)
+    before = {
+        one: ctypes.create_string_buffer(_SIGACTION_BYTES)
+        for one in (signal.SIGINT, signal.SIGTERM)
+    }
+    for one, action in before.items():
+        system.sigaction(one, None, action)
+    try:
+        yield
+    finally:
+        for one, action in before.items():
+            system.sigaction(one, action, None)
+
+
 def give_time(to: signal.Signals) -> None:
     """Let a command that heeds this signal itself end when it has done what it has to."""
     _in_their_own_time.add(to)
@@ -63,7 +87,7 @@ def requested() -> bool:
 
 @contextlib.contextmanager
 def before_leaving(action: Callable[[], None]) -> Iterator[None]:
-    """Inside the block `action` is called should the process be ended by the thread."""
+    """Inside the block `action` is called should the process be ended there."""
     _before_leaving.append(action)
     try:
         yield
@@ -85,19 +109,32 @@ def _watch(read: int) -> None:
             _leave_as_it_stands()
 
 
-def leave() -> NoReturn:
-    """End the process, when everything is tidied and said."""
+def leave(code: int = INTERRUPTED) -> NoReturn:
+    """End the process with that exit code, when everything is said."""
+    flushed()
+    _tidy()
+    os._exit(code)
+
+
+def flushed() -> bool:
+    """Whether all that was said has gone out."""
+    out = 0
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    os._exit(INTERRUPTED)
+            out += 1
+    return out == 2
+
+
+def _tidy() -> None:
+    for action in reversed(_before_leaving):
+        with contextlib.suppress(Exception):
+            action()
 
 
 def _leave_as_it_stands() -> None:
     """End the process although it is at something: what it runs can be killed at any moment."""
     with contextlib.suppress(Exception):
         os.write(sys.stderr.fileno(), b"interrupted; the same command goes on from here\n")
-    for action in reversed(_before_leaving):
-        with contextlib.suppress(Exception):
-            action()
+    _tidy()
     os._exit(INTERRUPTED)

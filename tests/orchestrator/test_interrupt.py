@@ -61,6 +61,48 @@ def test_what_heeds_a_signal_itself_has_the_time_it_needs():
     assert ended(OWN_TIME, signal.SIGTERM) == (0, "saved\n")
 
 
+KEPT = """
+import ctypes, os, signal
+from orchestrator import interrupt
+signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+print("ready", flush=True)
+with interrupt.kept():
+    ctypes.CDLL(None).signal(signal.SIGTERM, signal.SIG_DFL)  # as compiled code may
+os.kill(os.getpid(), signal.SIGTERM)
+print("goes on", flush=True)
+"""
+
+BESIDE_RAY = """
+import os, signal
+from orchestrator.driver.cluster import Cluster
+signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+print("ready", flush=True)
+with Cluster() as cluster:
+    cluster.connected()
+    os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGTERM)
+print("goes on", flush=True)
+"""
+
+
+def output_of(program):
+    """Exit code and output of a program, without a signal from here."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(),
+        timeout=200, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_a_signal_is_handled_as_before_where_compiled_code_put_in_a_handler():
+    assert output_of(KEPT) == (0, "ready\nhandled\ngoes on\n")
+
+
+@pytest.mark.slow
+def test_a_signal_is_ours_to_handle_while_ray_runs_and_when_it_has_gone():
+    assert output_of(BESIDE_RAY) == (0, "ready\nhandled\nhandled\ngoes on\n")
+
+
 def listens(pid):
     """Whether a process handles SIGTERM, as ours does from its first import on."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -69,8 +111,14 @@ def listens(pid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after_s", [0.0, 1.0, 3.0, 8.0])
-def test_a_study_ends_within_seconds_of_an_interrupt_while_it_starts(mini, tmp_path, after_s):
+@pytest.mark.parametrize(
+    ("which", "after_s"),
+    [
+        *((signal.SIGINT, after_s) for after_s in (0.0, 1.0, 3.0, 8.0)),
+        *((signal.SIGTERM, after_s) for after_s in (2.0, 5.0, 12.0)),
+    ],
+)
+def test_a_study_ends_within_seconds_of_a_signal_while_it_starts(mini, tmp_path, which, after_s):
     with subprocess.Popen(
         [sys.executable, "-m", "orchestrator", "run", str(mini), "--root", str(tmp_path / "runs")],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
@@ -79,7 +127,7 @@ def test_a_study_ends_within_seconds_of_an_interrupt_while_it_starts(mini, tmp_p
             time.sleep(0.005)
         time.sleep(after_s)
         sent = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(which)
         output, _ = process.communicate(timeout=60)
         took = time.monotonic() - sent
     assert process.returncode == INTERRUPTED, output
