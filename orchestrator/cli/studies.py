@@ -156,47 +156,55 @@ def _run(
     as_json: bool,
     witnessing: str | None = None,
 ) -> NoReturn:
-    from ablations.registration import REGISTRATIONS
+    from ablations.registration import REGISTRATIONS, study_folder
     from dashboards.tables.chain import refuse_old_layout
-    from orchestrator.driver.cluster import check_cluster
-    from orchestrator.driver.launch import run_study
-    from orchestrator.driver.tuning import Share
-    from orchestrator.tracking.store import check_store, folder_of
+    from orchestrator.driver.cluster import Cluster, check_cluster
+    from orchestrator.tracking.where import folder_of, is_yet_to_be_made
     from trainers.system.store import open_store
 
     console = make_console(aside=as_json)
     live = console.is_terminal and not quiet
-    share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)
     root = absolute_root(root, console)
     check_cluster()
-    check_store(folder_of(root))
+    if not is_yet_to_be_made(folder := folder_of(root)):
+        from orchestrator.tracking.store import check_store
+
+        check_store(folder)
     store = open_store(root, make=True)
     refuse_old_layout(store, study.name)
-    warn(study, console)
-    plan, images = planned(study, root, console, live, listed=f", all in {REGISTRATIONS}/")
-    console.print(
-        f"study {study.name}: {len(study.arms)} arms × {len(study.seeds)} seeds = "
-        f"{len(plan.trials)} runs on {len(images)} images",
-    )
-    try:
-        result = run_study(
-            plan,
-            images,
-            root,
-            store,
-            console=console,
-            live=live,
-            share=share,
-            chosen=choosing(store),
-            witnessing=witnessing,
-        )
-    except KeyboardInterrupt:
-        left = len(plan.missing(store))
+    with Cluster(leave_cpus) as cluster:
+        # Not for a study that has its report: most likely there is nothing to train.
+        if store.get(f"{study_folder(study.name)}/verdicts.json") is None:
+            cluster.start()
+        from orchestrator.driver.launch import run_study
+        from orchestrator.driver.tuning import Share
+
+        warn(study, console)
+        plan, images = planned(study, root, console, live, listed=f", all in {REGISTRATIONS}/")
         console.print(
-            f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
-            "the same command goes on from here",
+            f"study {study.name}: {len(study.arms)} arms × {len(study.seeds)} seeds = "
+            f"{len(plan.trials)} runs on {len(images)} images",
         )
-        raise typer.Exit(INTERRUPTED) from None
+        try:
+            result = run_study(
+                plan,
+                images,
+                root,
+                store,
+                console=console,
+                live=live,
+                cluster=cluster,
+                share=Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus),
+                chosen=choosing(store),
+                witnessing=witnessing,
+            )
+        except KeyboardInterrupt:
+            left = len(plan.missing(store))
+            console.print(
+                f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
+                "the same command goes on from here",
+            )
+            raise typer.Exit(INTERRUPTED) from None
     show_verdicts(*result, root, console, as_json=as_json)
 
 

@@ -11,18 +11,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import yaml
-from rich.console import Console
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.resources import UNLIMITED, Node, node_of, share_of_this_machine
-from trainers.errors import ClusterError, InputError, reason
+from trainers.errors import ClusterError, InputError, first_line, reason
 
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
@@ -34,15 +36,72 @@ _LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_sto
 """What Ray adds to its folder."""
 
 
-@contextlib.contextmanager
-def connected(console: Console, leave_cpus: int = 0) -> Iterator[Path]:
+class Cluster:
     """The cluster at RAY_ADDRESS, or a Ray of our own that leaves nothing behind.
 
-    Gives a folder for files of this process. Of this machine `leave_cpus` are left to others.
-    Raises InputError when none would be left for trials, or when the cluster is not this machine.
+    It comes up, and goes, beside whatever else a command does. A context manager, whose end waits
+    until the cluster is left. Of this machine `leave_cpus` are left to others.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+
+    def __init__(self, leave_cpus: int = 0) -> None:
+        self.leave_cpus = leave_cpus
+        self._scratch: Future[Path] = Future()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to connect, unless that has begun."""
+        if self._thread is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+            # Here: two threads that import much at once may see halves of modules.
+            import ray  # noqa: F401
+
+            # What runs of our own Ray ends with the thread that started it, so one thread does all.
+            self._thread = threading.Thread(target=self._hold, daemon=True)
+            self._thread.start()
+
+    def connected(self) -> Path:
+        """A folder for files of this process, once the cluster is there.
+
+        Raises InputError when no CPU would be left for trials, or the cluster is not this machine,
+        and ClusterError when our own Ray does not start.
+        """
+        self.start()
+        return self._scratch.result()
+
+    def leave(self) -> None:
+        """Begin to leave the cluster; nothing runs on it any more."""
+        self._over.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+        # A command that is refused does not wait for a Ray that starts: that ends with the process.
+        if self._thread and (error is None or self._scratch.done()):
+            self._thread.join()
+
+    def _hold(self) -> None:
+        try:
+            with _connected(self.leave_cpus) as scratch:
+                self._scratch.set_result(scratch)
+                self._over.wait()
+        except BaseException as error:
+            if self._scratch.done():
+                raise
+            self._scratch.set_exception(error)
+
+
+@contextlib.contextmanager
+def _connected(leave_cpus: int) -> Iterator[Path]:
+    """See Cluster."""
     address = address_given()
     if address and leave_cpus:
         raise InputError(
@@ -51,7 +110,7 @@ def connected(console: Console, leave_cpus: int = 0) -> Iterator[Path]:
         )
     import ray
 
-    cpus = share_of_this_machine(_cpus_of_this_machine(), leave_cpus) if leave_cpus else None
+    cpus = share_of_this_machine(_cpus_of_this_machine(), leave_cpus)
     # What Ray itself says on the output of its driver is of no use to who runs a study.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     # What goes wrong arrives as an exception, or stands in a trial's folder: Ray logs it besides.
@@ -62,25 +121,44 @@ def connected(console: Console, leave_cpus: int = 0) -> Iterator[Path]:
         ) as scratch,
         interrupt.before_leaving(lambda: _abandon(scratch)),
     ):
-        if address:
-            console.print(f"using the Ray cluster at {address}")
-            ray.init(**quiet, **shipped_code(address))
-        else:
-            # Without a token given, Ray writes one into the home directory.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=200 * 2**20,
-                num_cpus=cpus,
-                _temp_dir=scratch,
-                **quiet,
-            )
-        interrupt.listen()
+        # Its compiled code ends a process at SIGTERM, and lets go of it when it is shut down.
+        with interrupt.kept():
+            if address:
+                ray.init(**quiet, **shipped_code(address))
+            else:
+                _start(scratch, cpus, quiet)
         try:
             yield Path(scratch)
         finally:
-            ray.shutdown()
+            with interrupt.kept():
+                ray.shutdown()
+
+
+def _start(scratch: str, cpus: int, quiet: dict[str, Any]) -> None:
+    """Start a Ray of this machine for this process. Raises ClusterError, one line."""
+    import ray
+
+    # Nobody reads its logs, looks at its board or adds machines to it: each of the processes that
+    # would serve for that takes a second of a processor to start.
+    for unused in ("start_monitor", "start_log_monitor", "start_api_server"):
+        setattr(ray._private.node.Node, unused, lambda *_, **__: None)
+    # Without a token given, Ray writes one into the home directory.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=200 * 2**20,
+            num_cpus=cpus,
+            _temp_dir=scratch,
+            **quiet,
+        )
+    except Exception as error:  # whatever Ray raises, as when it has taken 30 s
+        what = first_line(error).rstrip(".")
+        raise ClusterError(
+            f"Ray has not started: {what}; nothing is lost: run the same command again, when this "
+            "machine has less to do"
+        ) from error
 
 
 def _abandon(scratch: str) -> None:

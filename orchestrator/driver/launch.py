@@ -2,14 +2,12 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from ablations.registration import lines_of, stated
-from dashboards.study.files import write_files
-from dashboards.tables.reading import StudyRun
-from orchestrator.driver.cluster import address_given
+from orchestrator.driver.cluster import Cluster, address_given
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
@@ -19,6 +17,9 @@ from orchestrator.witness import witness
 from trainers.data.image_set import ImageSet
 from trainers.errors import ClusterError
 from trainers.system.store import Store
+
+if TYPE_CHECKING:
+    from dashboards.tables.reading import StudyRun
 
 RESTARTS = 3
 """How often a Ray of our own that has ended is started again."""
@@ -32,14 +33,15 @@ def run_study(
     *,
     console: Console,
     live: bool,
+    cluster: Cluster,
     share: Share = ALL_OF_IT,
     chosen: Callable[[Trial], bool] = lambda _: True,
     witnessing: str | None = None,
-) -> tuple[StudyRun, dict[str, Any]]:
+) -> "tuple[StudyRun, dict[str, Any]]":
     """Register the study, train what is missing and `chosen`, write results, verdicts and report.
 
-    `witnessing` is a command that is shown the registration before anything is trained.
-    Returns the study as read and its verdicts.
+    `cluster` may have been started already. `witnessing` is a command that is shown the
+    registration before anything is trained. Returns the study as read and its verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on. Raises
@@ -50,10 +52,14 @@ def run_study(
     set_aside_damaged(plan, store, console.print)
     unfinished = plan.missing(store)
     missing = [trial for trial in unfinished if chosen(trial)]
-    with contextlib.ExitStack() as cluster, Mirrored(plan.study.name, store, console) as shown:
+    with contextlib.ExitStack() as on_cluster, Mirrored(plan.study.name, store, console) as shown:
         # Before anything is written: only a cluster itself knows what fits into it.
         resources = plan.study.resources
-        where = cluster.enter_context(placed(resources, share, console)) if missing else None
+        where = (
+            on_cluster.enter_context(placed(resources, share, cluster, console))
+            if missing
+            else None
+        )
         entry = statement.register()
         console.print(f"registration {entry.number} of study {entry.study}: sha256 {entry.digest}")
         for line in lines_of(stated(statement.chain)):
@@ -80,10 +86,12 @@ def run_study(
                         f"{error}; nothing is lost: the same command goes on from here"
                     ) from error
                 console.print(f"note: {error}; it is started again, and trials go on from there")
-                cluster.close()
+                on_cluster.close()
                 missing = [trial for trial in plan.missing(store) if chosen(trial)]
-                where = cluster.enter_context(placed(resources, share, console))
-        cluster.close()
+                again = Cluster(share.leave_cpus)
+                where = on_cluster.enter_context(placed(resources, share, again, console))
+        # It goes while the report is written.
+        cluster.leave()
         return conclude(store, plan.study.name, shown)
 
 
@@ -99,11 +107,13 @@ def _to_do(trials: int, unfinished: int, missing: int) -> str:
 
 def conclude(
     store: Store, name: str, shown: Mirrored | None = None
-) -> tuple[StudyRun, dict[str, Any]]:
+) -> "tuple[StudyRun, dict[str, Any]]":
     """Write results.parquet, verdicts.json, figures and report.html from the run root.
 
     Returns the run as read and its verdicts as judged, once each.
     """
+    from dashboards.study.files import write_files
+
     study, verdicts, _ = write_files(store, name)
     if shown is not None:
         shown.finish(study)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.cluster import connected, nodes_addable, nodes_there
+from orchestrator.driver.cluster import Cluster, address_given, nodes_addable, nodes_there
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.standings import Launched, Standings
@@ -56,14 +56,19 @@ class Placed:
 
 
 @contextlib.contextmanager
-def placed(resources: Resources, share: Share, console: Console) -> Iterator[Placed]:
+def placed(
+    resources: Resources, share: Share, cluster: Cluster, console: Console
+) -> Iterator[Placed]:
     """What each trial gets on the cluster, which is there until the block ends.
 
     Raises InputError when not even one trial fits.
     """
     afterwards: list[Callable[[], None]] = []
     try:
-        with connected(console, share.leave_cpus) as scratch:
+        with cluster:
+            if address := address_given():
+                console.print(f"using the Ray cluster at {address}")
+            scratch = cluster.connected()
             there, addable = nodes_there(), nodes_addable(resources)
             placement = place(resources, there, addable, most=share.max_concurrent)
             # A cluster that grows must not change what the trials of a study run on.

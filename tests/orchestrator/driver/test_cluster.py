@@ -1,11 +1,17 @@
 """What stands in the way of a Ray is one line before a study starts."""
 
 import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
 from orchestrator.driver import cluster
 from orchestrator.driver.cluster import SOCKET_PATH_BYTES, check_cluster
+from tests.orchestrator.conftest import dinolab, environment
 from trainers.errors import InputError
 
 
@@ -50,3 +56,40 @@ def test_our_own_sockets_fit_below_a_long_temporary_folder(monkeypatch, tmp_path
     path = f"{folder}/dinolab-12345678/{session}/sockets/plasma_store"
     assert len(path) <= SOCKET_PATH_BYTES
     check_cluster()
+
+
+def commands():
+    """What runs here, as the words of its command."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:  # it has ended
+            continue
+
+
+@pytest.mark.slow
+def test_a_study_that_is_refused_while_ray_starts_leaves_nothing(mini, tmp_path):
+    # A short path, since sockets lie in it.
+    with tempfile.TemporaryDirectory() as scratch:
+        root, nowhere = tmp_path / "runs", tmp_path / "nowhere"
+        code, output = dinolab("run", mini, "--root", root, "--data", nowhere, TMPDIR=scratch)
+        assert code == 2
+        (line,) = (one for one in output.splitlines() if not one.startswith("note: "))
+        assert str(nowhere) in line
+        assert [path for path in root.rglob("*") if path.is_file()] == []
+        assert list(Path(scratch).iterdir()) == []
+        until = time.monotonic() + 20
+        while left := [one for one in commands() if f"--temp-dir={scratch}/" in one]:
+            assert time.monotonic() < until, left
+
+
+def test_what_leads_to_the_first_trial_loads_no_mlflow_and_no_compiler():
+    loaded = (
+        "import orchestrator.driver.launch, orchestrator.driver.worker, sys; print(*sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, env=environment(),
+        timeout=200, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "torch" in said
+    assert {"mlflow", "plotly", "torch._dynamo"} & set(said) == set()
