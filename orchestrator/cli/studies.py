@@ -186,18 +186,11 @@ def _run(
             f"{len(plan.trials)} runs on {len(images)} images",
         )
         try:
+            share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)
             result = run_study(
-                plan,
-                images,
-                root,
-                store,
-                console=console,
-                live=live,
-                cluster=cluster,
-                share=Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus),
-                chosen=choosing(store),
-                witnessing=witnessing,
-            )
+                plan, images, root, store, console=console, live=live, cluster=cluster,
+                share=share, chosen=choosing(store), witnessing=witnessing,
+            )  # fmt: skip
         except KeyboardInterrupt:
             left = len(plan.missing(store))
             console.print(
