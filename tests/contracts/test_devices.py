@@ -324,6 +324,7 @@ DRAWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_draws_of_a_step_are_made_beforehand_and_handed_over_with_its_crops(
     images, tmp_path, monkeypatch
 ):
