@@ -180,7 +180,7 @@ def server(folder: Path, port: int | None = None) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
+        env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
