@@ -1,10 +1,8 @@
-"""Power of the tests behind a verdict: what a number of seeds can find, and how many find it.
+"""Power in closed form: seeds that an open verdict needs, and what it is that they are needed for.
 
-One convention, wherever power is stated: a chance of POWER, of normal paired differences, to find a
-true effect of PLANNED_EFFECT smallest effects of interest by a two-sided t test, or to show by two
-one-sided t tests (TOST) that equal arms are. The level is that of Holm's first step, alpha over the
-number of hypotheses in the family. The t test stands for the sign-flip test, which needs about as
-many seeds or somewhat more, and never fewer than :func:`fewest_for_signs`.
+The power of a study before it runs is simulated, by :mod:`ablations.verdicts.power`. These formulas
+stand in for the simulation where seeds are counted for a new study: normal paired differences, and
+t tests at the level that sign flips can reach.
 """
 
 import bisect
@@ -12,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import scipy.stats
 from scipy.optimize import brentq
 
@@ -39,19 +38,40 @@ def t_power(effect: float, seeds: int, alpha: float) -> float:
     return float(shifted.sf(critical) + np.nan_to_num(shifted.cdf(-critical)))
 
 
+def found_power(effect: float, at_least: float, seeds: int, alpha: float) -> float:
+    """Chance that a one-sided t interval at `alpha` / 2 is above 0 and the mean `at_least`.
+
+    Effects in standard deviations of the paired differences, which are normal.
+    """
+    spread = _spread(seeds)
+    reach = scipy.stats.t(seeds - 1).isf(alpha / 2) * spread / math.sqrt(seeds)
+    above = math.sqrt(seeds) * (effect - np.maximum(reach, at_least))
+    return float(scipy.stats.norm.cdf(above).mean())
+
+
+def sign_flip_level(alpha: float, seeds: int) -> float:
+    """The largest p-value of `seeds` sign flips that is `alpha` at most; 0 if there is none."""
+    return math.floor(alpha * 2.0 ** (seeds - 1)) / 2.0 ** (seeds - 1) if seeds < 50 else alpha
+
+
 def tost_power(margin: float, seeds: int, alpha: float) -> float:
     """Chance that TOST at `alpha` shows equivalence of two equal arms (Schuirmann 1987).
 
     `margin` in standard deviations of the paired differences, which are normal.
     """
-    spread = scipy.stats.chi(seeds - 1).ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    reach = scipy.stats.t(seeds - 1).ppf(1 - alpha) * spread / math.sqrt(seeds - 1)
+    reach = scipy.stats.t(seeds - 1).isf(alpha) * _spread(seeds)
     inside = 2 * scipy.stats.norm.cdf(math.sqrt(seeds) * margin - reach) - 1
     return float(np.maximum(inside, 0).mean())
 
 
+def _spread(seeds: int) -> npt.NDArray[np.float64]:
+    """Quantiles of the sample deviation of `seeds` differences of deviation 1."""
+    of_chi = scipy.stats.chi(seeds - 1).ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    return np.asarray(of_chi / math.sqrt(seeds - 1))
+
+
 Power = Callable[[float, int, float], float]
-"""One of the two above."""
+"""Of an effect or margin, in standard deviations, for a number of seeds at a level."""
 
 
 def seeds_for(power: Power, effect: float, alpha: float, chance: float = POWER) -> int | None:
