@@ -1,58 +1,148 @@
 """What a reader of the verdicts should know before anything runs."""
 
-from ablations.statistics.power import POWER, effect_for, fewest_for_signs, t_power, tost_power
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from ablations.spec import Hypothesis
 from ablations.study.study import Study
-from ablations.verdicts.planning import family_sizes
+from ablations.verdicts.evidence import Run, pairs_of
+from ablations.verdicts.families import families_of
+from ablations.verdicts.planning import fewest_seeds, least_p
 from ablations.verdicts.rule import FEWEST_SEEDS
+from ablations.verdicts.sensitivity import largest_effect
+from trainers.errors import listed
 
 
 def lint(study: Study) -> list[str]:
     """What a reader of the verdicts should know before anything runs; warnings, not errors."""
-    warnings = []
+    return [
+        *_seeds(study),
+        *_controls(study.hypotheses),
+        *_alphas(study.hypotheses),
+        *_split(study),
+        *_symmetry(study.hypotheses),
+        *_nothing(study),
+    ]
+
+
+def lint_arms(
+    study: Study, same: Sequence[tuple[str, ...]], confounded: Sequence[str]
+) -> list[str]:
+    """The same of arms that are known only with the images of a study.
+
+    Args:
+        study: what was declared.
+        same: arms that are the same trial at every seed.
+        confounded: arms that differ from the baseline in more than they change.
+    """
+    lines = []
+    for arms in same:
+        blind = [
+            name
+            for name, one in study.hypotheses.items()
+            if one.over == "arms" and len(one.weights) > 1 and {*one.weights} <= {*arms}
+        ]
+        what = f", so {listed(blind)} can only show 0" if blind else ""
+        lines.append(f"arms {' and '.join(arms)} are the same trials{what}")
+    if confounded:
+        lines.append(
+            f"{listed(confounded)}: differ from the baseline in more than they change, see the "
+            "confounds of `dinolab plan`"
+        )
+    return lines
+
+
+def lint_effects(
+    hypotheses: Mapping[str, Hypothesis], runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
+) -> list[str]:
+    """Smallest effects that no arm of a pilot reaches: nothing could be found, or told apart."""
+    lines = []
+    for name, one in hypotheses.items():
+        differences = [p.difference for p in pairs_of(one, runs, seeds) if p.difference is not None]
+        if len(differences) < len(seeds):
+            continue
+        largest = largest_effect(one, runs, seeds, own=sum(differences) / len(seeds))
+        if largest.effect < one.smallest_effect:
+            lines.append(
+                f"{name}: smallest effect {one.smallest_effect:g} is more than anything in the "
+                f"pilot moves {one.metric}: {largest.of}, by {largest.effect:.2g}; state a smaller "
+                "one, or add an arm that moves it"
+            )
+    return lines
+
+
+def _seeds(study: Study) -> Iterator[str]:
     seeds = len(study.seeds)
     if seeds < FEWEST_SEEDS:
-        warnings.append(
+        yield (
             f"{seeds} seeds: every verdict will be inconclusive; {FEWEST_SEEDS} is the fewest, "
             "8 a good default"
         )
-    elif study.hypotheses:
-        warnings.append(_power_text(study))
-    for family, size in family_sizes(study.hypotheses).items():
-        tested = [
-            h.alpha
-            for h in study.hypotheses.values()
-            if h.family == family and h.direction != "holds" and h.test == "signflip"
-        ]
-        needed = fewest_for_signs(min(tested) / size) if tested else 0
-        if FEWEST_SEEDS <= seeds < needed:
-            warnings.append(
-                f"family {family}: {size} tests, by sign flips of {seeds} seeds, cannot reach "
-                f"their alpha after Holm; {needed} seeds can"
-            )
-    if not study.hypotheses:
-        warnings.append("no hypotheses: runs will be measured, and nothing decided")
-    if squeezed := study.base.data.squeezing_note():
-        warnings.append(squeezed)
-    return warnings
+        return
+    above: dict[str, list[str]] = defaultdict(list)
+    for name, one in study.hypotheses.items():
+        if (least := least_p(one, seeds)) > one.alpha:
+            why = f"the least p of {seeds} seeds, {least:.2g}, is above alpha {one.alpha:g}"
+            fewest = fewest_seeds(one)
+            can = "no number of sign flips can" if fewest is None else f"{fewest} seeds can"
+            above[f"{why}; {can}"].append(name)
+    for why, names in above.items():
+        yield f"{listed(names)}: {why}"
 
 
-def _power_text(study: Study) -> str:
-    """The effect that has power at the strictest level of the study, in standard deviations."""
-    seeds, sizes = len(study.seeds), family_sizes(study.hypotheses)
-    found = [h for h in study.hypotheses.values() if h.direction != "holds"]
-    start = f"{seeds} seeds: {100 * POWER:.0f} % power"
-    if not found:
-        level = min(h.alpha for h in study.hypotheses.values())
-        margin = effect_for(tost_power, seeds, level)
-        return (
-            f"{start} to show that equal arms differ by less than {margin:.2f} standard deviations "
-            f"of paired differences (two one-sided t tests at {level:.3g})"
+def _controls(hypotheses: Mapping[str, Hypothesis]) -> Iterator[str]:
+    without = [n for n, one in hypotheses.items() if one.direction == "holds" and not one.control]
+    if without:
+        yield (
+            f"{listed(without)}: can never be supported, since no change is predicted and no "
+            "control is declared that would show one; add `control`"
         )
-    strictest = min(found, key=lambda h: h.alpha / sizes[h.family])
-    size = sizes[strictest.family]
-    level = strictest.alpha / size
-    adjusted = f", Holm's first step over {size} hypotheses" if size > 1 else ""
-    return (
-        f"{start} for a paired difference of {effect_for(t_power, seeds, level):.2f} standard "
-        f"deviations (two-sided t test at {level:.3g}{adjusted})"
-    )
+
+
+def _alphas(hypotheses: Mapping[str, Hypothesis]) -> Iterator[str]:
+    for names in families_of(hypotheses):
+        alphas = sorted({hypotheses[name].alpha for name in names})
+        if len(alphas) > 1:
+            yield (
+                f"family {hypotheses[names[0]].family}: has hypotheses at alpha "
+                f"{' and '.join(f'{one:g}' for one in alphas)}, so its error rate is neither; "
+                "give them one"
+            )
+
+
+def _split(study: Study) -> Iterator[str]:
+    for name, claim in study.claims.items():
+        families = {
+            study.hypotheses[one].family
+            for one in claim.hypotheses
+            if study.hypotheses[one].direction != "holds"
+        }
+        if len(families) > 1 and claim.rule in ("all", "any"):
+            yield (
+                f"claim {name}: its hypotheses are in {len(families)} families "
+                f"({', '.join(sorted(families))}), each adjusted alone; leave `family` out, or "
+                "give them one"
+            )
+
+
+def _symmetry(hypotheses: Mapping[str, Hypothesis]) -> Iterator[str]:
+    """Contrasts that are symmetric around 0 by no null hypothesis: alone, or with its own start."""
+    alone: dict[bool, list[str]] = defaultdict(list)
+    for name, one in hypotheses.items():
+        if one.test == "signflip" and one.direction != "holds" and min(one.weights.values()) > 0:
+            alone[one.minus_start].append(name)
+    what = {False: "a value against 0", True: "a value against the same run's at step 0"}
+    for since_start, names in alone.items():
+        yield (
+            f"{listed(names)}: {what[since_start]} is no pair of like with like, so nothing makes "
+            "it symmetric around 0, which sign flips rest on; compare with an arm, or look at its "
+            "skewness"
+        )
+
+
+def _nothing(study: Study) -> Iterator[str]:
+    if not study.hypotheses:
+        yield "no hypotheses: runs will be measured, and nothing decided"
+    if squeezed := study.base.data.squeezing_note():
+        yield squeezed
+

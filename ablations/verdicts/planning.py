@@ -1,21 +1,22 @@
-"""How many seeds decide a hypothesis: said before anything runs, and of an open verdict.
+"""The least p that seeds can attain, and how many seeds an open verdict needs.
 
-Numbers and their one convention are those of :mod:`ablations.statistics.power`.
+Power itself is simulated, in :mod:`ablations.verdicts.power`. Seeds of an open verdict are counted
+by the formulas of :mod:`ablations.statistics.power`, at the level of the first step of Holm over
+the family: that is at most one or two seeds more than the simulation finds.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 
 from ablations.spec import Hypothesis
+from ablations.statistics.flips import EXACT_SEEDS, SIGN_FLIPS
 from ablations.statistics.power import (
     MOST_SEEDS,
     PLANNED_EFFECT,
     POWER,
-    Power,
-    effect_for,
-    fewest_for_signs,
+    found_power,
     seeds_for,
-    t_power,
+    sign_flip_level,
     tost_power,
     upper_deviation,
 )
@@ -28,44 +29,24 @@ def family_sizes(hypotheses: Mapping[str, Hypothesis]) -> dict[str, int]:
     return dict(Counter(h.family for h in hypotheses.values() if h.direction != "holds"))
 
 
-def fewest_seeds(hypothesis: Hypothesis, family_size: int) -> int:
-    """Fewest seeds at which it can be supported: FEWEST_SEEDS, or more for Holm's first step."""
-    if hypothesis.direction == "holds" or hypothesis.test != "signflip":
-        return FEWEST_SEEDS
-    return max(FEWEST_SEEDS, fewest_for_signs(hypothesis.alpha / family_size))
+def least_p(hypothesis: Hypothesis, seeds: int) -> float:
+    """The least p that any differences at `seeds` seeds can have, after max-T over any family.
 
-
-def largest_deviation(hypothesis: Hypothesis, seeds: int, family_size: int = 1) -> float | None:
-    """Largest standard deviation of paired differences at which `seeds` decide, metric's units.
-
-    None below :func:`fewest_seeds`.
+    For `holds` that of equivalence. 0 for a t test, which has none.
     """
-    if seeds < fewest_seeds(hypothesis, family_size):
-        return None
-    power, effect, level = _planned(hypothesis, family_size)
-    return effect / effect_for(power, seeds, level)
-
-
-def power_text(hypothesis: Hypothesis, seeds: int, family_size: int = 1) -> str:
-    """What `seeds` can decide about a hypothesis, in plain words."""
-    deviation = largest_deviation(hypothesis, seeds, family_size)
-    if deviation is None:
-        if seeds < FEWEST_SEEDS:
-            return f"{seeds} seeds decide nothing; {FEWEST_SEEDS} are the fewest"
-        return (
-            f"{seeds} seeds cannot support it: the least p of so many sign flips, "
-            f"{2 / 2**seeds:.2g}, is above {hypothesis.alpha / family_size:.2g} (Holm over "
-            f"{family_size}); {fewest_seeds(hypothesis, family_size)} are the fewest"
-        )
-    _, effect, level = _planned(hypothesis, family_size)
-    goal, test = f"find a true difference of {effect:g}", f"t test at {level:.3g}"
     if hypothesis.direction == "holds":
-        goal = f"show that equal arms differ by less than {effect:g}"
-        test = f"two one-sided t tests at {level:.3g}"
-    return (
-        f"{seeds} seeds {goal} with a chance of {100 * POWER:.0f} % if the standard deviation of "
-        f"paired differences is {deviation:.2g} or less ({test})"
-    )
+        return 2.0**-seeds
+    if hypothesis.test != "signflip":
+        return 0.0
+    return 2.0 ** (1 - seeds) if seeds <= EXACT_SEEDS else 1 / (1 + SIGN_FLIPS)
+
+
+def fewest_seeds(hypothesis: Hypothesis) -> int | None:
+    """Fewest seeds at which it can be supported; None where no number of sign flips reaches."""
+    for seeds in range(FEWEST_SEEDS, EXACT_SEEDS + 2):
+        if least_p(hypothesis, seeds) <= hypothesis.alpha:
+            return seeds
+    return None
 
 
 def seeds_to_plan(hypothesis: Hypothesis, summary: Summary, family_size: int) -> int | None:
@@ -75,12 +56,19 @@ def seeds_to_plan(hypothesis: Hypothesis, summary: Summary, family_size: int) ->
     """
     assert summary.standard_deviation is not None
     deviation = upper_deviation(summary.standard_deviation, summary.n)
-    power, effect, level = _planned(hypothesis, family_size)
     # Beyond 4 the fewest seeds are enough anyway; the limit keeps the power computable.
-    most = 4 * effect / hypothesis.smallest_effect
-    standardised = min(most, effect / deviation) if deviation > 0 else most
-    needed = seeds_for(power, standardised, level)
-    return None if needed is None else max(fewest_seeds(hypothesis, family_size), needed)
+    margin = min(4.0, hypothesis.smallest_effect / deviation) if deviation > 0 else 4.0
+
+    def power(effect: float, seeds: int, level: float) -> float:
+        if hypothesis.direction == "holds":
+            return tost_power(effect, seeds, level)
+        if hypothesis.test == "signflip":
+            level = min(level, sign_flip_level(hypothesis.alpha, seeds))
+        return found_power(PLANNED_EFFECT * effect, effect, seeds, level) if level > 0 else 0.0
+
+    size = 1 if hypothesis.direction == "holds" else family_size
+    needed, fewest = seeds_for(power, margin, hypothesis.alpha / size), fewest_seeds(hypothesis)
+    return None if needed is None or fewest is None else max(fewest, needed)
 
 
 def seeds_text(hypothesis: Hypothesis, n: int, needed: int | None) -> str:
@@ -94,11 +82,3 @@ def seeds_text(hypothesis: Hypothesis, n: int, needed: int | None) -> str:
     if needed is None:
         return f"more than {MOST_SEEDS:,} seeds are needed for {power}"
     return f"{needed} seeds are needed for {power}; {n} ran"
-
-
-def _planned(hypothesis: Hypothesis, family_size: int) -> tuple[Power, float, float]:
-    """The power that counts, the true effect or margin in the metric's units, and the level."""
-    if hypothesis.direction == "holds":
-        return tost_power, hypothesis.smallest_effect, hypothesis.alpha
-    effect = PLANNED_EFFECT * hypothesis.smallest_effect
-    return t_power, effect, hypothesis.alpha / family_size

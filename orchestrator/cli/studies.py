@@ -1,4 +1,4 @@
-"""Commands on studies: run, plan, report, mirror."""
+"""Commands on studies: run, retry, report, mirror."""
 
 import functools
 import os
@@ -55,13 +55,6 @@ def load(
     return load_study(path, data, ablations or (), scale, workers)
 
 
-def warn(study: "Study", console: Console) -> None:
-    from ablations.study.lint import lint
-
-    for warning in lint(study):
-        console.print(f"note: {warning}")
-
-
 def planned(
     study: "Study", root: str, console: Console, live: bool, *, listed: str = ""
 ) -> "tuple[Plan, ImageSet]":
@@ -111,7 +104,7 @@ def run(
     from orchestrator.cli.choosing import chosen_trials
 
     chosen = chosen_trials(checked.arms, checked.seeds, only, seeds)
-    _run(
+    run_checked(
         checked, root, lambda _: chosen, max_concurrent, leave_cpus,
         quiet=quiet, as_json=json_, witnessing=witness,
     )  # fmt: skip
@@ -142,10 +135,10 @@ def retry(
         return lambda trial: has_failed(trial.key)
 
     checked = load(study, data, workers, ablations, scale)
-    _run(checked, root, failed, None, 0, quiet=quiet, as_json=False)
+    run_checked(checked, root, failed, None, 0, quiet=quiet, as_json=False)
 
 
-def _run(
+def run_checked(
     study: "Study",
     root: str,
     choosing: "Callable[[Store], Callable[[Trial], bool]]",
@@ -155,10 +148,13 @@ def _run(
     quiet: bool,
     as_json: bool,
     witnessing: str | None = None,
+    with_notes: bool = True,
 ) -> NoReturn:
+    """Run a study, of which it trains what `choosing` chooses, and end the command."""
     from ablations.registration import REGISTRATIONS, study_folder
     from dashboards.tables.chain import refuse_old_layout
     from orchestrator.driver.cluster import Cluster, check_cluster
+    from orchestrator.pilot import refuse_pilot_seeds
     from orchestrator.tracking.where import folder_of, is_yet_to_be_made
     from trainers.system.store import open_store
 
@@ -172,15 +168,18 @@ def _run(
         check_store(folder)
     store = open_store(root, make=True)
     refuse_old_layout(store, study.name)
+    refuse_pilot_seeds(study, store)
     with Cluster(leave_cpus) as cluster:
         # Not for a study that has its report: most likely there is nothing to train.
         if store.get(f"{study_folder(study.name)}/verdicts.json") is None:
             cluster.start()
+        from orchestrator.cli.planning import notes_on
         from orchestrator.driver.launch import run_study
         from orchestrator.driver.tuning import Share
 
-        warn(study, console)
         plan, images = planned(study, root, console, live, listed=f", all in {REGISTRATIONS}/")
+        for note in notes_on(plan) if with_notes else ():
+            console.print(f"note: {note}")
         console.print(
             f"study {study.name}: {len(study.arms)} arms × {len(study.seeds)} seeds = "
             f"{len(plan.trials)} runs on {len(images)} images",
@@ -199,114 +198,6 @@ def _run(
             )
             raise typer.Exit(INTERRUPTED) from None
     show_verdicts(*result, root, console, as_json=as_json)
-
-
-def plan(
-    study: StudyArgument,
-    root: RootOption = DEFAULT_ROOT,
-    data: DataOption = None,
-    workers: WorkersOption = None,
-    ablations: AblationsOption = None,
-    scale: ScaleOption = None,
-    tflops: Annotated[
-        float | None,
-        typer.Option(
-            "--tflops",
-            min=0.001,
-            help="Estimate the time from operations, for a worker that does so many 10¹² a second, "
-            "instead of timing steps here: for a study that this machine is too small for.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Show what `run` would do, and train nothing: arms, differences, runs, estimated time."""
-    from ablations.spec import BASELINE
-    from ablations.verdicts.planning import family_sizes, power_text
-    from dashboards.tables.chain import find_chain
-    from orchestrator.cost import measure
-    from orchestrator.driver.root import left_behind_text
-    from trainers.config import in_steps
-    from trainers.system.store import open_store
-
-    console = make_console()
-    checked = load(study, data, workers, ablations, scale)
-    root = absolute_root(root, console)
-    store = open_store(root, make=True)
-    made, images = planned(checked, root, console, console.is_terminal)
-    missing = made.missing(store)
-    if left := left_behind_text(missing, store, find_chain(store, checked.name)):
-        console.print(f"note: {left}")
-
-    console.print(
-        f"study {checked.name}: recipe {checked.recipe}, {len(images)} images "
-        f"({len(images.train)} to train, {len(images.test)} held out), "
-        f"seeds {', '.join(map(str, checked.seeds))}",
-    )
-    console.print(arms_table(made))
-    table = Table("arm", "what else differs from the baseline", title="Confounds")
-    base = made.arms[BASELINE]
-    for arm, cost in made.arms.items():
-        if arm != BASELINE:
-            lines = "\n".join(cost.differences(base)) or "nothing that is known"
-            table.add_row(arm, lines)
-    console.print(table)
-    if checked.claims:
-        table = Table("claim", "", "rule", "hypotheses", title="Claims")
-        for name, claim in checked.claims.items():
-            table.add_row(name, claim.text, claim.rule, "\n".join(claim.hypotheses))
-        console.print(table)
-    table = Table("hypothesis", "contrast", "end point", "expected", title="Hypotheses")
-    for name, hypothesis in checked.hypotheses.items():
-        since = " since step 0" if hypothesis.minus_start else ""
-        table.add_row(
-            name,
-            " − ".join(side for side in hypothesis.sides if side),
-            " against ".join(filter(None, (hypothesis.end_point, hypothesis.metric_against)))
-            + since,
-            f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
-        )
-    console.print(table)
-    powers: dict[str, list[str]] = {}
-    sizes = family_sizes(checked.hypotheses)
-    for name, hypothesis in checked.hypotheses.items():
-        text = power_text(hypothesis, len(checked.seeds), sizes.get(hypothesis.family, 1))
-        powers.setdefault(text, []).append(name)
-    for text, names in powers.items():
-        console.print(f"power: {text} ({', '.join(names)})")
-    warn(checked, console)
-    if tflops is not None:
-        hours = made.operations(missing) / (tflops * 1e12) / 3600
-        console.print(
-            f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
-            f"{len(missing)} to train: about {hours:,.1f} worker-hours at {tflops:g} TFLOP/s a "
-            f"worker, {hours / max(1, len(missing)):.2f} a run, for the operations of training "
-            "steps alone",
-        )
-        return
-    threads = checked.resources.cpus_per_worker
-    concurrent = _at_once_here(checked.resources, console)
-    timing = measure(in_steps(checked.base, len(images.train)), images, threads=threads)
-    seconds = sum(timing.trial_s(trial.config) for trial in missing) / concurrent
-    console.print(
-        f"{len(made.trials)} runs, {len(made.trials) - len(missing)} finished, "
-        f"{len(missing)} to train: about {seconds / 60:.1f} min on this machine, "
-        f"{concurrent} at a time",
-    )
-
-
-def _at_once_here(resources: "Resources", console: Console) -> int:
-    """How many trials run here at once, 1 at least; says why when the machine holds none."""
-    import torch
-
-    from orchestrator.resources import Node, place
-
-    cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    try:
-        return place(resources, [Node(name="this machine", cpus=cpus, gpus=gpus)]).concurrent
-    except InputError as error:
-        if not os.environ.get("RAY_ADDRESS"):
-            console.print(f"note: {error}")
-        return 1
 
 
 def report(

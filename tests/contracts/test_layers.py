@@ -49,7 +49,7 @@ ROOMS = {
         {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
         {"references.py"},
         {"plan.py"},
-        {"registration.py", "witness.py"},
+        {"registration.py", "witness.py", "pilot.py"},
         {"tracking"},
         {"driver"},
         {"cli"},

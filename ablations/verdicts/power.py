@@ -1,0 +1,232 @@
+"""Power of a planned study: the chance that its verdicts are those that it predicts.
+
+Whole studies are simulated, and each is decided as :func:`ablations.verdicts.judge.judge` decides:
+the same tests, adjusted in the same families, the same intervals, the same rules of claims. Paired
+differences are normal. All effects are true at once, at one multiple of each smallest effect of
+interest, and where no change is predicted there is none. Every run finishes and passes its gates.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+
+from ablations.spec import Claim, Hypothesis
+from ablations.statistics.flips import Floats, signs
+from ablations.statistics.max_t import step_down_p
+from ablations.statistics.power import POWER
+from ablations.verdicts.families import families_of
+from ablations.verdicts.rule import FEWEST_SEEDS
+from ablations.verdicts.spread import Spread
+
+Flags = npt.NDArray[np.bool_]
+
+STUDIES = 10_000
+"""Simulated studies behind a power: its standard error is half a percentage point at most."""
+
+MULTIPLES = (1.0, 1.5, 2.0)
+"""True effects at which power is stated, in smallest effects of interest."""
+
+MOST_FLIPS = 512
+"""Sign flips of a simulated test: all of them up to 10 seeds, then so many random ones."""
+
+SEARCHED = 2_000
+"""Simulated studies at each effect that the search for the least detectable one looks at."""
+
+LARGEST = 64.0
+"""Largest effect that the search looks at, in smallest effects of interest."""
+
+_LOOKED_AT = np.geomspace(0.5, LARGEST, 23)
+
+_AT_ONCE = 250
+"""Studies that share random flips: more of them would share what is odd in these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chances:
+    """A number for each hypothesis and each claim, by name."""
+
+    hypotheses: Mapping[str, float | None]
+    claims: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a study asks, of how many seeds, and how far its differences are expected to vary."""
+
+    hypotheses: Mapping[str, Hypothesis]
+    claims: Mapping[str, Claim]
+    seeds: int
+    spread: Spread
+
+    def power(self, multiple: float, studies: int = STUDIES) -> Chances:
+        """The chance of `supported`, in [0, 1], where effects are `multiple` smallest effects."""
+        return self._named(self._shares(multiple, studies).tolist())
+
+    def least_detectable(self) -> Chances:
+        """The effects that have POWER, in smallest effects; None where LARGEST has not.
+
+        None for `holds` too, which predicts no effect, and for claims of nothing else.
+        """
+        found: list[float | None] = [None] * (len(self.hypotheses) + len(self.claims))
+        open_ = [i for i, has_effect in enumerate(self._have_effects()) if has_effect]
+        before, last = np.zeros(len(found)), _LOOKED_AT[0]
+        for multiple in _LOOKED_AT:
+            shares = self._shares(multiple, SEARCHED)
+            for i in [i for i in open_ if shares[i] >= POWER]:
+                found[i] = float(_crossing(last, before[i], multiple, shares[i]))
+                open_.remove(i)
+            if not open_:
+                break
+            before, last = shares, multiple
+        return self._named(found)
+
+    def _named(self, numbers: Sequence[float | None]) -> Chances:
+        own = len(self.hypotheses)
+        return Chances(
+            hypotheses=dict(zip(self.hypotheses, numbers[:own], strict=True)),
+            claims=dict(zip(self.claims, numbers[own:], strict=True)),
+        )
+
+    def _have_effects(self) -> list[bool]:
+        own = {name: one.direction != "holds" for name, one in self.hypotheses.items()}
+        return [*own.values(), *(any(own[n] for n in c.hypotheses) for c in self.claims.values())]
+
+    def _shares(self, multiple: float, studies: int) -> Floats:
+        """Of `studies` simulated studies, how many support each hypothesis and then each claim."""
+        found = np.zeros(len(self.hypotheses) + len(self.claims))
+        rng = np.random.default_rng(1)
+        for differences in self._simulated(multiple, studies):
+            flags, p = supported(self.hypotheses, differences, _flips(self.seeds, rng))
+            of_claims = claims_supported(self.claims, self.hypotheses, flags, p)
+            found += np.concatenate([flags.sum(axis=0), of_claims.sum(axis=0)])
+        return found / studies
+
+    def _simulated(self, multiple: float, studies: int) -> Iterator[Floats]:
+        """Differences [some studies, hypotheses, seeds]; the same draws for every multiple."""
+        signs_of = {"rises": 1.0, "differs": 1.0, "falls": -1.0, "holds": 0.0}
+        stated = self.hypotheses.values()
+        effects = multiple * np.array([signs_of[h.direction] * h.smallest_effect for h in stated])
+        deviations = np.array([self.spread.deviations[name] for name in self.hypotheses])
+        values, vectors = np.linalg.eigh(self.spread.correlation)
+        root = deviations[:, None] * (vectors * np.sqrt(np.maximum(values, 0)))
+        rng = np.random.default_rng(0)
+        for first in range(0, studies, _AT_ONCE):
+            shape = (min(_AT_ONCE, studies - first), len(effects), self.seeds)
+            yield effects[:, None] + root @ rng.standard_normal(shape)
+
+
+def supported(
+    hypotheses: Mapping[str, Hypothesis], differences: Floats, flips: Floats | None = None
+) -> tuple[Flags, Floats]:
+    """Which hypotheses `judge` finds supported, and the p that this rests on.
+
+    All pairs are there, all gates are passed, and all controls differ.
+
+    Args:
+        hypotheses: what was claimed, by name.
+        differences: shape [studies, hypotheses, seeds], seeds >= 2, arm minus against.
+        flips: as :func:`step_down_p` takes them.
+
+    Returns:
+        Both of shape [studies, hypotheses].
+    """
+    n = differences.shape[-1]
+    stated = list(hypotheses.values())
+    s, alpha = (np.array([getattr(h, f) for h in stated]) for f in ("smallest_effect", "alpha"))
+    mean = differences.mean(axis=-1)
+    error = differences.std(axis=-1, ddof=1) / math.sqrt(n)
+    t = scipy.stats.t(n - 1)
+    p, found = np.empty(mean.shape), np.empty(mean.shape, dtype=np.bool_)
+    for i, one in enumerate(stated):
+        if one.direction == "holds":
+            p[:, i] = np.maximum(t.sf((s[i] - np.abs(mean[:, i])) / error[:, i]), 2.0**-n)
+            found[:, i] = True
+        else:
+            effect = {"rises": mean, "falls": -mean, "differs": np.abs(mean)}[one.direction][:, i]
+            reach = error[:, i] * t.isf(alpha[i] / 2)
+            found[:, i] = (effect - reach >= 0) & (effect >= s[i])
+    for names in families_of(hypotheses):
+        members = [i for i, name in enumerate(hypotheses) if name in names]
+        if stated[members[0]].direction != "holds":
+            family = [stated[i] for i in members]
+            p[:, members] = _adjusted_p(family, differences[:, members], flips)
+    return found & (p <= alpha) & (n >= FEWEST_SEEDS), p
+
+
+def claims_supported(
+    claims: Mapping[str, Claim], hypotheses: Mapping[str, Hypothesis], found: Flags, p: Floats
+) -> Flags:
+    """Which claims `judge_claims` finds supported, [studies, claims], of what `supported` gives."""
+    place = {name: i for i, name in enumerate(hypotheses)}
+    result = np.empty((len(found), len(claims)), dtype=np.bool_)
+    for i, claim in enumerate(claims.values()):
+        if claim.rule == "any":
+            result[:, i] = _any(claim, hypotheses, place, found, p)
+        else:
+            decide = claim.hypotheses if claim.rule == "all" else (claim.rule,)
+            result[:, i] = found[:, [place[name] for name in decide]].all(axis=1)
+    return result
+
+
+def _any(
+    claim: Claim,
+    hypotheses: Mapping[str, Hypothesis],
+    place: Mapping[str, int],
+    found: Flags,
+    p: Floats,
+) -> Flags:
+    """Whether one is supported by its p adjusted over equivalences and families, [studies]."""
+    of_it = {name: hypotheses[name] for name in claim.hypotheses}
+    groups = [
+        [place[name] for name in group]
+        for names in families_of(of_it)
+        for group in ([[n] for n in names] if of_it[names[0]].direction == "holds" else [names])
+    ]
+    best = np.stack([p[:, group].min(axis=1) for group in groups], axis=1)
+    adjusted = holm_of(best)
+    alpha = np.array([one.alpha for one in hypotheses.values()])
+    return np.any(
+        [
+            (found[:, group] & (adjusted[:, [i]] <= alpha[group])).any(axis=1)
+            for i, group in enumerate(groups)
+        ],
+        axis=0,
+    )
+
+
+def _adjusted_p(
+    family: Sequence[Hypothesis], differences: Floats, flips: Floats | None
+) -> Floats:
+    """Adjusted p of one family's hypotheses, [studies, members] of [studies, members, seeds]."""
+    return step_down_p(differences, flips)
+
+
+def holm_of(p: Floats) -> Floats:
+    """Holm-adjusted p along the last axis, of many families at once."""
+    m = p.shape[-1]
+    order = np.argsort(p, axis=-1)
+    steps = np.take_along_axis(p, order, axis=-1) * np.arange(m, 0, -1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(
+        adjusted, order, np.minimum(np.maximum.accumulate(steps, axis=-1), 1.0), axis=-1
+    )
+    return adjusted
+
+
+def _flips(n: int, rng: np.random.Generator) -> Floats:
+    if 2 ** (n - 1) <= MOST_FLIPS:
+        return signs(n)
+    flips = rng.choice((-1.0, 1.0), size=(MOST_FLIPS, n))
+    flips[0] = 1.0
+    return flips
+
+
+def _crossing(low: float, share: float, high: float, larger: float) -> float:
+    """The effect between two whose power is POWER: its probit is about a line in log(effect)."""
+    ends = scipy.stats.norm.ppf(np.clip([share, POWER, larger], 1e-4, 1 - 1e-4))
+    way = (ends[1] - ends[0]) / (ends[2] - ends[0]) if share > 0 else 1.0
+    return low * (high / low) ** way

@@ -1,0 +1,96 @@
+"""How far paired differences are expected to vary: as a pilot showed it, or as is assumed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablations.spec import Hypothesis
+from ablations.statistics.flips import Floats
+from ablations.statistics.power import upper_deviation
+from ablations.verdicts.evidence import Run, pairs_of
+
+ASSUMED_DEVIATION = 1.0
+"""Standard deviation of paired differences where no pilot shows it, in smallest effects."""
+
+FEWEST_PILOT_SEEDS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Deviations and correlations of the paired differences of hypotheses, in their order."""
+
+    deviations: Mapping[str, float]
+    """standard deviations, in each metric's units"""
+    from_pilot: frozenset[str]
+    """hypotheses whose deviation is the upper 80 % limit of what a pilot showed"""
+    correlation: Floats
+    """of the differences of hypotheses at one seed, [hypotheses, hypotheses]"""
+
+
+def assumed(
+    hypotheses: Mapping[str, Hypothesis], in_smallest_effects: float = ASSUMED_DEVIATION
+) -> Spread:
+    """The same deviation for all, in smallest effects, and no correlation."""
+    return Spread(
+        deviations={
+            name: in_smallest_effects * one.smallest_effect for name, one in hypotheses.items()
+        },
+        from_pilot=frozenset(),
+        correlation=np.eye(len(hypotheses)),
+    )
+
+
+def of_pilot(
+    hypotheses: Mapping[str, Hypothesis],
+    runs: Mapping[tuple[str, int], Run],
+    seeds: Sequence[int],
+    in_smallest_effects: float = ASSUMED_DEVIATION,
+) -> Spread:
+    """As the runs of a pilot show it; as assumed for hypotheses without two complete pairs.
+
+    A deviation is the upper 80 % limit of the one observed. Correlations are those observed at
+    seeds that have all pairs, shrunk towards 0 as :func:`shrunk` does, and 0 with the others.
+    """
+    found = {
+        name: np.array([math.nan if d is None else d for *_, d in pairs_of(one, runs, seeds)])
+        for name, one in hypotheses.items()
+    }
+    base = assumed(hypotheses, in_smallest_effects)
+    whole = {
+        name: d
+        for name, differences in found.items()
+        if len(d := differences[np.isfinite(differences)]) >= FEWEST_PILOT_SEEDS
+    }
+    deviations = {name: upper_deviation(float(d.std(ddof=1)), len(d)) for name, d in whole.items()}
+    correlation = np.eye(len(hypotheses))
+    complete = [i for i, d in enumerate(found.values()) if np.isfinite(d).all()]
+    if len(seeds) >= FEWEST_PILOT_SEEDS and complete:
+        values = np.array(list(found.values()))[complete]
+        correlation[np.ix_(complete, complete)] = shrunk(values)
+    return Spread(
+        deviations={**base.deviations, **deviations},
+        from_pilot=frozenset(whole),
+        correlation=correlation,
+    )
+
+
+def shrunk(values: Floats) -> Floats:
+    """Correlations of rows, [rows, n] to [rows, rows], shrunk towards 0.
+
+    The share that is taken away is that of Schäfer & Strimmer (2005), with the large-sample
+    variance (1 - r²)² / (n - 1) of a correlation: what is left of few seeds is little, and it is
+    always one that can be. Rows that do not vary are correlated with nothing.
+    """
+    rows, n = values.shape
+    varies = values.std(axis=-1) > 1e-12 * np.abs(values).max(axis=-1)
+    result = np.eye(rows)
+    if varies.sum() < 2:
+        return result
+    observed = np.corrcoef(values[varies])
+    apart = observed[np.triu_indices_from(observed, k=1)]
+    noise = float(((1 - apart**2) ** 2).sum()) / (n - 1)
+    kept = 1 - min(1.0, noise / float((apart**2).sum()))
+    result[np.ix_(varies, varies)] = kept * observed + (1 - kept) * np.eye(len(observed))
+    return result
