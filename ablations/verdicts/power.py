@@ -16,7 +16,9 @@ import scipy.stats
 
 from ablations.spec import Claim, Hypothesis
 from ablations.statistics.flips import Floats, signs
+from ablations.statistics.equivalence import tost_p
 from ablations.statistics.max_t import step_down_p
+from ablations.statistics.multiplicity import holm_p
 from ablations.statistics.power import POWER
 from ablations.verdicts.families import families_of
 from ablations.verdicts.rule import FEWEST_SEEDS
@@ -143,7 +145,7 @@ def supported(
     p, found = np.empty(mean.shape), np.empty(mean.shape, dtype=np.bool_)
     for i, one in enumerate(stated):
         if one.direction == "holds":
-            p[:, i] = np.maximum(t.sf((s[i] - np.abs(mean[:, i])) / error[:, i]), 2.0**-n)
+            p[:, i] = tost_p(differences[:, i], one.smallest_effect)
             found[:, i] = True
         else:
             effect = {"rises": mean, "falls": -mean, "differs": np.abs(mean)}[one.direction][:, i]
@@ -187,7 +189,7 @@ def _any(
         for group in ([[n] for n in names] if of_it[names[0]].direction == "holds" else [names])
     ]
     best = np.stack([p[:, group].min(axis=1) for group in groups], axis=1)
-    adjusted = holm_of(best)
+    adjusted = holm_p(best)
     alpha = np.array([one.alpha for one in hypotheses.values()])
     return np.any(
         [
@@ -203,18 +205,6 @@ def _adjusted_p(
 ) -> Floats:
     """Adjusted p of one family's hypotheses, [studies, members] of [studies, members, seeds]."""
     return step_down_p(differences, flips)
-
-
-def holm_of(p: Floats) -> Floats:
-    """Holm-adjusted p along the last axis, of many families at once."""
-    m = p.shape[-1]
-    order = np.argsort(p, axis=-1)
-    steps = np.take_along_axis(p, order, axis=-1) * np.arange(m, 0, -1)
-    adjusted = np.empty_like(p)
-    np.put_along_axis(
-        adjusted, order, np.minimum(np.maximum.accumulate(steps, axis=-1), 1.0), axis=-1
-    )
-    return adjusted
 
 
 def _flips(n: int, rng: np.random.Generator) -> Floats:

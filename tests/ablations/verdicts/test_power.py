@@ -1,0 +1,184 @@
+"""Simulated power, against the judge itself and against studies simulated another way."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ablations.spec import Claim, Hypothesis
+from ablations.statistics.power import tost_power
+from ablations.verdicts.claims import judge_claims
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.judge import judge
+from ablations.verdicts.power import Design, claims_supported, supported
+from ablations.verdicts.spread import Spread, assumed
+
+SEEDS = 7
+
+
+def hypothesis(arm="a", **changes):
+    stated = {"metric": "m", "contrast": (arm, "baseline"), "direction": "rises",
+              "smallest_effect": 1.0, "family": "one"}  # fmt: skip
+    return Hypothesis(**{**stated, **changes})
+
+
+STATED = {
+    "a": hypothesis("a"),
+    "b": hypothesis("b", direction="falls", smallest_effect=0.5),
+    "c": hypothesis("c", direction="differs", family="two"),
+    "d": hypothesis("d", alpha=0.2, family="two"),
+    "e": hypothesis("e", direction="holds", smallest_effect=1.5, control="far"),
+    "f": hypothesis("f", direction="holds", smallest_effect=2.0, control="far", family="two"),
+    "g": hypothesis("g", test="t", family="three"),
+}
+CLAIMS = {
+    "all": Claim(text="", hypotheses=("a", "b", "e")),
+    "any": Claim(text="", hypotheses=("a", "c", "d"), rule="any"),
+    "any that holds": Claim(text="", hypotheses=("e", "f", "g"), rule="any"),
+    "one": Claim(text="", hypotheses=("a", "c"), rule="c"),
+}
+
+
+def runs_of(differences):
+    """Runs whose differences from the baseline are these, [hypotheses, seeds], and a control."""
+    values = {"baseline": np.zeros(SEEDS), "far": 100.0 + np.arange(SEEDS) / 100,
+              **dict(zip(STATED, differences, strict=True))}  # fmt: skip
+    return {
+        (arm, seed): Run(status="finished", start={"m": 0.0}, end={"m": float(of_arm[seed])})
+        for arm, of_arm in values.items()
+        for seed in range(SEEDS)
+    }
+
+
+def judged(differences):
+    """Which hypotheses, and which claims, the judge supports in one study."""
+    verdicts = judge(STATED, {}, runs_of(differences), range(SEEDS))
+    labels = {name: one.label for name, one in verdicts.items()}
+    rests_on = {name: one.rests_on for name, one in verdicts.items()}
+    of_claims = judge_claims(CLAIMS, STATED, labels, rests_on)
+    return (
+        [label == "supported" for label in labels.values()],
+        [one.label == "supported" for one in of_claims.values()],
+    )
+
+
+def test_a_simulated_study_is_decided_as_the_judge_decides_it():
+    effects = np.array([1.5, -0.9, 1.5, 1.5, 0.0, 0.0, 1.5])
+    draws = np.random.default_rng(0).standard_normal((300, len(STATED), SEEDS))
+    differences = effects[:, None] + draws
+    found, p = supported(STATED, differences)
+    of_claims = claims_supported(CLAIMS, STATED, found, p)
+    expected = [judged(one) for one in differences]
+    np.testing.assert_array_equal(found, [labels for labels, _ in expected])
+    np.testing.assert_array_equal(of_claims, [claims for _, claims in expected])
+    # All of them come out both ways.
+    assert ((found.mean(0) > 0.1) & (found.mean(0) < 0.95)).all()
+    assert ((of_claims.mean(0) > 0.1) & (of_claims.mean(0) < 0.95)).all()
+
+
+def simulated_otherwise(effects, seeds, alpha=0.05, studies=10_000):
+    """Shares of studies that support each of a family's rises by s = 1, and all of them.
+
+    Written from the definitions: every sign flip is applied to the data, and step-down max-T is
+    the closed test in which each set of hypotheses is tested by its largest t.
+    """
+    m = len(effects)
+    d = np.array(effects)[:, None] + np.random.default_rng(77).standard_normal((studies, m, seeds))
+
+    def t(x):
+        return np.abs(x.mean(-1) / x.std(-1, ddof=1))
+
+    flips = np.array(list(itertools.product((1, -1), repeat=seeds)))
+    flipped = np.stack([t(d * flip) for flip in flips])
+    p = np.zeros((studies, m))
+    for size in range(1, m + 1):
+        for members in map(list, itertools.combinations(range(m), size)):
+            largest = flipped[..., members].max(-1)
+            of_set = (largest >= largest[0] - 1e-9).mean(0)
+            p[:, members] = np.maximum(p[:, members], of_set[:, None])
+    low = scipy.stats.ttest_1samp(d, 0, axis=-1).confidence_interval(1 - alpha).low
+    found = (p <= alpha) & (low > 0) & (d.mean(-1) >= 1)
+    return found.mean(0), found.all(1).mean()
+
+
+@pytest.mark.parametrize(("multiple", "seeds"), [(1.0, 6), (1.5, 6), (2.0, 6), (1.5, 8)])
+def test_power_is_within_two_points_of_ten_thousand_studies_simulated_another_way(multiple, seeds):
+    stated = {arm: hypothesis(arm) for arm in "abc"}
+    claims = {"all": Claim(text="", hypotheses=tuple("abc"))}
+    design = Design(hypotheses=stated, claims=claims, seeds=seeds, spread=assumed(stated))
+    found = design.power(multiple)
+    expected, of_claim = simulated_otherwise([multiple] * 3, seeds)
+    assert list(found.hypotheses.values()) == pytest.approx(expected, abs=0.02)
+    assert found.claims["all"] == pytest.approx(of_claim, abs=0.02)
+
+
+def of(design, name="a", multiple=1.5, studies=2000):
+    return design.power(multiple, studies).hypotheses[name]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "at_1", "at_1_5"), [(6, 0.51, 0.83), (8, 0.67, 0.95), (10, 0.80, 0.99)]
+)
+def test_power_of_a_t_test_is_that_of_published_tables(seeds, at_1, at_1_5):
+    # A smallest effect near 0 leaves the test alone; the table is of effects in deviations.
+    stated = {"a": hypothesis(smallest_effect=1e-3, test="t")}
+    design = Design(hypotheses=stated, claims={}, seeds=seeds, spread=assumed(stated, 1000.0))
+    for effect, power in ((1000.0, at_1), (1500.0, at_1_5)):
+        assert of(design, multiple=effect, studies=10_000) == pytest.approx(power, abs=0.015)
+
+
+def test_equivalence_has_the_power_of_its_formula():
+    stated = {"a": hypothesis(direction="holds", control="far")}
+    design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated, 0.8))
+    for multiple in (1.0, 2.0):
+        power = of(design, multiple=multiple, studies=10_000)
+        assert power == pytest.approx(tost_power(1.25, 8, 0.05), abs=0.015)
+
+
+def test_many_seeds_are_simulated_by_some_of_their_sign_flips():
+    stated = {arm: hypothesis(arm) for arm in "abc"}
+    design = Design(hypotheses=stated, claims={}, seeds=12, spread=assumed(stated, 1.7))
+    draws = 1.5 + 1.7 * np.random.default_rng(5).standard_normal((2000, 3, 12))
+    exact = supported(stated, draws)[0].mean()
+    assert np.mean(list(design.power(1.5, 4000).hypotheses.values())) == pytest.approx(
+        exact, abs=0.03
+    )
+
+
+def test_the_least_detectable_effect_has_the_power_that_is_said():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b", direction="falls", smallest_effect=0.1),
+              "e": hypothesis("e", direction="holds", smallest_effect=9.0, control="far")}  # fmt: skip
+    claims = {"all": Claim(text="", hypotheses=("a", "b", "e")),
+              "none": Claim(text="", hypotheses=("e",))}  # fmt: skip
+    spread = assumed(stated, 1.3)
+    spread = replace(spread, deviations={**spread.deviations, "e": 1.3})
+    design = Design(hypotheses=stated, claims=claims, seeds=8, spread=spread)
+    least = design.least_detectable()
+    assert design.power(least.hypotheses["a"]).hypotheses["a"] == pytest.approx(0.8, abs=0.02)
+    assert design.power(least.hypotheses["b"]).hypotheses["b"] == pytest.approx(0.8, abs=0.02)
+    assert design.power(least.claims["all"]).claims["all"] == pytest.approx(0.8, abs=0.02)
+    assert (least.hypotheses["e"], least.claims["none"]) == (None, None)
+    hopeless = Design(hypotheses=stated, claims={}, seeds=5, spread=assumed(stated))
+    assert set(hopeless.least_detectable().hypotheses.values()) == {None}
+
+
+def test_correlated_hypotheses_cost_their_family_less():
+    stated = {arm: hypothesis(arm) for arm in "abcdef"}
+    ones = Spread(
+        deviations=dict.fromkeys(stated, 1.0), from_pilot=frozenset(), correlation=np.ones((6, 6))
+    )
+    alike, apart, alone = (
+        of(Design(hypotheses=h, claims={}, seeds=6, spread=spread))
+        for h, spread in (
+            (stated, ones), (stated, assumed(stated)), ({"a": stated["a"]}, assumed({"a": stated["a"]}))
+        )
+    )  # fmt: skip
+    assert alike == pytest.approx(alone, abs=0.04)
+    assert apart < alone - 0.1
+
+
+def test_fewer_than_six_seeds_support_nothing():
+    stated = {"a": hypothesis()}
+    assert of(Design(hypotheses=stated, claims={}, seeds=5, spread=assumed(stated, 0.01))) == 0
