@@ -1,8 +1,9 @@
 """A pilot: the arms of a study at seeds of its own, to see how far differences vary.
 
-It is a study by itself in the run root, of no hypotheses, so that its runs never count in a verdict.
+It is a study by itself in the run root, of no hypotheses: its runs never count in a verdict.
 """
 
+import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -47,22 +48,21 @@ def pilot_name(study: Study) -> str:
     return f"{study.name}-pilot"
 
 
-def pilot_of(
-    study: Study, count: int, only: Sequence[str] | None, earlier: Pilot | None
-) -> Study:
-    """The pilot of a study: `count` seeds that it has not, of all its arms or the baseline and
-    those of `only`. Seeds and arms of an `earlier` pilot stay in it."""
+def pilot_of(study: Study, count: int, only: Sequence[str] | None, earlier: Pilot | None) -> Study:
+    """The pilot of a study, at `count` seeds that it has not.
+
+    It has all arms, or the baseline and those of `only`. Seeds and arms of an `earlier` one stay.
+    """
     before = () if earlier is None else earlier.seeds
-    seeds = list(before)
-    new = (seed for seed in range(FIRST_SEED, 2 * FIRST_SEED) if seed not in {*study.seeds, *before})
-    while len(seeds) < count:
-        seeds.append(next(new))
+    taken = {*study.seeds, *before}
+    new = (seed for seed in itertools.count(FIRST_SEED) if seed not in taken)
+    seeds = (*before, *itertools.islice(new, max(0, count - len(before))))
     kept = {BASELINE, *(only or study.arms), *(earlier.arms if earlier else ())}
     return replace(
         study,
         name=pilot_name(study),
         arms={arm: change for arm, change in study.arms.items() if arm in kept},
-        seeds=tuple(seeds),
+        seeds=seeds,
         hypotheses={},
         claims={},
         gates={},

@@ -145,4 +145,3 @@ def _nothing(study: Study) -> Iterator[str]:
         yield "no hypotheses: runs will be measured, and nothing decided"
     if squeezed := study.base.data.squeezing_note():
         yield squeezed
-

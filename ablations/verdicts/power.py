@@ -15,8 +15,8 @@ import numpy.typing as npt
 import scipy.stats
 
 from ablations.spec import Claim, Hypothesis
-from ablations.statistics.flips import Floats, signs
 from ablations.statistics.equivalence import tost_p
+from ablations.statistics.flips import Floats, signs
 from ablations.statistics.max_t import step_down_p
 from ablations.statistics.multiplicity import holm_p
 from ablations.statistics.power import POWER
@@ -200,11 +200,17 @@ def _any(
     )
 
 
-def _adjusted_p(
-    family: Sequence[Hypothesis], differences: Floats, flips: Floats | None
-) -> Floats:
+def _adjusted_p(family: Sequence[Hypothesis], differences: Floats, flips: Floats | None) -> Floats:
     """Adjusted p of one family's hypotheses, [studies, members] of [studies, members, seeds]."""
-    return step_down_p(differences, flips)
+    if all(one.test == "signflip" for one in family):
+        return step_down_p(differences, flips)
+    p = [
+        step_down_p(differences[:, [i]], flips)[:, 0]
+        if one.test == "signflip"
+        else scipy.stats.ttest_1samp(differences[:, i], 0.0, axis=-1).pvalue
+        for i, one in enumerate(family)
+    ]
+    return holm_p(np.stack(p, axis=1))
 
 
 def _flips(n: int, rng: np.random.Generator) -> Floats:

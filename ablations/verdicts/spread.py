@@ -77,11 +77,11 @@ def of_pilot(
 
 
 def shrunk(values: Floats) -> Floats:
-    """Correlations of rows, [rows, n] to [rows, rows], shrunk towards 0.
+    """Correlations of rows, [rows, n >= 2] to [rows, rows], shrunk towards 0.
 
-    The share that is taken away is that of Schäfer & Strimmer (2005), with the large-sample
-    variance (1 - r²)² / (n - 1) of a correlation: what is left of few seeds is little, and it is
-    always one that can be. Rows that do not vary are correlated with nothing.
+    Of independent rows their squares are 1 / (n - 1) on average. The share of the squares that this
+    explains is taken away from all, so that of three seeds little is left, and what is left is
+    always a matrix of correlations. Rows that do not vary are correlated with nothing.
     """
     rows, n = values.shape
     varies = values.std(axis=-1) > 1e-12 * np.abs(values).max(axis=-1)
@@ -89,8 +89,8 @@ def shrunk(values: Floats) -> Floats:
     if varies.sum() < 2:
         return result
     observed = np.corrcoef(values[varies])
-    apart = observed[np.triu_indices_from(observed, k=1)]
-    noise = float(((1 - apart**2) ** 2).sum()) / (n - 1)
-    kept = 1 - min(1.0, noise / float((apart**2).sum()))
-    result[np.ix_(varies, varies)] = kept * observed + (1 - kept) * np.eye(len(observed))
+    squares = observed[np.triu_indices_from(observed, k=1)] ** 2
+    kept = max(0.0, 1 - 1 / (n - 1) / float(squares.mean()))
+    result[np.ix_(varies, varies)] = kept * observed
+    np.fill_diagonal(result, 1.0)
     return result

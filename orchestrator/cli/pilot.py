@@ -59,7 +59,7 @@ def pilot(
     plan, _ = planned(made, root, console, console.is_terminal)
     statement = Statement(plan, images, store)
     if statement.changes:
-        statement.amend("a pilot has no hypotheses: its seeds and arms are those that are asked for")
+        statement.amend("what was asked of the pilot has changed")
     console.print(
         f"pilot of study {checked.name}: seeds {', '.join(map(str, made.seeds))}, which never "
         "count in its verdicts; `dinolab plan` uses what they show"

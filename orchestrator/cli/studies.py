@@ -1,15 +1,13 @@
 """Commands on studies: run, retry, report, mirror."""
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.cli.options import (
@@ -31,11 +29,10 @@ from orchestrator.cli.options import (
     WorkersOption,
     absolute_root,
 )
-from orchestrator.cli.rendering import arms_table, make_console, open_with_progress, show_verdicts
+from orchestrator.cli.rendering import make_console, open_with_progress, show_verdicts
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
-    from ablations.study.schema import Resources
     from ablations.study.study import Study
     from orchestrator.plan import Plan, Trial
     from trainers.config import DataConfig

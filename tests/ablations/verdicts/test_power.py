@@ -148,10 +148,15 @@ def test_many_seeds_are_simulated_by_some_of_their_sign_flips():
 
 
 def test_the_least_detectable_effect_has_the_power_that_is_said():
-    stated = {"a": hypothesis("a"), "b": hypothesis("b", direction="falls", smallest_effect=0.1),
-              "e": hypothesis("e", direction="holds", smallest_effect=9.0, control="far")}  # fmt: skip
-    claims = {"all": Claim(text="", hypotheses=("a", "b", "e")),
-              "none": Claim(text="", hypotheses=("e",))}  # fmt: skip
+    stated = {
+        "a": hypothesis("a"),
+        "b": hypothesis("b", direction="falls", smallest_effect=0.1),
+        "e": hypothesis("e", direction="holds", smallest_effect=9.0, control="far"),
+    }
+    claims = {
+        "all": Claim(text="", hypotheses=("a", "b", "e")),
+        "none": Claim(text="", hypotheses=("e",)),
+    }
     spread = assumed(stated, 1.3)
     spread = replace(spread, deviations={**spread.deviations, "e": 1.3})
     design = Design(hypotheses=stated, claims=claims, seeds=8, spread=spread)
@@ -169,12 +174,11 @@ def test_correlated_hypotheses_cost_their_family_less():
     ones = Spread(
         deviations=dict.fromkeys(stated, 1.0), from_pilot=frozenset(), correlation=np.ones((6, 6))
     )
+    only_a = {"a": stated["a"]}
     alike, apart, alone = (
-        of(Design(hypotheses=h, claims={}, seeds=6, spread=spread))
-        for h, spread in (
-            (stated, ones), (stated, assumed(stated)), ({"a": stated["a"]}, assumed({"a": stated["a"]}))
-        )
-    )  # fmt: skip
+        of(Design(hypotheses=some, claims={}, seeds=6, spread=spread))
+        for some, spread in ((stated, ones), (stated, assumed(stated)), (only_a, assumed(only_a)))
+    )
     assert alike == pytest.approx(alone, abs=0.04)
     assert apart < alone - 0.1
 

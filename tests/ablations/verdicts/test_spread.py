@@ -1,0 +1,68 @@
+"""How far differences are expected to vary: from a pilot, or assumed."""
+
+import numpy as np
+import pytest
+
+from ablations.spec import Hypothesis
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.spread import assumed, of_pilot, shrunk
+
+
+def hypothesis(arm="a", **changes):
+    stated = {"metric": "m", "contrast": (arm, "baseline"), "direction": "rises",
+              "smallest_effect": 0.5}  # fmt: skip
+    return Hypothesis(**{**stated, **changes})
+
+
+def runs_of(values):
+    """Finished runs of these arms, and a baseline of 0."""
+    return {
+        (arm, seed): Run(status="finished", start={}, end={"m": float(value)})
+        for arm, of_arm in {**values, "baseline": np.zeros(9)}.items()
+        for seed, value in enumerate(of_arm)
+    }
+
+
+def test_what_is_assumed_is_in_smallest_effects():
+    stated = {"a": hypothesis(), "b": hypothesis(smallest_effect=2.0)}
+    spread = assumed(stated, 0.8)
+    assert spread.deviations == {"a": 0.4, "b": 1.6}
+    assert not spread.from_pilot
+    np.testing.assert_array_equal(spread.correlation, np.eye(2))
+
+
+def test_the_deviation_of_a_pilot_is_exceeded_one_time_in_five():
+    draws = np.random.default_rng(0).standard_normal((4000, 3))
+    stated = {"a": hypothesis()}
+    found = [of_pilot(stated, runs_of({"a": one}), range(3)).deviations["a"] for one in draws]
+    assert np.mean(np.array(found) < 1.0) == pytest.approx(0.2, abs=0.02)
+
+
+def test_what_a_pilot_has_no_two_pairs_of_is_assumed():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b"), "c": hypothesis("c")}
+    runs = runs_of({"a": [1.0, 2.0, 4.0], "b": [1.0]})
+    spread = of_pilot(stated, runs, range(3), 0.8)
+    assert spread.from_pilot == {"a"}
+    assert spread.deviations["b"] == spread.deviations["c"] == pytest.approx(0.4)
+    np.testing.assert_array_equal(spread.correlation, np.eye(3))
+
+
+def test_correlations_of_many_seeds_are_kept_and_those_of_few_are_not():
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal(2000)
+    many = np.stack([common + rng.standard_normal(2000) for _ in range(4)])
+    np.testing.assert_allclose(shrunk(many), np.corrcoef(many), atol=0.01)
+    independent = [shrunk(rng.standard_normal((6, 3)))[0, 1] for _ in range(300)]
+    assert np.mean(np.abs(independent)) < 0.2  # of three seeds as they come it is 0.64
+
+
+def test_shrunk_correlations_can_be_and_rows_that_do_not_vary_have_none():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((8, 3))
+    values[3] = 0.7
+    found = shrunk(values)
+    np.testing.assert_array_equal(found[3], np.eye(8)[3])
+    np.testing.assert_array_equal(np.diag(found), np.ones(8))
+    assert np.linalg.eigvalsh(found).min() > -1e-9
+    pair = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]])
+    np.testing.assert_allclose(shrunk(pair), [[1.0, 0.5], [0.5, 1.0]])
