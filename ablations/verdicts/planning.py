@@ -5,6 +5,7 @@ by the formulas of :mod:`ablations.statistics.power`, at the level of Holm's fir
 family, which is enough whatever the others of it show.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -46,6 +47,8 @@ def least_p(hypothesis: Hypothesis, seeds: int) -> float:
 
 def fewest_seeds(hypothesis: Hypothesis) -> int | None:
     """Fewest seeds at which it can be supported; None where no number of sign flips reaches."""
+    if hypothesis.direction == "holds":
+        return max(FEWEST_SEEDS, math.ceil(-math.log2(hypothesis.alpha)))
     for seeds in range(FEWEST_SEEDS, EXACT_SEEDS + 2):
         if least_p(hypothesis, seeds) <= hypothesis.alpha:
             return seeds

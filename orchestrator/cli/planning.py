@@ -20,7 +20,7 @@ from orchestrator.cli.options import (
     absolute_root,
 )
 from orchestrator.cli.rendering import arms_table, make_console, print_json
-from trainers.errors import InputError, listed
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +72,7 @@ def plan(
     from ablations.spec import BASELINE
     from ablations.verdicts.spread import ASSUMED_DEVIATION
     from dashboards.tables.chain import find_chain
+    from orchestrator.cli.notes import notes_on
     from orchestrator.cli.studies import load, planned
     from orchestrator.driver.root import left_behind_text
     from orchestrator.pilot import read_pilot, refuse_pilot_seeds
@@ -104,25 +105,6 @@ def plan(
         }
         content = {"study": checked.name, "seeds": checked.seeds, "runs": runs, "arms": arms}
         print_json({**content, **power, "notes": notes})
-
-
-def notes_on(made: "Plan", pilot: "Pilot | None" = None) -> list[str]:
-    """What a reader of the verdicts should know before anything runs, each in a line."""
-    from ablations.spec import BASELINE
-    from ablations.study.lint import lint, lint_arms, lint_effects
-
-    base = made.arms[BASELINE]
-    same = dict.fromkeys(trial.arms for trial in made.trials if len(trial.arms) > 1)
-    confounded = [arm for arm, cost in made.arms.items() if cost.differences(base)]
-    notes = [*lint(made.study), *lint_arms(made.study, list(same), confounded)]
-    if pilot:
-        notes += lint_effects(made.study.hypotheses, pilot.runs, pilot.seeds)
-        if pilot.otherwise:
-            notes.append(
-                f"pilot {pilot.name}: {listed(pilot.otherwise)} was trained as it is not declared "
-                "now, and says nothing here"
-            )
-    return notes
 
 
 def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def run_checked(
         # Not for a study that has its report: most likely there is nothing to train.
         if store.get(f"{study_folder(study.name)}/verdicts.json") is None:
             cluster.start()
-        from orchestrator.cli.planning import notes_on
+        from orchestrator.cli.notes import notes_on
         from orchestrator.driver.launch import run_study
         from orchestrator.driver.tuning import Share
 

@@ -155,26 +155,6 @@ def test_the_price_of_squeezed_images_is_said_beforehand(tmp_path):
     assert any("squares of 80 pixels" in line for line in lint(replace(study, base=larger)))
 
 
-def test_too_few_seeds_and_an_unreachable_alpha_are_said_beforehand(tmp_path):
-    few = load(tmp_path, GOOD.replace("seeds: 8", "seeds: 3"))
-    assert any("every verdict will be inconclusive" in line for line in lint(few))
-    second = GOOD.replace("gates:", "  wide: {metric: knn/cls_top1, contrast: [narrow, baseline], "
-                          "direction: rises, smallest_effect: 0.1}\ngates:")  # fmt: skip
-    six = load(tmp_path, second.replace("seeds: 8", "seeds: 6"))
-    assert any("cannot reach their alpha after Holm; 7 seeds can" in line for line in lint(six))
-    assert len(lint(load(tmp_path, second))) == 1
-
-
-def test_the_power_note_is_the_noncentral_t(tmp_path):
-    import scipy.stats
-
-    (note,) = lint(load(tmp_path, GOOD))
-    effect = float(re.search(r"of ([\d.]+) standard", note)[1])
-    t = scipy.stats.nct(df=7, nc=effect * 8**0.5)
-    critical = scipy.stats.t(7).ppf(0.975)
-    assert t.sf(critical) + t.cdf(-critical) == pytest.approx(0.8, abs=0.01)
-
-
 def test_metrics_that_need_labels_are_found(tmp_path):
     assert needs_labels(load(tmp_path, GOOD)) == ["learns"]
 

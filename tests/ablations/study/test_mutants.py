@@ -208,7 +208,7 @@ def test_a_key_with_nothing_below_it_is_left_out(key, tmp_path):
 def test_the_smallest_alpha_is_planned_for_at_once(direction, tmp_path):
     text = expecting("knn/cls_top1", more=", alpha: 1.0e-6").replace("rises", direction)
     began = time.process_time()
-    assert "at 1e-06" in lint(loaded(text, tmp_path))[0]
+    assert "is above alpha 1e-06" in lint(loaded(text, tmp_path))[0]
     assert time.process_time() - began < 2
 
 

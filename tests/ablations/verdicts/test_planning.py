@@ -87,6 +87,7 @@ def test_fewest_seeds_are_the_first_whose_least_p_is_alpha_at_most():
     assert fewest_seeds(hypothesis()) == fewest_seeds(hypothesis(test="t", alpha=1e-6)) == 6
     assert fewest_seeds(hypothesis(alpha=0.001)) == 11
     assert fewest_seeds(hypothesis(direction="holds", alpha=0.001)) == 10
+    assert fewest_seeds(hypothesis(direction="holds", alpha=1e-6)) == 20
     assert fewest_seeds(hypothesis(alpha=1e-6)) is None
 
 
