@@ -7,6 +7,7 @@ interest, and where no change is predicted there is none. Every run finishes and
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from ablations.spec import Claim, Hypothesis
+from ablations.spec import Claim, Hypothesis, Multiplicity
 from ablations.statistics.equivalence import tost_p
 from ablations.statistics.flips import Floats, signs
 from ablations.statistics.max_t import step_down_p
-from ablations.statistics.multiplicity import holm_p
+from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm_p
 from ablations.statistics.power import POWER
 from ablations.verdicts.families import families_of
 from ablations.verdicts.rule import FEWEST_SEEDS
@@ -63,6 +64,7 @@ class Design:
     claims: Mapping[str, Claim]
     seeds: int
     spread: Spread
+    multiplicity: Multiplicity = Multiplicity()
 
     def power(self, multiple: float, studies: int = STUDIES) -> Chances:
         """The chance of `supported`, in [0, 1], where effects are `multiple` smallest effects."""
@@ -102,7 +104,8 @@ class Design:
         found = np.zeros(len(self.hypotheses) + len(self.claims))
         rng = np.random.default_rng(1)
         for differences in self._simulated(multiple, studies):
-            flags, p = supported(self.hypotheses, differences, _flips(self.seeds, rng))
+            flips = _flips(self.seeds, rng)
+            flags, p = supported(self.hypotheses, differences, self.multiplicity, flips)
             of_claims = claims_supported(self.claims, self.hypotheses, flags, p)
             found += np.concatenate([flags.sum(axis=0), of_claims.sum(axis=0)])
         return found / studies
@@ -122,7 +125,10 @@ class Design:
 
 
 def supported(
-    hypotheses: Mapping[str, Hypothesis], differences: Floats, flips: Floats | None = None
+    hypotheses: Mapping[str, Hypothesis],
+    differences: Floats,
+    multiplicity: Multiplicity,
+    flips: Floats | None = None,
 ) -> tuple[Flags, Floats]:
     """Which hypotheses `judge` finds supported, and the p that this rests on.
 
@@ -131,6 +137,7 @@ def supported(
     Args:
         hypotheses: what was claimed, by name.
         differences: shape [studies, hypotheses, seeds], seeds >= 2, arm minus against.
+        multiplicity: how p-values are adjusted within a family.
         flips: as :func:`step_down_p` takes them.
 
     Returns:
@@ -155,7 +162,7 @@ def supported(
         members = [i for i, name in enumerate(hypotheses) if name in names]
         if stated[members[0]].direction != "holds":
             family = [stated[i] for i in members]
-            p[:, members] = _adjusted_p(family, differences[:, members], flips)
+            p[:, members] = _adjusted_p(family, differences[:, members], multiplicity, flips)
     return found & (p <= alpha) & (n >= FEWEST_SEEDS), p
 
 
@@ -182,35 +189,41 @@ def _any(
     p: Floats,
 ) -> Flags:
     """Whether one is supported by its p adjusted over equivalences and families, [studies]."""
-    of_it = {name: hypotheses[name] for name in claim.hypotheses}
-    groups = [
-        [place[name] for name in group]
-        for names in families_of(of_it)
-        for group in ([[n] for n in names] if of_it[names[0]].direction == "holds" else [names])
-    ]
-    best = np.stack([p[:, group].min(axis=1) for group in groups], axis=1)
+    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    for name in dict.fromkeys(claim.hypotheses):
+        one = hypotheses[name]
+        holds = one.direction == "holds"
+        groups[holds, name if holds else one.family].append(place[name])
+    best = np.stack([p[:, group].min(axis=1) for group in groups.values()], axis=1)
     adjusted = holm_p(best)
     alpha = np.array([one.alpha for one in hypotheses.values()])
     return np.any(
         [
             (found[:, group] & (adjusted[:, [i]] <= alpha[group])).any(axis=1)
-            for i, group in enumerate(groups)
+            for i, group in enumerate(groups.values())
         ],
         axis=0,
     )
 
 
-def _adjusted_p(family: Sequence[Hypothesis], differences: Floats, flips: Floats | None) -> Floats:
+def _adjusted_p(
+    family: Sequence[Hypothesis],
+    differences: Floats,
+    multiplicity: Multiplicity,
+    flips: Floats | None,
+) -> Floats:
     """Adjusted p of one family's hypotheses, [studies, members] of [studies, members, seeds]."""
-    if all(one.test == "signflip" for one in family):
+    by = "benjamini-hochberg" if family[0].secondary else multiplicity.by
+    if by == "max-t" and all(one.by_signs for one in family):
         return step_down_p(differences, flips)
     p = [
         step_down_p(differences[:, [i]], flips)[:, 0]
-        if one.test == "signflip"
+        if one.by_signs
         else scipy.stats.ttest_1samp(differences[:, i], 0.0, axis=-1).pvalue
         for i, one in enumerate(family)
     ]
-    return holm_p(np.stack(p, axis=1))
+    adjust = {"benjamini-hochberg": benjamini_hochberg, "fixed-sequence": fixed_sequence}
+    return adjust.get(by, holm_p)(np.stack(p, axis=1))
 
 
 def _flips(n: int, rng: np.random.Generator) -> Floats:

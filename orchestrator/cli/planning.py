@@ -117,7 +117,13 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
     spread = assumed(hypotheses, deviation)
     if pilot:
         spread = of_pilot(hypotheses, pilot.runs, pilot.seeds, deviation)
-    design = Design(hypotheses=hypotheses, claims=study.claims, seeds=seeds, spread=spread)
+    design = Design(
+        hypotheses=hypotheses,
+        claims=study.claims,
+        seeds=seeds,
+        spread=spread,
+        multiplicity=study.multiplicity,
+    )
     powers = {f"{multiple:g}": design.power(multiple) for multiple in MULTIPLES}
     least = design.least_detectable()
     rests_on = {
