@@ -65,8 +65,8 @@ def lint_effects(
         if largest.effect < one.smallest_effect:
             lines.append(
                 f"{name}: smallest effect {one.smallest_effect:g} is more than anything in the "
-                f"pilot moves {one.metric}: {largest.of}, by {largest.effect:.2g}; state a smaller "
-                "one, or add an arm that moves it"
+                f"pilot moves {one.end_point}: {largest.of}, by {largest.effect:.2g}; state a "
+                "smaller one, or add an arm that moves it"
             )
     return lines
 
@@ -129,7 +129,8 @@ def _symmetry(hypotheses: Mapping[str, Hypothesis]) -> Iterator[str]:
     """Contrasts that are symmetric around 0 by no null hypothesis: alone, or with its own start."""
     alone: dict[bool, list[str]] = defaultdict(list)
     for name, one in hypotheses.items():
-        if one.test == "signflip" and one.direction != "holds" and min(one.weights.values()) > 0:
+        tested = one.metric and one.test == "signflip" and one.direction != "holds"
+        if tested and min(one.weights.values()) > 0:
             alone[one.minus_start].append(name)
     what = {False: "a value against 0", True: "a value against the same run's at step 0"}
     for since_start, names in alone.items():

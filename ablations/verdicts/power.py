@@ -3,26 +3,30 @@
 Whole studies are simulated, and each is decided as :func:`ablations.verdicts.judge.judge` decides:
 the same tests, adjusted in the same families, the same intervals, the same rules of claims. Paired
 differences are normal. All effects are true at once, at one multiple of each smallest effect of
-interest, and where no change is predicted there is none. Every run finishes and passes its gates.
+interest, and where no change is predicted there is none. Of an end point that is a yes or no the
+effect is the share of seeds at which it happens in one arm, and it never happens in the other. All
+other runs finish, gates are passed, and controls differ.
 """
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.spec import Claim, Direction, Hypothesis, Multiplicity
 from ablations.statistics.equivalence import tost_p
 from ablations.statistics.flips import Floats, signs
 from ablations.statistics.max_t import step_down_p
 from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm_p
+from ablations.statistics.outcomes import summarise_outcomes
 from ablations.statistics.power import POWER
 from ablations.verdicts.families import families_of
-from ablations.verdicts.rule import FEWEST_SEEDS
+from ablations.verdicts.rule import FEWEST_SEEDS, decide
 from ablations.verdicts.spread import Spread
 
 Flags = npt.NDArray[np.bool_]
@@ -64,7 +68,7 @@ class Design:
     claims: Mapping[str, Claim]
     seeds: int
     spread: Spread
-    multiplicity: Multiplicity = Multiplicity()
+    multiplicity: Multiplicity = field(default_factory=Multiplicity)
 
     def power(self, multiple: float, studies: int = STUDIES) -> Chances:
         """The chance of `supported`, in [0, 1], where effects are `multiple` smallest effects."""
@@ -115,13 +119,18 @@ class Design:
         signs_of = {"rises": 1.0, "differs": 1.0, "falls": -1.0, "holds": 0.0}
         stated = self.hypotheses.values()
         effects = multiple * np.array([signs_of[h.direction] * h.smallest_effect for h in stated])
-        deviations = np.array([self.spread.deviations[name] for name in self.hypotheses])
+        deviations = np.array([self.spread.deviations.get(name, 0.0) for name in self.hypotheses])
         values, vectors = np.linalg.eigh(self.spread.correlation)
         root = deviations[:, None] * (vectors * np.sqrt(np.maximum(values, 0)))
+        yes_or_no = [i for i, one in enumerate(stated) if one.endpoint]
         rng = np.random.default_rng(0)
         for first in range(0, studies, _AT_ONCE):
             shape = (min(_AT_ONCE, studies - first), len(effects), self.seeds)
-            yield effects[:, None] + root @ rng.standard_normal(shape)
+            differences = effects[:, None] + root @ rng.standard_normal(shape)
+            for i in yes_or_no:
+                happens = rng.random((shape[0], self.seeds)) < abs(effects[i])
+                differences[:, i] = np.sign(effects[i]) * happens
+            yield differences
 
 
 def supported(
@@ -136,14 +145,16 @@ def supported(
 
     Args:
         hypotheses: what was claimed, by name.
-        differences: shape [studies, hypotheses, seeds], seeds >= 2, arm minus against.
+        differences: shape [studies, hypotheses, seeds], arm minus against.
         multiplicity: how p-values are adjusted within a family.
         flips: as :func:`step_down_p` takes them.
 
     Returns:
         Both of shape [studies, hypotheses].
     """
-    n = differences.shape[-1]
+    studies, count, n = differences.shape
+    if n < FEWEST_SEEDS:
+        return np.zeros((studies, count), dtype=np.bool_), np.ones((studies, count))
     stated = list(hypotheses.values())
     s, alpha = (np.array([getattr(h, f) for h in stated]) for f in ("smallest_effect", "alpha"))
     mean = differences.mean(axis=-1)
@@ -151,7 +162,9 @@ def supported(
     t = scipy.stats.t(n - 1)
     p, found = np.empty(mean.shape), np.empty(mean.shape, dtype=np.bool_)
     for i, one in enumerate(stated):
-        if one.direction == "holds":
+        if one.endpoint:
+            p[:, i], found[:, i] = _of_outcomes(one, differences[:, i])
+        elif one.direction == "holds":
             p[:, i] = tost_p(differences[:, i], one.smallest_effect)
             found[:, i] = True
         else:
@@ -162,8 +175,9 @@ def supported(
         members = [i for i, name in enumerate(hypotheses) if name in names]
         if stated[members[0]].direction != "holds":
             family = [stated[i] for i in members]
-            p[:, members] = _adjusted_p(family, differences[:, members], multiplicity, flips)
-    return found & (p <= alpha) & (n >= FEWEST_SEEDS), p
+            each = p[:, members]
+            p[:, members] = _adjusted_p(family, differences[:, members], each, multiplicity, flips)
+    return found & (p <= alpha), p
 
 
 def claims_supported(
@@ -209,21 +223,75 @@ def _any(
 def _adjusted_p(
     family: Sequence[Hypothesis],
     differences: Floats,
+    each: Floats,
     multiplicity: Multiplicity,
     flips: Floats | None,
 ) -> Floats:
-    """Adjusted p of one family's hypotheses, [studies, members] of [studies, members, seeds]."""
+    """Adjusted p of one family's hypotheses, [studies, members] of [studies, members, seeds].
+
+    `each` has the p of end points that are a yes or no.
+    """
     by = "benjamini-hochberg" if family[0].secondary else multiplicity.by
     if by == "max-t" and all(one.by_signs for one in family):
         return step_down_p(differences, flips)
     p = [
-        step_down_p(differences[:, [i]], flips)[:, 0]
+        each[:, i]
+        if one.endpoint
+        else step_down_p(differences[:, [i]], flips)[:, 0]
         if one.by_signs
         else scipy.stats.ttest_1samp(differences[:, i], 0.0, axis=-1).pvalue
         for i, one in enumerate(family)
     ]
     adjust = {"benjamini-hochberg": benjamini_hochberg, "fixed-sequence": fixed_sequence}
     return adjust.get(by, holm_p)(np.stack(p, axis=1))
+
+
+def _of_outcomes(hypothesis: Hypothesis, differences: Floats) -> tuple[Floats, Flags]:
+    """p, not adjusted, and whether share and interval suffice, [studies], of a yes/no end point.
+
+    Where it happens in one arm only, all follows from how often.
+    """
+    counts = np.abs(differences.sum(axis=-1)).astype(int)
+    p, suffices = _by_count(
+        hypothesis.direction,
+        hypothesis.smallest_effect,
+        hypothesis.alpha,
+        hypothesis.paired,
+        len(hypothesis.contrast) > 1,
+        differences.shape[-1],
+    )
+    return p[counts], suffices[counts]
+
+
+@functools.lru_cache(maxsize=64)
+def _by_count(
+    direction: Direction, s: float, alpha: float, paired: bool, is_pair: bool, n: int
+) -> tuple[Floats, Flags]:
+    """The same for 0 to n seeds of n at which it happens, [n + 1]."""
+    p, suffices = np.empty(n + 1), np.empty(n + 1, dtype=np.bool_)
+    for count in range(n + 1):
+        sides = [place < count for place in range(n)], [False] * n
+        first, second = reversed(sides) if direction == "falls" else sides
+        found = summarise_outcomes(
+            first, second if is_pair else None, alpha=alpha, margin=s, paired=paired
+        )
+        assert found.mean is not None
+        assert found.interval is not None
+        assert found.interval_equivalence is not None
+        assert found.p is not None
+        assert found.p_equivalence is not None
+        p[count] = found.p_equivalence if direction == "holds" else found.p
+        label, _ = decide(
+            direction=direction,
+            smallest_effect=s,
+            alpha=alpha,
+            mean=found.mean,
+            interval=found.interval,
+            interval_equivalence=found.interval_equivalence,
+            p_adjusted=0.0,
+        )
+        suffices[count] = label == "supported"
+    return p, suffices
 
 
 def _flips(n: int, rng: np.random.Generator) -> Floats:

@@ -22,7 +22,7 @@ class Spread:
     """Deviations and correlations of the paired differences of hypotheses, in their order."""
 
     deviations: Mapping[str, float]
-    """standard deviations, in each metric's units"""
+    """standard deviations, in each metric's units; a yes/no end point has none"""
     from_pilot: frozenset[str]
     """hypotheses whose deviation is the upper 80 % limit of what a pilot showed"""
     correlation: Floats
@@ -35,7 +35,9 @@ def assumed(
     """The same deviation for all, in smallest effects, and no correlation."""
     return Spread(
         deviations={
-            name: in_smallest_effects * one.smallest_effect for name, one in hypotheses.items()
+            name: in_smallest_effects * one.smallest_effect
+            for name, one in hypotheses.items()
+            if one.metric
         },
         from_pilot=frozenset(),
         correlation=np.eye(len(hypotheses)),
@@ -56,6 +58,7 @@ def of_pilot(
     found = {
         name: np.array([math.nan if d is None else d for *_, d in pairs_of(one, runs, seeds)])
         for name, one in hypotheses.items()
+        if one.metric
     }
     base = assumed(hypotheses, in_smallest_effects)
     whole = {
@@ -65,10 +68,10 @@ def of_pilot(
     }
     deviations = {name: upper_deviation(float(d.std(ddof=1)), len(d)) for name, d in whole.items()}
     correlation = np.eye(len(hypotheses))
-    complete = [i for i, d in enumerate(found.values()) if np.isfinite(d).all()]
+    complete = [name for name, d in found.items() if np.isfinite(d).all()]
     if len(seeds) >= FEWEST_PILOT_SEEDS and complete:
-        values = np.array(list(found.values()))[complete]
-        correlation[np.ix_(complete, complete)] = shrunk(values)
+        places = [list(hypotheses).index(name) for name in complete]
+        correlation[np.ix_(places, places)] = shrunk(np.array([found[n] for n in complete]))
     return Spread(
         deviations={**base.deviations, **deviations},
         from_pilot=frozenset(whole),

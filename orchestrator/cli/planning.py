@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ablations.study.schema import Resources
     from ablations.study.study import Study
+    from ablations.verdicts.spread import Spread
     from orchestrator.pilot import Pilot
     from orchestrator.plan import Plan, Trial
     from trainers.data.image_set import ImageSet
@@ -137,8 +138,8 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
         "hypotheses": {
             name: {
                 **one.model_dump(mode="json"),
-                "deviation": spread.deviations[name],
-                "deviation_from": "pilot" if name in spread.from_pilot else "assumed",
+                "deviation": spread.deviations.get(name),
+                "deviation_from": _source(spread, name),
                 "power": {at: found.hypotheses[name] for at, found in powers.items()},
                 "least_detectable": _times(least.hypotheses[name], one.smallest_effect),
                 "least_p": least_p(one, seeds),
@@ -154,6 +155,12 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
             for name, claim in study.claims.items()
         },
     }
+
+
+def _source(spread: "Spread", name: str) -> str | None:
+    if name not in spread.deviations:
+        return None  # a yes or no
+    return "pilot" if name in spread.from_pilot else "assumed"
 
 
 def _times(multiple: float | None, effect: float) -> float | None:
@@ -191,7 +198,8 @@ def _show_stated(study: "Study", console: Console) -> None:
         table.add_row(
             name,
             " − ".join(side for side in hypothesis.sides if side),
-            " against ".join(filter(None, (hypothesis.metric, hypothesis.metric_against))) + since,
+            " against ".join(filter(None, (hypothesis.end_point, hypothesis.metric_against)))
+            + since,
             f"{hypothesis.direction}, smallest effect {hypothesis.smallest_effect:g}",
         )
     console.print(table)
@@ -204,7 +212,8 @@ def _show_power(study: "Study", power: "Mapping[str, Any]", console: Console) ->
     for column in ("at 1 s", "at 1.5 s", "at 2 s", "80 % from", "least p"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, found in power["hypotheses"].items():
-        deviation = f"{found['deviation']:.2g}{'*' * (found['deviation_from'] == 'assumed')}"
+        star = "*" * (found["deviation_from"] == "assumed")
+        deviation = f"{found['deviation']:.2g}{star}" if found["deviation"] else "–"
         table.add_row(
             name,
             f"{found['smallest_effect']:g}",

@@ -149,6 +149,33 @@ def test_equivalence_has_the_power_of_its_formula():
         assert power == pytest.approx(tost_power(1.25, 8, 0.05), abs=0.015)
 
 
+def test_a_predicted_collapse_has_the_power_of_its_exact_test():
+    # Of 8 seeds, McNemar needs 6 that collapse in one arm alone, and Fisher 5.
+    def power(share, **changes):
+        stated = {"a": hypothesis(metric="", endpoint="collapsed", smallest_effect=0.5, **changes)}
+        design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated))
+        return of(design, multiple=2 * share, studies=10_000)
+
+    for share in (0.5, 0.75):
+        least = scipy.stats.binom(8, share).sf
+        assert power(share) == pytest.approx(least(5), abs=0.015)
+        assert power(share, direction="falls") == pytest.approx(least(5), abs=0.015)
+        assert power(share, paired=False) == pytest.approx(least(4), abs=0.015)
+    assert power(1.0) == power(2.0) == 1.0
+
+
+def test_a_collapse_that_the_judge_supports_is_one_that_is_simulated_so():
+    one = hypothesis(metric="", endpoint="collapsed", smallest_effect=0.3)
+    for count in range(9):
+        happened = np.arange(8) < count
+        runs = {("a", seed): Run(status="collapsed" if is_so else "finished", start={}, end={})
+                for seed, is_so in enumerate(happened)}  # fmt: skip
+        runs |= {("baseline", seed): Run(status="finished", start={}, end={}) for seed in range(8)}
+        label = judge({"a": one}, {}, runs, range(8))["a"].label
+        found, _ = supported({"a": one}, 1.0 * happened[None, None], Multiplicity())
+        assert (label == "supported") == found[0, 0]
+
+
 def test_many_seeds_are_simulated_by_some_of_their_sign_flips():
     stated = {arm: hypothesis(arm) for arm in "abc"}
     design = Design(hypotheses=stated, claims={}, seeds=12, spread=assumed(stated, 1.7))
