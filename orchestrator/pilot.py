@@ -104,6 +104,6 @@ def refuse_pilot_seeds(study: Study, store: Store) -> None:
 def _seconds(entry: Entry, store: Store, arms: Sequence[str]) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     for arm, _, result in each_place(entry, store, lambda trial: trial.finished()):
-        if arm in arms and result is not None:
-            times.setdefault(arm, []).append(float(result.get("wall_s", 0.0)))
+        if arm in arms and result is not None and "wall_s" in result:
+            times.setdefault(arm, []).append(result["wall_s"])
     return {arm: statistics.fmean(of_arm) for arm, of_arm in times.items()}

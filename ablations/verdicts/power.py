@@ -141,7 +141,7 @@ def supported(
 ) -> tuple[Flags, Floats]:
     """Which hypotheses `judge` finds supported, and the p that this rests on.
 
-    All pairs are there, all gates are passed, and all controls differ.
+    All pairs are there, all gates are passed, and all controls that are declared differ.
 
     Args:
         hypotheses: what was claimed, by name.
@@ -171,6 +171,8 @@ def supported(
             effect = {"rises": mean, "falls": -mean, "differs": np.abs(mean)}[one.direction][:, i]
             reach = error[:, i] * t.isf(alpha[i] / 2)
             found[:, i] = (effect - reach >= 0) & (effect >= s[i])
+        if one.direction == "holds" and not one.control:
+            found[:, i] = False
     for names in families_of(hypotheses):
         members = [i for i, name in enumerate(hypotheses) if name in names]
         if stated[members[0]].direction != "holds":

@@ -246,7 +246,7 @@ def _assumptions(study: "Study", power: "Mapping[str, Any]") -> str:
         "will be used; s, the smallest effect, or 1.5 or 2 of it, is the true effect everywhere "
         "at once, and 0 where nothing changes (holds); gates are passed and controls differ"
     )
-    deviation = f"assumed at {rests_on['assumed_deviation']:g} smallest effects"
+    deviation = f"assumed at {rests_on['assumed_deviation']:g} × the smallest effect"
     if pilot := rests_on["pilot"]:
         text += (
             f"; deviations are upper 80 % limits of those of {pilot['study']} (seeds "
@@ -255,8 +255,8 @@ def _assumptions(study: "Study", power: "Mapping[str, Any]") -> str:
         )
     else:
         text += (
-            f"; deviations (*) are {deviation}, and hypotheses assumed independent: `dinolab pilot "
-            f"{study.name}` would show both, --deviation assumes another"
+            f"; deviations (*) are {deviation}, and hypotheses assumed independent: `dinolab "
+            "pilot` would show both, --deviation assumes another"
         )
     return text
 

@@ -141,6 +141,11 @@ def test_power_of_a_t_test_is_that_of_published_tables(seeds, at_1, at_1_5):
         assert of(design, multiple=effect, studies=10_000) == pytest.approx(power, abs=0.015)
 
 
+def test_equivalence_without_a_control_has_no_power():
+    stated = {"a": hypothesis(direction="holds")}
+    assert of(Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated, 0.1))) == 0
+
+
 def test_equivalence_has_the_power_of_its_formula():
     stated = {"a": hypothesis(direction="holds", control="far")}
     design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated, 0.8))
