@@ -146,22 +146,19 @@ def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mi
     assert rows_without_times(root) == rows_without_times(finished[0])
 
 
-def test_a_pilot_is_a_study_of_its_own_and_is_trained_once(cluster, tmp_path):
+def test_a_pilot_is_a_study_of_its_own_and_grows(cluster, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE)
     root = tmp_path / "runs"
-    for said in ("[2/2] baseline seed 1000001: finished", "all 2 runs are finished"):
-        code, output = dinolab("pilot", study, "--seeds", "2", "--root", root, RAY_ADDRESS=cluster)
+    for seeds, said in ((2, "[2/2] baseline seed 1000001"), (3, "[1/1] baseline seed 1000002")):
+        code, output = dinolab(
+            "pilot", study, "--seeds", seeds, "--root", root, RAY_ADDRESS=cluster
+        )
         assert code == 0, output
-        assert "seeds 1000000, 1000001, which never count in its verdicts" in output
-        assert said in output
+        assert "seeds 1000000, 1000001" in output
+        assert "which never count in its verdicts" in output
+        assert f"{said}: finished" in output
     assert [path.name for path in (root / "studies").iterdir()] == ["mini-pilot"]
-    code, output = dinolab("pilot", study, "--seeds", "3", "--root", root, RAY_ADDRESS=cluster)
-    assert code == 0, output
-    assert "[1/1] baseline seed 1000002: finished" in output
-    code, output = dinolab("plan", study, "--root", root)
-    assert "2 runs, 0 finished, 2 to train: about" in output
-    assert "as the runs of mini-pilot took" in output
 
 
 def test_two_workers_on_two_nodes_see_the_same_crops_as_one(finished, cluster, tmp_path):
