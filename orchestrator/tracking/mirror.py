@@ -132,7 +132,7 @@ class Mirror:
                 self.runs.log(run, [(0, means)])
             change = str(study.entry.arms[arm].change)
             of_arm = {
-                name: one for name, one in words.items() if arm in study.hypotheses[name].weights
+                name: one for name, one in words.items() if arm in study.hypotheses[name].arms
             }
             self.runs.tag(
                 run,

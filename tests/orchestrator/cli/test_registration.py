@@ -125,7 +125,13 @@ def test_as_it_was_stated_it_is_refuted_and_confirmatory(made):
     assert found["registration"]["number"] == 1
 
 
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(one, marks=[] if one in ("seeds", "direction") else pytest.mark.slow)
+        for one in CHANGES
+    ],
+)
 def test_a_change_is_refused_and_amended_it_is_exploratory(dinolab, root, changed, what):
     before, path = contents(root), changed(CHANGES[what])
     code, _, err = dinolab("run", path, "--root", root)
