@@ -8,12 +8,10 @@ from mlflow import MlflowClient
 
 from orchestrator.tracking.mirror import Mirror, over_seeds
 from orchestrator.tracking.store import tracking_uri
-from tests.orchestrator.cli.conftest import dinolab as in_process
+from tests.orchestrator.conftest import dinolab
 from tests.orchestrator.tracking.conftest import MISSING, Trial, curve, ended, held, study_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-__all__ = ["in_process"]
 
 TITLE = "baseline · seed 0"
 TWO = {("baseline", 0): ended(0.5), ("baseline", 1): ended(0.7)}
@@ -56,17 +54,17 @@ def check_tree(client):
 
 
 @pytest.mark.slow
-def test_a_deleted_mirror_is_made_again_equal_by_the_command(finished, in_process):
+def test_a_deleted_mirror_is_made_again_equal_by_the_command(finished):
     root, _ = finished
     uri = f"sqlite:///{root}/mlflow.db"
     before = check_tree(MlflowClient(tracking_uri=uri))
     aside = root / "mlflow.db.before"
     (root / "mlflow.db").rename(aside)
     try:
-        code, output, error = in_process("mirror", root / "studies" / "mini")
-        assert (code, output, error) == (0, f"study mini is in MLflow at {uri}\n", "")
+        code, output = dinolab("mirror", root / "studies" / "mini")
+        assert (code, output) == (0, f"study mini is in MLflow at {uri}\n")
         assert check_tree(MlflowClient(tracking_uri=uri)) == before
-        assert in_process("mirror", root / "studies" / "mini")[0] == 0
+        code, output = dinolab("mirror", root / "studies" / "mini")
         assert check_tree(MlflowClient(tracking_uri=uri)) == before
     finally:
         aside.rename(root / "mlflow.db")
