@@ -27,3 +27,14 @@ def in_families(
         name: one if one.family else one.model_copy(update={"family": family(name)})
         for name, one in hypotheses.items()
     }
+
+
+def within_claims(
+    hypotheses: Mapping[str, Hypothesis], claims: Mapping[str, Claim]
+) -> dict[str, Hypothesis]:
+    """The same hypotheses, where those that are in the family of the whole study are not."""
+    freed = {
+        name: one.model_copy(update={"family": ""}) if one.family == WHOLE_STUDY else one
+        for name, one in hypotheses.items()
+    }
+    return in_families(freed, claims, Multiplicity(over="claim"))

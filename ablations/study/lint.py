@@ -7,7 +7,7 @@ from ablations.spec import Hypothesis
 from ablations.study.study import Study
 from ablations.verdicts.evidence import Run, pairs_of
 from ablations.verdicts.families import families_of
-from ablations.verdicts.planning import fewest_seeds, least_p
+from ablations.verdicts.planning import fewest_seeds, holm_sizes, least_p
 from ablations.verdicts.rule import FEWEST_SEEDS
 from ablations.verdicts.sensitivity import largest_effect
 from trainers.errors import listed
@@ -80,10 +80,12 @@ def _seeds(study: Study) -> Iterator[str]:
         )
         return
     above: dict[str, list[str]] = defaultdict(list)
+    sizes = holm_sizes(study.hypotheses, study.multiplicity)
     for name, one in study.hypotheses.items():
-        if (least := least_p(one, seeds)) > one.alpha:
-            why = f"the least p of {seeds} seeds, {least:.2g}, is above alpha {one.alpha:g}"
-            fewest = fewest_seeds(one)
+        if (least := least_p(one, seeds, sizes[name])) > one.alpha:
+            holm = f" (Holm over {sizes[name]})" if sizes[name] > 1 else ""
+            why = f"the least p of {seeds} seeds, {least:.2g}{holm}, is above alpha {one.alpha:g}"
+            fewest = fewest_seeds(one, sizes[name])
             can = "no number of sign flips can" if fewest is None else f"{fewest} seeds can"
             above[f"{why}; {can}"].append(name)
     for why, names in above.items():

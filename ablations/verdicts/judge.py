@@ -146,7 +146,9 @@ def judge(
             )
             if label == "inconclusive" and not _is_small(hypothesis, summary):
                 size = 1 if hypothesis.direction == "holds" else adjustment.size
-                seeds_needed = seeds_to_plan(hypothesis, summary, size)
+                seeds_needed = seeds_to_plan(
+                    hypothesis, summary, size, by_holm=multiplicity.by == "holm"
+                )
                 reason += f"; {seeds_text(hypothesis, summary.n, seeds_needed)}"
         if differ := machines_text(hypothesis, runs, seeds):
             reason += f"; {differ}"

@@ -6,12 +6,11 @@ family, which is enough whatever the others of it show.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from ablations.spec import Hypothesis
+from ablations.spec import Hypothesis, Multiplicity
 from ablations.statistics.flips import EXACT_SEEDS
 from ablations.statistics.power import (
     MOST_SEEDS,
@@ -23,57 +22,79 @@ from ablations.statistics.power import (
     tost_power,
     upper_deviation,
 )
+from ablations.statistics.proportions import fisher_p
 from ablations.statistics.sign_flip import signflip_p
 from ablations.statistics.summary import Summary
+from ablations.verdicts.families import families_of
 from ablations.verdicts.rule import FEWEST_SEEDS
 
 
-def family_sizes(hypotheses: Mapping[str, Hypothesis]) -> dict[str, int]:
-    """Of each family, how many of its hypotheses predict a difference; `holds` is in none."""
-    return dict(Counter(h.family for h in hypotheses.values() if h.direction != "holds"))
+def holm_sizes(hypotheses: Mapping[str, Hypothesis], multiplicity: Multiplicity) -> dict[str, int]:
+    """By how many its least p is multiplied, of each hypothesis: the size of its family by Holm.
+
+    1 by the other methods, whose least p is that of one test, and for `holds`.
+    """
+    sizes = dict.fromkeys(hypotheses, 1)
+    for names in families_of(hypotheses):
+        family = [hypotheses[name] for name in names]
+        joint = multiplicity.by == "max-t" and all(one.by_signs for one in family)
+        in_order = multiplicity.by == "fixed-sequence"
+        if not (family[0].secondary or joint or in_order or family[0].direction == "holds"):
+            sizes |= dict.fromkeys(names, len(names))
+    return sizes
 
 
-def least_p(hypothesis: Hypothesis, seeds: int) -> float:
-    """The least p that any differences at `seeds` seeds can have, after max-T over any family.
+def least_p(hypothesis: Hypothesis, seeds: int, size: int = 1) -> float:
+    """The least p that any differences at `seeds` seeds can have, after Holm over `size` tests.
 
     For `holds` that of equivalence. 0 for a t test, which has none.
     """
     if hypothesis.direction == "holds":
         return 2.0**-seeds
-    if hypothesis.test != "signflip":
-        return 0.0
-    return float(signflip_p(np.ones(seeds)))
+    if hypothesis.endpoint and not hypothesis.paired:
+        return min(1.0, size * fisher_p(seeds, seeds, 0, seeds))
+    if hypothesis.by_signs:
+        return min(1.0, size * float(signflip_p(np.ones(seeds))))
+    return 0.0
 
 
-def fewest_seeds(hypothesis: Hypothesis) -> int | None:
+def fewest_seeds(hypothesis: Hypothesis, size: int = 1) -> int | None:
     """Fewest seeds at which it can be supported; None where no number of sign flips reaches."""
     if hypothesis.direction == "holds":
         return max(FEWEST_SEEDS, math.ceil(-math.log2(hypothesis.alpha)))
     for seeds in range(FEWEST_SEEDS, EXACT_SEEDS + 2):
-        if least_p(hypothesis, seeds) <= hypothesis.alpha:
+        if least_p(hypothesis, seeds, size) <= hypothesis.alpha:
             return seeds
     return None
 
 
-def seeds_to_plan(hypothesis: Hypothesis, summary: Summary, family_size: int) -> int | None:
+def seeds_to_plan(
+    hypothesis: Hypothesis, summary: Summary, family_size: int, *, by_holm: bool = False
+) -> int | None:
     """Seeds to plan a new study with; not what would settle these data. None beyond MOST_SEEDS.
 
-    The standard deviation is the upper 80 % limit of the one observed.
+    The standard deviation is the upper 80 % limit of the one observed. Sign flips must attain alpha
+    itself, or by Holm their share of it.
     """
     assert summary.standard_deviation is not None
     deviation = upper_deviation(summary.standard_deviation, summary.n)
     # Beyond 4 the fewest seeds are enough anyway; the limit keeps the power computable.
     margin = min(4.0, hypothesis.smallest_effect / deviation) if deviation > 0 else 4.0
 
+    size = 1 if hypothesis.direction == "holds" else family_size
+    attained_by = size if by_holm else 1
+
     def power(effect: float, seeds: int, level: float) -> float:
         if hypothesis.direction == "holds":
             return tost_power(effect, seeds, level)
-        if hypothesis.test == "signflip":
-            level = min(level, sign_flip_level(hypothesis.alpha, seeds))
+        if hypothesis.by_signs:
+            level = min(level, sign_flip_level(hypothesis.alpha / attained_by, seeds))
         return found_power(PLANNED_EFFECT * effect, effect, seeds, level) if level > 0 else 0.0
 
-    size = 1 if hypothesis.direction == "holds" else family_size
-    needed, fewest = seeds_for(power, margin, hypothesis.alpha / size), fewest_seeds(hypothesis)
+    needed, fewest = (
+        seeds_for(power, margin, hypothesis.alpha / size),
+        fewest_seeds(hypothesis, attained_by),
+    )
     return None if needed is None or fewest is None else max(fewest, needed)
 
 

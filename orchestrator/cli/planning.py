@@ -2,6 +2,7 @@
 
 import os
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ablations.study.schema import Resources
     from ablations.study.study import Study
+    from ablations.verdicts.power import Chances
     from ablations.verdicts.spread import Spread
     from orchestrator.pilot import Pilot
     from orchestrator.plan import Plan, Trial
@@ -110,7 +112,8 @@ def plan(
 
 def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str, Any]:
     """Power of hypotheses and claims, and what it rests on, as JSON types."""
-    from ablations.verdicts.planning import least_p
+    from ablations.study.families import within_claims
+    from ablations.verdicts.planning import holm_sizes, least_p
     from ablations.verdicts.power import MULTIPLES, STUDIES, Design
     from ablations.verdicts.spread import assumed, of_pilot
 
@@ -126,9 +129,14 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
         multiplicity=study.multiplicity,
     )
     powers = {f"{multiple:g}": design.power(multiple) for multiple in MULTIPLES}
-    least = design.least_detectable()
+    least, sizes = design.least_detectable(), holm_sizes(hypotheses, study.multiplicity)
+    price = None
+    if study.multiplicity.over == "study":
+        within = replace(design, hypotheses=within_claims(hypotheses, study.claims))
+        price = {"study": _mean(powers["1.5"]), "claim": _mean(within.power(1.5))}
     rests_on = {
         "studies": STUDIES,
+        "price_of_one_family": price,
         "assumed_deviation": deviation,
         "correlation": spread.correlation.tolist(),
         "pilot": pilot and {"study": pilot.name, "seeds": pilot.seeds, "arms": pilot.arms},
@@ -142,7 +150,7 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
                 "deviation_from": _source(spread, name),
                 "power": {at: found.hypotheses[name] for at, found in powers.items()},
                 "least_detectable": _times(least.hypotheses[name], one.smallest_effect),
-                "least_p": least_p(one, seeds),
+                "least_p": least_p(one, seeds, sizes[name]),
             }
             for name, one in hypotheses.items()
         },
@@ -155,6 +163,11 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
             for name, claim in study.claims.items()
         },
     }
+
+
+def _mean(chances: "Chances") -> float:
+    """The mean power of hypotheses."""
+    return statistics.fmean(chances.hypotheses.values())
 
 
 def _source(spread: "Spread", name: str) -> str | None:
@@ -242,10 +255,15 @@ def _assumptions(study: "Study", power: "Mapping[str, Any]") -> str:
     rests_on = power["power"]
     text = (
         f"power: the chance of `supported` in {rests_on['studies']:,} simulated studies of normal "
-        f"differences at {len(study.seeds)} seeds, decided by the tests, families and rules that "
-        "will be used; s, the smallest effect, or 1.5 or 2 of it, is the true effect everywhere "
-        "at once, and 0 where nothing changes (holds); gates are passed and controls differ"
+        f"differences at {len(study.seeds)} seeds, decided once by the tests, families and rules "
+        "that will be used; s, the smallest effect, or 1.5 or 2 of it, is the true effect "
+        "everywhere at once, and 0 where nothing changes (holds); gates are passed and controls differ"
     )
+    if price := rests_on["price_of_one_family"]:
+        text += (
+            f"; the mean power of hypotheses at 1.5 s is {100 * price['study']:.0f} %, and would "
+            f"be {100 * price['claim']:.0f} % if claims were families (multiplicity over: claim)"
+        )
     deviation = f"assumed at {rests_on['assumed_deviation']:g} × the smallest effect"
     if pilot := rests_on["pilot"]:
         text += (

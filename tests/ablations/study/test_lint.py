@@ -1,11 +1,12 @@
 """What is said of a study before anything runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import ablations.studies
-from ablations.spec import Claim, Hypothesis
+from ablations.spec import Claim, Hypothesis, Multiplicity
 from ablations.study.lint import lint, lint_arms, lint_effects
 from ablations.study.loading import load_study
 from ablations.verdicts.evidence import Run
@@ -22,13 +23,15 @@ def hypothesis(arm="a", **changes):
 @pytest.fixture
 def said(tmp_path):
     """The notes on the demo with other hypotheses, claims and a number of seeds."""
-    from dataclasses import replace
-
     study = load_study(DEMO)
 
-    def call(hypotheses, claims=None, seeds=8):
+    def call(hypotheses, claims=None, seeds=8, by="max-t"):
         changed = replace(
-            study, hypotheses=hypotheses, claims=claims or {}, seeds=tuple(range(seeds))
+            study,
+            hypotheses=hypotheses,
+            claims=claims or {},
+            seeds=tuple(range(seeds)),
+            multiplicity=Multiplicity(by=by),
         )
         return lint(changed)
 
@@ -53,6 +56,17 @@ def test_an_alpha_that_seeds_cannot_attain_is_said_with_seeds_that_can(said):
     assert said({"a": hypothesis(alpha=0.01, test="t")}, seeds=7) == []
     (line,) = said({"a": hypothesis(alpha=1e-6)}, seeds=20)
     assert line.endswith("is above alpha 1e-06; no number of sign flips can")
+
+
+def test_holm_needs_more_seeds_than_max_t_and_a_fixed_sequence(said):
+    stated = {name: hypothesis(name) for name in "abcd"}
+    assert said(stated, seeds=6) == said(stated, seeds=6, by="fixed-sequence") == []
+    assert said(stated, seeds=6, by="holm") == [
+        "a, b, c, d: the least p of 6 seeds, 0.12 (Holm over 4), is above alpha 0.05; 8 seeds can"
+    ]
+    mixed = {**stated, "e": hypothesis("e", test="t")}
+    (line,) = said(mixed, seeds=6)
+    assert line.startswith("a, b, c, d: the least p of 6 seeds, 0.16 (Holm over 5)")
 
 
 def test_no_change_without_a_control_is_said_once(said):

@@ -110,6 +110,13 @@ def test_seeds_of_an_open_verdict_have_the_power_that_is_promised(family, deviat
     assert needed == 6 or power(needed - 1 - family // 2) < 0.89 - 0.08 * (family == 1)
 
 
+def test_by_holm_signs_must_attain_their_share_of_alpha():
+    summary = summarise([0.1, -0.1] * 4, alpha=0.05, margin=1.0, test="signflip")
+    stated = hypothesis(smallest_effect=1.0)
+    assert seeds_to_plan(stated, summary, 8) == 6
+    assert seeds_to_plan(stated, summary, 8, by_holm=True) == 9
+
+
 def test_seeds_of_an_equivalence_are_those_of_tost():
     one = hypothesis(direction="holds")
     for deviation in (0.02, 0.05, 0.12):

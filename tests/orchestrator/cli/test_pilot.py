@@ -130,6 +130,23 @@ def test_without_a_pilot_a_plan_says_what_is_assumed(dinolab, path, tmp_path):
         assert before < after
 
 
+def test_the_price_of_one_family_for_the_whole_study_is_said(dinolab, path, tmp_path):
+    store = LocalStore(tmp_path / "empty", make=True)
+    apart = STUDY.replace("[none_helps, tied_helps]", "[none_helps]") + (
+        "  other:\n    text: it helps\n    hypotheses: [tied_helps]\n"
+    )
+    path.write_text(apart.replace("seeds: 8", "seeds: 6") + "multiplicity: {over: study}\n")
+    found, said = planned(dinolab, path, store)
+    price = found["power"]["price_of_one_family"]
+    assert price["study"] < price["claim"] - 0.05
+    assert f"be {100 * price['claim']:.0f} % if claims were families" in said
+    path.write_text(apart.replace("seeds: 8", "seeds: 6"))
+    within, _ = planned(dinolab, path, store)
+    assert within["power"]["price_of_one_family"] is None
+    powers = [one["power"]["1.5"] for one in within["hypotheses"].values()]
+    assert np.mean(powers) == pytest.approx(price["claim"])
+
+
 def test_what_was_declared_otherwise_says_nothing(dinolab, path, store):
     path.write_text(STUDY.replace("cls_position: none", "cls_position: random"))
     found, _ = planned(dinolab, path, store)
