@@ -167,7 +167,7 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
 
 def _mean(chances: "Chances") -> float:
     """The mean power of hypotheses."""
-    return statistics.fmean(chances.hypotheses.values())
+    return statistics.fmean(one for one in chances.hypotheses.values() if one is not None)
 
 
 def _source(spread: "Spread", name: str) -> str | None:
@@ -257,7 +257,8 @@ def _assumptions(study: "Study", power: "Mapping[str, Any]") -> str:
         f"power: the chance of `supported` in {rests_on['studies']:,} simulated studies of normal "
         f"differences at {len(study.seeds)} seeds, decided once by the tests, families and rules "
         "that will be used; s, the smallest effect, or 1.5 or 2 of it, is the true effect "
-        "everywhere at once, and 0 where nothing changes (holds); gates are passed and controls differ"
+        "everywhere at once, and 0 where nothing changes (holds); gates are passed and controls "
+        "differ"
     )
     if price := rests_on["price_of_one_family"]:
         text += (
