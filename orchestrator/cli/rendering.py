@@ -134,6 +134,16 @@ def show_verdicts(
         names_of.setdefault(entry["verdict"]["reason"], []).append(name)
     for reason, names in names_of.items():
         console.print(f"{', '.join(names)}: {reason}")
+    sensitivities = [
+        f"{name} {value:.2g}"
+        for name, entry in verdicts.items()
+        if (value := entry["verdict"]["sensitivity"]) is not None
+    ]
+    if sensitivities:
+        console.print(
+            "sensitivity, the largest effect of any arm over the smallest of interest: "
+            + ", ".join(sensitivities)
+        )
     for line in lines_of(stated(result.chain)):
         console.print(line)
     said = {arm for hypothesis in result.hypotheses.values() for arm in hypothesis.weights}

@@ -39,9 +39,9 @@ def test_a_report_reads_judges_and_draws_its_study_once(make_study, monkeypatch)
     ):
         work = getattr(module, name)
 
-        def counted(*arguments, work=work, name=name):
+        def counted(*arguments, work=work, name=name, **named):
             calls[name] += 1
-            return work(*arguments)
+            return work(*arguments, **named)
 
         monkeypatch.setattr(module, name, counted)
     made = make_study()
@@ -58,6 +58,7 @@ def test_a_row_shows_the_interval_that_decides(make_study):  # noqa: F811
     made = make_study()
     text, _ = shown(made)
     hypotheses = judged(read_study(*made))["hypotheses"]
+    assert "over the smallest of interest: cls_needs_no_position 6" in " ".join(text.split())
     for name, level, key in (
         ("cls_needs_no_position", "90 %", "interval_equivalence"),
         ("loss_on_cls_makes_it_useful", "95 %", "interval"),
