@@ -1,5 +1,7 @@
 """Exact tests and intervals of how often something happened: a run collapsed, or did not."""
 
+import functools
+
 import scipy.stats
 
 Interval = tuple[float, float]
@@ -30,6 +32,7 @@ def fisher_p(first: int, of_first: int, second: int, of_second: int) -> float:
     return float(scipy.stats.fisher_exact(table).pvalue)
 
 
+@functools.lru_cache(maxsize=1024)
 def clopper_pearson(count: int, total: int, alpha: float) -> Interval:
     """Interval at level 1 - alpha of a chance of which count of total >= 1 trials were hits.
 

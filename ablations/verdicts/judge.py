@@ -72,6 +72,7 @@ def judge(
     *,
     multiplicity: Multiplicity = _DEFAULT,
     references: Mapping[str, float] = NO_REFERENCES,
+    advise: bool = True,
 ) -> dict[str, Verdict]:
     """A verdict for each hypothesis, by name, in the order given.
 
@@ -88,6 +89,7 @@ def judge(
         seeds: the planned seeds, all different.
         multiplicity: how p-values are adjusted within a family.
         references: accuracies of the data alone that gates may look at, by name.
+        advise: whether an open verdict says how many seeds it needs, which takes longest.
 
     Raises:
         ValueError: if a seed is planned twice.
@@ -144,7 +146,7 @@ def judge(
             label, tags, reason = decided(
                 hypothesis, summary, p_adjusted, adjustment.text, largest, control
             )
-            if label == "inconclusive" and not _is_small(hypothesis, summary):
+            if advise and label == "inconclusive" and not _is_small(hypothesis, summary):
                 size = 1 if hypothesis.direction == "holds" else adjustment.size
                 seeds_needed = seeds_to_plan(
                     hypothesis, summary, size, by_holm=multiplicity.by == "holm"

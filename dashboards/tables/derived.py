@@ -19,6 +19,7 @@ from ablations.registration import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import decisive_p, judge
+from ablations.verdicts.proofs import prove
 from dashboards.tables.long import LONG, long_tables
 from dashboards.tables.reading import StudyRun, read_study
 from trainers.metrics import OF_THE_MACHINE
@@ -83,20 +84,23 @@ def judged(study: StudyRun) -> dict[str, Any]:
     """The same for a study that was read before: JSON types, numbers that do not exist are None.
 
     Keys: study, hypotheses_sha256, registration ({number, sha256} of the newest), claims ({id:
-    {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated}}) and gates ({id:
-    {gate, arms: {arm: {mean, seeds_without, passed}}}}). `stated` is {word, why}.
+    {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated}}), gates ({id:
+    {gate, arms: {arm: {mean, seeds_without, passed}}}}) and proofs (see
+    ablations/verdicts/proofs.py). `stated` is {word, why}.
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     references = study.entry.dataset.get("references", {})
+    multiplicity = study.entry.resolved.multiplicity
     measured = measure_gates(gates, study.runs, study.seeds, references)
-    verdicts = judge(
-        hypotheses,
-        gates,
-        study.runs,
-        study.seeds,
-        multiplicity=study.entry.resolved.multiplicity,
+
+    again = functools.partial(
+        judge,
+        gates=gates,
+        seeds=study.seeds,
+        multiplicity=multiplicity,
         references=references,
     )
+    verdicts = again(hypotheses, runs=study.runs)
     labels = {name: verdict.label for name, verdict in verdicts.items()}
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     words = stated(study.chain)
@@ -128,6 +132,15 @@ def judged(study: StudyRun) -> dict[str, Any]:
             }
             for name, gate in gates.items()
         },
+        "proofs": prove(
+            hypotheses,
+            claims,
+            study.runs,
+            study.seeds,
+            verdicts,
+            lambda stated, runs: again(stated, runs=runs, advise=False),
+            multiplicity,
+        ),
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
     return plain

@@ -1,0 +1,286 @@
+"""Proofs by mutation: a judge that is right passes all, and each broken one is found."""
+
+import functools
+import time
+
+import numpy as np
+import pytest
+
+from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
+from ablations.verdicts import judge as judging
+from ablations.verdicts import reasons
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.judge import judge
+from ablations.verdicts.mutants import EXPLAINED, mutated, planted, with_own_metrics
+from ablations.verdicts.proofs import prove
+from ablations.verdicts.rule import decide
+
+SEEDS = tuple(range(8))
+MULTIPLICITY = Multiplicity()
+NOISE = np.random.default_rng(3).standard_normal((30, 8))
+
+
+def hypothesis(arm="rising", direction="rises", **change):
+    given = {
+        "metric": "probe/knn",
+        "contrast": (arm, "baseline"),
+        "direction": direction,
+        "smallest_effect": 1.0,
+        "control": "control",
+    }
+    return Hypothesis(**(given | change))
+
+
+def runs_of(arms):
+    """Finished runs of the baseline, a control far away, and of arms with these differences."""
+    values = {"baseline": np.full(8, 0.5), "control": np.full(8, 9.5)}
+    values |= {arm: 0.5 + np.asarray(differences) for arm, differences in arms.items()}
+    return {
+        (arm, seed): Run(status="finished", start={}, end={"probe/knn": float(value)}, key=arm)
+        for arm, of in values.items()
+        for seed, value in zip(SEEDS, of, strict=True)
+    }
+
+
+HYPOTHESES = {
+    "rises": hypothesis(),
+    "falls": hypothesis("falling", "falls"),
+    "differs": hypothesis("rising", "differs"),
+    "holds": hypothesis("alike", "holds"),
+    "excluded": hypothesis("alike", test="t"),
+    "open": hypothesis("noisy", "rises", control=""),
+}
+RUNS = runs_of(
+    {
+        "rising": 2.0 + 0.3 * NOISE[0],
+        "falling": -2.0 + 0.3 * NOISE[1],
+        "alike": 0.2 * NOISE[2],
+        "noisy": 1.0 + 4.0 * NOISE[3],
+    }
+)
+CLAIMS = {
+    "both": Claim(text="", hypotheses=("rises", "falls")),
+    "either": Claim(text="", hypotheses=("rises", "open"), rule="any"),
+    "same": Claim(text="", hypotheses=("holds",), rule="holds"),
+}
+
+
+def judged(hypotheses, runs, by=judge, gates=(), multiplicity=MULTIPLICITY, seeds=SEEDS):
+    return by(hypotheses, dict(gates), runs, seeds, multiplicity=multiplicity, advise=False)
+
+
+def proved(by=judge, hypotheses=HYPOTHESES, runs=RUNS, claims=CLAIMS, before=None):
+    again = functools.partial(judged, by=by)
+    verdicts = before or again(hypotheses, runs)
+    return prove(hypotheses, claims, runs, SEEDS, verdicts, again, MULTIPLICITY)
+
+
+def faults(proofs):
+    """(name, mutant) of each that did not change as it must."""
+    return {
+        (name, mutant)
+        for group in ("hypotheses", "claims")
+        for name, of in proofs[group].items()
+        for mutant, proof in of.items()
+        if proof["outcome"] == "unchanged"
+    }
+
+
+def test_verdicts_of_a_right_judge_change_as_they_must():
+    proofs = proved()
+    assert faults(proofs) == set()
+    found = {
+        name: {m: proof["to"] for m, proof in of.items()}
+        for name, of in proofs["hypotheses"].items()
+    }
+    assert found["rises"] == {
+        "copied": "supported",
+        "relabelled": "refuted",
+        "null": "equivalent",
+        "effect": "supported",
+        "opposite": "refuted",
+        "certain": "supported",
+        "unreachable": "inconclusive",
+        "alpha": "inconclusive",
+        "edited": "supported",
+        "dropped": "failed",
+    }
+    assert found["holds"]["copied"] == found["holds"]["null"] == "supported"
+    assert found["holds"]["certain"] == found["holds"]["effect"] == "refuted"
+    assert found["holds"]["unreachable"] == "inconclusive"
+    assert found["differs"]["opposite"] == "supported"
+    claims = {
+        name: {m: proof["to"] for m, proof in of.items()} for name, of in proofs["claims"].items()
+    }
+    assert claims["both"]["certain"] == "supported"
+    assert claims["both"]["null"] == "equivalent"
+    assert {of["dropped"] for of in claims.values()} == {"failed"}
+    assert proofs["outcomes"]["refused"] == len(HYPOTHESES) + len(CLAIMS)
+
+
+def broken_rule(monkeypatch, **forced):
+    monkeypatch.setattr(reasons, "decide", lambda **given: decide(**(given | forced)))
+
+
+def test_a_rule_that_ignores_p_is_found(monkeypatch):
+    broken_rule(monkeypatch, p_adjusted=0.0)
+    found = faults(proved())
+    assert {("rises", "unreachable"), ("falls", "unreachable"), ("differs", "unreachable")} <= found
+
+
+def test_a_rule_that_ignores_the_direction_is_found(monkeypatch):
+    broken_rule(monkeypatch, direction="differs")
+    found = faults(proved())
+    assert {("rises", "relabelled"), ("rises", "opposite"), ("falls", "opposite")} <= found
+
+
+def test_a_rule_that_needs_no_smallest_effect_is_found(monkeypatch):
+    broken_rule(monkeypatch, smallest_effect=1e-9)
+    assert ("holds", "null") in faults(proved())
+
+
+def test_a_rule_that_supports_everything_is_found(monkeypatch):
+    monkeypatch.setattr(reasons, "decide", lambda **given: ("supported", ()))
+    found = faults(proved())
+    assert {(name, "null") for name in HYPOTHESES if name != "holds"} <= found
+    assert ("both", "null") in found
+
+
+def test_a_rule_that_supports_nothing_is_found(monkeypatch):
+    monkeypatch.setattr(reasons, "decide", lambda **given: ("inconclusive", ()))
+    found = faults(proved())
+    assert {("rises", "effect"), ("rises", "certain"), ("holds", "null")} <= found
+
+
+def test_a_judge_that_leaves_out_seeds_without_a_run_is_found(monkeypatch):
+    monkeypatch.setattr(judging, "problems_of", lambda *given: [])
+    assert {(name, "dropped") for name in HYPOTHESES} <= faults(proved())
+
+
+def test_a_judge_that_pairs_no_seeds_is_found(monkeypatch):
+    pairs_of = judging.pairs_of
+
+    def absolute(*given):
+        return tuple(
+            pair._replace(difference=pair.difference and abs(pair.difference))
+            for pair in pairs_of(*given)
+        )
+
+    monkeypatch.setattr(judging, "pairs_of", absolute)
+    assert ("falls", "relabelled") in faults(proved())
+
+
+def test_a_judge_that_always_says_the_same_is_found():
+    first = judge(HYPOTHESES, {}, RUNS, SEEDS)
+    found = faults(proved(lambda *given, **more: first))
+    assert {
+        ("rises", mutant) for mutant in EXPLAINED if mutant not in ("copied", "effect", "certain")
+    } <= found
+    assert ("rises", "effect") in found
+    assert ("rises", "copied") not in found
+
+
+def test_verdicts_that_are_not_of_these_runs_are_found():
+    others = judge(
+        HYPOTHESES,
+        {},
+        runs_of(dict.fromkeys(("rising", "falling", "alike", "noisy"), NOISE[9])),
+        SEEDS,
+    )
+    assert ("rises", "copied") in faults(proved(before=others))
+
+
+def test_nothing_is_asked_of_a_verdict_whose_data_are_not_all_there():
+    left = {place: run for place, run in RUNS.items() if place != ("rising", 3)}
+    proofs = proved(runs=left)
+    assert faults(proofs) == set()
+    of = proofs["hypotheses"]["rises"]
+    assert {proof["outcome"] for mutant, proof in of.items() if mutant != "copied"} == {"void"}
+    assert of["null"]["text"] == "its data are not all there"
+
+
+def test_equal_differences_and_zeros_are_no_faults():
+    equal = {
+        "rising": np.full(8, 2.0),
+        "falling": np.zeros(8),
+        "alike": np.zeros(8),
+        "noisy": np.full(8, 0.25),
+    }
+    proofs = proved(runs=runs_of(equal))
+    assert faults(proofs) == set()
+    of = proofs["hypotheses"]
+    assert of["rises"]["certain"]["text"] == "its data are so already"
+    assert of["falls"]["relabelled"]["outcome"] == "void"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_few_seeds_are_no_faults(n):
+    runs = {place: run for place, run in RUNS.items() if place[1] < n}
+    again = functools.partial(judged, seeds=range(n))
+    proofs = prove(HYPOTHESES, CLAIMS, runs, range(n), again(HYPOTHESES, runs), again, MULTIPLICITY)
+    assert faults(proofs) == set()
+
+
+@pytest.mark.parametrize("multiplicity", ["max-t", "holm", "fixed-sequence"])
+@pytest.mark.parametrize("noise", [0.1, 1.0, 5.0])
+def test_random_studies_have_no_faults(multiplicity, noise):
+    by = Multiplicity(by=multiplicity)
+    directions = ("rises", "falls", "differs", "holds")
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        arms = {f"a{i}": rng.normal(rng.normal(), noise, 8).round(seed % 3 + 1) for i in range(6)}
+        hypotheses = {
+            f"h{i}": hypothesis(
+                f"a{i}",
+                directions[rng.integers(4)],
+                family="f" if i % 2 else "g",
+                secondary=bool(i == 5),
+                test="t" if rng.random() < 0.2 else "signflip",
+                minus_start=False,
+            )
+            for i in range(6)
+        }
+        hypotheses["sum"] = hypothesis(contrast={"a0": 0.5, "a1": 0.5, "baseline": -1.0})
+        hypotheses["own"] = hypothesis(contrast=("a2",), control="")
+        runs = runs_of(arms)
+        gates = {"learned": Gate(arms=("a3",), metric="probe/knn", at_least=0.0)}
+
+        again = functools.partial(judged, gates=gates, multiplicity=by)
+        proofs = prove(hypotheses, {}, runs, SEEDS, again(hypotheses, runs), again, by)
+        assert faults(proofs) == set()
+
+
+def test_each_mutant_changes_its_own_hypothesis_and_no_other():
+    own, runs = with_own_metrics(HYPOTHESES, RUNS)
+    given = {"rises": [p.difference for p in judge(own, {}, runs, SEEDS)["rises"].pairs]}
+    changed = judge(
+        *mutated("effect", own, runs, SEEDS, given)[:1],
+        {},
+        mutated("effect", own, runs, SEEDS, given)[1],
+        SEEDS,
+    )
+    before = judge(own, {}, runs, SEEDS)
+    assert changed["rises"].mean == pytest.approx(2.0)
+    assert changed["rises"].standard_deviation == pytest.approx(before["rises"].standard_deviation)
+    for name in HYPOTHESES.keys() - {"rises"}:
+        assert changed[name].pairs == before[name].pairs
+
+
+def test_planted_differences_have_the_mean_they_are_named_for():
+    given = [0.3, -0.1, 0.7, 0.2]
+    falls = hypothesis(direction="falls")
+    assert np.mean(planted("null", falls, given)) == pytest.approx(0)
+    assert np.mean(planted("effect", falls, given)) == pytest.approx(-2)
+    assert np.mean(planted("opposite", falls, given)) == pytest.approx(2)
+    assert np.std(planted("effect", falls, given)) == pytest.approx(np.std(given))
+    assert planted("certain", falls, given) == [-2, -2, -2, -2]
+    assert np.mean(planted("edited", falls, given)) == pytest.approx(np.mean(given) + 1 / 4)
+
+
+def test_thirty_hypotheses_of_eight_seeds_cost_little():
+    arms = {f"a{i}": 1.0 + NOISE[i] for i in range(30)}
+    hypotheses = {f"h{i}": hypothesis(f"a{i}") for i in range(30)}
+    before = time.process_time()
+    proofs = proved(hypotheses=hypotheses, runs=runs_of(arms), claims={})
+    assert time.process_time() - before < 5
+    assert faults(proofs) == set()
