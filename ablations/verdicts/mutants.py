@@ -142,7 +142,7 @@ def _restated(mutant: Mutant, hypothesis: Hypothesis) -> Hypothesis:
     update: dict[str, Any] = {}
     if mutant in ("alpha", "unreachable"):
         update = {"alpha": LEAST_ALPHA}
-    if mutant == "relabelled":
+    if mutant == "relabelled" and has_sides(hypothesis):
         update = {"contrast": {arm: -weight for arm, weight in hypothesis.weights.items()}}
         if hypothesis.metric_against:
             update |= {
@@ -150,6 +150,11 @@ def _restated(mutant: Mutant, hypothesis: Hypothesis) -> Hypothesis:
                 "metric_against": hypothesis.metric,
             }
     return hypothesis.model_copy(update=update)
+
+
+def has_sides(hypothesis: Hypothesis) -> bool:
+    """Whether its sides can be exchanged; how runs end, of one arm alone, has only one."""
+    return not hypothesis.endpoint or len(hypothesis.weights) > 1
 
 
 def _moved(run: Run, moves: Mapping[str, float]) -> Run:

@@ -25,6 +25,7 @@ from ablations.verdicts.mutants import (
     PLANTS,
     Mutant,
     Runs,
+    has_sides,
     movable,
     mutated,
     planted,
@@ -169,7 +170,7 @@ class _Case:
             return "its differences are equal, with an interval of no width at any alpha"
         if self.after[name].seeds != before.seeds:
             return "its design stops elsewhere"
-        if mutant == "relabelled" and one.endpoint and len(one.contrast) == 1:
+        if mutant == "relabelled" and not has_sides(one):
             return "it is compared with nothing"
         if mutant == "relabelled" and abs(before.mean or 0.0) <= _nothing(one):
             return "its mean is 0, which is its own mirror image"
