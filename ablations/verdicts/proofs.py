@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import scipy.stats
 
@@ -107,14 +107,17 @@ def prove(
         )
         for name, claim in claims.items() if mutant in OF_CLAIMS else ():
             of_claims[name][mutant] = case.proof_of_claim(claim, judged_claims[name], again[name])
-    every = [
-        one for group in (of_hypotheses, of_claims) for of in group.values() for one in of.values()
-    ]
+    counts = Counter(
+        one.outcome
+        for group in (of_hypotheses, of_claims)
+        for of_one in group.values()
+        for one in of_one.values()
+    )
     return {
         "asked": dict(EXPLAINED),
         "hypotheses": _plain(of_hypotheses),
         "claims": _plain(of_claims),
-        "outcomes": dict(Counter(one.outcome for one in every)),
+        "outcomes": {outcome: counts[outcome] for outcome in get_args(Outcome)},
     }
 
 

@@ -27,6 +27,7 @@ FIGURES = (
 )
 SECTIONS = [
     "Verdicts",
+    "Could these verdicts have failed?",
     "Differences and their intervals",
     "Seed by seed",
     "Gates",
