@@ -1,11 +1,12 @@
 """Every number behind a verdict: paired statistics of the differences."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtr, stdtrit
 
 from ablations.statistics.effect_sizes import Interval, hedges_g, superiority
 from ablations.statistics.equivalence import are_equal, tost_p, tost_signflip_p
@@ -91,14 +92,16 @@ def summarise(
             standard_deviation = 0.0
             interval = interval_equivalence = (mean, mean)
         else:
-            result = scipy.stats.ttest_1samp(d, 0.0)
-            p = float(result.pvalue) if test == "t" else p
-            interval = _ends(result.confidence_interval(1 - alpha))
-            interval_equivalence = _ends(result.confidence_interval(1 - 2 * alpha))
+            # As scipy.stats has them, without what it checks each time: simulations need many.
+            error = standard_deviation / math.sqrt(n)
+            p = 2 * float(stdtr(n - 1, -abs(mean) / error)) if test == "t" else p
+            interval = _ends(mean, error, n, alpha)
+            interval_equivalence = _ends(mean, error, n, 2 * alpha)
             dz = mean / standard_deviation
             if n >= 3:
                 g = hedges_g(dz, n)
-                skewness = float(scipy.stats.skew(d))
+                centred = d - mean
+                skewness = float((centred**3).mean() / (centred**2).mean() ** 1.5)
     return Summary(
         n=n,
         mean=mean,
@@ -117,5 +120,7 @@ def summarise(
     )
 
 
-def _ends(interval: Any) -> Interval:
-    return float(interval.low), float(interval.high)
+def _ends(mean: float, error: float, n: int, alpha: float) -> Interval:
+    """Student's t interval at level 1 - alpha."""
+    reach = -float(stdtrit(n - 1, alpha / 2)) * error
+    return mean - reach, mean + reach

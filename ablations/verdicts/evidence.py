@@ -27,6 +27,9 @@ class Run:
     """The trial that it is, which arms without a difference share; empty if not known."""
 
 
+_MISSING = Run(status="missing", start={}, end={})
+
+
 class Pair(NamedTuple):
     """Both sides of a contrast at one seed, in the metric's units; None: no finite number.
 
@@ -49,7 +52,7 @@ def value_of(run: Run, metric: str, minus_start: bool = False) -> float | None:
 
 def run_of(runs: Mapping[tuple[str, int], Run], arm: str, seed: int) -> Run:
     """The run of an arm at a seed; one that is not there is missing."""
-    return runs.get((arm, seed), Run(status="missing", start={}, end={}))
+    return runs.get((arm, seed), _MISSING)
 
 
 def shown(hypothesis: Hypothesis, run: Run, metric: str) -> float | None:

@@ -222,7 +222,7 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     made = make_study(hypotheses={f"h{attack}": hypothesis})
     report = page(made)
     assert not any(script.strip() == "alert(1)" for script in report.scripts)
-    assert report.text.count(attack) == 3
+    assert report.text.count(attack) == 4
     assert len(report.scripts) == 1 + len(FIGURES)
     assert "broken & <odd>.png" in report.text
 
