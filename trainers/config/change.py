@@ -72,9 +72,17 @@ def trial_content(config: TrainConfig) -> dict[str, Any]:
     known: none changes what the folder of a finished run holds. Which checkpoints stay
     (`checkpoints.*`) counts: it changes no metric, but another folder comes out.
     """
-    content = config.model_dump(mode="json")
+    return content_of(config.model_dump(mode="json"))
+
+
+def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a configuration as JSON, whichever version of dinolab wrote it.
+
+    Raises KeyError where it is none.
+    """
+    content = {**config, "data": {**config["data"]}, "model": {**config["model"]}}
     del content["data"]["source"], content["checkpoint_every"]
-    weights = config.model.weights
+    weights = content["model"]["weights"]
     content["model"]["weights"] = digest_of(weights) or weights
     return content
 

@@ -20,7 +20,7 @@ from trainers.config import TrainConfig
 from trainers.errors import first_line
 from trainers.runs.lease import Held, Holder, Lease, Outcome, Watch, expires_s
 from trainers.runs.origin import Origin, drop
-from trainers.runs.records import Digest, Records
+from trainers.runs.records import Digest, Records, digest_of
 from trainers.runs.stored_trial import (
     SavedState,
     StoredTrial,
@@ -142,13 +142,22 @@ class Attempt:
                 self.store.delete(f"{self.prefix}/{name}")
 
     def commit(self, result: Mapping[str, Any]) -> bool:
-        """Put the result, with the digests of this attempt's files; False if another was first."""
+        """Put the result, with digests of the configuration and of this attempt's files.
+
+        False if another was first.
+        """
         files = dict(self.records.cut())
         checkpoints = dict(self._kept)
         for state in self._states.values():
             files |= state.files
             checkpoints[str(state.step)] = _name_of(state)
-        content = {**result, "attempt": self.number, "checkpoints": checkpoints, "files": files}
+        content = {
+            **result,
+            "attempt": self.number,
+            "config": digest_of(self.trial.config() or b""),
+            "checkpoints": checkpoints,
+            "files": files,
+        }
         return self.store.put(self.trial.result_key, sealed(content), if_absent=True)
 
     def fail(self, kind: str, error: BaseException, output: str = "") -> None:

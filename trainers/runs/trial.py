@@ -49,8 +49,15 @@ def trial_key(config: TrainConfig, dataset_digest: str) -> str:
 
 def trial_keys(config: TrainConfig, dataset_digest: str, seeds: Iterable[int]) -> Iterator[str]:
     """Names of the runs of `config` that differ in nothing but the seed."""
-    content = [{**trial_content(config), "seed": None}, dataset_digest, dict(code_versions())]
-    canonical = json.dumps(content, sort_keys=True)
+    return keys_of(trial_content(config), dataset_digest, seeds, code_versions())
+
+
+def keys_of(
+    content: Mapping[str, Any], dataset_digest: str, seeds: Iterable[int], code: Mapping[str, str]
+) -> Iterator[str]:
+    """The same of a configuration's content, as code of those versions names them."""
+    parts = [{**content, "seed": None}, dataset_digest, dict(code)]
+    canonical = json.dumps(parts, sort_keys=True)
     before, seed_is, after = canonical.partition('"seed": null')
     begun = hashlib.sha256(before.encode())
     for seed in seeds:
