@@ -7,7 +7,7 @@ of a study to its end. Text from study files, data and error messages is escaped
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ def write_report(
     study: StudyRun, verdicts: Mapping[str, Any], figures: Mapping[str, go.Figure]
 ) -> str:
     """Writes `report.html` into the run folder of `study`, judged as `verdicts`."""
+    page = report_page(study, verdicts, figures, stale=_is_stale(study, verdicts))
+    return _put(study, REPORT, page)
+
+
+def report_page(
+    study: StudyRun,
+    verdicts: Mapping[str, Any],
+    figures: Mapping[str, go.Figure],
+    *,
+    stale: bool = False,
+) -> bytes:
+    """What `report.html` holds; `stale` where `verdicts.json` says something else."""
     page = rendered(
         _TEMPLATE,
         _FILTERS,
@@ -53,7 +65,7 @@ def write_report(
         judgement=_judgement(verdicts),
         unfinished=_unfinished(study),
         left_out=_left_out(study),
-        stale=_is_stale(study, verdicts),
+        stale=stale,
         figures={name: _embedded(name, figure) for name, figure in figures.items()},
         plotly=Markup(get_plotlyjs()),
         arms=_arms(study),
@@ -63,7 +75,7 @@ def write_report(
         label_colours=LABEL_COLOURS,
         ink=Markup(", ".join(str(part) for part in bytes.fromhex(INK[1:]))),
     )
-    return _put(study, REPORT, page.encode())
+    return page.encode()
 
 
 def write_figures(study: StudyRun, figures: Mapping[str, go.Figure]) -> list[str]:
@@ -71,17 +83,15 @@ def write_figures(study: StudyRun, figures: Mapping[str, go.Figure]) -> list[str
 
     Each opens without a network.
     """
-    return [
-        _put(study, f"{FIGURES}/{PLOTLY}", get_plotlyjs().encode()),
-        *(
-            _put(
-                study,
-                f"{FIGURES}/{name}.html",
-                figure.to_html(include_plotlyjs=PLOTLY, div_id=name, config=_SHOWN).encode(),
-            )
-            for name, figure in figures.items()
-        ),
-    ]
+    return [_put(study, name, content) for name, content in figure_pages(figures)]
+
+
+def figure_pages(figures: Mapping[str, go.Figure]) -> Iterator[tuple[str, bytes]]:
+    """Names in the folder of a study and contents of the pages of figures, and of plotly.js."""
+    yield f"{FIGURES}/{PLOTLY}", get_plotlyjs().encode()
+    for name, figure in figures.items():
+        page = figure.to_html(include_plotlyjs=PLOTLY, div_id=name, config=_SHOWN)
+        yield f"{FIGURES}/{name}.html", page.encode()
 
 
 def _embedded(name: str, figure: go.Figure) -> Markup:

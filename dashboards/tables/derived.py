@@ -46,14 +46,19 @@ def write_results(study: StudyRun) -> str:
     key = f"{study.folder}/{RESULTS}"
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         path = Path(scratch) / RESULTS
-        words = {name: one.word for name, one in stated(study.chain).items()}
-        schema = LONG.with_metadata({STATED: json.dumps(words)})
-        with pq.ParquetWriter(path, schema, compression="zstd") as file:
-            tables = map(_of_the_model, long_tables(study.entry, study.store))
-            for group in _groups(tables):
-                file.write_table(group)
+        save_results(study, path)
         study.store.put_file(key, path)
     return key
+
+
+def save_results(study: StudyRun, path: Path) -> None:
+    """The same into a file."""
+    words = {name: one.word for name, one in stated(study.chain).items()}
+    schema = LONG.with_metadata({STATED: json.dumps(words)})
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
+        tables = map(_of_the_model, long_tables(study.entry, study.store))
+        for group in _groups(tables):
+            file.write_table(group)
 
 
 def _of_the_model(table: pa.Table) -> pa.Table:
@@ -148,10 +153,14 @@ def judged(study: StudyRun) -> dict[str, Any]:
 
 def write_verdicts(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
     """Writes `verdicts.json` into the run folder of `study`."""
-    text = json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n"
     key = f"{study.folder}/{VERDICTS}"
-    study.store.put(key, text.encode())
+    study.store.put(key, verdicts_content(verdicts))
     return key
+
+
+def verdicts_content(verdicts: Mapping[str, Any]) -> bytes:
+    """What `verdicts.json` holds."""
+    return (json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def interval_shown(entry: Mapping[str, Any]) -> tuple[list[float] | None, float]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from dashboards.names import split_metric
 from trainers.errors import StoreError
-from trainers.runs.records import Record
+from trainers.runs.records import Digest, Record
 from trainers.runs.stored_trial import StoredTrial
 
 VALUES = "values.parquet"
@@ -49,14 +49,14 @@ def values_of(trial: StoredTrial, result: Mapping[str, Any] | None) -> pa.Table:
     if result is None:
         return table_of(trial.records())
     records = trial.segments_of(result)
-    made_from = hashlib.sha256(json.dumps([_FORMAT, records], sort_keys=True).encode()).digest()
+    made_from = made_from_of(records)
     key = f"{trial.folder}/{VALUES}"
     table = _opened(trial.store.get(key), made_from)
     if table is None:
         table = table_of(trial.records())
         # A root that can only be read has reports all the same.
         with contextlib.suppress(StoreError):
-            trial.store.put(key, _content(table, made_from))
+            trial.store.put(key, content_of(table, made_from))
     elif trial.store.local is not None:
         # Object storage has checksums of its own.
         for segment, digest in records.items():
@@ -64,7 +64,13 @@ def values_of(trial: StoredTrial, result: Mapping[str, Any] | None) -> pa.Table:
     return table
 
 
-def _content(table: pa.Table, made_from: bytes) -> bytes:
+def made_from_of(records: Mapping[str, Digest]) -> bytes:
+    """What a kept table says of the records that it was made from, whose digests these are."""
+    return hashlib.sha256(json.dumps([_FORMAT, records], sort_keys=True).encode()).digest()
+
+
+def content_of(table: pa.Table, made_from: bytes) -> bytes:
+    """The kept table as a file."""
     buffer = pa.BufferOutputStream()
     marked = table.replace_schema_metadata({_MADE_FROM: made_from})
     pq.write_table(marked, buffer, compression="zstd", write_page_checksum=True)
