@@ -5,6 +5,7 @@ import shlex
 import subprocess
 
 from ablations.registration import Entry, registration_key
+from dashboards.tables.chain import digest_line
 from trainers.config.explain import brief
 from trainers.errors import InputError, reason
 from trainers.system.store import Store
@@ -30,14 +31,16 @@ def witness_key(entry: Entry) -> str:
 
 
 def witness(entry: Entry, store: Store, command: str) -> str:
-    """Give the digest to `command` and keep what it prints; where that is, for people.
+    """Give the digest to `command` and keep what it prints, with its digest; where that is.
 
     A registration has one witness: one that was witnessed before is not shown again. Raises
     InputError, one line, when the command fails; the registration stands then.
     """
     key = witness_key(entry)
     if store.get(key) is None:
-        store.put(key, _said(words_of(command), entry), if_absent=True)
+        said = _said(words_of(command), entry)
+        if store.put(key, said, if_absent=True):
+            store.put(f"{key}.sha256", digest_line(said, key))
     return f"{store.shown}/{key}"
 
 

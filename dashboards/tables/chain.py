@@ -1,7 +1,9 @@
 """The registrations of a study, read from its run root and checked."""
 
 import contextlib
+import hashlib
 import re
+from pathlib import PurePath
 
 from pydantic import ValidationError
 
@@ -77,6 +79,11 @@ def refuse_old_layout(store: Store, study: str) -> None:
             f"{store.shown}/{study} was made by dinolab 0.1, which kept trials inside "
             "each study: read it with that version, or give another --root"
         )
+
+
+def digest_line(content: bytes, key: str) -> bytes:
+    """What `sha256sum` prints of a file, and checks it by."""
+    return f"{hashlib.sha256(content).hexdigest()}  {PurePath(key).name}\n".encode()
 
 
 def _check_place(entry: Entry, store: Store, name: str, number: int, chain: list[Entry]) -> None:
