@@ -29,6 +29,7 @@ from orchestrator.cli import (
     studies,
     trials,
     ui,
+    verify,
 )
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from trainers.errors import DinolabError, InputError
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": planning.plan,
     "pilot": pilot.pilot,
     "report": studies.report,
+    "verify": verify.verify,
     "mirror": studies.mirror,
     "status": trials.status,
     "show": trials.show,

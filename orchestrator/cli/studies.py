@@ -208,7 +208,7 @@ def report(
     from trainers.system.store import open_store
 
     console = make_console()
-    root, name = _in_root(study, absolute_root(root, console), ablations, scale)
+    root, name = in_root(study, absolute_root(root, console), ablations, scale)
     made, verdicts, _ = write_files(open_store(root), name)
     show_verdicts(made, verdicts, root, console)
 
@@ -230,7 +230,7 @@ def mirror(
     from trainers.system.store import open_store
 
     console = make_console()
-    root, name = _in_root(study, absolute_root(root, console), ablations, scale)
+    root, name = in_root(study, absolute_root(root, console), ablations, scale)
     store = open_store(root)
     uri = tracking_uri(store.local)
     run = read_study(store, name)
@@ -245,7 +245,7 @@ def mirror(
     console.print(f"study {name} is in MLflow at {shown(uri)}")
 
 
-def _in_root(
+def in_root(
     study: Path, root: str, ablations: list[Path] | None, scale: str | None
 ) -> tuple[str, str]:
     """The run root and the name of a study that is given as a file, a name or its run folder."""

@@ -44,7 +44,13 @@ ROOMS = {
         {"study"},
         {"template.py"},
     ),
-    "dashboards": ({"names.py", "page.py"}, {"tables"}, {"figures"}, {"measurement", "study"}),
+    "dashboards": (
+        {"names.py", "page.py"},
+        {"tables"},
+        {"figures"},
+        {"measurement", "study"},
+        {"verification"},
+    ),
     "orchestrator": (
         {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
         {"references.py"},

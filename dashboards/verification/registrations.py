@@ -1,0 +1,112 @@
+"""The chain of a study's registrations, read file by file: one that is damaged hides no other."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ablations.registration import (
+    REGISTRATIONS,
+    Entry,
+    entry_of,
+    registration_key,
+    study_folder,
+)
+from dashboards.tables.chain import digest_line
+from dashboards.verification.finding import Finding, sha256_of
+from trainers.errors import InputError
+from trainers.system.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The registrations that can be read, the first one first, and what is wrong with any."""
+
+    entries: tuple[Entry, ...]
+    findings: tuple[Finding, ...]
+    witnessed: int
+    """how many have what a witness said beside them"""
+
+
+def check_chain(store: Store, name: str) -> Chain:
+    """Every registration: its bytes, its number, its parent, its diff and its witness.
+
+    Raises InputError, one line, where the study has none at all.
+    """
+    try:
+        names = store.names(f"{study_folder(name)}/{REGISTRATIONS}")
+    except ValueError:  # no such name can be a study's
+        names = []
+    numbers = [
+        int(one.removesuffix(".json")) for one in names if re.fullmatch(r"\d{4,}\.json", one)
+    ]
+    if not numbers:
+        raise InputError(
+            f"{store.shown}/{study_folder(name)} has no registration: there is nothing to verify"
+        )
+    entries: list[Entry] = []
+    findings: list[Finding] = []
+    before: str | None = None
+    """digest of the file before, whatever it holds; None where that is missing"""
+    for number in range(1, max(numbers) + 1):
+        key = registration_key(name, number)
+        content = store.get(key)
+        if content is None:
+            findings.append(
+                Finding(kind="missing", where=key, what="a later registration is there")
+            )
+            before = None
+            continue
+        try:
+            entry = entry_of(content)
+        except ValueError:
+            what = "it is not as it was written: its digest is another"
+            findings.append(Finding(kind="damaged", where=key, what=what))
+            before = None
+            continue
+        problems = list(_problems(entry, name, number, before))
+        problems += _beside(store, key, entry)
+        findings += problems
+        before = entry.digest
+        entries.append(entry)
+    kept = sum(store.get(_beside_key(one, "witness")) is not None for one in entries)
+    return Chain(entries=tuple(entries), findings=tuple(findings), witnessed=kept)
+
+
+def _problems(entry: Entry, name: str, number: int, before: str | None) -> Iterator[Finding]:
+    """What does not fit to the place of an entry; `before` is None where that is unknown."""
+    key = registration_key(name, number)
+    if entry.study != name:
+        yield Finding(kind="differs", where=key, what=f"it states the study {entry.study}")
+    if entry.number != number:
+        yield Finding(kind="differs", where=key, what=f"it is registration {entry.number}")
+    if number == 1 and entry.parent is not None:
+        what = f"it follows sha256 {entry.parent[:12]}, which is not there"
+        yield Finding(kind="differs", where=key, what=what)
+    if before is not None and entry.parent != before:
+        follows = f"sha256 {entry.parent[:12]}" if entry.parent else "none"
+        what = f"it follows {follows}, and the one before it is sha256 {before[:12]}"
+        yield Finding(kind="differs", where=key, what=what)
+
+
+def _beside(store: Store, key: str, entry: Entry) -> Iterator[Finding]:
+    """What is wrong with what was not committed, and with what a witness said."""
+    stated = entry.git.get("diff_sha256")
+    diff_key, witness_key = _beside_key(entry, "diff"), _beside_key(entry, "witness")
+    diff, witness = store.get(diff_key), store.get(witness_key)
+    if stated is not None and diff is None:
+        yield Finding(kind="missing", where=diff_key, what=f"{key} names it")
+    elif diff is not None and sha256_of(diff) != stated:
+        yield Finding(kind="damaged", where=diff_key, what=f"its digest is not the one in {key}")
+    said = store.get(digest_key := f"{witness_key}.sha256")
+    if witness is not None and said not in (None, digest_line(witness, witness_key)):
+        what = f"its digest is not the one in {digest_key}"
+        yield Finding(kind="damaged", where=witness_key, what=what)
+        return
+    named = set(re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", witness or b""))
+    if named and entry.digest.encode() not in named:
+        what = f"it names another digest than that of the registration, {entry.digest[:12]}"
+        yield Finding(kind="differs", where=witness_key, what=what)
+
+
+def _beside_key(entry: Entry, ending: str) -> str:
+    return registration_key(entry.study, entry.number).removesuffix("json") + ending
