@@ -38,7 +38,7 @@ WORDS: tuple[Word, ...] = ("confirmatory", "amended", "exploratory")
 MEASURES_NOTHING = ("data.source", "checkpoint_every")
 """Knobs that change nothing that a run measures: the digest of the data counts, not their path."""
 
-COMPUTING = frozenset({"torch", "torchvision", "numpy", "scipy", "statsmodels"})
+COMPUTING = frozenset({"torch", "torchvision", "numpy", "scipy"})
 """Packages whose version can change a number."""
 
 

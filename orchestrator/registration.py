@@ -33,7 +33,7 @@ from trainers.runs.stored_trial import TRIALS
 from trainers.runs.version import code_versions, versions_below
 from trainers.system.store import Store
 
-_PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy", "statsmodels")
+_PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy")
 
 _DIFF = ("diff", "--no-ext-diff", "--no-color", "HEAD")
 
