@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ablations.design import Design
 from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
 from trainers.config import leaves
 from trainers.runs.stored_trial import sealed
@@ -86,6 +87,7 @@ class Resolved(Part):
     claims: dict[str, Claim] = Field(default_factory=dict)
     multiplicity: Multiplicity = Multiplicity(by="holm")
     """what does not say it was stated when there was only Holm"""
+    design: Design | None = None
 
 
 class Entry(Part):

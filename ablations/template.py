@@ -86,6 +86,7 @@ gates:                       # what must hold in an arm for its hypotheses to co
 # factorial:                 # every combination is an arm; compare levels with `over: cells`
 #   - [baseline, loss_on_patches]
 #   - [baseline, cls_position_none]
+# looks: [6, 8]              # arms of what is decided with 6 seeds run no further
 # resources: {workers: 1, cpus_per_worker: 1, device: auto}   # of one run; see `dinolab schema`
 # scales:                    # sizes of the same study: --scale small
 #   small: {seeds: 6, set: {steps: 200}}

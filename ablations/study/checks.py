@@ -5,8 +5,9 @@ from typing import Any
 
 from ablations.spec import Gate, Hypothesis, name_problem
 from ablations.study.factorial import factor_of
-from ablations.study.schema import Change
+from ablations.study.schema import Change, StudyFile
 from ablations.study.study import Study
+from ablations.verdicts.rule import FEWEST_SEEDS
 from trainers.config import TrainConfig, nearest, shown
 from trainers.config.size import share_problem
 from trainers.errors import listed
@@ -161,6 +162,34 @@ def check_reported(
         if metric in METRICS and arm in configs and (why := why_missing(metric, configs[arm])):
             without.setdefault(f"{what}: {metric} needs {why}, which is not so in", []).append(arm)
     return [f"{line} {listed(arms)}" for line, arms in without.items()]
+
+
+def check_looks(declared: StudyFile, seeds: int, fewest: int) -> list[str]:
+    """Problems of the sequential design of a study with that many seeds.
+
+    `fewest` are those with which an e-process can decide anything.
+    """
+    looks, spending = declared.looks, declared.spending
+    if spending == "e-process":
+        if looks:
+            return [f"looks: e-process looks after every seed; leave looks {looks} out"]
+        if seeds < fewest:
+            return [f"spending: e-process needs {fewest} seeds or more to decide, got {seeds}"]
+        return []
+    if not looks:
+        given = {"spending": spending, "futility": declared.futility}
+        return [
+            f"{name}: {value} needs looks, such as `looks: [8, 12, 16]`; give them, or leave "
+            f"{name} out"
+            for name, value in given.items()
+            if value
+        ]
+    if looks != sorted(set(looks)) or looks[0] < FEWEST_SEEDS or looks[-1] != seeds:
+        return [
+            f"looks: must be numbers of seeds, ascending, the first {FEWEST_SEEDS} or more, the "
+            f"last {seeds}, which is how many seeds there are; got {looks}"
+        ]
+    return []
 
 
 def check_shares(configs: Mapping[str, TrainConfig], workers: int) -> list[str]:

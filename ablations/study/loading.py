@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ablations.design import Design
 from ablations.library import Known, library
 from ablations.spec import (
     A_STUDYS,
@@ -21,6 +22,7 @@ from ablations.spec import (
     Multiplicity,
     name_problem,
 )
+from ablations.statistics.sequential_p import fewest_for_e_process
 from ablations.study.arms import (
     changed,
     check_base,
@@ -31,6 +33,7 @@ from ablations.study.arms import (
 from ablations.study.checks import (
     check_claims,
     check_expectations,
+    check_looks,
     check_names,
     check_reported,
     check_shares,
@@ -40,6 +43,7 @@ from ablations.study.families import in_families
 from ablations.study.reading import read_study
 from ablations.study.schema import FORMS, MOST_ARMS, MOST_RUNS, Change, Resources, Scale, StudyFile
 from ablations.study.study import Study
+from ablations.verdicts.rule import FEWEST_SEEDS
 from trainers.adapters.timm_shapes import spelled
 from trainers.config import TrainConfig, nearest, override
 from trainers.config.explain import brief, explained
@@ -100,6 +104,7 @@ def load_study(
                 f"{len(resolved.arms)} arms × {len(seeds)} seeds are {runs:,} runs, "
                 f"{MOST_RUNS:,} is the most"
             )
+        problems += check_looks(declared, len(seeds), _fewest(hypotheses))
         problems += check_reported(hypotheses, declared.gates, resolved.configs)
         problems += check_shares(resolved.configs, workers or declared.resources.workers)
     if problems or declared is None or resolved.base is None:
@@ -121,6 +126,26 @@ def load_study(
         gates=declared.gates,
         resources=resources,
         confounds=resolved.confounds,
+        design=_design(declared, len(seeds), _fewest(hypotheses)),
+    )
+
+
+def _fewest(hypotheses: Mapping[str, Hypothesis]) -> int:
+    """Fewest seeds with which an e-process can decide every one of them."""
+    strictest = min((one.alpha for one in hypotheses.values()), default=0.05)
+    return max(FEWEST_SEEDS, fewest_for_e_process(strictest))
+
+
+def _design(declared: StudyFile, seeds: int, fewest: int) -> Design | None:
+    """The sequential design that is declared, whose fields were checked; None without one."""
+    if declared.spending == "e-process":
+        looks: Sequence[int] = range(fewest, seeds + 1)
+    else:
+        looks = declared.looks
+    if not looks:
+        return None
+    return Design(
+        looks=tuple(looks), spending=declared.spending or "obf", futility=declared.futility
     )
 
 

@@ -95,7 +95,7 @@ def _at_scale(raw: dict[str, Any], scale: str | None, path: Path) -> dict[str, A
     chosen = _without_nothing(chosen)
     put = {
         name: chosen[name]
-        for name in ("recipe", "dataset", "seeds", "resources")
+        for name in ("recipe", "dataset", "seeds", "looks", "resources")
         if chosen.get(name)
     }
     common = raw.get("set", {})

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
+from ablations.design import Spending
 from ablations.spec import LONGEST_NAME, Claim, Declared, Gate, Hypothesis, Multiplicity
 
 Change = dict[str, Any]
@@ -105,6 +106,7 @@ class Scale(Declared):
     dataset: str = Field("", description="data set; empty: the file's own")
     set: Change = Field({}, description="knobs changed in every arm, over those of the file")
     seeds: int = Field(0, ge=0, description="how many; 0: the file's own")
+    looks: list[int] = Field([], description="empty: the file's own")
     resources: Resources = Resources()
 
 
@@ -140,6 +142,21 @@ class StudyFile(Declared):
     claims: dict[str, Claim] = Field({}, description="what hypotheses decide together, by name")
     multiplicity: Multiplicity = Multiplicity()
     gates: dict[str, Gate] = Field({}, description="what must hold in an arm for it to count")
+    looks: list[int] = Field(
+        [],
+        description="numbers of seeds, ascending, the last all of them, at which hypotheses are "
+        "looked at: what is decided at a look needs no more runs; empty: at all seeds, once",
+    )
+    spending: Spending | None = Field(
+        None,
+        description="how alpha is spent over `looks`: obf, O'Brien and Fleming, little at early "
+        "ones; pocock, alike; e-process: a look after every seed, without `looks`",
+    )
+    futility: Literal["", "equivalence"] = Field(
+        "",
+        description="equivalence: a hypothesis that predicts a difference is decided, too, at a "
+        "look that shows that there is none of its smallest effect; empty: it goes on",
+    )
     resources: Resources = Resources()
     scales: dict[str, Scale] = Field(
         {}, description="sizes of the same study; `--scale NAME` chooses one"

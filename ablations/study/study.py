@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ablations.design import Design
 from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
 from ablations.study.schema import Change, Resources
 from trainers.config import TrainConfig, override
@@ -28,6 +29,8 @@ class Study:
     """of each arm of the factorial, its level of each factor"""
     confounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """of each arm, what it is declared to change beside what it is about"""
+    design: Design | None = None
+    """None: all seeds run, and are looked at once"""
 
     def config(self, arm: str, seed: int) -> TrainConfig:
         """The whole configuration of one run."""
@@ -44,5 +47,6 @@ class Study:
             "claims": {i: c.model_dump(mode="json") for i, c in self.claims.items()},
             "multiplicity": self.multiplicity.model_dump(mode="json"),
             "gates": {i: g.model_dump(mode="json") for i, g in self.gates.items()},
+            "design": self.design and self.design.model_dump(mode="json"),
             "resources": self.resources.model_dump(mode="json"),
         }

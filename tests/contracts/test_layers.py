@@ -37,7 +37,7 @@ ROOMS = {
         {"contrast.py"},
         {"hypothesis.py"},
         {"recipes", "spec.py"},
-        {"statistics", "studies"},
+        {"design.py", "statistics", "studies"},
         {"catalogue", "registration.py"},
         {"library.py", "changes.py"},
         {"verdicts"},
