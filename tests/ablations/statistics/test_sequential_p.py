@@ -1,0 +1,95 @@
+"""p-values and intervals of sequential designs, against the tests that they invert."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ablations.statistics.e_process import anytime_p
+from ablations.statistics.sequential_p import (
+    LEAST,
+    confidence_sequence,
+    fewest_for_e_process,
+    level,
+    nominal_p,
+    one_sided_level,
+    sign_flip_p,
+)
+from ablations.statistics.sign_flip import signflip_p
+from ablations.statistics.spending import boundaries, sign_flip_look
+
+LOOKS = (6, 8, 10)
+
+
+def drawn(seed, n, mean=0.0):
+    return np.random.default_rng(seed).normal(mean, 1, n)
+
+
+@pytest.mark.parametrize("kind", ["obf", "pocock"])
+def test_a_level_is_the_tail_beyond_its_boundary(kind):
+    z = boundaries((0.6, 0.8, 1.0), 0.05, kind)
+    found = [level(LOOKS, number, 0.05, kind) for number in range(3)]
+    assert found == pytest.approx(2 * scipy.stats.norm.sf(z), rel=1e-6)
+    both = boundaries((0.6, 0.8, 1.0), 0.1, kind)
+    assert one_sided_level(LOOKS, 1, 0.05, kind) == pytest.approx(scipy.stats.norm.sf(both[1]))
+
+
+@pytest.mark.parametrize("kind", ["obf", "pocock"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("alpha", [0.001, 0.012, 0.05, 0.2])
+def test_the_p_of_a_nominal_p_is_the_alpha_at_which_it_just_crosses(kind, number, alpha):
+    found = nominal_p(level(LOOKS, number, alpha, kind), LOOKS, number, kind)
+    assert found == pytest.approx(alpha, rel=1e-3)
+
+
+def test_with_one_look_a_p_is_itself():
+    for seed in range(5):
+        d = drawn(seed, 8, 1.0)
+        p = float(signflip_p(d))
+        assert sign_flip_p(d, (8,), "obf") == (pytest.approx(p, rel=1e-3) if p < 0.45 else 1.0)
+        assert nominal_p(0.03, (8,), 0, "pocock") == pytest.approx(0.03, rel=1e-3)
+    assert nominal_p(0.95, (8,), 0, "obf") == 1.0
+
+
+@pytest.mark.parametrize("kind", ["obf", "pocock"])
+@pytest.mark.parametrize("seed", range(4))
+def test_sign_flips_cross_at_their_p_and_not_below(kind, seed):
+    d = drawn(seed, 10, 1.2)
+    p = sign_flip_p(d, LOOKS, kind)
+    assert LEAST <= p < 1
+    assert sign_flip_look(d, LOOKS, p, kind)[0]
+    assert not sign_flip_look(d, LOOKS, p * 0.999, kind)[0]
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+def test_over_all_signs_the_p_of_any_look_is_alpha_at_most_as_often_as_alpha(alpha):
+    sizes, looks = np.abs(drawn(0, 6)), (4, 6)
+    crossed = 0
+    for signs in itertools.product((1, -1), repeat=6):
+        d = sizes * signs
+        ps = [sign_flip_p(d[:look], looks, "pocock") for look in looks]
+        crossed += min(ps) <= alpha
+    assert crossed <= alpha * 2**6
+
+
+def test_a_confidence_sequence_holds_the_shifts_that_no_seed_rejected():
+    d = drawn(1, 12, 0.5)
+    low, high = confidence_sequence(d, 0.05)
+    step = 0.01 * (high - low)
+    assert anytime_p(d - (low + step)) > 0.05 >= anytime_p(d - (low - step))
+    assert anytime_p(d - (high - step)) > 0.05 >= anytime_p(d - (high + step))
+    assert low < d.mean() < high
+
+
+def test_more_alpha_makes_a_narrower_confidence_sequence():
+    d = drawn(2, 12)
+    (low, high), (inner_low, inner_high) = (confidence_sequence(d, a) for a in (0.05, 0.1))
+    assert low < inner_low < inner_high < high
+
+
+def test_an_e_process_can_decide_from_seven_seeds_on_and_says_nothing_before():
+    assert (fewest_for_e_process(0.05), fewest_for_e_process(0.1)) == (7, 6)
+    assert confidence_sequence(drawn(0, 6), 0.05) == (-math.inf, math.inf)
+    assert confidence_sequence(np.full(7, 0.3), 0.05) == pytest.approx((0.3, 0.3))
