@@ -7,6 +7,7 @@ from ablations.spec import Hypothesis
 from ablations.study.study import Study
 from ablations.verdicts.evidence import Run, pairs_of
 from ablations.verdicts.families import families_of
+from ablations.verdicts.looks import design_notes
 from ablations.verdicts.planning import fewest_seeds, holm_sizes, least_p
 from ablations.verdicts.rule import FEWEST_SEEDS
 from ablations.verdicts.sensitivity import largest_effect
@@ -22,6 +23,7 @@ def lint(study: Study) -> list[str]:
         *_split(study),
         *_symmetry(study.hypotheses),
         *_nothing(study),
+        *(design_notes(study.hypotheses, study.design) if study.design else ()),
     ]
 
 

@@ -8,9 +8,11 @@ from typing import Literal, NamedTuple
 
 from ablations.contrast import sides_of
 from ablations.spec import Hypothesis
+from ablations.statistics.effect_sizes import Interval
 from ablations.verdicts.reasons import seed_list
 
-Status = Literal["finished", "collapsed", "diverged", "failed", "missing"]
+Status = Literal["finished", "collapsed", "diverged", "failed", "missing", "skipped"]
+"""`skipped`: not run, since a sequential design had no need of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,30 @@ class Run:
     """Device and versions it was computed with, in words; empty if they were not recorded."""
     key: str = ""
     """The trial that it is, which arms without a difference share; empty if not known."""
+    wall_s: float | None = None
+    """Seconds it took; None if it has no result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one look of a sequential design has shown of a hypothesis; None where pairs lack."""
+
+    seeds: int
+    label: str
+    mean: float | None
+    interval: Interval | None
+    """These two cover over all looks together."""
+    interval_equivalence: Interval | None
+    p_adjusted: float | None
+    """Over all looks so far, and the family."""
+    p: float | None = None
+    """Of this look alone; of an e-process, of all so far."""
+    level: float | None = None
+    """What that is held against: the boundary, for one hypothesis alone."""
+    level_first: float | None = None
+    """The same for the first of the family, by Holm."""
+    p_equivalence: float | None = None
+    level_equivalence: float | None = None
 
 
 _MISSING = Run(status="missing", start={}, end={})
@@ -62,7 +88,7 @@ def shown(hypothesis: Hypothesis, run: Run, metric: str) -> float | None:
     """
     if not hypothesis.endpoint:
         return value_of(run, metric, hypothesis.minus_start)
-    ended = run.status not in ("missing", "failed")
+    ended = run.status not in ("missing", "failed", "skipped")
     return float(run.status == hypothesis.endpoint) if ended else None
 
 

@@ -55,8 +55,9 @@ def _measured(
     seeds: Sequence[int],
     references: Mapping[str, float],
 ) -> Measured:
+    ran = [seed for seed in seeds if run_of(runs, arm, seed).status != "skipped"]
     values = {
-        seed: value_of(run_of(runs, arm, seed), gate.metric, gate.since_start) for seed in seeds
+        seed: value_of(run_of(runs, arm, seed), gate.metric, gate.since_start) for seed in ran
     }
     numbers = [value for value in values.values() if value is not None]
     mean = math.fsum(numbers) / len(numbers) if numbers else None

@@ -13,8 +13,8 @@ from typing import Any
 
 from ablations.spec import Gate, Hypothesis, Multiplicity
 from ablations.statistics.summary import Summary
-from ablations.verdicts.evidence import Pair, Run, pairs_of, problems_of, same_trial
-from ablations.verdicts.families import adjusted
+from ablations.verdicts.evidence import Look, Pair, Run, pairs_of, problems_of, same_trial
+from ablations.verdicts.families import Adjusted, adjusted
 from ablations.verdicts.gates import NO_REFERENCES, measure_gates, missed_gates
 from ablations.verdicts.machines import machines_text
 from ablations.verdicts.planning import seeds_text, seeds_to_plan
@@ -35,7 +35,7 @@ class Verdict(Summary):
     reason: str
     """One line: what decided the label."""
     seeds: tuple[int, ...]
-    """Seeds that were planned."""
+    """Seeds that were planned; of a sequential design those up to the look that it is of."""
     pairs: tuple[Pair, ...]
     """One for each planned seed, in that order, complete or not."""
     p_adjusted: float | None
@@ -48,6 +48,11 @@ class Verdict(Summary):
     """That over the smallest effect: below 1 the end point could not have shown it."""
     control: Control | None
     """What the declared control shows on the same end point; None for failed."""
+    looks: tuple[Look, ...] = ()
+    """What was seen at each look so far of a sequential design."""
+    looks_planned: int = 1
+    seeds_planned: int = 0
+    """Of all looks, and 0 without a sequential design."""
 
     def to_json(self) -> dict[str, Any]:
         """Fields by name as JSON types; a pair is an object; None where a number is not there."""
@@ -64,6 +69,15 @@ class Verdict(Summary):
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a hypothesis is judged by at a look of a sequential design."""
+
+    summary: Summary
+    """whose p-values and intervals hold over all looks"""
+    adjusted: Adjusted
+
+
 def judge(
     hypotheses: Mapping[str, Hypothesis],
     gates: Mapping[str, Gate],
@@ -73,6 +87,7 @@ def judge(
     multiplicity: Multiplicity = _DEFAULT,
     references: Mapping[str, float] = NO_REFERENCES,
     advise: bool = True,
+    looked: Mapping[str, Looked] | None = None,
 ) -> dict[str, Verdict]:
     """A verdict for each hypothesis, by name, in the order given.
 
@@ -90,6 +105,7 @@ def judge(
         multiplicity: how p-values are adjusted within a family.
         references: accuracies of the data alone that gates may look at, by name.
         advise: whether an open verdict says how many seeds it needs, which takes longest.
+        looked: of each hypothesis, what stands for its own statistics at a look.
 
     Raises:
         ValueError: if a seed is planned twice.
@@ -103,7 +119,9 @@ def judge(
         for name, of in pairs.items()
     }
     summaries = {
-        name: summary_of(h, pairs[name], same_trial=same_trial(h, runs, seeds))
+        name: looked[name].summary
+        if looked
+        else summary_of(h, pairs[name], same_trial=same_trial(h, runs, seeds))
         for name, h in hypotheses.items()
     }
     problems = {
@@ -114,11 +132,15 @@ def judge(
         ]
         for name, h in hypotheses.items()
     }
-    adjustments = adjusted(
-        hypotheses,
-        differences,
-        {name: None if problems[name] else summary.p for name, summary in summaries.items()},
-        multiplicity,
+    adjustments = (
+        {name: looked[name].adjusted for name in hypotheses}
+        if looked
+        else adjusted(
+            hypotheses,
+            differences,
+            {name: None if problems[name] else summary.p for name, summary in summaries.items()},
+            multiplicity,
+        )
     )
     verdicts = {}
     for name, hypothesis in hypotheses.items():

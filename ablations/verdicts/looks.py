@@ -1,0 +1,355 @@
+"""A sequential design: what is decided at which look, and which runs are still needed for it.
+
+A hypothesis is judged on its first n seeds at each look, by the rule of any study, with intervals
+and p-values that hold over all looks together. What is decided stays so: later seeds of its arms
+do not count for it. Everything follows from the runs that there are.
+
+Hypotheses of a family are adjusted from the p-values of the design, so they are looked at together:
+by Holm where max-T is asked for, which has no boundaries (Maurer and Bretz 2013: what one of them
+has not used is spent by the others).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ablations.design import Design, Spending
+from ablations.spec import Gate, Hypothesis, Multiplicity
+from ablations.statistics.e_process import anytime_p
+from ablations.statistics.flips import EXACT_SEEDS
+from ablations.statistics.sequential_p import (
+    confidence_sequence,
+    level,
+    nominal_p,
+    one_sided_level,
+    one_sided_nominal_p,
+    sign_flip_p,
+)
+from ablations.statistics.summary import Summary
+from ablations.verdicts.evidence import Look, Pair, Run, pairs_of, run_of, same_trial
+from ablations.verdicts.families import adjusted, families_of
+from ablations.verdicts.judge import Looked, Verdict, judge
+from ablations.verdicts.summaries import summary_of
+
+Runs = Mapping[tuple[str, int], Run]
+
+_DEFAULT = Multiplicity()
+
+DECIDING = ("supported", "refuted", "failed")
+"""Labels that no later look of the same hypothesis could take back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """A hypothesis as far as it has come."""
+
+    verdict: Verdict
+    """on the seeds of its newest look"""
+    is_decided: bool
+    wants: tuple[int, ...]
+    """seeds that its arms are to have run, by now"""
+
+
+def follow(
+    hypotheses: Mapping[str, Hypothesis],
+    gates: Mapping[str, Gate],
+    runs: Runs,
+    seeds: Sequence[int],
+    design: Design,
+    *,
+    multiplicity: Multiplicity = _DEFAULT,
+) -> dict[str, Followed]:
+    """Each hypothesis at the look that decides it, or at the first whose runs are not all there.
+
+    A run that failed for good holds its own hypotheses up, and no others.
+    """
+    found: dict[str, Followed] = {}
+    by = "holm" if multiplicity.by == "max-t" else multiplicity.by
+    for names in families_of(hypotheses):
+        family = {name: hypotheses[name] for name in names}
+        method = multiplicity.model_copy(update={"by": by})
+        found |= _follow_family(family, gates, runs, seeds, design, method)
+    return {name: found[name] for name in hypotheses}
+
+
+def _follow_family(
+    family: Mapping[str, Hypothesis],
+    gates: Mapping[str, Gate],
+    runs: Runs,
+    seeds: Sequence[int],
+    design: Design,
+    multiplicity: Multiplicity,
+) -> dict[str, Followed]:
+    found: dict[str, Followed] = {}
+    history: dict[str, list[Look]] = {name: [] for name in family}
+    ps: dict[str, float | None] = dict.fromkeys(family, 1.0)
+    undecided = list(family)
+    for n in design.looks:
+        first = tuple(seeds[:n])
+        statuses = {name: _statuses(family[name], runs, first) for name in undecided}
+        waits = any("missing" in of_one for of_one in statuses.values())
+        held_up = [name for name in undecided if waits or "failed" in statuses[name]]
+        seen = {name: _seen(family[name], runs, first, design) for name in undecided}
+        for name in undecided:
+            if name not in held_up:
+                ps[name] = min(ps[name] or 1.0, seen[name].summary.p or 1.0)
+
+        looked = _looked(family, seen, ps, multiplicity)
+        stated = {name: family[name] for name in seen}
+        verdicts = judge(stated, gates, runs, first, looked=looked)
+        failed = [name for name, verdict in verdicts.items() if verdict.label == "failed"]
+        if failed:
+            # The others must not gain from its failure.
+            ps |= dict.fromkeys(failed)
+            looked = _looked(family, seen, ps, multiplicity)
+            verdicts = judge(stated, gates, runs, first, looked=looked)
+        last = n == design.looks[-1]
+        for name, verdict in verdicts.items():
+            decided = name not in held_up and (last or _decides(verdict.label, design.futility))
+            if name not in held_up:
+                share = family[name].alpha / len(family)
+                first_level = _level(design, n, share) if seen[name].alone else None
+                history[name].append(_look(verdict, n, seen[name].alone, first_level))
+            goes_on = tuple(seeds) if design.spending == "e-process" else first
+            found[name] = Followed(
+                verdict=_told(verdict, history[name], design, decided=decided),
+                is_decided=decided,
+                wants=first if decided else goes_on,
+            )
+        undecided = [n for n in undecided if not found[n].is_decided and n not in held_up]
+        if not undecided:
+            break
+    return found
+
+
+def _looked(
+    family: Mapping[str, Hypothesis],
+    seen: Mapping[str, "_Seen"],
+    ps: Mapping[str, float | None],
+    multiplicity: Multiplicity,
+) -> dict[str, Looked]:
+    """What each of those `seen` at a look is judged by; `ps` are of the whole family."""
+    by_name = adjusted(family, {}, ps, multiplicity)
+    found = {}
+    for name, one in seen.items():
+        text = by_name[name].text
+        text = f" over all looks{text and ','}{text}"
+        found[name] = Looked(summary=one.summary, adjusted=by_name[name]._replace(text=text))
+    return found
+
+
+def _decides(label: str, futility: str) -> bool:
+    return label in DECIDING or (label == "equivalent" and futility == "equivalence")
+
+
+def _statuses(hypothesis: Hypothesis, runs: Runs, seeds: Sequence[int]) -> set[str]:
+    return {run_of(runs, arm, seed).status for arm in arms_of(hypothesis) for seed in seeds}
+
+
+def arms_of(hypothesis: Hypothesis) -> tuple[str, ...]:
+    """The arms that a hypothesis cannot be judged without."""
+    return hypothesis.arms
+
+
+class _Seen(NamedTuple):
+    """The statistics of the pairs of some seeds."""
+
+    summary: Summary
+    """where all pairs are there, valid over all looks"""
+    alone: Mapping[str, float]
+    """p-values of this look alone and the levels that they are held against, by field of Look"""
+
+
+def _seen(hypothesis: Hypothesis, runs: Runs, seeds: tuple[int, ...], design: Design) -> _Seen:
+    pairs = pairs_of(hypothesis, runs, seeds)
+    if any(pair.difference is None for pair in pairs):
+        return _Seen(summary_of(hypothesis, pairs), {})
+    same = same_trial(hypothesis, runs, seeds)
+    return _at_look(hypothesis.model_dump_json(), pairs, same, design.looks, design.spending)
+
+
+@functools.lru_cache(maxsize=4096)
+def _at_look(
+    stated: str, pairs: tuple[Pair, ...], same: bool, looks: tuple[int, ...], spending: Spending
+) -> _Seen:
+    """The statistics of a hypothesis, as JSON, at the look of so many pairs.
+
+    Its p-values are those of the design, and its intervals cover over all looks together (Jennison
+    and Turnbull 1989).
+    """
+    hypothesis = Hypothesis.model_validate_json(stated)
+    alpha, margin = hypothesis.alpha, hypothesis.smallest_effect
+
+    def at(level: float) -> Summary:
+        return summary_of(hypothesis.model_copy(update={"alpha": level}), pairs, same_trial=same)
+
+    d = np.array([pair.difference for pair in pairs])
+    if spending == "e-process":
+        plain = at(alpha)
+        p = float(anytime_p(d))
+        inside = abs(float(d.mean())) < margin
+        # A shift to one side of the mean is rejected half as often.
+        shifted = float(max(anytime_p(d - margin), anytime_p(d + margin))) / 2
+        p_equivalence = shifted if inside else 1.0
+        valid = dataclasses.replace(
+            plain,
+            interval=confidence_sequence(d, alpha),
+            interval_equivalence=confidence_sequence(d, 2 * alpha),
+            interval_inversion=None,
+            p=p,
+            p_equivalence=p_equivalence,
+            p_equivalence_signflip=None,
+        )
+        return _Seen(valid, _alone(p, alpha, p_equivalence, alpha))
+    number = looks.index(len(d))
+    wide = level(looks, number, alpha, spending)
+    narrow = one_sided_level(looks, number, alpha, spending)
+    plain, other = at(wide), at(narrow)
+    assert plain.p is not None
+    assert plain.p_equivalence is not None
+    exact = hypothesis.by_signs
+    valid = dataclasses.replace(
+        plain,
+        interval_equivalence=other.interval_equivalence,
+        p=sign_flip_p(d, looks, spending) if exact else nominal_p(plain.p, looks, number, spending),
+        p_equivalence=one_sided_nominal_p(plain.p_equivalence, looks, number, spending),
+        p_equivalence_signflip=None,
+    )
+    return _Seen(valid, _alone(plain.p, wide, plain.p_equivalence, narrow))
+
+
+def _alone(
+    p: float, level: float, p_equivalence: float, level_equivalence: float
+) -> dict[str, float]:
+    return {
+        "p": p,
+        "level": level,
+        "p_equivalence": p_equivalence,
+        "level_equivalence": level_equivalence,
+    }
+
+
+def _level(design: Design, seeds: int, alpha: float) -> float:
+    """The boundary of a look for `alpha`."""
+    if design.spending == "e-process":
+        return alpha
+    return level(design.looks, design.looks.index(seeds), alpha, design.spending)
+
+
+def _look(
+    verdict: Verdict, seeds: int, alone: Mapping[str, float], level_first: float | None
+) -> Look:
+    return Look(
+        seeds=seeds,
+        level_first=level_first,
+        mean=verdict.mean,
+        interval=verdict.interval,
+        interval_equivalence=verdict.interval_equivalence,
+        p_adjusted=verdict.p_adjusted,
+        label=verdict.label,
+        **alone,
+    )
+
+
+def _told(verdict: Verdict, history: Sequence[Look], design: Design, *, decided: bool) -> Verdict:
+    """The verdict, with its looks, and in its reason which of them it is of."""
+    of, all_ = len(design.looks), design.looks[-1]
+    reason = verdict.reason
+    if decided:
+        k, n = len(history), len(verdict.seeds)
+        stopped = f"stopped at look {k} of {of}, {n} of {all_} seeds"
+        reason += f"; {stopped}" if k < of else f"; at the last of {of} looks"
+    elif history:
+        reason += f"; not decided after look {len(history)} of {of}"
+    return dataclasses.replace(
+        verdict, reason=reason, looks=tuple(history), looks_planned=of, seeds_planned=all_
+    )
+
+
+def unnamed(hypotheses: Mapping[str, Hypothesis], arms: Iterable[str]) -> list[str]:
+    """The arms that no hypothesis needs: nothing decides them, so they run at all seeds."""
+    named = {arm for one in hypotheses.values() for arm in arms_of(one)}
+    return [arm for arm in arms if arm not in named]
+
+
+def told_apart(
+    hypotheses: Mapping[str, Hypothesis],
+    gates: Mapping[str, Gate],
+    runs: Runs,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    design: Design,
+    *,
+    multiplicity: Multiplicity = _DEFAULT,
+) -> dict[tuple[str, int], Run]:
+    """`runs`, where each that is not there is `skipped` once all that needs its arm is decided."""
+    followed = follow(hypotheses, gates, runs, seeds, design, multiplicity=multiplicity)
+    of_arm = {
+        arm: [followed[name] for name, one in hypotheses.items() if arm in arms_of(one)]
+        for arm in arms
+    }
+    told = dict(runs)
+    for (arm, seed), run in runs.items():
+        if run.status != "missing" or not of_arm[arm]:
+            continue
+        if all(one.is_decided for one in of_arm[arm]):
+            n = max(len(one.wants) for one in of_arm[arm])
+            reason = f"all that needs it was decided at {n} of {len(seeds)} seeds"
+            told[arm, seed] = dataclasses.replace(run, status="skipped", reason=reason)
+    return told
+
+
+def saved(runs: Runs) -> tuple[int, float]:
+    """How many runs were skipped, and about how many hours they would have taken."""
+    took: dict[str, list[float]] = {}
+    for (arm, _), run in runs.items():
+        if run.wall_s is not None:
+            took.setdefault(arm, []).append(run.wall_s)
+    every = [one for of_arm in took.values() for one in of_arm] or [0.0]
+    skipped = [arm for (arm, _), run in runs.items() if run.status == "skipped"]
+    seconds = sum(float(np.mean(took.get(arm, every))) for arm in skipped)
+    return len(skipped), seconds / 3600
+
+
+def saved_text(runs: Runs, design: Design) -> str:
+    """The same in words, and of what design."""
+    number, hours = saved(runs)
+    spends = f"{design.spending} at {', '.join(map(str, design.looks))} seeds"
+    text = f"sequential design ({spends}): {number} of {len(runs)} runs were not needed"
+    return f"{text}, which saved about {hours:.2g} hours of runs" if hours else text
+
+
+def design_notes(hypotheses: Mapping[str, Hypothesis], design: Design) -> list[str]:
+    """What looks cost each family, in words: the boundaries, and looks that can support nothing."""
+    if design.spending == "e-process":
+        return [
+            f"e-process: looks after every seed from {design.looks[0]} on; a family is adjusted by "
+            "Holm, not max-T"
+        ]
+    notes: dict[str, list[str]] = {}
+    for names in families_of(hypotheses):
+        family = [hypotheses[name] for name in names]
+        alpha, size = min(one.alpha for one in family), len(family)
+        alone, first = (
+            ", ".join(f"{_level(design, n, alpha / m):.2g}" for n in design.looks)
+            for m in (1, size)
+        )
+        text = f"boundaries at {', '.join(map(str, design.looks))} seeds: {alone}"
+        if size > 1:
+            text += f"; for the first of {size}, by Holm and not max-T, {first}"
+        exact = any(one.test == "signflip" and one.direction != "holds" for one in family)
+        early = [
+            n
+            for n in design.looks
+            if exact
+            and n <= EXACT_SEEDS
+            and sign_flip_p(np.ones(n), design.looks, design.spending) > alpha / size
+        ]
+        if early:
+            text += f"; sign flips of {', '.join(map(str, early))} seeds cannot support it"
+        notes.setdefault(text, []).append(names[0] if size == 1 else f"family of {names[0]}")
+    return [f"{design.spending}, {text} ({', '.join(names)})" for text, names in notes.items()]

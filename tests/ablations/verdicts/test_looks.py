@@ -1,0 +1,152 @@
+"""Sequential designs: what a look decides, on which seeds, and which runs it spares."""
+
+import numpy as np
+import pytest
+
+from ablations.design import Design
+from ablations.spec import Gate, Hypothesis
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.judge import judge
+from ablations.verdicts.looks import follow, saved, told_apart, unnamed
+
+SEEDS = tuple(range(16))
+POCOCK = Design(looks=(8, 12, 16), spending="pocock", futility="equivalence")
+EFFECTS = {"baseline": 0.0, "up": 2.0, "small": 0.1, "down": -2.0}
+
+
+def finished(value):
+    return Run(status="finished", start={}, end={"m": value}, wall_s=1800.0)
+
+
+def runs_of(effects=EFFECTS, seeds=SEEDS, noise=0.4):
+    chance = np.random.default_rng(0)
+    return {
+        (arm, seed): finished(float(effect + chance.normal(0, noise)))
+        for seed in seeds
+        for arm, effect in effects.items()
+    }
+
+
+def hypothesis(arm, direction="rises", **fields):
+    return Hypothesis(
+        metric="m", contrast=(arm, "baseline"), direction=direction, smallest_effect=1.0,
+        **{"control": "up" if arm == "small" else "", **fields},
+    )  # fmt: skip
+
+
+UP = {"up": hypothesis("up")}
+ALL = UP | {"small": hypothesis("small"), "wrong": hypothesis("down", family="other")}
+
+
+def labels(followed):
+    return {name: (one.verdict.label, len(one.wants)) for name, one in followed.items()}
+
+
+def test_an_effect_is_supported_one_that_is_not_there_equivalent_and_an_opposite_one_refuted():
+    assert labels(follow(ALL, {}, runs_of(), SEEDS, POCOCK)) == {
+        "up": ("supported", 8), "small": ("equivalent", 8), "wrong": ("refuted", 8),
+    }  # fmt: skip
+
+
+def test_a_verdict_rests_on_the_seeds_of_its_look_whatever_others_have_measured():
+    runs = runs_of()
+    early = follow(ALL, {}, runs, SEEDS, POCOCK)
+    for place in runs:
+        if place[1] >= 8:
+            runs[place] = finished(1e6)
+    assert follow(ALL, {}, runs, SEEDS, POCOCK) == early
+    assert early["up"].verdict.seeds == SEEDS[:8]
+    assert early["up"].verdict.reason.endswith(
+        "over all looks, after Holm over 2 hypotheses; stopped at look 1 of 3, 8 of 16 seeds"
+    )
+
+
+def test_without_futility_what_is_equivalent_goes_on_to_the_last_look():
+    design = POCOCK.model_copy(update={"futility": ""})
+    found = follow(ALL, {}, runs_of(), SEEDS, design)["small"]
+    assert (found.verdict.label, len(found.wants)) == ("equivalent", 16)
+    assert [look.label for look in found.verdict.looks] == ["equivalent"] * 3
+    assert found.verdict.reason.endswith("at the last of 3 looks")
+
+
+def test_a_look_whose_runs_are_not_all_there_decides_nothing():
+    runs = runs_of(seeds=SEEDS[:8])
+    del runs["up", 7]
+    found = follow(UP, {}, runs, SEEDS, POCOCK)["up"]
+    assert not found.is_decided
+    assert (found.wants, found.verdict.looks) == (SEEDS[:8], ())
+
+
+def test_hypotheses_of_one_family_are_looked_at_together_and_others_are_not_waited_for():
+    runs = runs_of(seeds=SEEDS[:8])
+    del runs["small", 7]
+    found = follow(ALL, {}, runs, SEEDS, POCOCK)
+    assert [one.is_decided for one in found.values()] == [False, False, True]
+
+
+def test_a_run_that_failed_for_good_holds_its_own_hypotheses_up_and_no_others():
+    runs = runs_of()
+    runs["small", 3] = Run(status="failed", start={}, end={})
+    found = follow(ALL, {}, runs, SEEDS, POCOCK)
+    assert (found["up"].verdict.label, found["up"].is_decided) == ("supported", True)
+    assert (found["small"].verdict.label, found["small"].is_decided) == ("failed", False)
+    assert found["small"].wants == SEEDS[:8]
+
+
+def test_an_arm_that_collapsed_or_misses_its_gate_is_decided_at_the_first_look():
+    runs = runs_of()
+    runs["up", 3] = Run(status="collapsed", start={}, end={})
+    assert labels(follow(UP, {}, runs, SEEDS, POCOCK)) == {"up": ("failed", 8)}
+    gate = {"learned": Gate(arms=("up",), metric="m", at_least=5.0)}
+    assert labels(follow(UP, gate, runs_of(), SEEDS, POCOCK)) == {"up": ("failed", 8)}
+
+
+def test_a_failure_keeps_its_place_in_the_family():
+    runs = runs_of(EFFECTS | {"other": 2.0})
+    alone = follow(UP, {}, runs, SEEDS, POCOCK)["up"].verdict
+    runs["other", 0] = Run(status="collapsed", start={}, end={})
+    both = follow(UP | {"other": hypothesis("other")}, {}, runs, SEEDS, POCOCK)["up"].verdict
+    assert both.looks[0].p_adjusted == pytest.approx(2 * alone.looks[0].p_adjusted)
+
+
+def test_a_look_alone_at_all_seeds_is_the_fixed_design():
+    once = Design(looks=(16,), spending="obf")
+    fixed = judge(ALL, {}, runs_of(), SEEDS)
+    for name, one in follow(ALL, {}, runs_of(), SEEDS, once).items():
+        assert one.verdict.label == fixed[name].label
+        assert one.verdict.p == pytest.approx(max(fixed[name].p, 1e-6), rel=1e-3)
+        small = fixed[name].p_equivalence if name == "small" else 1.0
+        assert one.verdict.p_equivalence == pytest.approx(max(small, 1e-6), rel=1e-3)
+        assert one.verdict.interval == pytest.approx(fixed[name].interval, rel=1e-6)
+        assert one.verdict.interval_equivalence == pytest.approx(
+            fixed[name].interval_equivalence, rel=1e-6
+        )
+
+
+def test_an_e_process_stops_at_any_seed_and_asks_for_all_seeds_until_then():
+    design = Design(looks=tuple(range(7, 17)), spending="e-process", futility="equivalence")
+    found = follow(ALL, {}, runs_of(), SEEDS, design)
+    assert labels(found) == {"up": ("supported", 8), "small": ("equivalent", 7),
+                             "wrong": ("refuted", 7)}  # fmt: skip
+    assert follow(UP, {}, runs_of(seeds=SEEDS[:6]), SEEDS, design)["up"].wants == SEEDS
+
+
+def test_runs_of_arms_that_are_decided_are_skipped_and_counted_with_their_hours():
+    runs = runs_of(EFFECTS | {"unnamed": 0.0}, seeds=SEEDS[:8])
+    missing = Run(status="missing", reason="not started", start={}, end={})
+    every = {(arm, seed): runs.get((arm, seed), missing)
+             for arm in (*EFFECTS, "unnamed") for seed in SEEDS}  # fmt: skip
+    arms = (*EFFECTS, "unnamed")
+    told = told_apart(ALL, {}, every, arms, SEEDS, POCOCK)
+    assert told["up", 8].status == "skipped"
+    assert told["up", 8].reason == "all that needs it was decided at 8 of 16 seeds"
+    assert told["unnamed", 8] == missing
+    assert unnamed(ALL, arms) == ["unnamed"]
+    assert saved(told) == (32, pytest.approx(16.0))
+
+
+def test_a_control_is_needed_as_long_as_its_hypothesis():
+    runs = runs_of(seeds=SEEDS[:8])
+    del runs["up", 5]
+    alone = {"small": hypothesis("small")}
+    assert not follow(alone, {}, runs, SEEDS, POCOCK)["small"].is_decided
