@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from ablations.registration import WORDS, ArmFacts
 from ablations.verdicts.evidence import value_of
+from ablations.verdicts.looks import saved_text
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
@@ -64,6 +65,7 @@ def report_page(
         status=_status_sentence(study),
         judgement=_judgement(verdicts),
         unfinished=_unfinished(study),
+        saved=saved_text(study.runs, study.design) if study.design else "",
         left_out=_left_out(study),
         stale=stale,
         figures={name: _embedded(name, figure) for name, figure in figures.items()},
@@ -107,7 +109,7 @@ def _status_sentence(study: StudyRun) -> str:
     sentence = f"{counts['finished']} of {_counted(len(study.runs), 'run')} finished"
     others = [
         f"{counts[status]} {status}"
-        for status in ("missing", "failed", "collapsed", "diverged")
+        for status in ("missing", "failed", "collapsed", "diverged", "skipped")
         if counts[status]
     ]
     return sentence + (f"; {', '.join(others)}" if others else "") + "."
@@ -139,7 +141,7 @@ def _unfinished(study: StudyRun) -> list[dict[str, Any]]:
     """Runs that did not finish, by arm, status and reason."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for (arm, seed), run in study.runs.items():
-        if run.status != "finished":
+        if run.status not in ("finished", "skipped"):
             groups[arm, run.status, run.reason].append(seed)
     return [
         {"arm": arm, "status": status, "reason": reason, "seeds": ", ".join(map(str, seeds))}

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ablations.registration import STUDIES, Entry
 from dashboards.tables.chain import read_chain, read_entry
+from dashboards.tables.reading import study_runs
 from dashboards.tables.trials import places_of
 from trainers.errors import InputError
 from trainers.runs.lease import Lease, expires_s
@@ -15,9 +16,10 @@ from trainers.system.store import Store
 
 State = Literal[
     "finished", "collapsed", "diverged", "running", "silent", "failed", "interrupted", "waiting",
-    "damaged",
+    "damaged", "skipped",
 ]  # fmt: skip
-"""`silent`: nobody has said how the attempt ended, and its holder is not heard any more."""
+"""`silent`: nobody has said how the attempt ended, and its holder is not heard any more. `skipped`:
+a sequential design had no need of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,12 @@ def board(entry: Entry, store: Store) -> dict[tuple[str, int], Progress]:
         else Progress(key=key, state="waiting")
         for key in dict.fromkeys(key for _, _, key in places)
     }
-    return {(arm, seed): found[key] for arm, seed, key in places}
+    progress = {(arm, seed): found[key] for arm, seed, key in places}
+    if entry.resolved.design is not None:
+        for place, run in study_runs(entry, store).items():
+            if run.status == "skipped":
+                progress[place] = replace(progress[place], state="skipped", reason=run.reason)
+    return progress
 
 
 def studies_of(store: Store) -> tuple[list[list[Entry]], list[str]]:

@@ -19,6 +19,7 @@ from ablations.registration import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import decisive_p, judge
+from ablations.verdicts.looks import follow
 from ablations.verdicts.proofs import prove
 from dashboards.tables.long import LONG, long_tables
 from dashboards.tables.reading import StudyRun, read_study
@@ -97,15 +98,13 @@ def judged(study: StudyRun) -> dict[str, Any]:
     references = study.entry.dataset.get("references", {})
     multiplicity = study.entry.resolved.multiplicity
     measured = measure_gates(gates, study.runs, study.seeds, references)
-
-    again = functools.partial(
-        judge,
-        gates=gates,
-        seeds=study.seeds,
-        multiplicity=multiplicity,
-        references=references,
-    )
-    verdicts = again(hypotheses, runs=study.runs)
+    how: dict[str, Any] = {"multiplicity": multiplicity, "references": references}
+    again = functools.partial(judge, gates=gates, seeds=study.seeds, **how)
+    if study.design is None:
+        verdicts = again(hypotheses, runs=study.runs)
+    else:
+        followed = follow(hypotheses, gates, study.runs, study.seeds, study.design, **how)
+        verdicts = {name: one.verdict for name, one in followed.items()}
     labels = {name: verdict.label for name, verdict in verdicts.items()}
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     words = stated(study.chain)
@@ -137,9 +136,10 @@ def judged(study: StudyRun) -> dict[str, Any]:
             }
             for name, gate in gates.items()
         },
+        # Mutants of a sequential design would need runs that it has not made.
         "proofs": prove(
-            hypotheses,
-            claims,
+            {} if study.design else hypotheses,
+            {} if study.design else claims,
             study.runs,
             study.seeds,
             verdicts,

@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ablations.design import Design
 from ablations.registration import Entry, study_folder
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
+from ablations.verdicts.looks import told_apart
 from dashboards.tables.chain import read_chain
 from dashboards.tables.long import LONG, placed
 from dashboards.tables.trials import each_place
@@ -78,6 +80,11 @@ class StudyRun:
         """The stated manipulation checks by id."""
         return self.entry.resolved.gates
 
+    @property
+    def design(self) -> Design | None:
+        """The stated sequential design, if there is one."""
+        return self.entry.resolved.design
+
 
 def read_study(store: Store, name: str) -> StudyRun:
     """The study of that name; a run whose files are damaged is failed, and says which file.
@@ -92,6 +99,7 @@ def read_study(store: Store, name: str) -> StudyRun:
         runs[arm, seed] = run
         tables.append(placed(values, entry.study, arm, seed))
     table = pa.concat_tables(tables).combine_chunks()
+    runs = _told_apart(entry, runs)
     return StudyRun(store=store, chain=tuple(chain), runs=runs, table=table)
 
 
@@ -99,7 +107,28 @@ def study_runs(entry: Entry, store: Store) -> dict[tuple[str, int], Run]:
     """How each (arm, seed) ended, and what it measured at step 0 and at the last step, if there."""
     steps = Steps()
     read = each_place(entry, store, lambda trial: _read(trial, steps)[0])
-    return {(arm, seed): run for arm, seed, run in read}
+    return _told_apart(entry, {(arm, seed): run for arm, seed, run in read})
+
+
+def _told_apart(entry: Entry, runs: dict[tuple[str, int], Run]) -> dict[tuple[str, int], Run]:
+    """`runs`, where a sequential design tells those that it did not need from missing ones."""
+    study = entry.resolved
+    if study.design is None:
+        return runs
+    return told_apart(
+        study.hypotheses,
+        study.gates,
+        runs,
+        tuple(study.arms),
+        study.seeds,
+        study.design,
+        multiplicity=study.multiplicity,
+    )
+
+
+def read_run(trial: StoredTrial) -> Run:
+    """How a trial ended, and what it measured at step 0 and at the last step, if there."""
+    return _read(trial, Steps())[0]
 
 
 def _read(trial: StoredTrial, steps: Steps) -> tuple[Run, pa.Table]:
@@ -121,6 +150,7 @@ def _read(trial: StoredTrial, steps: Steps) -> tuple[Run, pa.Table]:
             end=steps.at(values, result["step"]) if reached_end else {},
             machine=_machine(result),
             key=trial.key,
+            wall_s=result.get("wall_s"),
         )
     elif failure is not None:
         run = Run(status="failed", reason=failure.message, start=start, end={})

@@ -24,7 +24,7 @@ class Summary:
     arms: int = 0
     seeds: int = 0
     statuses: Mapping[str, int]
-    """how many runs ended how: finished, collapsed, diverged, failed, missing"""
+    """how many runs ended how: finished, collapsed, diverged, failed, missing, skipped"""
     started: datetime | None = None
     ended: datetime | None = None
     """when the latest result was written"""

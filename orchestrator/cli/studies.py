@@ -179,7 +179,7 @@ def run_checked(
             console.print(f"note: {note}")
         console.print(
             f"study {study.name}: {len(study.arms)} arms × {len(study.seeds)} seeds = "
-            f"{len(plan.trials)} runs on {len(images)} images",
+            f"{'at most ' if study.design else ''}{len(plan.trials)} runs on {len(images)} images",
         )
         try:
             share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)

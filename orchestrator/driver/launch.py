@@ -9,6 +9,7 @@ from rich.console import Console
 from ablations.registration import lines_of, stated
 from orchestrator.driver.cluster import Cluster, address_given
 from orchestrator.driver.mirrored import Mirrored
+from orchestrator.driver.needed import Needed
 from orchestrator.driver.root import left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.plan import Plan, Trial
@@ -52,6 +53,8 @@ def run_study(
     set_aside_damaged(plan, store, console.print)
     unfinished = plan.missing(store)
     missing = [trial for trial in unfinished if chosen(trial)]
+    if plan.study.design and statement.chain and not Needed(plan, missing, store)({}):
+        missing = []
     with contextlib.ExitStack() as on_cluster, Mirrored(plan.study.name, store, console) as shown:
         # Before anything is written: only a cluster itself knows what fits into it.
         resources = plan.study.resources
@@ -68,7 +71,8 @@ def run_study(
             console.print(f"witnessed: {witness(entry, store, witnessing)}")
         if left := left_behind_text(unfinished, store, statement.chain):
             console.print(f"note: {left}")
-        if line := _to_do(len(plan.trials), len(unfinished), len(missing)):
+        sequential = plan.study.design is not None
+        if line := _to_do(len(plan.trials), len(unfinished), len(missing), sequential):
             console.print(line)
         lacking = {trial.key for trial in missing}
         for trial in plan.trials:
@@ -95,11 +99,15 @@ def run_study(
         return conclude(store, plan.study.name, shown)
 
 
-def _to_do(trials: int, unfinished: int, missing: int) -> str:
+def _to_do(trials: int, unfinished: int, missing: int, sequential: bool) -> str:
     """What there is to train, in words; empty when that is all."""
     if not unfinished:
         return f"all {trials} runs are finished: nothing to train"
     finished = f"{trials - unfinished} of {trials} runs are finished"
+    if sequential and not missing:
+        return f"{finished}, and no other is needed: nothing to train"
+    if sequential:
+        return f"{finished}: training those of the other {missing} that are needed"
     if missing < unfinished:
         return f"{finished}: training {missing} of the other {unfinished}"
     return f"{finished}: training the other {missing}" if unfinished < trials else ""

@@ -1,7 +1,7 @@
 """How each trial stands, as one driver of a run root knows it: its own, and those of others."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator import schedule
@@ -36,7 +36,8 @@ class Launched:
 class Standings:
     """The standings of the trials that a driver, named `driver`, is to see finished.
 
-    `say` prints a line; `finished` is told of each trial that somebody else has finished.
+    `say` prints a line; `finished` is told of each trial that somebody else has finished. `needed`
+    gives, of a sequential design, those of `trials` that are needed as things stand.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Standings:
         say: Callable[[str], None],
         finished: Callable[[Trial], None],
         clock: Callable[[], float] = time.monotonic,
+        needed: Callable[[Mapping[str, Standing]], Sequence[Trial]] | None = None,
     ) -> None:
         self.trials = trials
+        self._needed = needed
         self.known: dict[str, Standing] = {}
         self.launched: dict[str, Launched] = {}
         """of those that run here"""
@@ -84,9 +87,12 @@ class Standings:
             self._looked_at = now
             for trial in list(self._held.values()):
                 self._look(trial)
-        decided = schedule.next(self.trials, self.known)
         if self.root_rests:
             return Wait(running=self.running, resting=1)
+        trials = self._needed(self.known) if self._needed else self.trials
+        decided = schedule.next(trials, self.known)
+        if isinstance(decided, Stop) and self.running:
+            return Wait(running=self.running)  # what has started is not cut
         if isinstance(decided, Wait) and decided.held and not decided.running:
             if not self._waits_for_others:
                 self._say(f"waiting: {decided}; taken over when its lease is over")

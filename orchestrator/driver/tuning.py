@@ -15,6 +15,7 @@ from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.driver.cluster import Cluster, address_given, nodes_addable, nodes_there
 from orchestrator.driver.mirrored import Mirrored
+from orchestrator.driver.needed import Needed
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Plan, Trial
@@ -146,7 +147,10 @@ def train_missing(
         def finished(trial: Trial) -> None:
             watcher.tell(trial)
 
-        standings = Standings(missing, store, driver, say=console.print, finished=finished)
+        needed = Needed(plan, missing, store) if plan.study.design else None
+        standings = Standings(
+            missing, store, driver, say=console.print, finished=finished, needed=needed
+        )
         room = Room(where.resources, where.share.max_concurrent, console.print)
         watcher = Watcher(
             missing,

@@ -215,3 +215,21 @@ def test_why_a_worker_died_is_kept_in_the_folder_of_its_attempt(driver):
     assert stored.failed().message == "the worker died"
     assert record_failure(stored, since=1, driver="this", kind="ours", message="no data") == 2
     assert stored.failed().message == "no data"
+
+
+def test_only_what_is_needed_is_launched_and_what_has_started_is_not_cut(driver):
+    needed = [TRIALS[:2]]
+    driver.standings = Standings(
+        TRIALS, driver.store, "this", say=driver.said.append, finished=driver.others.append,
+        clock=driver.clock, needed=lambda known: needed[0],
+    )  # fmt: skip
+    assert driver.decided().trials == tuple(TRIALS[:2])
+    driver.launch(0)
+    driver.launch(1)
+    driver.standings.ended(TRIALS[0])
+    needed[0] = ()
+    assert driver.decided() == Wait(running=1)
+    driver.standings.ended(TRIALS[1])
+    assert isinstance(driver.decided(), Stop)
+    needed[0] = TRIALS
+    assert driver.decided().trials == (TRIALS[2],)
