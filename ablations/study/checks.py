@@ -164,13 +164,20 @@ def check_reported(
     return [f"{line} {listed(arms)}" for line, arms in without.items()]
 
 
-def check_looks(declared: StudyFile, seeds: int, fewest: int) -> list[str]:
+def check_looks(
+    declared: StudyFile, hypotheses: Mapping[str, Hypothesis], seeds: int, fewest: int
+) -> list[str]:
     """Problems of the sequential design of a study with that many seeds.
 
     `fewest` are those with which an e-process can decide anything.
     """
     looks, spending = declared.looks, declared.spending
     if spending == "e-process":
+        if shares := [name for name, one in hypotheses.items() if one.endpoint]:
+            return [
+                f"spending: e-process has no intervals of shares, and an endpoint is one: "
+                f"{listed(shares)}; give looks and obf or pocock"
+            ]
         if looks:
             return [f"looks: e-process looks after every seed; leave looks {looks} out"]
         if seeds < fewest:

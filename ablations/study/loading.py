@@ -104,7 +104,7 @@ def load_study(
                 f"{len(resolved.arms)} arms × {len(seeds)} seeds are {runs:,} runs, "
                 f"{MOST_RUNS:,} is the most"
             )
-        problems += check_looks(declared, len(seeds), _fewest(hypotheses))
+        problems += check_looks(declared, hypotheses, len(seeds), _fewest(hypotheses))
         problems += check_reported(hypotheses, declared.gates, resolved.configs)
         problems += check_shares(resolved.configs, workers or declared.resources.workers)
     if problems or declared is None or resolved.base is None:

@@ -37,15 +37,17 @@ NAME, SEEDS, SLOTS = "sequential", 16, 4
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 METRIC = "knn/cls_top1"
 
-TRUTH = {"rise": 0.25, "other_rise": 0.22, "fall": -0.25, "same": 0.0, "collapsing": 0.0}
-"""By the beginning of an arm's name, what it adds to the baseline."""
+TRUTH = {
+    "rise": 0.25, "other_rise": 0.22, "fall": -0.25, "same": 0.0, "collapsing": 0.0, "broken": 0.0,
+}  # fmt: skip
+"""By the beginning of an arm's name, what it adds to the baseline; the last two collapse."""
 
 ARMS = ("rise_1", "rise_2", "other_rise_1", "other_rise_2", "fall_1", "fall_2", "same_1", "same_2",
-        "same_3", "collapsing_1", "collapsing_2")  # fmt: skip
+        "same_3", "collapsing_1", "broken_1")  # fmt: skip
 
 LABELS = {
     "rise": "supported", "other_rise": "supported", "fall": "supported", "same": "equivalent",
-    "collapsing": "failed",
+    "collapsing": "supported", "broken": "failed",
 }  # fmt: skip
 
 
@@ -57,12 +59,14 @@ def _study() -> str:
     for name in TRUTH:
         arms = [arm for arm in ARMS if arm.startswith(f"{name}_")]
         weights = ", ".join(f"{arm}: {1 / len(arms)}" for arm in arms)
+        predicted = name == "collapsing"
+        contrast = f"[{arms[0]}, baseline]" if predicted else f"{{{weights}, baseline: -1}}"
         lines += [
             f"  {name}:",
-            f"    metric: {METRIC}",
-            f"    contrast: {{{weights}, baseline: -1}}",
+            "    endpoint: collapsed" if predicted else f"    metric: {METRIC}",
+            f"    contrast: {contrast}",
             f"    direction: {'falls' if name == 'fall' else 'rises'}",
-            "    smallest_effect: 0.1",
+            f"    smallest_effect: {0.5 if predicted else 0.1}",
             "    family: primary",
         ]
         lines += ["    control: rise_1"] if name == "same" else []
@@ -92,7 +96,7 @@ def _train(config: Any, **given: Any) -> Result:
     plan, _ = planned()
     key = given["checkpoints"].parents[1].name
     (one,) = (trial for trial in plan.trials if trial.key == key)
-    collapses = one.arms[0].startswith("collapsing")
+    collapses = one.arms[0].startswith(("collapsing", "broken"))
     given["reporter"].report(0, {METRIC: 0.1})
     for step in range(1, 1 + (1 if collapses else config.steps)):
         given["reporter"].report(step, {METRIC: value(one.arms[0], one.seed)})

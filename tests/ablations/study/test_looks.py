@@ -69,3 +69,13 @@ def test_a_design_that_cannot_be_is_one_line(tmp_path, text, line):
 def test_an_e_process_needs_enough_seeds_to_look_at(tmp_path):
     with pytest.raises(StudyError, match="needs 7 seeds or more to decide, got 6"):
         loaded(tmp_path, "scales: {one: {seeds: 6}}\nspending: e-process\n", scale="one")
+
+
+def test_an_e_process_is_of_values_not_of_how_runs_end(tmp_path):
+    text = """spending: e-process
+hypotheses:
+  collapses: {endpoint: collapsed, contrast: [cls_position_none, baseline], direction: rises,
+              smallest_effect: 0.5}
+"""
+    with pytest.raises(StudyError, match="an endpoint is one: collapses; give looks"):
+        loaded(tmp_path, text)

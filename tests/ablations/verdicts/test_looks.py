@@ -150,3 +150,15 @@ def test_a_control_is_needed_as_long_as_its_hypothesis():
     del runs["up", 5]
     alone = {"small": hypothesis("small")}
     assert not follow(alone, {}, runs, SEEDS, POCOCK)["small"].is_decided
+
+
+def test_a_predicted_collapse_is_supported_at_a_look_by_exact_tests():
+    runs = runs_of(seeds=SEEDS[:8])
+    for seed in SEEDS[:8]:
+        runs["up", seed] = Run(status="collapsed", start={}, end={})
+    stated = Hypothesis(
+        endpoint="collapsed", contrast=("up", "baseline"), direction="rises", smallest_effect=0.5
+    )
+    found = follow({"up": stated}, {}, runs, SEEDS, POCOCK)["up"]
+    assert (found.verdict.label, found.is_decided) == ("supported", True)
+    assert found.verdict.looks[0].p == pytest.approx(2 / 2**8)
