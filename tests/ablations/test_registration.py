@@ -128,7 +128,12 @@ def other_words(content):
     content["resolved"]["hypotheses"]["none_rises"]["claim"] = "less is better"
 
 
+def with_looks(content):
+    content["resolved"]["design"] = {"looks": [4, 6], "spending": "obf", "futility": ""}
+
+
 ATTACKS = [
+    (with_looks, "design None -> {'looks': [4, 6], 'spending': 'obf', 'futility': ''}"),
     (with_seeds(0, 2, 3, 5, 7), "seeds 0, 1, 2, 3, 4, 5 -> 0, 2, 3, 5, 7"),
     (longer, "steps 500 -> 700"),
     (arm_redefined, "arm none: model.cls_position none -> random"),
