@@ -48,6 +48,8 @@ class Sequential:
     hypotheses: Mapping[str, Hypothesis]
     gates: Mapping[str, Gate]
     multiplicity: Multiplicity
+    references: Mapping[str, float]
+    """of gates: accuracies of the data alone"""
     seeds: tuple[int, ...]
     costs: Mapping[str, float]
     """of a run of each arm, in operations"""
@@ -132,6 +134,7 @@ def _places(
         seeds,
         sequential.design,
         multiplicity=sequential.multiplicity,
+        references=sequential.references,
     )
     undecided = [name for name, one in followed.items() if not one.is_decided]
     begun = [name for name in undecided if followed[name].verdict.looks]

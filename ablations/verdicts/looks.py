@@ -32,6 +32,7 @@ from ablations.statistics.sequential_p import (
 from ablations.statistics.summary import Summary
 from ablations.verdicts.evidence import Look, Pair, Run, pairs_of, run_of, same_trial
 from ablations.verdicts.families import adjusted, families_of
+from ablations.verdicts.gates import NO_REFERENCES
 from ablations.verdicts.judge import Looked, Verdict, judge
 from ablations.verdicts.summaries import summary_of
 
@@ -62,6 +63,7 @@ def follow(
     design: Design,
     *,
     multiplicity: Multiplicity = _DEFAULT,
+    references: Mapping[str, float] = NO_REFERENCES,
 ) -> dict[str, Followed]:
     """Each hypothesis at the look that decides it, or at the first whose runs are not all there.
 
@@ -72,7 +74,7 @@ def follow(
     for names in families_of(hypotheses):
         family = {name: hypotheses[name] for name in names}
         method = multiplicity.model_copy(update={"by": by})
-        found |= _follow_family(family, gates, runs, seeds, design, method)
+        found |= _follow_family(family, gates, runs, seeds, design, method, references)
     return {name: found[name] for name in hypotheses}
 
 
@@ -83,6 +85,7 @@ def _follow_family(
     seeds: Sequence[int],
     design: Design,
     multiplicity: Multiplicity,
+    references: Mapping[str, float],
 ) -> dict[str, Followed]:
     found: dict[str, Followed] = {}
     history: dict[str, list[Look]] = {name: [] for name in family}
@@ -100,13 +103,13 @@ def _follow_family(
 
         looked = _looked(family, seen, ps, multiplicity)
         stated = {name: family[name] for name in seen}
-        verdicts = judge(stated, gates, runs, first, looked=looked)
+        verdicts = judge(stated, gates, runs, first, references=references, looked=looked)
         failed = [name for name, verdict in verdicts.items() if verdict.label == "failed"]
         if failed:
             # The others must not gain from its failure.
             ps |= dict.fromkeys(failed)
             looked = _looked(family, seen, ps, multiplicity)
-            verdicts = judge(stated, gates, runs, first, looked=looked)
+            verdicts = judge(stated, gates, runs, first, references=references, looked=looked)
         last = n == design.looks[-1]
         for name, verdict in verdicts.items():
             decided = name not in held_up and (last or _decides(verdict.label, design.futility))
@@ -285,9 +288,12 @@ def told_apart(
     design: Design,
     *,
     multiplicity: Multiplicity = _DEFAULT,
+    references: Mapping[str, float] = NO_REFERENCES,
 ) -> dict[tuple[str, int], Run]:
     """`runs`, where each that is not there is `skipped` once all that needs its arm is decided."""
-    followed = follow(hypotheses, gates, runs, seeds, design, multiplicity=multiplicity)
+    followed = follow(
+        hypotheses, gates, runs, seeds, design, multiplicity=multiplicity, references=references
+    )
     of_arm = {
         arm: [followed[name] for name, one in hypotheses.items() if arm in arms_of(one)]
         for arm in arms

@@ -123,6 +123,7 @@ def _told_apart(entry: Entry, runs: dict[tuple[str, int], Run]) -> dict[tuple[st
         study.seeds,
         study.design,
         multiplicity=study.multiplicity,
+        references=entry.dataset.get("references", {}),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ablations.verdicts.evidence import Run
+from dashboards.tables.chain import read_entry
 from dashboards.tables.reading import read_run
 from orchestrator import schedule
 from orchestrator.plan import AT_ONCE, Plan, Trial
@@ -15,7 +16,10 @@ _FAILED = Run(status="failed", start={}, end={})
 
 
 class Needed:
-    """Which of the `missing` trials of a plan are needed. All that it knows is in the run root."""
+    """Which of the `missing` trials of a plan, which is registered, are needed.
+
+    All that it knows is in the run root.
+    """
 
     def __init__(self, plan: Plan, missing: Sequence[Trial], store: Store) -> None:
         study = plan.study
@@ -26,6 +30,7 @@ class Needed:
             hypotheses=study.hypotheses,
             gates=study.gates,
             multiplicity=study.multiplicity,
+            references=read_entry(store, study.name).dataset.get("references", {}),
             seeds=study.seeds,
             costs={
                 arm: plan.operations([trial])

@@ -94,6 +94,7 @@ def sequential(costs=None, **hypotheses):
         hypotheses=hypotheses,
         gates={},
         multiplicity=Multiplicity(),
+        references={},
         seeds=SEEDS,
         costs=dict.fromkeys(EFFECTS, 1.0) | (costs or {}),
     )
