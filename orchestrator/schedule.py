@@ -7,12 +7,13 @@ measured: see `needed`.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
-from ablations.design import Design
-from ablations.spec import Gate, Hypothesis, Multiplicity
-from ablations.verdicts.evidence import Run
-from ablations.verdicts.looks import Followed, arms_of, follow, unnamed
+if TYPE_CHECKING:
+    from ablations.design import Design
+    from ablations.spec import Gate, Hypothesis, Multiplicity
+    from ablations.verdicts.evidence import Run
+    from ablations.verdicts.looks import Followed
 
 Standing = Literal["finished", "running", "held", "resting", "failed"]
 """How a trial stands: finished; running here; held elsewhere, with a lease that is alive; resting
@@ -44,10 +45,10 @@ Paired = TypeVar("Paired", bound=Placed)
 class Sequential:
     """What decides which trials of a study are needed."""
 
-    design: Design
-    hypotheses: Mapping[str, Hypothesis]
-    gates: Mapping[str, Gate]
-    multiplicity: Multiplicity
+    design: "Design"
+    hypotheses: "Mapping[str, Hypothesis]"
+    gates: "Mapping[str, Gate]"
+    multiplicity: "Multiplicity"
     references: Mapping[str, float]
     """of gates: accuracies of the data alone"""
     seeds: tuple[int, ...]
@@ -104,7 +105,7 @@ def next(  # noqa: A001 (`schedule.next` is what it is called everywhere)
 
 
 def needed(
-    trials: Sequence[Paired], sequential: Sequential, runs: Mapping[tuple[str, int], Run]
+    trials: Sequence[Paired], sequential: Sequential, runs: "Mapping[tuple[str, int], Run]"
 ) -> tuple[Paired, ...]:
     """Those of `trials` that are needed, as far as `runs` say, in the order in which to start.
 
@@ -123,9 +124,12 @@ def needed(
 
 
 def _places(
-    sequential: Sequential, runs: Mapping[tuple[str, int], Run]
+    sequential: Sequential, runs: "Mapping[tuple[str, int], Run]"
 ) -> Iterator[tuple[str, int]]:
     """Each (arm, seed) that is needed, the first first; some come twice."""
+    # Imported here: a fixed design needs no statistics, which take a second to load.
+    from ablations.verdicts.looks import arms_of, follow, unnamed
+
     hypotheses, seeds = sequential.hypotheses, sequential.seeds
     followed = follow(
         hypotheses,
@@ -152,14 +156,16 @@ def _places(
 
 def _worth(
     name: str,
-    one: Followed,
+    one: "Followed",
     sequential: Sequential,
-    runs: Mapping[tuple[str, int], Run],
+    runs: "Mapping[tuple[str, int], Run]",
 ) -> float:
     """Information per operation of the runs that a hypothesis lacks to its next look.
 
     That of a pair is the square of the smallest effect over the variance of differences.
     """
+    from ablations.verdicts.looks import arms_of
+
     hypothesis, deviation = sequential.hypotheses[name], one.verdict.standard_deviation
     lacking = [
         (arm, seed) for arm in arms_of(hypothesis) for seed in one.wants if (arm, seed) not in runs

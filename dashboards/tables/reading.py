@@ -11,7 +11,6 @@ from ablations.design import Design
 from ablations.registration import Entry, study_folder
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
-from ablations.verdicts.looks import told_apart
 from dashboards.tables.chain import read_chain
 from dashboards.tables.long import LONG, placed
 from dashboards.tables.trials import each_place
@@ -115,6 +114,8 @@ def _told_apart(entry: Entry, runs: dict[tuple[str, int], Run]) -> dict[tuple[st
     study = entry.resolved
     if study.design is None:
         return runs
+    from ablations.verdicts.looks import told_apart  # statistics take a second to load
+
     return told_apart(
         study.hypotheses,
         study.gates,

@@ -91,7 +91,6 @@ def show_verdicts(
         ]
         print_json({"runs": runs, **verdicts_of, "report": f"{result.folder}/report.html"})
     from ablations.registration import lines_of, stated
-    from ablations.verdicts.looks import saved_text
     from ablations.verdicts.reasons import seed_list
     from dashboards.tables.derived import interval_shown
 
@@ -157,6 +156,8 @@ def show_verdicts(
         line = f"{arm}: {status}{why}, {seed_list(seeds)}"
         console.print(line)
     if result.design is not None:
+        from ablations.verdicts.looks import saved_text
+
         console.print(saved_text(result.runs, result.design))
     unfinished = any(one.status in ("missing", "failed") for one in result.runs.values())
     console.print(f"report: {result.store.shown}/{result.folder}/report.html")

@@ -9,7 +9,6 @@ from rich.console import Console
 from ablations.registration import lines_of, stated
 from orchestrator.driver.cluster import Cluster, address_given
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.needed import Needed
 from orchestrator.driver.root import left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.plan import Plan, Trial
@@ -53,8 +52,10 @@ def run_study(
     set_aside_damaged(plan, store, console.print)
     unfinished = plan.missing(store)
     missing = [trial for trial in unfinished if chosen(trial)]
-    if plan.study.design and statement.chain and not Needed(plan, missing, store)({}):
-        missing = []
+    if plan.study.design and statement.chain:
+        from orchestrator.driver.needed import Needed
+
+        missing = missing if Needed(plan, missing, store)({}) else []
     with contextlib.ExitStack() as on_cluster, Mirrored(plan.study.name, store, console) as shown:
         # Before anything is written: only a cluster itself knows what fits into it.
         resources = plan.study.resources

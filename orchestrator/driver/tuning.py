@@ -15,7 +15,6 @@ from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.driver.cluster import Cluster, address_given, nodes_addable, nodes_there
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.needed import Needed
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Plan, Trial
@@ -121,6 +120,7 @@ def train_missing(
     from ray import tune
 
     from orchestrator.driver import worker
+    from orchestrator.driver.needed import Needed
     from orchestrator.driver.searching import Room, Scheduled
     from orchestrator.driver.watcher import Watcher
 
