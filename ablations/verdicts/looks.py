@@ -94,7 +94,7 @@ def _follow_family(
     for n in design.looks:
         first = tuple(seeds[:n])
         statuses = {name: _statuses(family[name], runs, first) for name in undecided}
-        waits = any("missing" in of_one for of_one in statuses.values())
+        waits = any({"missing", "skipped"} & of_one for of_one in statuses.values())
         held_up = [name for name in undecided if waits or "failed" in statuses[name]]
         seen = {name: _seen(family[name], runs, first, design) for name in undecided}
         for name in undecided:
