@@ -98,12 +98,25 @@ def judged(study: StudyRun) -> dict[str, Any]:
     references = study.entry.dataset.get("references", {})
     multiplicity = study.entry.resolved.multiplicity
     measured = measure_gates(gates, study.runs, study.seeds, references)
-    how: dict[str, Any] = {"multiplicity": multiplicity, "references": references}
-    again = functools.partial(judge, gates=gates, seeds=study.seeds, **how)
+    again = functools.partial(
+        judge,
+        gates=gates,
+        seeds=study.seeds,
+        multiplicity=multiplicity,
+        references=references,
+    )
     if study.design is None:
         verdicts = again(hypotheses, runs=study.runs)
     else:
-        followed = follow(hypotheses, gates, study.runs, study.seeds, study.design, **how)
+        followed = follow(
+            hypotheses,
+            gates,
+            study.runs,
+            study.seeds,
+            study.design,
+            multiplicity=multiplicity,
+            references=references,
+        )
         verdicts = {name: one.verdict for name, one in followed.items()}
     labels = {name: verdict.label for name, verdict in verdicts.items()}
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
@@ -142,7 +155,7 @@ def judged(study: StudyRun) -> dict[str, Any]:
             {} if study.design else claims,
             study.runs,
             study.seeds,
-            verdicts,
+            {} if study.design else verdicts,
             lambda stated, runs: again(stated, runs=runs, advise=False),
             multiplicity,
         ),
