@@ -278,7 +278,7 @@ def known_of(chain: Sequence[Entry], number: int, arms: Sequence[str]) -> tuple[
 
     An arm is found by its name and, where it had another, by what it changes.
     """
-    changes_now = [chain[number].resolved.arms[arm] for arm in arms]
+    changes_now = [change for arm, change in chain[number].resolved.arms.items() if arm in arms]
     keys = {
         trial.key
         for entry in chain[: number + 1]

@@ -15,7 +15,8 @@ _DESIGN = "design"
 
 
 def check_deviations(chain: Sequence[Entry], checked: Mapping[str, Checked]) -> list[Finding]:
-    """Seeds left out or added, looks that were not planned, arms that were redefined."""
+    """Seeds left out or added, looks that were not planned, arms that were redefined, hypotheses
+    and claims that were left out."""
     found = [*_begun_knowing(chain[0]), *_left_out(chain[-1], checked)]
     for place in range(1, len(chain)):
         found += _changed_knowing(chain, place)
@@ -51,7 +52,6 @@ def _begun_knowing(first: Entry) -> Iterator[Finding]:
 def _changed_knowing(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
     """What an amendment changed of the plan when results of what it changed existed."""
     before, now = chain[place - 1], chain[place]
-
     if not (known := _knowing(len(now.known), len(now.under_way))):
         return
     old, new = before.resolved.seeds, now.resolved.seeds
@@ -73,6 +73,21 @@ def _changed_knowing(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
         of_arm = _knowing(*known_of(chain, place, [arm]))
         if of_arm and now.plain["arms"][arm] != change:
             yield _finding(now, f"arm {arm} was redefined{of_arm}")
+    yield from _silenced(chain, place)
+
+
+def _silenced(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
+    """Hypotheses and claims that an amendment left out when results of their arms existed."""
+    before, now = chain[place - 1].resolved, chain[place].resolved
+    arms_of = {name: one.arms for name, one in before.hypotheses.items()}
+    left = {f"hypothesis {i}": arms_of[i] for i in arms_of if i not in now.hypotheses}
+    for name, claim in before.claims.items():
+        if name not in now.claims:
+            arms = (arm for one in claim.hypotheses for arm in arms_of[one])
+            left[f"claim {name}"] = tuple(arms)
+    for what, those in left.items():
+        if known := _knowing(*known_of(chain, place, those)):
+            yield _finding(chain[place], f"{what} was left out{known}")
 
 
 def _knowing(known: int, under_way: int) -> str:

@@ -279,6 +279,10 @@ def test_seeds_added_under_another_name_are_a_deviation(root: Root, little_study
             ("  - one_crop_more: {augment.local_crops: 3}\n", ""),
             "arm one_crop_more was left out, knowing 9 results",
         ),
+        (
+            ("  none_is_equivalent:\n", "  none_is_the_same:\n"),
+            "hypothesis none_is_equivalent was left out, knowing 6 results",
+        ),
     ],
 )
 def test_a_plan_that_was_changed_knowing_results_is_a_deviation(

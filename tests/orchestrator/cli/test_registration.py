@@ -12,6 +12,7 @@ from dashboards.figures.forest import verdict_intervals
 from dashboards.figures.seeds import paired_seeds
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
+from dashboards.verification.study import verify_study
 from orchestrator.plan import make_plan
 from orchestrator.registration import Statement
 from tests.orchestrator.tracking.conftest import Trial
@@ -209,6 +210,14 @@ def test_seeds_added_under_another_name_are_exploratory(root, changed, tmp_path)
     entry = verdicts(root, "again")["hypotheses"]["none_helps"]
     assert entry["stated"]["word"] == "exploratory"
     assert "when 12 results of its arms existed" in entry["stated"]["why"]
+
+
+def test_a_claim_that_is_left_out_knowing_results_is_a_deviation(dinolab, root, changed):
+    path = changed((STUDY[STUDY.index("claims:") :], ""))
+    assert dinolab("amend", path, "--root", root, "--reason", "it failed")[0] == 0
+    found = verify_study(LocalStore(root), "cls", {}).findings
+    (left,) = [one.what for one in found if one.kind == "deviated"]
+    assert left == "claim needless was left out, knowing 12 results"
 
 
 def test_optional_stopping_by_hand_is_exploratory(dinolab, root, changed, tmp_path):
