@@ -245,8 +245,9 @@ def stated(chain: Sequence[Entry]) -> dict[str, Stated]:
     where its form, or a version, changed after the first registration. confirmatory: else.
 
     Its form is all that bears on its verdict: its own fields, the claims that name it, the gates on
-    its arms, what p-values of its family rest on, what its arms change, the base, the data, and
-    what is said of the study as a whole. A form that comes back was stated when it came back.
+    its arms, what p-values of its family rest on, what its arms change, that no other arm was left
+    out, the base, the data, and what is said of the study as a whole. A form that comes back was
+    stated when it came back.
     """
     return {name: _stated(chain, name) for name in chain[-1].resolved.hypotheses}
 
@@ -324,6 +325,11 @@ def _stated(chain: Sequence[Entry], name: str) -> Stated:
 def _same_form(before: Entry, now: Entry, name: str) -> bool:
     """Whether nothing that bears on the verdict of a hypothesis differs, versions apart."""
     if name not in before.plain["hypotheses"] or _form(before, name) != _form(now, name):
+        return False
+    # Where no arm of the study moves its end point it is `insensitive`, not `refuted`: without an
+    # arm that does, the label is another. One more arm cannot hide what was there.
+    arms_now = now.resolved.arms.values()
+    if any(change not in arms_now for change in before.resolved.arms.values()):
         return False
     moved = {arm for arm, _, _ in before.trial_keys ^ now.trial_keys}
     return before.versions != now.versions or not moved & set(_arms(now, name))

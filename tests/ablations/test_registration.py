@@ -187,6 +187,26 @@ def test_a_change_of_one_hypothesis_leaves_those_of_other_families_as_they_were(
     assert words(chain) == {"none_rises": "exploratory", "deep_rises": "confirmatory"}
 
 
+def without_another_arm(content):
+    resolved = content["resolved"]
+    for group, name in (("arms", "deep"), ("hypotheses", "deep_rises"), ("gates", "learns")):
+        del resolved[group][name]
+    resolved["claims"] = {}
+    content["trials"] = [one for one in content["trials"] if one["arm"] != "deep"]
+
+
+def without_claims(content):
+    content["resolved"]["claims"] = {}
+
+
+def test_leaving_out_an_arm_that_moved_the_end_point_restates_what_it_showed_sensitive():
+    both, one = changed(without_claims), changed(without_another_arm)
+    left = chain_of(both, one, known=[[], EVERYTHING])
+    assert words(left) == {"none_rises": "exploratory"}
+    added = chain_of(one, both, known=[[], EVERYTHING])
+    assert words(added) == {"none_rises": "confirmatory", "deep_rises": "exploratory"}
+
+
 def test_results_of_arms_that_a_hypothesis_does_not_compare_do_not_count():
     known = [key("deep", seed) for seed in SEEDS]
     chain = chain_of(FIRST, changed(turned_round), known=[[], known])
