@@ -183,8 +183,7 @@ class Entry(Part):
     @cached_property
     def knobs(self) -> dict[str, Any]:
         """The knobs of the base that change what a run measures."""
-        every = dict(leaves(self.config))
-        return {knob: value for knob, value in every.items() if knob not in MEASURES_NOTHING}
+        return knobs_of(self.config)
 
     @property
     def of_all(self) -> dict[str, Any]:
@@ -207,6 +206,11 @@ _UNSTATED = ("name", "resources")
 
 _WORDING = ("claim", "rationale", "direction", "control")
 """Fields of a hypothesis on which no p-value of its family rests."""
+
+
+def knobs_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of a configuration that change what a run measures."""
+    return {knob: one for knob, one in leaves(config) if knob not in MEASURES_NOTHING}
 
 
 def study_folder(name: str) -> str:

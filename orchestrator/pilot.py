@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ablations.registration import Entry
+from ablations.registration import Entry, knobs_of
 from ablations.spec import BASELINE
 from ablations.study.study import Study
 from ablations.verdicts.evidence import Run
@@ -76,8 +76,8 @@ def read_pilot(study: Study, images: ImageSet, store: Store) -> Pilot | None:
         return None
     entry = chain[-1]
     declared = json.loads(json.dumps(study.to_json()["arms"]))
-    base = study.base.model_dump(mode="json")
-    alike = entry.config == base and entry.dataset.get("digest") == images.digest
+    base = knobs_of(study.base.model_dump(mode="json"))
+    alike = entry.knobs == base and entry.dataset.get("digest") == images.digest
     arms = entry.resolved.arms
     used = [arm for arm, change in arms.items() if alike and declared.get(arm) == change]
     runs = study_runs(entry, store)

@@ -11,6 +11,7 @@ from orchestrator.pilot import FIRST_SEED, pilot_of, read_pilot
 from orchestrator.plan import make_plan
 from orchestrator.registration import Statement
 from tests.orchestrator.tracking.conftest import Trial
+from trainers.config import override
 from trainers.data.image_set import open_images
 from trainers.system.store import LocalStore
 
@@ -95,6 +96,14 @@ def test_a_pilot_grows_and_keeps_what_it_has(path, images, store):
     assert grown.seeds == (1_000_000, 1_000_001, 1_000_002, 1_000_003)
     assert list(grown.arms) == ["baseline", "none", "tied"]
     assert pilot_of(study, 2, ["none"], found).seeds == found.seeds
+
+
+def test_where_the_images_lie_and_how_often_a_run_saves_make_no_other_pilot(path, images, store):
+    study = load_study(path)
+    base = override(study.base, {"checkpoint_every": study.base.checkpoint_every + 1})
+    data = base.data.model_copy(update={"source": "elsewhere"})
+    moved = replace(study, base=base.model_copy(update={"data": data}))
+    assert read_pilot(moved, images, store) == read_pilot(study, images, store)
 
 
 def test_a_plan_uses_what_the_pilot_shows_and_assumes_the_rest(dinolab, path, store):
