@@ -188,8 +188,7 @@ class Entry(Part):
     @property
     def of_all(self) -> dict[str, Any]:
         """What is said of the study as a whole, and bears on every hypothesis."""
-        ours = (*GROUPS, *_UNSTATED)
-        return {name: value for name, value in self.plain.items() if name not in ours}
+        return {i: one for i, one in self.plain.items() if i not in (*GROUPS, *_UNSTATED)}
 
     @property
     def sequence(self) -> list[str]:
@@ -218,9 +217,9 @@ def study_folder(name: str) -> str:
     return f"{STUDIES}/{name}"
 
 
-def registration_key(name: str, number: int) -> str:
-    """The key of a registration of a study."""
-    return f"{study_folder(name)}/{REGISTRATIONS}/{number:04d}.json"
+def registration_key(name: str, number: int, ending: str = "json") -> str:
+    """The key of a registration of a study, or of what lies beside it: `diff`, `witness`."""
+    return f"{study_folder(name)}/{REGISTRATIONS}/{number:04d}.{ending}"
 
 
 def shortened(problems: Sequence[str]) -> str:
@@ -249,9 +248,8 @@ def stated(chain: Sequence[Entry]) -> dict[str, Stated]:
     where its form, or a version, changed after the first registration. confirmatory: else.
 
     Its form is all that bears on its verdict: its own fields, the claims that name it, the gates on
-    its arms, what p-values of its family rest on, what its arms change, that no other arm was left
-    out, the base, the data, and what is said of the study as a whole. A form that comes back was
-    stated when it came back.
+    its arms, what p-values of its family rest on, what its arms change, that no other arm has gone,
+    base, data, and what is said of the whole study. One that comes back was stated when it did.
     """
     return {name: _stated(chain, name) for name in chain[-1].resolved.hypotheses}
 
@@ -332,8 +330,7 @@ def _same_form(before: Entry, now: Entry, name: str) -> bool:
         return False
     # Where no arm of the study moves its end point it is `insensitive`, not `refuted`: without an
     # arm that does, the label is another. One more arm cannot hide what was there.
-    arms_now = now.resolved.arms.values()
-    if any(change not in arms_now for change in before.resolved.arms.values()):
+    if any(one not in now.resolved.arms.values() for one in before.resolved.arms.values()):
         return False
     moved = {arm for arm, _, _ in before.trial_keys ^ now.trial_keys}
     return before.versions != now.versions or not moved & set(_arms(now, name))

@@ -112,7 +112,7 @@ class Statement:
     def _with_diff(self, entry: Entry) -> Entry:
         """Put what was not committed beside its registration; a kill may have left that out."""
         if self.diff and entry.git.get("diff_sha256") == self.git["diff_sha256"]:
-            key = registration_key(self.name, entry.number).removesuffix("json") + "diff"
+            key = registration_key(self.name, entry.number, "diff")
             self.store.put(key, self.diff, if_absent=True)
         return entry
 

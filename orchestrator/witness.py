@@ -27,7 +27,7 @@ def words_of(command: str) -> list[str]:
 
 def witness_key(entry: Entry) -> str:
     """The key of what the witness of a registration printed."""
-    return registration_key(entry.study, entry.number).removesuffix("json") + "witness"
+    return registration_key(entry.study, entry.number, "witness")
 
 
 def witness(entry: Entry, store: Store, command: str) -> str:

@@ -25,6 +25,6 @@ def registrations(study: StudyRun) -> list[dict[str, Any]]:
 
 def _witness(study: StudyRun, number: int) -> str:
     """What the witness of a registration printed, the beginning of it; empty without one."""
-    key = registration_key(study.name, number).removesuffix("json") + "witness"
+    key = registration_key(study.name, number, "witness")
     said = (study.store.get(key) or b"").decode(errors="replace")
     return " ".join(said.split())[:LONGEST_WITNESS]

@@ -43,12 +43,11 @@ def read_chain(store: Store, name: str) -> list[Entry]:
 
 def find_chain(store: Store, name: str) -> list[Entry]:
     """The same; empty where there is no such study."""
-    folder = f"{study_folder(name)}/{REGISTRATIONS}"
-    found = {one for one in store.names(folder) if re.fullmatch(r"\d{4,}\.json", one)}
-    if not found:
+    last = last_number(store, name)
+    if not last:
         return _locked(store, name)
     chain: list[Entry] = []
-    for number in range(1, max(int(one.removesuffix(".json")) for one in found) + 1):
+    for number in range(1, last + 1):
         key = registration_key(name, number)
         content = store.get(key)
         if content is None:
@@ -60,6 +59,16 @@ def find_chain(store: Store, name: str) -> list[Entry]:
         _check_place(entry, store, name, number, chain)
         chain.append(entry)
     return chain
+
+
+def last_number(store: Store, name: str) -> int:
+    """The number of the newest file of a registration; 0 where the study has none.
+
+    Raises ValueError for what can be no study's name.
+    """
+    names = store.names(f"{study_folder(name)}/{REGISTRATIONS}")
+    found = (re.fullmatch(r"(\d{4,})\.json", one) for one in names)
+    return max((int(one[1]) for one in found if one), default=0)
 
 
 def read_entry(store: Store, name: str) -> Entry:

@@ -1,17 +1,17 @@
 """The chain of a study's registrations, read file by file: one that is damaged hides no other."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ablations.registration import (
-    REGISTRATIONS,
     Entry,
     entry_of,
     registration_key,
     study_folder,
 )
-from dashboards.tables.chain import digest_line
+from dashboards.tables.chain import digest_line, last_number
 from dashboards.verification.finding import Finding, sha256_of
 from trainers.errors import InputError
 from trainers.system.store import Store
@@ -32,14 +32,10 @@ def check_chain(store: Store, name: str) -> Chain:
 
     Raises InputError, one line, where the study has none at all.
     """
-    try:
-        names = store.names(f"{study_folder(name)}/{REGISTRATIONS}")
-    except ValueError:  # no such name can be a study's
-        names = []
-    numbers = [
-        int(one.removesuffix(".json")) for one in names if re.fullmatch(r"\d{4,}\.json", one)
-    ]
-    if not numbers:
+    last = 0
+    with contextlib.suppress(ValueError):  # no such name can be a study's
+        last = last_number(store, name)
+    if not last:
         raise InputError(
             f"{store.shown}/{study_folder(name)} has no registration: there is nothing to verify"
         )
@@ -47,7 +43,7 @@ def check_chain(store: Store, name: str) -> Chain:
     findings: list[Finding] = []
     before: str | None = None
     """digest of the file before, whatever it holds; None where that is missing"""
-    for number in range(1, max(numbers) + 1):
+    for number in range(1, last + 1):
         key = registration_key(name, number)
         content = store.get(key)
         if content is None:
@@ -68,7 +64,8 @@ def check_chain(store: Store, name: str) -> Chain:
         findings += problems
         before = entry.digest
         entries.append(entry)
-    kept = sum(store.get(_beside_key(one, "witness")) is not None for one in entries)
+    witnesses = (registration_key(one.study, one.number, "witness") for one in entries)
+    kept = sum(store.get(key) is not None for key in witnesses)
     return Chain(entries=tuple(entries), findings=tuple(findings), witnessed=kept)
 
 
@@ -91,7 +88,8 @@ def _problems(entry: Entry, name: str, number: int, before: str | None) -> Itera
 def _beside(store: Store, key: str, entry: Entry) -> Iterator[Finding]:
     """What is wrong with what was not committed, and with what a witness said."""
     stated = entry.git.get("diff_sha256")
-    diff_key, witness_key = _beside_key(entry, "diff"), _beside_key(entry, "witness")
+    diff_key = registration_key(entry.study, entry.number, "diff")
+    witness_key = registration_key(entry.study, entry.number, "witness")
     diff, witness = store.get(diff_key), store.get(witness_key)
     if stated is not None and diff is None:
         yield Finding(kind="missing", where=diff_key, what=f"{key} names it")
@@ -106,7 +104,3 @@ def _beside(store: Store, key: str, entry: Entry) -> Iterator[Finding]:
     if named and entry.digest.encode() not in named:
         what = f"it names another digest than that of the registration, {entry.digest[:12]}"
         yield Finding(kind="differs", where=witness_key, what=what)
-
-
-def _beside_key(entry: Entry, ending: str) -> str:
-    return registration_key(entry.study, entry.number).removesuffix("json") + ending
