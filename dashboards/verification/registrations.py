@@ -5,14 +5,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from ablations.registration import (
     Entry,
     entry_of,
     registration_key,
+    shortened,
     study_folder,
 )
 from dashboards.tables.chain import digest_line, last_number
 from dashboards.verification.finding import Finding, sha256_of
+from trainers.config import explain
 from trainers.errors import InputError
 from trainers.system.store import Store
 
@@ -54,8 +58,10 @@ def check_chain(store: Store, name: str) -> Chain:
             continue
         try:
             entry = entry_of(content)
-        except ValueError:
+        except ValueError as error:
             what = "it is not as it was written: its digest is another"
+            if isinstance(error, ValidationError):
+                what = f"its digest fits, and what it says does not: {shortened(explain(error))}"
             findings.append(Finding(kind="damaged", where=key, what=what))
             before = None
             continue

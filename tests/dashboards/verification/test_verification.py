@@ -216,6 +216,14 @@ def test_an_inserted_registration_is_found(root: Root) -> None:
     assert line.startswith(f"differs: {SECOND}: it follows sha256 000000000000, and the one before")
 
 
+def test_a_registration_that_lacks_a_trial_is_said_to(root: Root) -> None:
+    restated(root.folder / FIRST, lambda content: content["trials"].pop())
+    lacks = f"no trial for arm 'one_crop_more', seed {SEEDS - 1}"
+    (line,) = (one for one in root.lines() if FIRST in one)
+    assert line.startswith(f"damaged: {FIRST}: its digest fits, and what it says does not: ")
+    assert lacks in line
+
+
 def test_removed_and_reordered_registrations_are_found(root: Root, little_study: Little) -> None:
     def amend(effect: str) -> None:
         little_study.amend(root.store, SEEDS, lambda text: text.replace("0.05", effect))
