@@ -3,6 +3,8 @@
 Tests on the same seeds lose less by :func:`ablations.statistics.max_t.step_down_p`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
@@ -23,6 +25,22 @@ def holm_p(p: npt.ArrayLike) -> Floats:
     adjusted = np.empty_like(p)
     np.put_along_axis(adjusted, order, np.minimum(steps, 1.0), axis=-1)
     return adjusted
+
+
+def holm_over_groups(p: npt.ArrayLike, groups: Sequence[Sequence[int]]) -> Floats:
+    """p-values [..., m], adjusted within each of these groups of their places, for all groups.
+
+    A group leaves its share of alpha to the others once all of it is rejected: one rejection may
+    leave true nulls in it, whose share is still needed. Holm's where each group is one.
+    """
+    p = _checked(p)
+    worst = np.sort(np.stack([p[..., list(group)].max(axis=-1) for group in groups], -1), axis=-1)
+    left = np.arange(len(groups), 0, -1)
+    # What must be at most alpha for so many groups to be rejected whole.
+    whole = np.maximum.accumulate(worst * left, axis=-1)
+    whole = np.concatenate([np.zeros_like(whole[..., :1]), whole[..., :-1]], axis=-1)
+    adjusted = np.maximum(whole[..., None, :], p[..., None] * left).min(axis=-1)
+    return np.asarray(np.minimum(adjusted, 1.0))
 
 
 def fixed_sequence(p: npt.ArrayLike) -> Floats:

@@ -2,12 +2,12 @@
 
 import types
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.spec import Claim, Hypothesis
-from ablations.statistics.multiplicity import holm_p
+from ablations.statistics.multiplicity import holm_over_groups
 from ablations.verdicts.rule import Label
 
 ALL: tuple[Label, ...] = (
@@ -45,9 +45,8 @@ def judge_claims(
     """A verdict for each claim by its declared rule, from the labels of its hypotheses.
 
     `all`: the first of ALL that any has; no adjustment is needed, since every one must be
-    supported. `any`: the first of ANY that one has, once p-values are Holm-adjusted over what could
-    each have made it supported: every hypothesis that predicts no change, and every family of the
-    others. A name: the label of that hypothesis.
+    supported. `any`: the first of ANY that one has, once p-values are adjusted over `alternatives`,
+    what could each have made it supported. A name: the label of that hypothesis.
 
     Args:
         claims: what hypotheses decide together, by name.
@@ -88,25 +87,30 @@ def _verdict(
     )
 
 
+def alternatives(names: Sequence[str], hypotheses: Mapping[str, Hypothesis]) -> list[list[int]]:
+    """Places of `names` that are adjusted together: what could each make `any` of them so.
+
+    A family is one, since its p-values are adjusted for all of it. Each that predicts no change is
+    one, and each secondary one: Benjamini-Hochberg does not bound the chance of a single error.
+    """
+    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    for place, name in enumerate(names):
+        one = hypotheses[name]
+        alone = one.direction == "holds" or one.secondary
+        groups[alone, name if alone else one.family].append(place)
+    return list(groups.values())
+
+
 def _adjusted(
     claim: Claim, hypotheses: Mapping[str, Hypothesis], p: Mapping[str, float | None]
 ) -> tuple[dict[str, float], int]:
-    """p of each hypothesis that has one, adjusted over its claim's equivalences and families."""
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name in dict.fromkeys(claim.hypotheses):
-        if name in p:
-            one = hypotheses[name]
-            group = ("holds", name) if one.direction == "holds" else ("family", one.family)
-            groups[group].append(name)
-    if not groups:
+    """p of each hypothesis that has one, adjusted over its claim's alternatives; how many."""
+    names = [name for name in dict.fromkeys(claim.hypotheses) if name in p]
+    if not names:
         return {}, 0
-    best = [min(_p(p, name) for name in names) for names in groups.values()]
-    adjusted = holm_p(best).tolist()
-    return {
-        name: value
-        for value, names in zip(adjusted, groups.values(), strict=True)
-        for name in names
-    }, len(groups)
+    groups = alternatives(names, hypotheses)
+    adjusted = holm_over_groups([_p(p, name) for name in names], groups).tolist()
+    return dict(zip(names, adjusted, strict=True)), len(groups)
 
 
 def _p(p: Mapping[str, float | None], name: str) -> float:

@@ -10,7 +10,6 @@ other runs finish, gates are passed, and controls differ.
 
 import functools
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,9 +21,15 @@ from ablations.spec import Claim, Direction, Hypothesis, Multiplicity
 from ablations.statistics.equivalence import tost_p
 from ablations.statistics.flips import Floats, signs
 from ablations.statistics.max_t import step_down_p
-from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm_p
+from ablations.statistics.multiplicity import (
+    benjamini_hochberg,
+    fixed_sequence,
+    holm_over_groups,
+    holm_p,
+)
 from ablations.statistics.outcomes import summarise_outcomes
 from ablations.statistics.power import POWER
+from ablations.verdicts.claims import alternatives
 from ablations.verdicts.families import families_of
 from ablations.verdicts.rule import FEWEST_SEEDS, decide
 from ablations.verdicts.spread import Spread
@@ -204,22 +209,12 @@ def _any(
     found: Flags,
     p: Floats,
 ) -> Flags:
-    """Whether one is supported by its p adjusted over equivalences and families, [studies]."""
-    groups: dict[tuple[bool, str], list[int]] = defaultdict(list)
-    for name in dict.fromkeys(claim.hypotheses):
-        one = hypotheses[name]
-        holds = one.direction == "holds"
-        groups[holds, name if holds else one.family].append(place[name])
-    best = np.stack([p[:, group].min(axis=1) for group in groups.values()], axis=1)
-    adjusted = holm_p(best)
-    alpha = np.array([one.alpha for one in hypotheses.values()])
-    return np.any(
-        [
-            (found[:, group] & (adjusted[:, [i]] <= alpha[group])).any(axis=1)
-            for i, group in enumerate(groups.values())
-        ],
-        axis=0,
-    )
+    """Whether one is supported by its p adjusted over what could each make it so, [studies]."""
+    names = list(dict.fromkeys(claim.hypotheses))
+    places = [place[name] for name in names]
+    adjusted = holm_over_groups(p[:, places], alternatives(names, hypotheses))
+    alpha = np.array([hypotheses[name].alpha for name in names])
+    return np.asarray((found[:, places] & (adjusted <= alpha)).any(axis=1))
 
 
 def _adjusted_p(

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm_p
+from ablations.statistics.multiplicity import (
+    benjamini_hochberg,
+    fixed_sequence,
+    holm_over_groups,
+    holm_p,
+)
 
 BENJAMINI_HOCHBERG_1995 = [
     *(0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344),
@@ -54,3 +59,19 @@ def test_no_adjustment_makes_a_p_smaller_or_more_than_1(adjust):
 def test_what_is_no_p_value_is_refused(adjust, wrong):
     with pytest.raises(ValueError, match="p-values must be in"):
         adjust([0.1, wrong])
+
+
+def test_groups_of_one_are_adjusted_by_holm():
+    p = np.random.default_rng(3).random((50, 6)) ** 3
+    groups = [[place] for place in range(6)]
+    assert holm_over_groups(p, groups) == pytest.approx(holm_p(p), rel=1e-12)
+
+
+def test_one_group_pays_nothing():
+    assert holm_over_groups([0.03, 0.2, 0.01], [[0, 1, 2]]).tolist() == [0.03, 0.2, 0.01]
+
+
+def test_a_group_leaves_its_share_only_once_all_of_it_is_rejected():
+    groups = [[0, 1], [2]]
+    assert holm_over_groups([0.001, 0.9, 0.03], groups)[2] == pytest.approx(0.06)
+    assert holm_over_groups([0.001, 0.02, 0.03], groups)[2] == pytest.approx(0.04)

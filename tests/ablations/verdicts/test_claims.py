@@ -99,8 +99,8 @@ def test_a_rule_must_be_known():
         Claim(text="so it is", hypotheses=("h0",), rule="most")
 
 
-def judged_by_p(p, rule="any", holds=(), families=()):
-    """The claim when every hypothesis is supported alone, with these p-values."""
+def judged_by_p(p, rule="any", holds=(), families=(), secondary=(), unsupported=()):
+    """The claim when the hypotheses are supported alone, but some, with these p-values."""
     names = tuple(f"h{number}" for number in range(len(p)))
     hypotheses = {
         name: Hypothesis(
@@ -109,11 +109,12 @@ def judged_by_p(p, rule="any", holds=(), families=()):
             direction="holds" if name in holds else "rises",
             smallest_effect=1.0,
             family=dict(families).get(name, "one"),
+            secondary=name in secondary,
         )
         for name in names
     }
     claim = Claim(text="so it is", hypotheses=names, rule=rule)
-    labels = dict.fromkeys(names, "supported")
+    labels = {name: "inconclusive" if name in unsupported else "supported" for name in names}
     return judge_claims({"c": claim}, hypotheses, labels, dict(zip(names, p, strict=True)))["c"]
 
 
@@ -139,6 +140,20 @@ def test_any_of_two_families_or_of_both_kinds_is_adjusted_for_both():
     assert judged_by_p([0.04, 0.04], families={"h1": "two"}).label == "inconclusive"
     assert judged_by_p([0.04, 0.04], holds=("h1",)).label == "inconclusive"
     assert judged_by_p([0.02, 0.04], holds=("h1",)).label == "supported"
+
+
+def test_a_small_effect_in_a_family_lets_nothing_else_of_it_through():
+    two = {"h2": "two"}
+    judged = judged_by_p([0.001, 0.04, 0.9], families=two, unsupported=("h0", "h2"))
+    assert judged.label == "inconclusive"
+    assert "h1 supported alone, but p 0.08 after Holm over 2" in judged.reason
+    assert judged_by_p([0.001, 0.02, 0.9], families=two, unsupported=("h0",)).label == "supported"
+
+
+def test_each_secondary_hypothesis_is_paid_for_since_benjamini_and_hochberg_bound_no_single_error():
+    assert judged_by_p([0.04, 0.04], secondary=("h0", "h1")).label == "inconclusive"
+    assert judged_by_p([0.04, 0.04], secondary=("h1",)).label == "inconclusive"
+    assert judged_by_p([0.02, 0.04], secondary=("h0", "h1")).label == "supported"
 
 
 def test_any_of_five_equivalences_at_the_margin_is_wrong_at_alpha_at_most():
