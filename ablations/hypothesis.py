@@ -1,6 +1,7 @@
 """What a study states before anything runs: hypotheses, claims, gates."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -137,6 +138,13 @@ class Hypothesis(Declared):
         if max(self.control_weights.values()) < 0:
             raise ValueError("control must give an arm a weight above 0")
         first, second = self.control_sides
+        most = max(_scale(self.weights), 2.0 if self.interaction else 0.0)
+        if _scale(self.control_weights) > most * (1 + 1e-9):
+            # Else twice the hypothesis's own contrast could be what differs.
+            raise ValueError(
+                f"control has weights that sum to {_scale(self.control_weights):g}, and what it is "
+                f"for {most:g}: the same smallest effect would mean less; give it smaller weights"
+            )
         if first == second and not self.metric_against:
             raise ValueError(f"control compares {' and '.join(first)} with itself")
         if self.contrast and (first, second) == sides_of(self.weights):
@@ -207,6 +215,11 @@ class Hypothesis(Declared):
             side_text(first, cells=self.over == "cells"),
             side_text(second, cells=self.over == "cells"),
         )
+
+
+def _scale(weights: Mapping[str, float]) -> float:
+    """The larger sum of weights of the two sides."""
+    return max(math.fsum(side.values()) for side in sides_of(weights))
 
 
 class Multiplicity(Declared):

@@ -166,6 +166,8 @@ def test_a_small_effect_against_the_prediction_is_tagged_opposite():
         (("a", "b", "c"), "control must be .* got 3 arms"),
         ({"a": -1.0}, "control must give an arm a weight above 0"),
         ({"a": 0.0}, "control must give each arm a weight other than 0"),
+        ({"arm": 2.0, "baseline": -2.0}, "weights that sum to 2, and what it is for 1"),
+        ({"a": 1.5}, "weights that sum to 1.5, and what it is for 1"),
         ("arm", "control is what the hypothesis compares"),
         ("baseline", "control compares baseline with itself"),
         (3, "must be an arm"),
