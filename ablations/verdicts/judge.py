@@ -41,7 +41,8 @@ class Verdict(Summary):
     p_adjusted: float | None
     """p adjusted within the family, that of no difference for `holds` too; None for failed."""
     seeds_needed: int | None
-    """Only when inconclusive for want of seeds: see `seeds_to_plan`, which may give None."""
+    """Only when inconclusive for want of seeds: see `seeds_to_plan`, which may give None. None for
+    how runs end, above FEWEST_SEEDS."""
     largest_effect: Largest | None
     """The largest effect of any arm on the end point; None for failed and without seeds."""
     sensitivity: float | None
@@ -168,7 +169,9 @@ def judge(
             label, tags, reason = decided(
                 hypothesis, summary, p_adjusted, adjustment.text, largest, control
             )
-            if advise and label == "inconclusive" and not _is_small(hypothesis, summary):
+            # The deviation of how runs end is 0 where all agree, and says nothing of seeds.
+            counts = advise and hypothesis.metric and label == "inconclusive"
+            if counts and not _is_small(hypothesis, summary):
                 size = 1 if hypothesis.direction == "holds" else adjustment.size
                 seeds_needed = seeds_to_plan(
                     hypothesis, summary, size, by_holm=multiplicity.by == "holm"

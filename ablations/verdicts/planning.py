@@ -5,7 +5,6 @@ by the formulas of :mod:`ablations.statistics.power`, at the level of Holm's fir
 family, which is enough whatever the others of it show.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -47,10 +46,13 @@ def holm_sizes(hypotheses: Mapping[str, Hypothesis], multiplicity: Multiplicity)
 def least_p(hypothesis: Hypothesis, seeds: int, size: int = 1) -> float:
     """The least p that any differences at `seeds` seeds can have, after Holm over `size` tests.
 
-    For `holds` that of equivalence. 0 for a t test, which has none.
+    For `holds` that of equivalence: of how runs end, where all agree. 0 for a t test, which has
+    none.
     """
     if hypothesis.direction == "holds":
-        return 2.0**-seeds
+        # The upper end of Clopper and Pearson for no seed of these is 1 - p ** (1 / seeds).
+        beyond = max(0.0, 1 - hypothesis.smallest_effect) ** seeds if hypothesis.endpoint else 0.0
+        return min(1.0, max(2.0**-seeds, len(hypothesis.contrast) * beyond))
     if hypothesis.endpoint and not hypothesis.paired:
         return min(1.0, size * fisher_p(seeds, seeds, 0, seeds))
     if hypothesis.by_signs:
@@ -60,9 +62,8 @@ def least_p(hypothesis: Hypothesis, seeds: int, size: int = 1) -> float:
 
 def fewest_seeds(hypothesis: Hypothesis, size: int = 1) -> int | None:
     """Fewest seeds at which it can be supported; None where no number of sign flips reaches."""
-    if hypothesis.direction == "holds":
-        return max(FEWEST_SEEDS, math.ceil(-math.log2(hypothesis.alpha)))
-    for seeds in range(FEWEST_SEEDS, EXACT_SEEDS + 2):
+    most = MOST_SEEDS if hypothesis.direction == "holds" else EXACT_SEEDS + 1
+    for seeds in range(FEWEST_SEEDS, most + 1):
         if least_p(hypothesis, seeds, size) <= hypothesis.alpha:
             return seeds
     return None

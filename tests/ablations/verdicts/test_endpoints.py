@@ -13,6 +13,7 @@ from ablations.statistics.proportions import clopper_pearson, fisher_p, mcnemar_
 from ablations.statistics.sign_flip import signflip_p
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
+from ablations.verdicts.planning import fewest_seeds, least_p
 
 
 def hypothesis(**change):
@@ -167,3 +168,36 @@ def test_the_interval_covers_the_difference_of_chances_as_often_as_it_says(a, b,
 def test_what_is_no_yes_no_end_point_is_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         hypothesis(**change)
+
+
+@pytest.mark.parametrize("direction", ["rises", "holds"])
+def test_runs_that_all_end_alike_say_nothing_of_how_many_seeds_are_needed(direction):
+    endings = {"arm": "f" * 8, "baseline": "f" * 8, "bad": "c" * 8}
+    found = judged(endings, control="bad", direction=direction, smallest_effect=0.25)
+    assert found.label == "inconclusive"
+    assert found.seeds_needed is None
+    assert "needed" not in found.reason
+
+
+@pytest.mark.parametrize(("n", "s"), [(6, 0.25), (8, 0.5), (8, 0.9)])
+@pytest.mark.parametrize("contrast", [("arm",), ("arm", "baseline")])
+def test_no_endings_have_a_p_of_equivalence_below_the_least(n, s, contrast):
+    one = hypothesis(direction="holds", smallest_effect=s, contrast=contrast)
+    found = [
+        judged(
+            {"arm": "c" * i + "f" * (n - i), "baseline": "c" * j + "f" * (n - j)},
+            direction="holds",
+            smallest_effect=s,
+            contrast=contrast,
+        ).p_equivalence
+        for i in range(n + 1)
+        for j in (0, n)
+    ]
+    assert min(found) == pytest.approx(least_p(one, n), rel=1e-6)
+
+
+def test_equal_endings_need_more_seeds_than_equal_values():
+    one = hypothesis(direction="holds", smallest_effect=0.25)
+    fewest = fewest_seeds(one)
+    assert fewest == 13
+    assert least_p(one, fewest) <= 0.05 < least_p(one, fewest - 1)
