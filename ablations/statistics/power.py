@@ -103,8 +103,3 @@ def upper_deviation(deviation: float, n: int) -> float:
     Seeds planned with the observed one would be too few half the time.
     """
     return deviation * math.sqrt((n - 1) / scipy.stats.chi2.ppf(0.2, n - 1))
-
-
-def fewest_for_signs(alpha: float) -> int:
-    """Fewest differences at which the two-sided sign-flip p-value, 2 / 2**n at least, is alpha."""
-    return 1 + math.ceil(-math.log2(alpha))
