@@ -81,7 +81,7 @@ def prove(
         verdicts: as judged.
         judge: what judged them.
         multiplicity: how it adjusts p-values; None in a sequential design, where no mutant is asked
-            to be supported: it may stop elsewhere, and need runs that there are not.
+            to be supported or refuted: its intervals are wider, by where it stops.
 
     Returns:
         `asked`, {mutant: what}; `hypotheses`, {name: {mutant: proof}}; `claims`, the same; and
@@ -238,7 +238,7 @@ class _Case:
             return "" if after.label in ("supported", *open_) else f"it is {after.label}"
         if after.label == "supported":
             return "it is supported"
-        refuted = wide < (s if holds else 3 * s) * (1 - 1e-9) and not is_null
+        refuted = exact and not is_null and wide < (s if holds else 3 * s) * (1 - 1e-9)
         return "" if after.label == "refuted" or not refuted else "it is not refuted"
 
     def _least(self, name: str) -> float:
