@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ablations.registration import WORDS, ArmFacts
+from ablations.registration import ArmFacts
+from ablations.stated import WORDS
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.looks import saved_text
 from ablations.verdicts.rule import FEWEST_SEEDS

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ablations.registration import stated, stated_claims
+from ablations.stated import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
 from ablations.verdicts.judge import decisive_p, judge

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from ablations.registration import Entry, known_of, registration_key
+from ablations.registration import Entry, registration_key
+from ablations.stated import known_of
 from ablations.verdicts.reasons import seed_list
 from dashboards.tables.trials import places_of
 from dashboards.verification.finding import Finding

@@ -36,7 +36,7 @@ def amend(
     figure and report.
     """
     from ablations.changes import changes
-    from ablations.registration import lines_of, stated
+    from ablations.stated import lines_of, stated
     from dashboards.tables.chain import refuse_old_layout
     from orchestrator.registration import Statement, said
     from orchestrator.witness import witness as shown_to

@@ -90,7 +90,7 @@ def show_verdicts(
             for (arm, seed), one in result.runs.items()
         ]
         print_json({"runs": runs, **verdicts_of, "report": f"{result.folder}/report.html"})
-    from ablations.registration import lines_of, stated
+    from ablations.stated import lines_of, stated
     from ablations.verdicts.reasons import seed_list
     from dashboards.tables.derived import interval_shown
 

@@ -74,7 +74,7 @@ def status(
 def _show_board(
     chain: "Sequence[Entry]", found: "dict[tuple[str, int], Progress]", console: Console
 ) -> None:
-    from ablations.registration import lines_of, stated
+    from ablations.stated import lines_of, stated
 
     newest = chain[-1]
     seeds = newest.resolved.seeds

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ablations.registration import lines_of, stated
+from ablations.stated import lines_of, stated
 from orchestrator.driver.cluster import Cluster, address_given
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import left_behind_text, set_aside_damaged

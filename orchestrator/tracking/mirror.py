@@ -15,7 +15,7 @@ from typing import Any
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
-from ablations.registration import WORDS, Stated, stated
+from ablations.stated import WORDS, Stated, stated
 from ablations.verdicts.evidence import Run as Evidence
 from dashboards.tables.derived import STATED
 from dashboards.tables.reading import StudyRun

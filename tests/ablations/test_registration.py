@@ -6,15 +6,9 @@ import json
 import pytest
 
 from ablations.changes import changes
-from ablations.registration import (
-    Entry,
-    entry_of,
-    lines_of,
-    stated,
-    stated_claims,
-    written,
-)
+from ablations.registration import Entry, entry_of, written
 from ablations.spec import Hypothesis
+from ablations.stated import lines_of, stated, stated_claims
 
 ARMS = {"baseline": {}, "none": {"model.cls_position": "none"}, "deep": {"model.depth": 5}}
 SEEDS = (0, 1, 2, 3, 4, 5)

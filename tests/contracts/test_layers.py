@@ -39,7 +39,7 @@ ROOMS = {
         {"recipes", "spec.py"},
         {"design.py", "statistics", "studies"},
         {"catalogue", "registration.py"},
-        {"library.py", "changes.py"},
+        {"library.py", "changes.py", "stated.py"},
         {"verdicts"},
         {"study"},
         {"template.py"},

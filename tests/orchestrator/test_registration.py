@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ablations.changes import changes
-from ablations.registration import STUDIES, stated
+from ablations.registration import STUDIES
 from ablations.spec import Gate
+from ablations.stated import stated
 from ablations.study.loading import load_study
 from dashboards.tables.chain import read_chain
 from orchestrator import registration

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.registration import stated
+from ablations.stated import stated
 from dashboards.tables.chain import read_chain
 from tests.reliability.kills import Kills, changes
 from tests.reliability.little import NAME, drive, files, in_a_process, measured, planned, wrong
