@@ -150,14 +150,14 @@ def test_a_pilot_is_a_study_of_its_own_and_grows(cluster, tmp_path):
     study = tmp_path / "mini.yaml"
     study.write_text(ONLY_THE_BASELINE)
     root = tmp_path / "runs"
-    for seeds, said in ((2, "[2/2] baseline seed 1000001"), (3, "[1/1] baseline seed 1000002")):
+    for seeds, trained in ((2, 2), (3, 1)):
         code, output = dinolab(
             "pilot", study, "--seeds", seeds, "--root", root, RAY_ADDRESS=cluster
         )
         assert code == 0, output
         assert "seeds 1000000, 1000001" in output
         assert "which never count in its verdicts" in output
-        assert f"{said}: finished" in output
+        assert output.count(": finished (") == trained
     assert [path.name for path in (root / "studies").iterdir()] == ["mini-pilot"]
 
 

@@ -29,7 +29,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tiny):
     """One that is hardly evaluated: losses are what is compared."""
     return override(tiny, {"evaluation.causal_images": 0, "evaluation.globality_images": 8,
