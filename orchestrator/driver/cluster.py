@@ -50,7 +50,10 @@ class Cluster:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to connect, unless that has begun."""
+        """Begin to connect beforehand, while what needs no cluster is done."""
+        self._begin()
+
+    def _begin(self) -> None:
         if self._thread is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -67,7 +70,7 @@ class Cluster:
         Raises InputError when no CPU would be left for trials, or the cluster is not this machine,
         and ClusterError when our own Ray does not start.
         """
-        self.start()
+        self._begin()
         return self._scratch.result()
 
     def leave(self) -> None:

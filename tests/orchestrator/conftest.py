@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.driver.cluster import Cluster
+
 MINI = """
 name: mini
 recipe: digits_tiny
@@ -60,6 +62,12 @@ HARDLY_EVALUATED = [
     "--set", "evaluation.causal_images=0", "--set", "evaluation.probes=false",
 ]  # fmt: skip
 """Options of a run that is for something else than what is measured of it."""
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray that starts while a command is refused ends with its process: here that goes on."""
+    monkeypatch.setattr(Cluster, "start", lambda _: None)
 
 
 @pytest.fixture(scope="session")
