@@ -51,13 +51,14 @@ arms:                        # beside `baseline`, which changes nothing more
   - registers_4              # from the catalogue: dinolab list ablations
   - one_register: {model.registers: 1}   # or a name of your own, and the knobs it changes
 
-hypotheses:                  # stated before anything runs; changed ones need a new study name
+hypotheses:                  # stated before anything runs; a change: dinolab amend NAME.yaml
   one_register_changes_nothing:
     claim: "[CLS] attends as globally with one register as with none."
     metric: globality/contrast/gyration   # dinolab list metrics
     contrast: [one_register, baseline]    # an arm, and the arm it is compared with
     direction: holds         # or rises, falls, differs (in either direction)
     smallest_effect: 0.05    # what would matter, in the metric's own units
+    control: registers_4     # expected to differ: without one a small change shows little
     rationale: "5 % of the gyration of uniform attention"
   four_registers_change_it:
     claim: "With four registers [CLS] attends more or less globally."
@@ -86,10 +87,13 @@ gates:                       # what must hold in an arm for its hypotheses to co
 # factorial:                 # every combination is an arm; compare levels with `over: cells`
 #   - [baseline, loss_on_patches]
 #   - [baseline, cls_position_none]
+# multiplicity: {over: claim, by: max-t}   # how p-values are adjusted
 # looks: [6, 8]              # arms of what is decided with 6 seeds run no further
+# spending: obf              # of the error over the looks; or pocock, or e-process without looks
+# futility: equivalence      # stop too where no effect is shown
 # resources: {workers: 1, cpus_per_worker: 1, device: auto}   # of one run; see `dinolab schema`
 # scales:                    # sizes of the same study: --scale small
-#   small: {seeds: 6, set: {steps: 200}}
+#   small: {seeds: 7, looks: [6, 7], set: {steps: 200}}
 """
 
 

@@ -264,7 +264,7 @@ class TestNewStudy:
         head, tail = path.read_text().split("# Where that is not enough (remove the #):\n#\n")
         path.write_text(head + "".join(line[2:] for line in tail.splitlines(keepends=True)))
         study = load_study(path, scale="small")
-        assert len(study.seeds) == 6
+        assert len(study.seeds) == 7
         assert study.claims["registers"].rule == "all"
         assert "loss_on_patches+cls_position_none" in study.arms
 
