@@ -86,6 +86,8 @@ class Mirrored:
                 done, until = self._count, time.monotonic() + within_s
         with self._change:
             left = set(self._waiting) | self._damaged
+            # A server that answers later is not written to by what nobody waits for any more.
+            self._waiting, self._seen = {}, {}
         if left and has_store(self.store.local):
             runs = len(left - {_STUDY})
             parts = [f"{runs} run{'s' * (runs != 1)}"] * (runs > 0)

@@ -111,6 +111,9 @@ def test_nothing_waits_for_a_server_that_says_nothing(store, said, monkeypatch):
         assert time.monotonic() - began < 5
     (line,) = said.left()
     assert line == "not in MLflow yet: 1 run; `dinolab mirror mini` writes what is missing"
+    # The socket is closed by now, so whatever was asked of it has ended.
+    beside._thread.join(60)
+    assert not beside._thread.is_alive()
 
 
 @pytest.mark.slow
