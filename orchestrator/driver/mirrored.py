@@ -47,6 +47,8 @@ class Mirrored:
         self._seen: dict[str, Callable[[Mirror], None]] = {}
         """all that ever waited: another store, or a restored one, gets all of it"""
         self._is_closing = False
+        self._is_over = False
+        """what it would say now, nobody waits for"""
         self._is_failing = False
         self._count = 0
         """of what was mirrored"""
@@ -88,6 +90,7 @@ class Mirrored:
             left = set(self._waiting) | self._damaged
             # A server that answers later is not written to by what nobody waits for any more.
             self._waiting, self._seen = {}, {}
+            self._is_over = True
         if left and has_store(self.store.local):
             runs = len(left - {_STUDY})
             parts = [f"{runs} run{'s' * (runs != 1)}"] * (runs > 0)
@@ -194,6 +197,6 @@ class Mirrored:
                 self._change.wait_for(lambda: self._is_closing, seconds)
 
     def _say(self, line: str) -> None:
-        if line not in self._said:
+        if line not in self._said and not self._is_over:
             self._said.add(line)
             self.console.print(line)
