@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
-from scipy.optimize import brentq
 
 POWER = 0.8
 """Chance of deciding that seeds are planned for."""
@@ -28,14 +27,6 @@ MOST_SEEDS = 10_000
 """Where the search for a number of seeds gives up."""
 
 _QUANTILES = 4000
-
-
-def t_power(effect: float, seeds: int, alpha: float) -> float:
-    """Chance that a two-sided t test at `alpha` finds a true effect, over its deviation, >= 0."""
-    critical = scipy.stats.t(seeds - 1).isf(alpha / 2)
-    shifted = scipy.stats.nct(seeds - 1, math.sqrt(seeds) * effect)
-    # The far tail comes out as NaN where it is too small for a number.
-    return float(shifted.sf(critical) + np.nan_to_num(shifted.cdf(-critical)))
 
 
 def found_power(effect: float, at_least: float, seeds: int, alpha: float) -> float:
@@ -87,14 +78,6 @@ def seeds_for(power: Power, effect: float, alpha: float, chance: float = POWER) 
             return None
     found = bisect.bisect_left(range(high + 1), True, lo=max(2, high // 2), key=enough)
     return found if found <= MOST_SEEDS else None
-
-
-def effect_for(power: Power, seeds: int, alpha: float, chance: float = POWER) -> float:
-    """Effect or margin, in standard deviations, at which `power` of `seeds` >= 2 is `chance`."""
-    high = 1.0
-    while power(high, seeds, alpha) < chance:
-        high *= 2
-    return float(brentq(lambda effect: power(effect, seeds, alpha) - chance, 0.0, high))
 
 
 def upper_deviation(deviation: float, n: int) -> float:

@@ -49,7 +49,7 @@ def boundaries(fractions: tuple[float, ...], alpha: float, kind: Kind) -> tuple[
         ValueError: if the fractions do not ascend within (0, 1].
     """
     _check(fractions, 1.0)
-    walk, found = _Walk(), []
+    walk, found = Walk(), []
     for fraction in fractions:
         chance = walk.chance_at(fraction)
         allowed = max(spent(fraction, alpha, kind) - walk.crossed, chance(_HIGHEST))
@@ -59,24 +59,7 @@ def boundaries(fractions: tuple[float, ...], alpha: float, kind: Kind) -> tuple[
     return tuple(found)
 
 
-def classical_boundaries(looks: int, alpha: float, kind: Kind) -> tuple[float, ...]:
-    """Critical |z| of equally spaced looks by Pocock (1977) or O'Brien & Fleming (1979).
-
-    Pocock's are all the same; O'Brien & Fleming's fall with the root of the seeds.
-    """
-    fractions = np.arange(1, looks + 1) / looks
-    shape = np.ones(looks) if kind == "pocock" else 1 / np.sqrt(fractions)
-
-    def excess(constant: float) -> float:
-        walk = _Walk()
-        for fraction, z in zip(fractions, constant * shape, strict=True):
-            walk.look(fraction, z)
-        return walk.crossed - alpha
-
-    return tuple(map(float, brentq(excess, 0.0, _HIGHEST / shape[0]) * shape))
-
-
-class _Walk:
+class Walk:
     """Sums of normal differences that have crossed no boundary yet: a density on a grid.
 
     Information is time, so the sum at a look is sqrt(time) z and what is added has variance time.

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ablations.spec import Gate, Hypothesis, Multiplicity
+from ablations.statistics.pairing import Pairing, paired
 from ablations.statistics.summary import Summary
 from ablations.verdicts.evidence import Look, Pair, Run, pairs_of, problems_of, same_trial
 from ablations.verdicts.families import Adjusted, adjusted
@@ -49,6 +52,8 @@ class Verdict(Summary):
     """That over the smallest effect: below 1 the end point could not have shown it."""
     control: Control | None
     """What the declared control shows on the same end point; None for failed."""
+    pairing: Pairing | None
+    """What it is worth that sides share seeds; None if one is missing or does not vary."""
     looks: tuple[Look, ...] = ()
     """What was seen at each look so far of a sequential design."""
     looks_planned: int = 1
@@ -191,8 +196,17 @@ def judge(
             largest_effect=largest,
             sensitivity=largest.effect / hypothesis.smallest_effect if largest else None,
             control=control,
+            pairing=_pairing(pairs[name]),
         )
     return verdicts
+
+
+def _pairing(pairs: Sequence[Pair]) -> Pairing | None:
+    if any(pair.difference is None for pair in pairs) or len(pairs) < 2:
+        return None
+    sides = np.array([(pair.arm, pair.against) for pair in pairs], dtype=np.float64)
+    found = paired(*sides.T)
+    return found if found.correlation is not None else None
 
 
 def decisive_p(

@@ -22,9 +22,8 @@ from ablations.verdicts.judge import decisive_p, judge
 from ablations.verdicts.looks import follow
 from ablations.verdicts.proofs import prove
 from dashboards.tables.long import LONG, long_tables
-from dashboards.tables.reading import StudyRun, read_study
+from dashboards.tables.reading import StudyRun
 from trainers.metrics import OF_THE_MACHINE
-from trainers.system.store import Store
 
 RESULTS = "results.parquet"
 
@@ -81,13 +80,8 @@ def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).combine_chunks()
 
 
-def judge_study(store: Store, name: str) -> dict[str, Any]:
-    """The verdicts on every stated hypothesis, as `verdicts.json` holds them."""
-    return judged(read_study(store, name))
-
-
 def judged(study: StudyRun) -> dict[str, Any]:
-    """The same for a study that was read before: JSON types, numbers that do not exist are None.
+    """The verdicts of a study as `verdicts.json` holds them: numbers that do not exist are None.
 
     Keys: study, hypotheses_sha256, registration ({number, sha256} of the newest), claims ({id:
     {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated}}), gates ({id:

@@ -6,9 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from trainers.errors import InputError
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
@@ -88,18 +86,3 @@ def replace(path: Path, content: bytes) -> Path:
 def replace_json(path: Path, value: object) -> Path:
     """Write `value` as indented JSON, atomically."""
     return replace(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises InputError, one line, when it holds anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _corrupt(path, f"not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise _corrupt(path, "not a JSON object")
-    return content
-
-
-def _corrupt(path: Path, what: str) -> InputError:
-    return InputError(f"{path} is corrupt: {what}; restore the file, or remove it and run again")

@@ -6,17 +6,32 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from scipy.optimize import brentq
 
 from ablations.statistics.sign_flip import signflip_p
 from ablations.statistics.spending import (
+    Walk,
     boundaries,
-    classical_boundaries,
     sign_flip_look,
     spent,
 )
 
 THIRDS = (1 / 3, 2 / 3, 1.0)
 FROM_HALF = (1 / 2, 3 / 4, 1.0)
+
+
+def classical_boundaries(looks, alpha, kind):
+    """Critical |z| of equally spaced looks by Pocock (1977) or O'Brien & Fleming (1979)."""
+    fractions = np.arange(1, looks + 1) / looks
+    shape = np.ones(looks) if kind == "pocock" else 1 / np.sqrt(fractions)
+
+    def excess(constant):
+        walk = Walk()
+        for fraction, z in zip(fractions, constant * shape, strict=True):
+            walk.look(fraction, z)
+        return walk.crossed - alpha
+
+    return tuple(brentq(excess, 0.0, 8 / shape[0]) * shape)
 
 
 def crossing_chance(fractions, z):

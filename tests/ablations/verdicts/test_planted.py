@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ablations.spec import Hypothesis
-from dashboards.tables.derived import judge_study
+from dashboards.tables.derived import judged
+from dashboards.tables.reading import read_study
 from tests.registered import register
 from tests.trainers.globality.observed import attending, layout
 from trainers.globality.statistics import AttentionStatistics
@@ -103,7 +104,7 @@ def verdicts(root, **hypotheses) -> dict[str, str]:
         "config": {},
     }
     register(store, stated)
-    found = judge_study(store, "planted")["hypotheses"]
+    found = judged(read_study(store, "planted"))["hypotheses"]
     return {name: entry["verdict"]["label"] for name, entry in found.items()}
 
 

@@ -13,9 +13,10 @@ import re
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.power import TTestPower
 
 from ablations.spec import Gate, Hypothesis, Multiplicity
-from ablations.statistics.power import seeds_for, t_power
+from ablations.statistics.power import seeds_for
 from ablations.statistics.sign_flip import inversion_interval, signflip_p
 from ablations.statistics.summary import summarise
 from ablations.verdicts.evidence import Run
@@ -481,15 +482,15 @@ class TestSeedsNeeded:
         [(0.5, 34, 44), (0.8, 15, 19), (1.0, 10, 13), (1.2, 8, 10), (1.5, 6, 7), (2.0, 5, 5)],
     )
     def test_t_needs_what_tables_of_the_noncentral_t_list(self, effect, at_80, at_90):
-        assert seeds_for(t_power, effect, 0.05) == at_80
-        assert seeds_for(t_power, effect, 0.05, 0.9) == at_90
+        assert seeds_for(TTestPower().power, effect, 0.05) == at_80
+        assert seeds_for(TTestPower().power, effect, 0.05, 0.9) == at_90
 
     def test_stricter_level_needs_more(self):
-        assert seeds_for(t_power, 1.0, 0.00625) == 17
-        assert seeds_for(t_power, 2.0, 0.00625, 0.9) == 8
+        assert seeds_for(TTestPower().power, 1.0, 0.00625) == 17
+        assert seeds_for(TTestPower().power, 2.0, 0.00625, 0.9) == 8
 
     def test_search_gives_up(self):
-        assert seeds_for(t_power, 0.001, 0.05) is None
+        assert seeds_for(TTestPower().power, 0.001, 0.05) is None
         verdict = judged(spread(0, 1000.0))
         assert verdict.seeds_needed is None
         assert "more than 10,000 seeds are needed for 80 % power" in verdict.reason

@@ -13,7 +13,7 @@ import pytest
 
 from dashboards.study.figures import every_figure
 from dashboards.study.report import write_figures, write_report
-from dashboards.tables.derived import judge_study, judged, write_verdicts
+from dashboards.tables.derived import judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy, maker
 from tests.registered import restated
@@ -261,7 +261,7 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
 ) -> None:
     source = html.unescape((whole.folder / "report.html").read_text(encoding="utf-8"))
     source = source.replace("\\u00b1", "±").replace("\\u003c", "<").replace("\\u003e", ">")
-    for entry in judge_study(*whole)["hypotheses"].values():
+    for entry in judged(read_study(*whole))["hypotheses"].values():
         assert source.count(entry["verdict"]["reason"]) == 1
     text = report.text
     for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
@@ -341,7 +341,7 @@ def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study)
     }  # fmt: skip
     gpu = {**machine, "device": "cuda", "device_name": "H100", "cuda": "12.8", "cudnn": 91002}
     made = make_study()
-    plain = judge_study(*made)["hypotheses"]
+    plain = judged(read_study(*made))["hypotheses"]
     for arm in ("baseline", "cls_position_none", "loss_on_patches"):
         for seed in range(6):
             path = made.root / made.trial(arm, seed).result_key
@@ -354,7 +354,7 @@ def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study)
         "2.11.0, CUDA 12.8, cuDNN 91002) after cpu (x86_64, PyTorch 2.11.0), baseline on cpu "
         "(x86_64, PyTorch 2.11.0)"
     )
-    for name, entry in judge_study(*made)["hypotheses"].items():
+    for name, entry in judged(read_study(*made))["hypotheses"].items():
         before = plain[name]["verdict"]
         if name.startswith("loss_on_cls"):
             before = {**before, "reason": f"{before['reason']}; {said}"}

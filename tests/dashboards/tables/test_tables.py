@@ -12,7 +12,7 @@ import pytest
 
 from dashboards.names import split_metric
 from dashboards.tables.chain import read_entry
-from dashboards.tables.derived import judge_study, judged, write_results, write_verdicts
+from dashboards.tables.derived import judged, write_results, write_verdicts
 from dashboards.tables.long import COLUMNS, long_table
 from dashboards.tables.reading import read_study, study_runs
 from tests.dashboards.conftest import Made, MakeStudy
@@ -226,7 +226,7 @@ def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
     made = make_study()
     study = read_study(*made)
     written = json.loads((made.root / write_verdicts(study, judged(study))).read_text())
-    assert written == judge_study(*made)
+    assert written == judged(read_study(*made))
     assert written["study"] == "why_cls_is_global"
     assert list(written["hypotheses"]) == list(read_entry(*made).resolved.hypotheses)
     verdict = written["hypotheses"]["cls_needs_no_position"]["verdict"]
@@ -237,13 +237,13 @@ def test_verdicts_are_written_as_judged(make_study: MakeStudy) -> None:
 @pytest.mark.slow
 def test_gates_agree_with_the_verdicts(make_study: MakeStudy) -> None:
     made = make_study()
-    gate = judge_study(*made)["gates"]["learned"]["arms"]["baseline"]
+    gate = judged(read_study(*made))["gates"]["learned"]["arms"]["baseline"]
     assert gate["passed"]
     assert gate["mean"] == pytest.approx(0.39, abs=0.02)
     restate(made, lambda stated: stated["resolved"]["gates"]["learned"].update(at_least=0.9))
-    judged = judge_study(*made)
-    assert not judged["gates"]["learned"]["arms"]["baseline"]["passed"]
-    assert judged["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] == "failed"
+    found = judged(read_study(*made))
+    assert not found["gates"]["learned"]["arms"]["baseline"]["passed"]
+    assert found["hypotheses"]["cls_needs_no_position"]["verdict"]["label"] == "failed"
 
 
 def test_a_folder_without_a_lock_is_no_study(tmp_path: Path) -> None:
