@@ -16,10 +16,7 @@ from trainers.data.image_set import ImageSet, open_images
 from trainers.errors import StudyError
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.runs.trial import trial_keys
-from trainers.system.store import Store
-
-AT_ONCE = 8
-"""Trials that are looked up at once: object storage lets each one wait."""
+from trainers.system.store import AT_ONCE, Store
 
 
 @dataclass(frozen=True, kw_only=True)

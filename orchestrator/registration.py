@@ -24,14 +24,14 @@ from ablations.registration import (
     written,
 )
 from dashboards.tables.chain import find_chain
-from orchestrator.plan import AT_ONCE, Plan
+from orchestrator.plan import Plan
 from orchestrator.references import references_of
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError, RootError, printable
 from trainers.runs.records import is_segment
 from trainers.runs.stored_trial import TRIALS
 from trainers.runs.version import code_versions, versions_below
-from trainers.system.store import Store
+from trainers.system.store import AT_ONCE, Store
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow", "scipy")
 

@@ -128,7 +128,7 @@ def _places(
 ) -> Iterator[tuple[str, int]]:
     """Each (arm, seed) that is needed, the first first; some come twice."""
     # Imported here: a fixed design needs no statistics, which take a second to load.
-    from ablations.verdicts.looks import arms_of, follow, unnamed
+    from ablations.verdicts.looks import follow, unnamed
 
     hypotheses, seeds = sequential.hypotheses, sequential.seeds
     followed = follow(
@@ -149,7 +149,7 @@ def _places(
         for seed in seeds:
             for name in names:
                 if seed in followed[name].wants:
-                    yield from ((arm, seed) for arm in arms_of(hypotheses[name]))
+                    yield from ((arm, seed) for arm in hypotheses[name].arms)
     for seed in seeds:
         yield from ((arm, seed) for arm in unnamed(hypotheses, sequential.costs))
 
@@ -164,11 +164,9 @@ def _worth(
 
     That of a pair is the square of the smallest effect over the variance of differences.
     """
-    from ablations.verdicts.looks import arms_of
-
     hypothesis, deviation = sequential.hypotheses[name], one.verdict.standard_deviation
     lacking = [
-        (arm, seed) for arm in arms_of(hypothesis) for seed in one.wants if (arm, seed) not in runs
+        (arm, seed) for arm in hypothesis.arms for seed in one.wants if (arm, seed) not in runs
     ]
     cost = sum(sequential.costs[arm] for arm, _ in lacking)
     if not deviation or not cost:

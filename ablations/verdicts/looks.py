@@ -150,12 +150,7 @@ def _decides(label: str, futility: str) -> bool:
 
 
 def _statuses(hypothesis: Hypothesis, runs: Runs, seeds: Sequence[int]) -> set[str]:
-    return {run_of(runs, arm, seed).status for arm in arms_of(hypothesis) for seed in seeds}
-
-
-def arms_of(hypothesis: Hypothesis) -> tuple[str, ...]:
-    """The arms that a hypothesis cannot be judged without."""
-    return hypothesis.arms
+    return {run_of(runs, arm, seed).status for arm in hypothesis.arms for seed in seeds}
 
 
 class _Seen(NamedTuple):
@@ -275,7 +270,7 @@ def _told(verdict: Verdict, history: Sequence[Look], design: Design, *, decided:
 
 def unnamed(hypotheses: Mapping[str, Hypothesis], arms: Iterable[str]) -> list[str]:
     """The arms that no hypothesis needs: nothing decides them, so they run at all seeds."""
-    named = {arm for one in hypotheses.values() for arm in arms_of(one)}
+    named = {arm for one in hypotheses.values() for arm in one.arms}
     return [arm for arm in arms if arm not in named]
 
 
@@ -295,8 +290,7 @@ def told_apart(
         hypotheses, gates, runs, seeds, design, multiplicity=multiplicity, references=references
     )
     of_arm = {
-        arm: [followed[name] for name, one in hypotheses.items() if arm in arms_of(one)]
-        for arm in arms
+        arm: [followed[name] for name, one in hypotheses.items() if arm in one.arms] for arm in arms
     }
     told = dict(runs)
     for (arm, seed), run in runs.items():

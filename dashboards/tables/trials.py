@@ -6,12 +6,9 @@ from typing import TypeVar
 
 from ablations.registration import Entry
 from trainers.runs.stored_trial import StoredTrial
-from trainers.system.store import Store
+from trainers.system.store import AT_ONCE, Store
 
 T = TypeVar("T")
-
-_AT_ONCE = 8
-"""Trials that are read at once: files and object storage let one wait."""
 
 _BATCH = 64
 """Trials whose values are held at once."""
@@ -29,7 +26,7 @@ def each_place(
     entry: Entry, store: Store, read: Callable[[StoredTrial], T]
 ) -> Iterator[tuple[str, int, T]]:
     """Every planned (arm, seed), in order, and what `read` makes of its trial."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         every = list(places_of(entry))
         for start in range(0, len(every), _BATCH):
             places = every[start : start + _BATCH]

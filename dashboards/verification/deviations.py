@@ -62,7 +62,11 @@ def _changed_knowing(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
         yield _finding(now, f"{_seeds(left)} left out{known}")
     if before.of_all.get(_DESIGN) != now.of_all.get(_DESIGN):
         yield _finding(now, f"looks were redefined{known}")
-    base = [knob for knob in {**before.knobs, **now.knobs} if _differ(before, now, knob)]
+    base = [
+        knob
+        for knob in {**before.knobs, **now.knobs}
+        if before.knobs.get(knob) != now.knobs.get(knob)
+    ]
     if before.dataset.get("digest") != now.dataset.get("digest"):
         base.append("the data")
     if base:
@@ -100,10 +104,6 @@ def _knowing(known: int, under_way: int) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"{seed_list(seeds)} {'was' if len(seeds) == 1 else 'were'}"
-
-
-def _differ(before: Entry, now: Entry, knob: str) -> bool:
-    return bool(before.knobs.get(knob) != now.knobs.get(knob))
 
 
 def _left_out(newest: Entry, checked: Mapping[str, Checked]) -> Iterator[Finding]:

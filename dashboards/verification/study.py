@@ -22,10 +22,7 @@ from trainers.errors import StoreError, listed
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.runs.version import differing
 from trainers.system.keys import Entry as Object
-from trainers.system.store import Store
-
-_AT_ONCE = 8
-"""Trials that are checked at once: files and object storage let one wait."""
+from trainers.system.store import AT_ONCE, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +113,7 @@ def _check_trials(store: Store, chain: Sequence[Entry]) -> dict[str, Checked]:
     def check(key: str) -> Checked:
         return check_trial(StoredTrial(store, key), named[key], " and ".join(arms[key]))
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         return {one.key: one for one in pool.map(check, named)}
 
 

@@ -7,10 +7,10 @@ from ablations.verdicts.evidence import Run
 from dashboards.tables.chain import read_entry
 from dashboards.tables.reading import read_run
 from orchestrator import schedule
-from orchestrator.plan import AT_ONCE, Plan, Trial
+from orchestrator.plan import Plan, Trial
 from orchestrator.schedule import Sequential, Standing
 from trainers.runs.stored_trial import StoredTrial
-from trainers.system.store import Store
+from trainers.system.store import AT_ONCE, Store
 
 _FAILED = Run(status="failed", start={}, end={})
 

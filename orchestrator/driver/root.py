@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ablations.registration import Entry
-from orchestrator.plan import AT_ONCE, Plan, Trial
+from orchestrator.plan import Plan, Trial
 from trainers.runs.left_behind import left_behind
 from trainers.runs.stored_trial import TRIALS, StoredTrial
-from trainers.system.store import Store
+from trainers.system.store import AT_ONCE, Store
 
 
 def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> None:

@@ -20,6 +20,9 @@ OBJECT_STORAGE = ("s3", "gs", "az")
 TRIES = 20
 """for a put among others that delete"""
 
+AT_ONCE = 8
+"""Trials that are looked up at once: object storage, and a folder of a network, let each wait."""
+
 
 class Store(Protocol):
     """Objects by key; a key is names with `/` between. Every method raises StoreError, one line."""
