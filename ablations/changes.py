@@ -32,7 +32,9 @@ def changes(before: Entry, now: Entry) -> list[str]:
             lines.append(f"{title}: {listed(other)}")
     lines += _differences("", before.computing, now.computing)
     if not lines and before.trial_keys != now.trial_keys:
-        lines.append("what runs start from: other weights are at model.weights")
+        lines.append(
+            "what runs start from or read: other weights at model.weights, or other images at an arm's size"
+        )
     return lines
 
 

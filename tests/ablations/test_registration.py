@@ -364,7 +364,9 @@ def test_other_starting_weights_are_a_change():
             trial["key"] += "-weights"
 
     chain = chain_of(FIRST, changed(other_weights), known=[[], EVERYTHING])
-    assert changes(*chain) == ["what runs start from: other weights are at model.weights"]
+    assert changes(*chain) == [
+        "what runs start from or read: other weights at model.weights, or other images at an arm's size"
+    ]
     assert words(chain)["none_rises"] == "exploratory"
 
 
