@@ -32,9 +32,7 @@ def changes(before: Entry, now: Entry) -> list[str]:
             lines.append(f"{title}: {listed(other)}")
     lines += _differences("", before.computing, now.computing)
     if not lines and before.trial_keys != now.trial_keys:
-        lines.append(
-            "what runs start from or read: other weights at model.weights, or other images at an arm's size"
-        )
+        lines.append("what runs start from or read: weights at model.weights, or an arm's images")
     return lines
 
 

@@ -365,7 +365,7 @@ def test_other_starting_weights_are_a_change():
 
     chain = chain_of(FIRST, changed(other_weights), known=[[], EVERYTHING])
     assert changes(*chain) == [
-        "what runs start from or read: other weights at model.weights, or other images at an arm's size"
+        "what runs start from or read: weights at model.weights, or an arm's images"
     ]
     assert words(chain)["none_rises"] == "exploratory"
 
