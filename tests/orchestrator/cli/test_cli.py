@@ -45,7 +45,7 @@ def test_help_names_every_command_and_the_exit_codes(dinolab):
         ("recipes", ["digits_tiny"]),
         ("datasets", ["digits", "1,797", "Where an image is transparent it is white."]),
         ("metrics", ["globality/cls/gyration", "knn/patch_top1", "collapse/target_entropy"]),
-        ("studies", ["demo", "demo.yaml", "why_cls_is_global"]),
+        ("studies", ["demo", "The whole path, small", "why_cls_is_global"]),
         ("knobs", ["model.cls_position", "optimizer.learning_rate"]),
     ],
 )
