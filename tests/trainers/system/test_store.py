@@ -1,4 +1,4 @@
-"""The store: the same facts of a folder and of S3, with and without errors of the network."""
+"""The store: facts of a folder, of S3 with and without errors of the network, and of Azure."""
 
 import os
 import pickle
@@ -24,10 +24,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["folder", "objects", "objects, a third of the requests fail"])
+@pytest.fixture(params=["folder", "objects", "objects, a third of the requests fail", "azure"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return open_store(tmp_path / "root", make=True)
+    if request.param == "azure":
+        azure: Store = request.getfixturevalue("azure")
+        return azure
     objects: Store = request.getfixturevalue("objects")
     if "fail" in request.param:
         request.getfixturevalue("server").rate = 1 / 3
