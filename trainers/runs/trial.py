@@ -22,6 +22,7 @@ from trainers.errors import (
     LostWorkerError,
     PlanError,
     StoreError,
+    UnwrittenError,
     listed,
 )
 from trainers.runs.attempt import Attempt, claimed, scratch_folder
@@ -166,6 +167,10 @@ def run_trial(
                     folder,
                     asking.say,
                 )
+            except UnwrittenError:
+                # A root that is gone has a line of its own.
+                trial.store.get(trial.config_key)
+                raise
             finally:
                 drop(folder)
 

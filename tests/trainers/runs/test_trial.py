@@ -10,7 +10,7 @@ from tests.trainers.training.workers import run_group
 from trainers import __main__ as command
 from trainers.config import TrainConfig, override
 from trainers.config.recipe import recipe
-from trainers.errors import CheckpointError, DinolabError, PlanError
+from trainers.errors import CheckpointError, DinolabError, PlanError, StoreError
 from trainers.runs import trial as trials
 from trainers.runs.attempt import claimed
 from trainers.runs.left_behind import left_behind
@@ -147,6 +147,28 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
     result = trial.finished()
     assert result["device"] == "cpu"
     assert result["earlier_machines"] == [other]
+
+
+def test_a_root_that_goes_while_a_checkpoint_is_written_is_said_to_be_gone(
+    tiny, images, tmp_path, monkeypatch
+):
+    root, make = tmp_path / "root", checkpoint.file_writer
+
+    def file_writer(*arguments):
+        write = make(*arguments)
+
+        def leave_before(path):
+            if path == checkpoint.file_of(path.parent, tiny.steps):
+                root.rename(tmp_path / "away")
+            return write(path)
+
+        return leave_before
+
+    trial, alone = stored(root), World(rank=0, size=1, device=CPU)
+    monkeypatch.setattr(checkpoint, "file_writer", file_writer)
+    with pytest.raises(StoreError, match=r"run root .* is gone: bring it back"):
+        run_trial(trial, tiny, images=images, world=alone, reporter=Fanout())
+    assert not root.exists()
 
 
 @pytest.mark.slow
