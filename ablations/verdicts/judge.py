@@ -82,6 +82,8 @@ class Looked:
     summary: Summary
     """whose p-values and intervals hold over all looks"""
     adjusted: Adjusted
+    least_p: float
+    """that so many signs can show at this look"""
 
 
 def judge(
@@ -124,10 +126,9 @@ def judge(
         name: [pair.difference for pair in of if pair.difference is not None]
         for name, of in pairs.items()
     }
+    same = {name: same_trial(h, runs, seeds) for name, h in hypotheses.items()}
     summaries = {
-        name: looked[name].summary
-        if looked
-        else summary_of(h, pairs[name], same_trial=same_trial(h, runs, seeds))
+        name: looked[name].summary if looked else summary_of(h, pairs[name], same_trial=same[name])
         for name, h in hypotheses.items()
     }
     problems = {
@@ -171,8 +172,17 @@ def judge(
         else:
             assert p_adjusted is not None
             assert control is not None
+            # Intervals of how runs end are exact, and those of one trial need no proof.
+            exact = hypothesis.endpoint or same[name]
+            least = looked[name].least_p if looked else 2 / 2**summary.n
             label, tags, reason = decided(
-                hypothesis, summary, p_adjusted, adjustment.text, largest, control
+                hypothesis,
+                summary,
+                p_adjusted,
+                adjustment.text,
+                largest,
+                control,
+                0.0 if exact else least,
             )
             # The deviation of how runs end is 0 where all agree, and says nothing of seeds.
             counts = advise and hypothesis.metric and label == "inconclusive"

@@ -141,7 +141,9 @@ def _looked(
     for name, one in seen.items():
         text = by_name[name].text
         text = f" over all looks{text and ','}{text}"
-        found[name] = Looked(summary=one.summary, adjusted=by_name[name]._replace(text=text))
+        found[name] = Looked(
+            summary=one.summary, adjusted=by_name[name]._replace(text=text), least_p=one.least_p
+        )
     return found
 
 
@@ -160,6 +162,8 @@ class _Seen(NamedTuple):
     """where all pairs are there, valid over all looks"""
     alone: Mapping[str, float]
     """p-values of this look alone and the levels that they are held against, by field of Look"""
+    least_p: float = 1.0
+    """two-sided, over all looks, that so many signs can show"""
 
 
 def _seen(hypothesis: Hypothesis, runs: Runs, seeds: tuple[int, ...], design: Design) -> _Seen:
@@ -202,7 +206,8 @@ def _at_look(
             p_equivalence=p_equivalence,
             p_equivalence_signflip=None,
         )
-        return _Seen(valid, _alone(p, alpha, p_equivalence, alpha))
+        least = float(anytime_p(np.ones(len(d))))
+        return _Seen(valid, _alone(p, alpha, p_equivalence, alpha), least)
     number = looks.index(len(d))
     wide = level(looks, number, alpha, spending)
     narrow = one_sided_level(looks, number, alpha, spending)
@@ -217,7 +222,8 @@ def _at_look(
         p_equivalence=one_sided_nominal_p(plain.p_equivalence, looks, number, spending),
         p_equivalence_signflip=None,
     )
-    return _Seen(valid, _alone(plain.p, wide, plain.p_equivalence, narrow))
+    least = nominal_p(2 / 2 ** len(d), looks, number, spending)
+    return _Seen(valid, _alone(plain.p, wide, plain.p_equivalence, narrow), least)
 
 
 def _alone(

@@ -20,11 +20,12 @@ def decided(
     adjustment: str = "",
     largest: Largest | None = None,
     control: Control = DIFFERS,
+    least_p: float = 0.0,
 ) -> tuple[Label, tuple[Tag, ...], str]:
     """Label, tags and reason for complete data of FEWEST_SEEDS or more.
 
     `adjustment` says what p_adjusted was adjusted for, in words that follow it. Without `largest`
-    the end point counts as one that moves.
+    the end point counts as one that moves. `least_p` is as `decide` takes it.
     """
     mean, interval, equivalence = summary.mean, summary.interval, summary.interval_equivalence
     assert mean is not None
@@ -41,6 +42,7 @@ def decided(
         interval_equivalence=equivalence,
         p_adjusted=p_adjusted,
         p_equivalence=summary.p_equivalence,
+        least_p=least_p,
         sensitivity=largest.effect / s if largest else math.inf,
         control=control.found,
     )
@@ -56,22 +58,30 @@ def decided(
             f"{changes}, {wide} {_ends_text(interval)}{_not_zero(tags, adjusted)}; no arm moves "
             f"this end point by {s:g}: the largest effect is {largest.effect:.3g} ({largest.of})",
         )
+    too_few = f"but the least p of so many signs is {least_p:.2g}" if least_p > alpha else ""
     if label in ("insensitive", "equivalent") or (small and label == "inconclusive"):
+        excluded = label == "inconclusive" and hypothesis.direction in OPPOSITE
         return (
             label,
             tags,
-            f"{changes}; {inside}{_not_zero(tags, adjusted)}{_control_text(control, s)}",
+            f"{changes}; {inside}{_not_zero(tags, adjusted)}{_control_text(control, s)}"
+            + (f"; it would be refuted, {too_few}" if excluded and too_few else ""),
         )
     if hypothesis.direction == "holds":
         narrow = f"{_percent(1 - 2 * alpha)} interval {_ends_text(equivalence)}"
+        outside = f"{wide} {_ends_text(interval)} is outside ±{s:g}"
+        open_ = f"{narrow} is not inside ±{s:g}, and {wide} {_ends_text(interval)} not outside"
+        if -s < equivalence[0] and equivalence[1] < s:
+            open_ = f"{inside}, but its p is {summary.p_equivalence:.2g}"
+        elif too_few and (interval[0] >= s or interval[1] <= -s):
+            open_ = f"{outside}, {too_few}"
         text = {
             "supported": f"{inside}{_not_zero(tags, adjusted)}{_control_text(control, s)}",
-            "refuted": f"{wide} {_ends_text(interval)} is outside ±{s:g}",
-            "inconclusive": f"{narrow} is not inside ±{s:g}, and {wide} {_ends_text(interval)} "
-            "not outside",
+            "refuted": outside,
+            "inconclusive": open_,
         }[label]
         return label, tags, f"{changes}; {text}"
-    return label, tags, _predicted(hypothesis, label, tags, mean, interval, adjusted)
+    return label, tags, _predicted(hypothesis, label, tags, mean, interval, adjusted, too_few)
 
 
 def _predicted(
@@ -81,6 +91,7 @@ def _predicted(
     mean: float,
     interval: Interval,
     adjusted: str,
+    too_few: str,
 ) -> str:
     """Why a predicted difference is supported, refuted, or neither."""
     s = f"{hypothesis.smallest_effect:g}"
@@ -93,10 +104,11 @@ def _predicted(
     if label == "supported":
         found = "all of it" if "strong" in tags else "above 0, mean"
         return f"{says}: {found} at least {s}; {adjusted}"
-    if label == "refuted" and high < 0:
-        return f"{says}, the opposite of the prediction"
-    if label == "refuted":
-        found = f"less than {s} throughout"
+    excluded = label == "refuted" or (too_few and high < hypothesis.smallest_effect)
+    if excluded and high < 0:
+        return f"{says}, the opposite of the prediction{too_few and ', '}{too_few}"
+    if excluded:
+        found = f"less than {s} throughout{too_few and ', '}{too_few}"
         return f"{says}: {predicted} would be {found}" if against else f"{says}: {found}"
     if low <= 0:
         claimed = f"{predicted} of {s}" if against else s

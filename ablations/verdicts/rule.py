@@ -55,6 +55,7 @@ def decide(
     interval_equivalence: Interval,
     p_adjusted: float,
     p_equivalence: float = 0.0,
+    least_p: float = 0.0,
     sensitivity: float = math.inf,
     control: ControlFound = "differs",
 ) -> tuple[Label, tuple[Tag, ...]]:
@@ -69,6 +70,9 @@ def decide(
     where it is small, supported if the control differs, insensitive if it is alike, else
     inconclusive; refuted, if interval is entirely outside; inconclusive.
 
+    strong and refuted rest on an interval alone, which has no width where differences are equal:
+    neither is given if least_p > alpha.
+
     Where p_adjusted <= alpha, what is small is tagged negligible-but-nonzero, and a mean against
     the prediction that is not refuted opposite.
 
@@ -81,6 +85,7 @@ def decide(
         interval_equivalence: the same at level 1 - 2 alpha.
         p_adjusted: two-sided p-value, adjusted within the family.
         p_equivalence: p-value of a mean outside (-s, s).
+        least_p: least two-sided p-value that so many signs can show, whatever the differences.
         sensitivity: largest effect of any arm on the end point over s, >= 0.
         control: what the declared control shows.
     """
@@ -100,12 +105,12 @@ def decide(
         if inside:
             return ("insensitive" if control == "alike" else "inconclusive"), tags
         outside = interval[0] >= s or interval[1] <= -s
-        return ("refuted" if outside else "inconclusive"), tags
+        return ("refuted" if outside and least_p <= alpha else "inconclusive"), tags
     if nonzero and low >= 0 and effect >= s:
-        return "supported", (("strong",) if low >= s else ())
+        return "supported", (("strong",) if low >= s and least_p <= alpha else ())
     if inside and control in ("differs", "alike"):
         return ("equivalent" if control == "differs" else "insensitive"), tags
-    if high < s and direction != "differs":
+    if high < s and direction != "differs" and least_p <= alpha:
         return "refuted", small
     return "inconclusive", tags
 
