@@ -1,6 +1,6 @@
 """How each hypothesis was stated, which follows from the registrations of its study alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ def stated(chain: Sequence[Entry]) -> dict[str, Stated]:
     where its form, or a version, changed after the first registration. confirmatory: else.
 
     Its form is all that bears on its verdict: its own fields, the claims that name it, the gates on
-    its arms, what p-values of its family rest on, what its arms change, that no other arm has gone,
+    any arm, what p-values of its family rest on, what its arms change, that no other arm has gone,
     base, data, and what is said of the whole study. One that comes back was stated when it did.
     """
     return {name: _stated(chain, name) for name in chain[-1].resolved.hypotheses}
@@ -119,6 +119,11 @@ def _same_form(before: Entry, now: Entry, name: str) -> bool:
     # arm that does, the label is another. One more arm cannot hide what was there.
     if any(one not in now.resolved.arms.values() for one in before.resolved.arms.values()):
         return False
+    # Nor does an arm count there that misses a gate. How runs end is not gated.
+    if before.resolved.hypotheses[name].metric:
+        arms = before.resolved.arms
+        if _gates(before, arms) != _gates(now, arms):
+            return False
     moved = {arm for arm, _, _ in before.trial_keys ^ now.trial_keys}
     return before.versions != now.versions or not moved & set(_arms(now, name))
 
@@ -127,18 +132,26 @@ def _form(entry: Entry, name: str) -> dict[str, Any]:
     plain, own = entry.plain, _arms(entry, name)
     family = {other: _behind_its_p(plain["hypotheses"][other]) for other in _family(entry, name)}
     claims = {i: claim for i, claim in plain["claims"].items() if name in claim["hypotheses"]}
-    gates = {i: gate for i, gate in plain["gates"].items() if set(gate["arms"]) & set(own)}
     arms = {*own, *(arm for mate in family for arm in _arms(entry, mate))}
     return {
         "own": plain["hypotheses"][name],
         "family": family,
         "sequence": [one for one in entry.sequence if one == name or one in family],
         "claims": claims,
-        "gates": gates,
         "arms": {arm: plain["arms"][arm] for arm in arms},
         "base": entry.knobs,
         "data": entry.dataset.get("digest"),
         "study": entry.of_all,
+    }
+
+
+def _gates(entry: Entry, arms: Container[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """What each gate asks of each of these arms, by the names of both."""
+    return {
+        (name, arm): {**gate, "arms": None}
+        for name, gate in entry.plain["gates"].items()
+        for arm in gate["arms"]
+        if arm in arms
     }
 
 

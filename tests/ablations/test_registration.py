@@ -196,6 +196,36 @@ def test_leaving_out_an_arm_that_moved_the_end_point_restates_what_it_showed_sen
     assert words(added) == {"none_rises": "confirmatory", "deep_rises": "exploratory"}
 
 
+def no_gate(content):
+    content["resolved"]["gates"] = {}
+
+
+def looser_gate(content):
+    content["resolved"]["gates"]["learns"]["at_least"] = 0.1
+
+
+@pytest.mark.parametrize("change", [no_gate, looser_gate])
+def test_a_gate_on_any_arm_restates_what_that_arm_may_show_sensitive(change):
+    for first, second in ((FIRST, changed(change)), (changed(change), FIRST)):
+        chain = chain_of(first, second, known=[[], EVERYTHING])
+        assert words(chain) == {"none_rises": "exploratory", "deep_rises": "exploratory"}
+
+
+def test_a_gate_on_one_more_arm_and_one_beside_how_runs_end_restate_nothing():
+    one = changed(without_another_arm)
+    both = changed(lambda content: content["resolved"].update(claims={}))
+    assert words(chain_of(one, both, known=[[], EVERYTHING]))["none_rises"] == "confirmatory"
+
+    def ends(content):
+        given = hypothesis("none", metric="", endpoint="collapsed")
+        content["resolved"]["hypotheses"] = {"none_ends": given}
+        content["resolved"]["claims"] = {}
+
+    first, second = changed(ends), changed(ends)
+    no_gate(second)
+    assert words(chain_of(first, second, known=[[], EVERYTHING])) == {"none_ends": "confirmatory"}
+
+
 def test_results_of_arms_that_a_hypothesis_does_not_compare_do_not_count():
     known = [key("deep", seed) for seed in SEEDS]
     chain = chain_of(FIRST, changed(turned_round), known=[[], known])
