@@ -103,13 +103,14 @@ def _follow_family(
 
         looked = _looked(family, seen, ps, multiplicity)
         stated = {name: family[name] for name in seen}
-        verdicts = judge(stated, gates, runs, first, references=references, looked=looked)
+        told = _stopped(stated, runs, first)
+        verdicts = judge(stated, gates, told, first, references=references, looked=looked)
         failed = [name for name, verdict in verdicts.items() if verdict.label == "failed"]
         if failed:
             # The others must not gain from its failure.
             ps |= dict.fromkeys(failed)
             looked = _looked(family, seen, ps, multiplicity)
-            verdicts = judge(stated, gates, runs, first, references=references, looked=looked)
+            verdicts = judge(stated, gates, told, first, references=references, looked=looked)
         last = n == design.looks[-1]
         for name, verdict in verdicts.items():
             decided = name not in held_up and (last or _decides(verdict.label, design.futility))
@@ -127,6 +128,23 @@ def _follow_family(
         if not undecided:
             break
     return found
+
+
+def _stopped(
+    hypotheses: Mapping[str, Hypothesis], runs: Runs, seeds: Sequence[int]
+) -> dict[tuple[str, int], Run]:
+    """`runs`, where those of other arms that are not there are skipped.
+
+    Their own hypotheses may be decided, and a verdict must not depend on whether that was noted.
+    """
+    arms = {arm for one in hypotheses.values() for arm in one.arms}
+    others = {arm for arm, _ in runs} - arms
+    return dict(runs) | {
+        (arm, seed): dataclasses.replace(run, status="skipped")
+        for arm in others
+        for seed in seeds
+        if (run := run_of(runs, arm, seed)).status == "missing"
+    }
 
 
 def _looked(

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ablations.spec import BASELINE, Hypothesis
 from ablations.verdicts.evidence import Run, control_pairs, counted, pairs_of, run_of
-from ablations.verdicts.rule import Control, Largest
+from ablations.verdicts.rule import FEWEST_SEEDS, Control, Largest
 from ablations.verdicts.summaries import summary_of
 
 
@@ -54,22 +54,30 @@ def largest_effect(
     Arms are compared with the baseline, on each metric of the hypothesis; where the baseline does
     not report one, with what the hypothesis compares with. The means of its `own` contrast and of
     its `control` count too. Only arms count whose runs have finished with numbers at every seed,
-    and which are not among `without`.
+    and which are not among `without`; those that a sequential design has stopped count at the seeds
+    before that, FEWEST_SEEDS or more.
     """
     effects: dict[str, float] = {}
-    against = _mean([pair.against for pair in pairs_of(hypothesis, runs, seeds)])
-    arms = dict.fromkeys(arm for arm, _ in runs)
+    against = {pair.seed: pair.against for pair in pairs_of(hypothesis, runs, seeds)}
+    arms = dict.fromkeys(arm for arm, _ in runs if arm not in without or hypothesis.endpoint)
     metrics = hypothesis.metric, hypothesis.metric_against or hypothesis.metric
     for metric in dict.fromkeys(metrics):
-        means = {
-            arm: _mean([counted(hypothesis, run_of(runs, arm, seed), metric) for seed in seeds])
+        values = {
+            arm: {
+                seed: counted(hypothesis, run, metric)
+                for seed in seeds
+                if (run := run_of(runs, arm, seed)).status != "skipped"
+            }
             for arm in arms
-            if arm not in without or hypothesis.endpoint
         }
-        reference = means.get(BASELINE)
-        reference = against if reference is None else reference
-        for arm, mean in means.items():
-            if mean is not None and reference is not None:
+        baseline = values.get(BASELINE, {})
+        references = against if not baseline or None in baseline.values() else baseline
+        for arm, of in values.items():
+            both = [seed for seed in of if seed in references]
+            reference = _mean([references[seed] for seed in both])
+            mean = None if None in of.values() else _mean([of[seed] for seed in both])
+            few = len(both) < min(len(seeds), FEWEST_SEEDS)
+            if not few and mean is not None and reference is not None:
                 effects[arm] = max(abs(mean - reference), effects.get(arm, 0.0))
     effects |= {"its own contrast": abs(own), "its control": abs(control or 0.0)}
     # An arm is named before what is the same but for rounding.

@@ -61,6 +61,27 @@ def test_a_verdict_rests_on_the_seeds_of_its_look_whatever_others_have_measured(
     )
 
 
+def test_an_arm_that_was_stopped_shows_what_it_did_that_the_end_point_moves():
+    # Nothing but the arm `up` moves it, which is decided at the first look.
+    runs = runs_of({"baseline": 0.0, "up": 2.0, "small": 0.4}, noise=0.6)
+    stated = UP | {"small": hypothesis("small", control="", family="other")}
+    whole = follow(stated, {}, runs, SEEDS, POCOCK)
+    assert labels(whole) == {"up": ("supported", 8), "small": ("refuted", 12)}
+    gates = {"learned": Gate(arms=("up",), metric="m", at_least=0.5)}
+    for status in ("missing", "skipped"):
+        for seed in SEEDS[8:]:
+            runs["up", seed] = Run(status=status, start={}, end={})
+        assert labels(follow(stated, gates, runs, SEEDS, POCOCK)) == labels(whole)
+    for seed in SEEDS[8:]:
+        del runs["up", seed]
+    found = follow(stated, gates, runs, SEEDS, POCOCK)
+    assert labels(found) == labels(whole)
+    ups = [runs["up", seed].end["m"] - runs["baseline", seed].end["m"] for seed in SEEDS[:8]]
+    assert found["small"].verdict.largest_effect == (pytest.approx(np.mean(ups)), "up")
+    runs["up", 7] = Run(status="collapsed", start={}, end={"m": 9.0})
+    assert follow(stated, {}, runs, SEEDS, POCOCK)["small"].verdict.label == "insensitive"
+
+
 def test_without_futility_what_is_equivalent_goes_on_to_the_last_look():
     design = POCOCK.model_copy(update={"futility": ""})
     found = follow(ALL, {}, runs_of(), SEEDS, design)["small"]
