@@ -15,13 +15,16 @@ from scipy.interpolate import PchipInterpolator
 from ablations.statistics.e_process import anytime_p, e_values
 from ablations.statistics.effect_sizes import Interval
 from ablations.statistics.flips import Floats
-from ablations.statistics.spending import Kind, boundaries, sign_flip_look
+from ablations.statistics.spending import Kind, RankedSigns, boundaries
 
 LEAST, MOST = 1e-6, 0.45
 """Between these a p-value of a design is told; below it is LEAST, above it is 1."""
 
-_HALVINGS = 17
-"""After which a p-value is known to 1 in 10,000."""
+MOST_SHARES = 50
+"""Most tests of a family for whose shares of alpha a p-value of sign flips is exact."""
+
+_LEVELS = 20
+"""Levels from alpha up that a p-value of sign flips is looked up at."""
 
 _SHIFTS = 2001
 """Shifts that are tried from the mean to one that is rejected."""
@@ -66,22 +69,40 @@ def _alpha_of(looks: tuple[int, ...], number: int, kind: Kind) -> Callable[[floa
     return alpha_of
 
 
-def sign_flip_p(differences: Floats, looks: Sequence[int], kind: Kind) -> float:
-    """The smallest alpha at which `sign_flip_look` has crossed with these differences, shape [n].
+def sign_flip_p(
+    differences: Floats, looks: Sequence[int], kind: Kind, alpha: float = 0.05
+) -> float:
+    """The smallest level from which on `sign_flip_look` has crossed with these differences, [n].
 
-    Rounded up. n is one of `looks`, which are numbers of seeds.
+    A larger alpha can cross where a smaller one did not and the other way round: what it rejects at
+    an early look it has no longer to spend at the next. So p is at most a level only if that level
+    and those above it cross: at levels of a grid, among them `alpha` and its shares for up to
+    MOST_SHARES tests, that happens with their own chance at most. n is one of `looks`, which are
+    numbers of seeds.
     """
-
-    def crosses(log_alpha: float) -> bool:
-        return bool(sign_flip_look(differences, looks, math.exp(log_alpha), kind)[0])
-
-    low, high = math.log(LEAST), math.log(MOST)
-    if not crosses(high):
+    ranked = RankedSigns(differences, looks, kind)
+    crossing = 1.0
+    for at in _grid(alpha):
+        if not ranked.crosses(at):
+            break
+        crossing = at
+    else:
+        return crossing
+    if crossing == 1.0:
         return 1.0
-    for _ in range(_HALVINGS):
+    low, high = math.log(at), math.log(crossing)
+    while high - low > 1e-4:
         middle = (low + high) / 2
-        low, high = (low, middle) if crosses(middle) else (middle, high)
-    return math.exp(high)
+        low, high = (low, middle) if ranked.crosses(math.exp(middle)) else (middle, high)
+    return min(crossing, math.exp(high))
+
+
+@functools.lru_cache(maxsize=64)
+def _grid(alpha: float) -> tuple[float, ...]:
+    """Levels at which sign flips are looked at, descending."""
+    above = np.geomspace(MOST, max(alpha, LEAST), _LEVELS)
+    levels = [*above, *(alpha / share for share in range(2, MOST_SHARES + 1)), LEAST]
+    return tuple(sorted({float(one) for one in levels if LEAST <= one <= MOST}, reverse=True))
 
 
 def confidence_sequence(differences: Floats, alpha: float) -> Interval:

@@ -24,6 +24,8 @@ _HIGHEST = 37.0
 _ROUNDING = 1e-12
 """By which what may be spent comes out too small."""
 
+_NO_LOOK = "looks are planned at {} seeds, got {}: wait for the next"
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
@@ -115,7 +117,7 @@ def sign_flip_look(
     _check(looks, math.inf)
     *leading, n = differences.shape
     if n not in looks:
-        raise ValueError(f"looks are planned at {list(looks)} seeds, got {n}: wait for the next")
+        raise ValueError(_NO_LOOK.format(list(looks), n))
     flips = signs(n)
     may_spend = [
         (look, math.floor(spent(look / looks[-1], alpha, kind) * len(flips) * (1 + _ROUNDING)))
@@ -136,6 +138,38 @@ def sign_flip_look(
 
     judged = in_batches(judge, of_length_one(differences).reshape(-1, n), len(flips))
     return judged[:, 0].reshape(leading) > 0, judged[:, 1].reshape(leading)
+
+
+class RankedSigns:
+    """What `sign_flip_look` rejects of one study, differences [n], at any alpha."""
+
+    def __init__(self, differences: Floats, looks: Sequence[int], kind: Kind) -> None:
+        _check(looks, math.inf)
+        n = len(differences)
+        if n not in looks:
+            raise ValueError(
+                f"looks are planned at {list(looks)} seeds, got {n}: wait for the next"
+            )
+        self._flips, self._kind = signs(n), kind
+        row = of_length_one(differences)
+        self._looks = []
+        for look in [look for look in looks if look <= n]:
+            means = np.abs(self._flips[:, :look] @ row[:look])
+            order = np.argsort(-means, kind="stable")
+            self._looks.append((look / looks[-1], order, means[order]))
+
+    def crosses(self, alpha: float) -> bool:
+        """Whether the signs as they are have been rejected at this look or before."""
+        rejected = np.zeros(len(self._flips), dtype=bool)
+        for fraction, order, means in self._looks:
+            most = math.floor(spent(fraction, alpha, self._kind) * len(rejected) * (1 + _ROUNDING))
+            # More than that cannot be rejected, so only the first few matter.
+            top = order[: most + 1]
+            left = ~rejected[top]
+            room = most - int(rejected.sum())
+            first_kept = means[int(np.argmax(np.cumsum(left) > room))]
+            rejected[top[left & (means[: most + 1] > first_kept + TIE)]] = True
+        return bool(rejected[0])
 
 
 def _check(looks: Sequence[float], most: float) -> None:

@@ -236,7 +236,9 @@ def _at_look(
     valid = dataclasses.replace(
         plain,
         interval_equivalence=other.interval_equivalence,
-        p=sign_flip_p(d, looks, spending) if exact else nominal_p(plain.p, looks, number, spending),
+        p=sign_flip_p(d, looks, spending, alpha)
+        if exact
+        else nominal_p(plain.p, looks, number, spending),
         p_equivalence=one_sided_nominal_p(plain.p_equivalence, looks, number, spending),
         p_equivalence_signflip=None,
     )
@@ -371,7 +373,7 @@ def design_notes(hypotheses: Mapping[str, Hypothesis], design: Design) -> list[s
             for n in design.looks
             if exact
             and n <= EXACT_SEEDS
-            and sign_flip_p(np.ones(n), design.looks, design.spending) > alpha / size
+            and sign_flip_p(np.ones(n), design.looks, design.spending, alpha) > alpha / size
         ]
         if early:
             text += f"; sign flips of {', '.join(map(str, early))} seeds cannot support it"

@@ -18,7 +18,7 @@ from ablations.statistics.sequential_p import (
     sign_flip_p,
 )
 from ablations.statistics.sign_flip import signflip_p
-from ablations.statistics.spending import boundaries, sign_flip_look
+from ablations.statistics.spending import RankedSigns, boundaries, sign_flip_look
 
 LOOKS = (6, 8, 10)
 
@@ -72,6 +72,29 @@ def test_over_all_signs_the_p_of_any_look_is_alpha_at_most_as_often_as_alpha(alp
         ps = [sign_flip_p(d[:look], looks, "pocock") for look in looks]
         crossed += min(ps) <= alpha
     assert crossed <= alpha * 2**6
+
+
+def test_of_all_signs_no_more_than_alpha_have_a_p_of_alpha_or_less_at_any_look():
+    # At a smaller alpha nothing is spent at 6 seeds, and more is left for 8 and 10. Levels that
+    # cross on their own, one here and one there, would add up to .0527 of these patterns.
+    sizes = np.abs(drawn(0, 10))
+    found = [
+        min(sign_flip_p((sizes * signs)[:look], LOOKS, "obf") for look in LOOKS)
+        for signs in itertools.product((1, -1), repeat=9)
+        for signs in [np.array((*signs, 1))]
+    ]
+    for share in (1, 2, 3):
+        assert np.mean(np.array(found) <= 0.05 / share) <= 0.05 / share
+
+
+def test_signs_ranked_once_cross_as_those_of_each_look():
+    rng = np.random.default_rng(0)
+    for kind, looks in itertools.product(("obf", "pocock"), (LOOKS, (4, 6), (8,))):
+        for n in looks:
+            d = rng.normal(rng.normal(), 1, n).round(1)
+            for alpha in (0.01, 0.05, 0.3):
+                crossed = sign_flip_look(d, looks, alpha, kind)[0]
+                assert RankedSigns(d, looks, kind).crosses(alpha) == crossed
 
 
 def test_a_confidence_sequence_holds_the_shifts_that_no_seed_rejected():
