@@ -77,7 +77,7 @@ class Design:
 
     def power(self, multiple: float, studies: int = STUDIES) -> Chances:
         """The chance of `supported`, in [0, 1], where effects are `multiple` smallest effects."""
-        return self._named(self._shares(multiple, studies).tolist())
+        return self.named(self._shares(multiple, studies).tolist())
 
     def least_detectable(self) -> Chances:
         """The effects that have POWER, in smallest effects; None where LARGEST has not.
@@ -95,9 +95,10 @@ class Design:
             if not open_:
                 break
             before, last = shares, multiple
-        return self._named(found)
+        return self.named(found)
 
-    def _named(self, numbers: Sequence[float | None]) -> Chances:
+    def named(self, numbers: Sequence[float | None]) -> Chances:
+        """Numbers of the hypotheses and then of the claims, by name."""
         own = len(self.hypotheses)
         return Chances(
             hypotheses=dict(zip(self.hypotheses, numbers[:own], strict=True)),
@@ -112,14 +113,17 @@ class Design:
         """Of `studies` simulated studies, how many support each hypothesis and then each claim."""
         found = np.zeros(len(self.hypotheses) + len(self.claims))
         rng = np.random.default_rng(1)
-        for differences in self._simulated(multiple, studies):
-            flips = _flips(self.seeds, rng)
-            flags, p = supported(self.hypotheses, differences, self.multiplicity, flips)
+        for differences in self.simulated(multiple, studies):
+            flags, p = self.decided(differences, rng)
             of_claims = claims_supported(self.claims, self.hypotheses, flags, p)
             found += np.concatenate([flags.sum(axis=0), of_claims.sum(axis=0)])
         return found / studies
 
-    def _simulated(self, multiple: float, studies: int) -> Iterator[Floats]:
+    def decided(self, differences: Floats, rng: np.random.Generator) -> tuple[Flags, Floats]:
+        """Which hypotheses of simulated studies are supported, and by what p, as `supported`."""
+        return supported(self.hypotheses, differences, self.multiplicity, _flips(self.seeds, rng))
+
+    def simulated(self, multiple: float, studies: int) -> Iterator[Floats]:
         """Differences [some studies, hypotheses, seeds]; the same draws for every multiple."""
         signs_of = {"rises": 1.0, "differs": 1.0, "falls": -1.0, "holds": 0.0}
         stated = self.hypotheses.values()

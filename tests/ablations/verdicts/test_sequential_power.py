@@ -1,0 +1,98 @@
+"""Simulated power of sequential designs, against the judge that follows them from look to look."""
+
+import numpy as np
+import pytest
+
+from ablations.design import Design as Looks
+from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.verdicts.claims import judge_claims
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.judge import decisive_p
+from ablations.verdicts.looks import follow
+from ablations.verdicts.power import claims_supported
+from ablations.verdicts.sequential_power import SequentialDesign
+from ablations.verdicts.spread import assumed
+
+SMALL = (6, 8, 10)
+"""Looks whose sign flips are all enumerated by the simulation too."""
+
+
+def hypothesis(arm="a", **changes):
+    stated = {"metric": "m", "contrast": (arm, "baseline"), "direction": "rises",
+              "smallest_effect": 1.0, "family": "one"}  # fmt: skip
+    return Hypothesis(**{**stated, **changes})
+
+
+STATED = {
+    "a": hypothesis("a", control="far"),
+    "b": hypothesis("b", direction="falls", smallest_effect=0.5),
+    "c": hypothesis("c", direction="differs", family="two", control="far"),
+    "d": hypothesis("d", alpha=0.2, family="two"),
+    "e": hypothesis("e", direction="holds", smallest_effect=1.5, control="far"),
+    "f": hypothesis("f", direction="holds", smallest_effect=0.5, family="two"),
+    "g": hypothesis("g", test="t", family="three"),
+    "h": hypothesis("h", secondary=True),
+    "i": hypothesis("i", secondary=True, family="two"),
+}
+EFFECTS = np.array([1.1, -0.7, 0.9, 0.3, 0.0, 1.5, 1.0, 1.1, 1.1])
+CLAIMS = {
+    "all": Claim(text="", hypotheses=("a", "b", "e")),
+    "any": Claim(text="", hypotheses=("b", "c", "i", "e"), rule="any"),
+    "one": Claim(text="", hypotheses=("a", "c"), rule="c"),
+}
+
+
+def design_of(looks, spending="pocock", by="max-t", stated=STATED, claims=CLAIMS, **spread):
+    return SequentialDesign(
+        hypotheses=stated, claims=claims, seeds=looks[-1], spread=assumed(stated, **spread),
+        multiplicity=Multiplicity(by=by), arms=("baseline", "far", *stated),
+        looks=Looks(looks=looks, spending=spending, futility="equivalence"),
+    )  # fmt: skip
+
+
+def followed(design, differences):
+    """Supported, decisive p and seeds of each hypothesis of a study, and its supported claims."""
+    stated = design.hypotheses
+    values = {"baseline": np.zeros(design.seeds), "far": 100.0 + np.arange(design.seeds) / 100,
+              **dict(zip(stated, differences, strict=True))}  # fmt: skip
+    runs = {
+        (arm, seed): Run(status="finished", start={}, end={"m": float(of_arm[seed])})
+        for arm, of_arm in values.items()
+        for seed in range(design.seeds)
+    }
+    found = follow(
+        stated, {}, runs, range(design.seeds), design.looks, multiplicity=design.multiplicity
+    )
+    verdicts = {name: one.verdict for name, one in found.items()}
+    labels = {name: one.label for name, one in verdicts.items()}
+    of_claims = judge_claims(design.claims, stated, labels, decisive_p(stated, verdicts))
+    return (
+        [label == "supported" for label in labels.values()],
+        [len(one.wants) for one in found.values()],
+        [one.label == "supported" for one in of_claims.values()],
+    )
+
+
+@pytest.mark.parametrize(
+    ("spending", "by", "studies"),
+    [
+        ("obf", "max-t", 12),
+        ("pocock", "max-t", 12),
+        ("pocock", "fixed-sequence", 8),
+        ("e-process", "max-t", 8),
+        pytest.param("obf", "max-t", 150, marks=pytest.mark.slow),
+        pytest.param("pocock", "max-t", 150, marks=pytest.mark.slow),
+        pytest.param("e-process", "holm", 150, marks=pytest.mark.slow),
+    ],
+)
+def test_a_simulated_study_is_followed_as_the_judge_follows_it(spending, by, studies):
+    looks = tuple(range(7, 11)) if spending == "e-process" else SMALL
+    design = design_of(looks, spending, by)
+    draws = np.random.default_rng(0).standard_normal((studies, len(STATED), 10))
+    differences = EFFECTS[:, None] + 0.8 * draws
+    flags, p, seeds = design.followed(differences, np.random.default_rng(0))
+    of_claims = claims_supported(CLAIMS, STATED, flags, p)
+    expected = [followed(design, one) for one in differences]
+    np.testing.assert_array_equal(flags, [labels for labels, _, _ in expected])
+    np.testing.assert_array_equal(seeds, [wants for _, wants, _ in expected])
+    np.testing.assert_array_equal(of_claims, [claims for _, _, claims in expected])
