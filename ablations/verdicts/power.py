@@ -74,6 +74,7 @@ class Design:
     seeds: int
     spread: Spread
     multiplicity: Multiplicity = field(default_factory=Multiplicity)
+    searched: int = SEARCHED
 
     def power(self, multiple: float, studies: int = STUDIES) -> Chances:
         """The chance of `supported`, in [0, 1], where effects are `multiple` smallest effects."""
@@ -88,7 +89,7 @@ class Design:
         open_ = [i for i, has_effect in enumerate(self._have_effects()) if has_effect]
         before, last = np.zeros(len(found)), _LOOKED_AT[0]
         for multiple in _LOOKED_AT:
-            shares = self._shares(multiple, SEARCHED)
+            shares = self._shares(multiple, self.searched)
             for i in [i for i in open_ if shares[i] >= POWER]:
                 found[i] = float(_crossing(last, before[i], multiple, shares[i]))
                 open_.remove(i)

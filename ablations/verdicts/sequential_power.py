@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablations.design import Design as Looks
-from ablations.spec import Hypothesis
+from ablations.spec import Hypothesis, Multiplicity
 from ablations.statistics.e_process import anytime_p
 from ablations.statistics.flips import Floats, signs
 from ablations.statistics.multiplicity import benjamini_hochberg, fixed_sequence, holm_p
@@ -25,14 +25,14 @@ from ablations.statistics.sequential_p import (
 )
 from ablations.verdicts.claims import alternatives
 from ablations.verdicts.families import families_of
-from ablations.verdicts.planning import least_p
+from ablations.verdicts.planning import holm_sizes, least_p
 from ablations.verdicts.power import Chances, Design, Flags, claims_supported
 from ablations.verdicts.simulated_looks import Seen, test_of
 
 STUDIES = 4_000
 """Simulated studies behind a power: its standard error is 0.8 percentage points at most."""
 
-FLIPS = 1_024
+FLIPS = 512
 """Patterns of signs of a simulated test: all where there are no more, else so many that have all
 patterns of the first look equally often, if they can."""
 
@@ -55,6 +55,7 @@ class SequentialDesign(Design):
     looks: Looks
     arms: Sequence[str]
     """All arms of the study; one that no hypothesis needs runs at all seeds."""
+    searched: int = 500
 
     def expected(self, multiple: float, studies: int = STUDIES) -> Expected:
         """What to expect where effects are `multiple` smallest effects of interest."""
@@ -201,6 +202,14 @@ def _flips(looks: Sequence[int], rng: np.random.Generator) -> Floats:
         flips[:, :first] = np.tile(signs(first), (FLIPS // 2 ** (first - 1), 1))
     flips[0] = 1.0
     return flips
+
+
+def holm_sizes_over_looks(
+    hypotheses: Mapping[str, Hypothesis], multiplicity: Multiplicity
+) -> dict[str, int]:
+    """As `holm_sizes`; over looks there is no max-T, but Holm."""
+    by = "holm" if multiplicity.by == "max-t" else multiplicity.by
+    return holm_sizes(hypotheses, multiplicity.model_copy(update={"by": by}))
 
 
 def least_p_at(hypothesis: Hypothesis, looks: Looks, size: int = 1) -> list[float]:

@@ -200,26 +200,30 @@ class _Signs:
             for n in looks
         ]
         self.rejected = np.zeros((len(levels), len(d), len(flips)), dtype=np.bool_)
+        self.count = np.zeros((len(levels), len(d)), dtype=np.int64)
 
     def p(self, number: int, rows: Rows) -> Floats:
         """The least level at which studies `rows` have crossed by look `number`."""
         n = self.looks[number]
-        means = np.abs(self.d[rows, :n] @ self.flips[:, :n].T)
+        means = self.d[rows, :n] @ self.flips[:, :n].T
+        np.abs(means, out=means)
         most = min(max(self.may[number]) + 1, means.shape[1])
-        top = np.argpartition(-means, most - 1, axis=1)[:, :most]
+        top = np.argpartition(means, -most, axis=1)[:, -most:]
         found = np.take_along_axis(means, top, axis=1)
         order = np.argsort(-found, axis=1)
-        top, found = (np.take_along_axis(one, order, axis=1) for one in (top, found))
+        top = np.take_along_axis(top, order, axis=1)
+        found = np.take_along_axis(found, order, axis=1)
+        study, each = rows[:, None], np.arange(len(rows))
         crossed = np.empty((len(rows), len(self.levels)), dtype=np.bool_)
         for place, may in enumerate(self.may[number]):
-            rejected = self.rejected[place][rows]
-            gone = np.take_along_axis(rejected, top, axis=1)
-            room = may - rejected.sum(axis=1, keepdims=True)
-            kept = np.argmax(np.cumsum(~gone, axis=1) > room, axis=1)[:, None]
-            gone |= found > np.take_along_axis(found, kept, axis=1) + TIE
-            np.put_along_axis(rejected, top, gone, axis=1)
-            self.rejected[place][rows] = rejected
-            crossed[:, place] = rejected[:, 0]
+            first = slice(0, may + 1)
+            gone = self.rejected[place, study, top[:, first]]
+            room = may - self.count[place, rows, None]
+            kept = np.argmax(np.cumsum(~gone, axis=1) > room, axis=1)
+            extreme = ~gone & (found[:, first] > found[each, kept][:, None] + TIE)
+            self.rejected[place, study, top[:, first]] = gone | extreme
+            self.count[place, rows] += extreme.sum(axis=1)
+            crossed[:, place] = self.rejected[place, rows, 0]
         # As sign_flip_p has it, all levels above must cross too.
         return _least_level(np.logical_and.accumulate(crossed, axis=1), self.levels)
 

@@ -26,6 +26,8 @@ from trainers.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ablations.design import Design as Looks
+    from ablations.spec import Hypothesis
     from ablations.study.schema import Resources
     from ablations.study.study import Study
     from ablations.verdicts.power import Chances
@@ -67,10 +69,11 @@ def plan(
     """Show what `run` would do and could decide, and train nothing.
 
     Arms, differences, runs, estimated time; of each hypothesis and claim the power at 1, 1.5 and 2
-    smallest effects, the least detectable effect (at 80 %) and the least p that its seeds attain.
+    smallest effects, the least detectable effect (at 80 %) and the least p that its seeds attain;
+    of a sequential design the seeds that it is expected to need too, and the runs that it saves.
     `dinolab pilot` shows how far differences vary; without one that is assumed. With --json the
     words go to standard error, and standard output is one JSON object: study, seeds, runs, arms,
-    power (studies, spread, correlation, pilot), hypotheses, claims, notes.
+    power (studies, spread, correlation, pilot, looks, saved), hypotheses, claims, notes.
     """
     from ablations.spec import BASELINE
     from ablations.verdicts.spread import ASSUMED_DEVIATION
@@ -113,7 +116,8 @@ def plan(
 def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str, Any]:
     """Power of hypotheses and claims, and what it rests on, as JSON types."""
     from ablations.study.families import within_claims
-    from ablations.verdicts.planning import holm_sizes, least_p
+    from ablations.verdicts import sequential_power
+    from ablations.verdicts.planning import holm_sizes
     from ablations.verdicts.power import MULTIPLES, STUDIES, Design
     from ablations.verdicts.spread import assumed, of_pilot
 
@@ -128,14 +132,32 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
         spread=spread,
         multiplicity=study.multiplicity,
     )
-    powers = {f"{multiple:g}": design.power(multiple) for multiple in MULTIPLES}
-    least, sizes = design.least_detectable(), holm_sizes(hypotheses, study.multiplicity)
+    looks, expected = study.design, None
+    if looks:
+        design = sequential = sequential_power.SequentialDesign(
+            hypotheses=hypotheses,
+            claims=study.claims,
+            seeds=seeds,
+            spread=spread,
+            multiplicity=study.multiplicity,
+            looks=looks,
+            arms=tuple(study.arms),
+        )
+        sizes = sequential_power.holm_sizes_over_looks(hypotheses, study.multiplicity)
+        expected = {f"{multiple:g}": sequential.expected(multiple) for multiple in MULTIPLES}
+        powers = {at: one.power for at, one in expected.items()}
+    else:
+        sizes = holm_sizes(hypotheses, study.multiplicity)
+        powers = {f"{multiple:g}": design.power(multiple) for multiple in MULTIPLES}
+    least = design.least_detectable()
     price = None
     if study.multiplicity.over == "study":
         within = replace(design, hypotheses=within_claims(hypotheses, study.claims))
         price = {"study": _mean(powers["1.5"]), "claim": _mean(within.power(1.5))}
     rests_on = {
-        "studies": STUDIES,
+        "studies": sequential_power.STUDIES if looks else STUDIES,
+        "looks": looks and looks.model_dump(mode="json"),
+        "saved": {at: one.saved for at, one in expected.items()} if expected else None,
         "price_of_one_family": price,
         "assumed_deviation": deviation,
         "correlation": spread.correlation.tolist(),
@@ -150,7 +172,8 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
                 "deviation_from": _source(spread, name),
                 "power": {at: found.hypotheses[name] for at, found in powers.items()},
                 "least_detectable": _times(least.hypotheses[name], one.smallest_effect),
-                "least_p": least_p(one, seeds, sizes[name]),
+                **_least_p(one, seeds, sizes[name], looks),
+                "seeds": {at: it.seeds[name] for at, it in expected.items()} if expected else None,
             }
             for name, one in hypotheses.items()
         },
@@ -163,6 +186,19 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
             for name, claim in study.claims.items()
         },
     }
+
+
+def _least_p(
+    hypothesis: "Hypothesis", seeds: int, size: int, looks: "Looks | None"
+) -> dict[str, Any]:
+    """The least p that a hypothesis can have at the end, and at each look."""
+    from ablations.verdicts.planning import least_p
+    from ablations.verdicts.sequential_power import least_p_at
+
+    if not looks:
+        return {"least_p": least_p(hypothesis, seeds, size), "least_p_at_looks": None}
+    found = dict(zip(map(str, looks.looks), least_p_at(hypothesis, looks, size), strict=True))
+    return {"least_p": min(found.values()), "least_p_at_looks": found}
 
 
 def _mean(chances: "Chances") -> float:
@@ -222,7 +258,8 @@ def _show_power(study: "Study", power: "Mapping[str, Any]", console: Console) ->
     if not study.hypotheses:
         return
     table = Table("", "s", "deviation", title="Power", title_justify="left")
-    for column in ("at 1 s", "at 1.5 s", "at 2 s", "80 % from", "least p"):
+    columns = ["at 1 s", "at 1.5 s", "at 2 s", "80 % from", "least p"]
+    for column in columns + ["seeds"] * bool(study.design):
         table.add_column(column, justify="right", no_wrap=True)
     for name, found in power["hypotheses"].items():
         star = "*" * (found["deviation_from"] == "assumed")
@@ -233,7 +270,8 @@ def _show_power(study: "Study", power: "Mapping[str, Any]", console: Console) ->
             deviation,
             *_percents(found["power"]),
             _number(found["least_detectable"]),
-            _number(found["least_p"]),
+            _over_looks(found["least_p_at_looks"]) or _number(found["least_p"]),
+            *([" ".join(f"{n:.1f}" for n in found["seeds"].values())] if study.design else []),
         )
     for name, found in power["claims"].items():
         detectable = _number(found["least_detectable"], " s")
@@ -250,16 +288,29 @@ def _number(number: float | None, unit: str = "") -> str:
     return "–" if number is None else f"{number:.2g}{unit}"
 
 
+def _over_looks(least: "Mapping[str, float] | None") -> str:
+    """The least p at each look, of more than four at the first and the last."""
+    numbers = [_number(p) for p in (least or {}).values()]
+    return " ".join(numbers) if len(numbers) <= 4 else f"{numbers[0]} … {numbers[-1]}"
+
+
 def _assumptions(study: "Study", power: "Mapping[str, Any]") -> str:
     """What the power of a plan is the chance of, and what of it is assumed."""
     rests_on = power["power"]
+    decided = "followed from look to look" if study.design else "decided once"
     text = (
         f"power: the chance of `supported` in {rests_on['studies']:,} simulated studies of normal "
-        f"differences at {len(study.seeds)} seeds, decided once by the tests, families and rules "
+        f"differences at {len(study.seeds)} seeds, {decided} by the tests, families and rules "
         "that will be used; s, the smallest effect, or 1.5 or 2 of it, is the true effect "
         "everywhere at once, and 0 where nothing changes (holds); gates are passed and controls "
         "differ"
     )
+    if saved := rests_on["saved"]:
+        text += (
+            "; seeds: mean number at which it is decided, at 1 s, 1.5 s and 2 s, where "
+            f"{', '.join(f'{100 * share:.0f} %' for share in saved.values())} of all runs are not "
+            "needed; least p: over all looks, at each of them"
+        )
     if price := rests_on["price_of_one_family"]:
         text += (
             f"; the mean power of hypotheses at 1.5 s is {100 * price['study']:.0f} %, and would "

@@ -182,3 +182,26 @@ def test_an_arm_that_is_not_there_cannot_be_piloted(dinolab, path, tmp_path):
     assert code == 2
     assert err.startswith("--only nine: the study has no such arm; did you mean none?")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_of_a_sequential_design_says_what_looks_save(dinolab, path, tmp_path):
+    store = LocalStore(tmp_path / "empty", make=True)
+    fixed, _ = planned(dinolab, path, store)
+    assert fixed["power"]["looks"] is fixed["power"]["saved"] is None
+    assert fixed["hypotheses"]["none_helps"]["seeds"] is None
+    looks = "looks: [6, 8, 10]\nspending: pocock\nfutility: equivalence\n"
+    path.write_text(STUDY.replace("seeds: 8", "seeds: 10") + looks)
+    found, said = planned(dinolab, path, store)
+    assert found["power"]["looks"]["looks"] == [6, 8, 10]
+    none = found["hypotheses"]["none_helps"]
+    # Signs of 6 seeds show 1 / 32 at the least, and Holm doubles that.
+    assert list(none["least_p_at_looks"]) == ["6", "8", "10"]
+    assert none["least_p_at_looks"]["10"] == none["least_p"] < 0.01
+    assert none["least_p_at_looks"]["6"] > 2 * 2 / 2**6
+    assert 6 < none["seeds"]["2"] < none["seeds"]["1"] < 10
+    assert none["power"]["2"] > none["power"]["1.5"] > none["power"]["1"]
+    # The baseline runs until both are decided.
+    saved = found["power"]["saved"]["2"]
+    assert 0 < saved <= 1 - none["seeds"]["2"] / 10 + 0.02
+    assert "followed from look to look" in said
+    assert "of all runs are not needed" in " ".join(said.split())
