@@ -13,168 +13,32 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.random import Generator
 
-from ablations.spec import Claim, Hypothesis
+from ablations.spec import Claim
 from ablations.statistics.e_process import anytime_p, e_values
-from ablations.statistics.flips import Floats
 from ablations.statistics.power import tost_power
-from ablations.statistics.spending import Kind, sign_flip_look
-from ablations.verdicts.claims import judge_claims
-from ablations.verdicts.evidence import Run
-from ablations.verdicts.judge import Verdict, decisive_p, judge
+from ablations.verdicts.judge import Verdict
 from ablations.verdicts.rule import Label
+from benchmarks.followed import sequential
+from benchmarks.simulated import (
+    ALPHA,
+    CONTINUOUS,
+    DISCRETE,
+    Figure,
+    Kept,
+    compared,
+    exponential,
+    hypothesis,
+    normal,
+    share,
+    studies,
+)
 
-ALPHA = 0.05
 SEEDS = (6, 8, 10, 16)
-LOOKS = (8, 12, 16)
-AT_ONCE = 250
-"""Studies in one call of `judge`."""
-
-
-Kept = Literal["=", "≤", "≥"]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A promise, and what was found of it in so many replicates."""
-
-    what: str
-    seeds: int
-    kind: Kept
-    promise: float
-    found: float
-    error: float
-    """Standard error of `found` if the promise is kept to the letter; 0 if it is exact."""
-    replicates: int
-
-    def is_kept(self, errors: float = 3.0) -> bool:
-        """Whether the promise is kept, within this many standard errors."""
-        off = self.found - self.promise
-        within = errors * self.error + 1e-12
-        return {"=": abs(off) <= within, "≤": off <= within, "≥": -off <= within}[self.kind]
-
-
-def share(what: str, seeds: int, kind: Kept, promise: float, hits: list[bool]) -> Figure:
-    """The share of replicates that are hits, beside what was promised."""
-    error = math.sqrt(promise * (1 - promise) / len(hits))
-    return Figure(what, seeds, kind, promise, float(np.mean(hits)), error, len(hits))
-
-
-# Simulated studies
-
-Judged = tuple[dict[str, Verdict], dict[str, Label]]
-"""The verdicts of one study, and the labels of its claims."""
-
-
-def studies(
-    baseline: Floats,
-    arms: Mapping[str, Floats],
-    stated: Mapping[str, Hypothesis],
-    claims: Mapping[str, Claim] | None = None,
-) -> Iterator[Judged]:
-    """Each study judged: values of the baseline and of arms, [studies, seeds], on one metric."""
-    for first in range(0, len(baseline), AT_ONCE):
-        some = range(first, min(first + AT_ONCE, len(baseline)))
-        runs = {
-            (arm, seed): Run(
-                status="finished", start={}, end={str(i): float(values[i, seed]) for i in some}
-            )
-            for arm, values in {"baseline": baseline, **arms}.items()
-            for seed in range(baseline.shape[1])
-        }
-        hypotheses = {
-            f"{i} {name}": one.model_copy(update={"metric": str(i), "family": f"{i} {one.family}"})
-            for i in some
-            for name, one in stated.items()
-        }
-        verdicts = judge(hypotheses, {}, runs, range(baseline.shape[1]), advise=False)
-        labels = {name: verdict.label for name, verdict in verdicts.items()}
-        of_claims = judge_claims(
-            {
-                f"{i} {name}": claim.model_copy(
-                    update={"hypotheses": tuple(f"{i} {one}" for one in claim.hypotheses)}
-                )
-                for i in some
-                for name, claim in (claims or {}).items()
-            },
-            hypotheses,
-            labels,
-            decisive_p(hypotheses, verdicts),
-        )
-        for i in some:
-            yield (
-                {name: verdicts[f"{i} {name}"] for name in stated},
-                {name: of_claims[f"{i} {name}"].label for name in claims or {}},
-            )
-
-
-def hypothesis(arm: str, direction: str, s: float, **change: object) -> Hypothesis:
-    """What is said of an arm; `control` differs by far."""
-    return Hypothesis.model_validate(
-        {
-            "metric": "metric",
-            "contrast": (arm, "baseline"),
-            "direction": direction,
-            "smallest_effect": s,
-            "control": "control",
-            **change,
-        }
-    )
-
-
-def compared(differences: Floats, stated: Hypothesis) -> list[Verdict]:
-    """The verdict on one hypothesis of an `arm`, in studies of these differences [k, n]."""
-    baseline = np.zeros_like(differences)
-    arms = {"arm": differences, "control": baseline + 50 * stated.smallest_effect}
-    return [verdicts["h"] for verdicts, _ in studies(baseline, arms, {"h": stated})]
-
-
-# Differences of arms that do not differ, [k, n]
-
-Draw = Callable[[Generator, int, int], Floats]
-
-
-def normal(rng: Generator, k: int, n: int) -> Floats:
-    """Normal, of deviation 1."""
-    return rng.standard_normal((k, n))
-
-
-def t3(rng: Generator, k: int, n: int) -> Floats:
-    """Student's t with three degrees of freedom: heavy tails."""
-    return rng.standard_t(3, (k, n))
-
-
-def heteroscedastic(rng: Generator, k: int, n: int) -> Floats:
-    """Normal, of one arm that varies three times as much as the other, more at each seed."""
-    spread = np.linspace(0.5, 3, n)
-    return rng.standard_normal((k, n)) * 3 * spread - rng.standard_normal((k, n)) * spread
-
-
-def knn(rng: Generator, k: int, n: int) -> Floats:
-    """Accuracies of k-NN on 359 images, which seeds make easier or harder."""
-    chance = rng.uniform(0.6, 0.9, (k, n))
-    return np.asarray((rng.binomial(359, chance) - rng.binomial(359, chance)) / 359)
-
-
-def ties(rng: Generator, k: int, n: int) -> Floats:
-    """0, or one step up or down."""
-    return rng.integers(-1, 2, (k, n)) / 100
-
-
-def exponential(rng: Generator, k: int, n: int) -> Floats:
-    """Skewed, of mean 0: what sign flips do not promise anything of."""
-    return rng.exponential(size=(k, n)) - 1
-
-
-CONTINUOUS: dict[str, Draw] = {"normal": normal, "t3": t3, "heteroscedastic": heteroscedastic}
-DISCRETE: dict[str, Draw] = {"k-NN on 359 images": knn, "ties": ties}
-
 
 # What is promised
 
@@ -277,24 +141,6 @@ def claims(k: int, rng: Generator) -> Iterator[Figure]:
         yield share(f"any of {m} rises supported, no effects", n, "≤", ALPHA, hits)
 
 
-def sequential(k: int, rng: Generator) -> Iterator[Figure]:
-    """Looks at 8, 12 and 16 seeds by exact sign flips, with and without an effect."""
-    spendings: tuple[Kind, ...] = ("obf", "pocock")
-    for spending in spendings:
-        for effect in (0.0, 1.0):
-            differences = normal(rng, k, LOOKS[-1]) + effect
-            crossed = {
-                n: sign_flip_look(differences[:, :n], LOOKS, ALPHA, spending)[0] for n in LOOKS
-            }
-            hits = [bool(one) for one in crossed[LOOKS[-1]]]
-            stopped = np.select([crossed[n] for n in LOOKS[:-1]], LOOKS[:-1], LOOKS[-1])
-            used = f"mean seeds {stopped.mean():.1f}"
-            if effect:
-                yield share(f"{spending} crosses, effect 1 deviation, {used}", 16, "≥", 0.9, hits)
-            else:
-                yield share(f"{spending} crosses, no effect, {used}", 16, "≤", ALPHA, hits)
-
-
 def e_process(k: int, rng: Generator) -> Iterator[Figure]:
     """E-values over all signs, and how often one comes to 1 / alpha where nothing is there."""
     sizes = rng.exponential(size=7)
@@ -353,6 +199,42 @@ def whole_studies(k: int, rng: Generator) -> Iterator[Figure]:
         yield share(f"studies: claim {label}, {name}", n, "≤", ALPHA, hits)
 
 
+MIXED = {"none": 0.0, "half": 0.5, "none too": 0.0, "half too": 0.5, "double": 2.0}
+"""True effects of a study that mixes small ones with none, in smallest effects."""
+
+
+def mixed_claims(k: int, rng: Generator) -> Iterator[Figure]:
+    """Wrong claims of studies that mix nothing, half an effect and twice it, over families."""
+    n = 8
+    shared = normal(rng, k, n)
+    arms = {
+        name: effect + (shared + normal(rng, k, n)) * 0.8 / math.sqrt(2)
+        for name, effect in {**MIXED, "near": 0.5, "far": 2.0}.items()
+    }
+    of = {
+        "all": Claim(text="", hypotheses=("none", "half", "double")),
+        "any": Claim(text="", hypotheses=("none", "half", "none too", "far"), rule="any"),
+        "any of two halves": Claim(text="", hypotheses=("half", "half too"), rule="any"),
+        "none decides": Claim(text="", hypotheses=("none", "double"), rule="none"),
+        "half decides": Claim(text="", hypotheses=("half", "double"), rule="half"),
+        "so, all": Claim(text="", hypotheses=("double", "near")),
+        "so, any": Claim(text="", hypotheses=("none", "half", "double"), rule="any"),
+    }
+    first = {"none": "a", "half": "a", "double": "a", "none too": "b", "half too": "b"}
+    for over in ("claim", "study"):
+        stated = {
+            name: hypothesis(name, "rises", 1.0, family=first[name] if over == "claim" else "")
+            for name in MIXED
+        } | {name: hypothesis(name, "holds", 1.0) for name in ("near", "far")}
+        control = {"control": np.full((k, n), 50.0)}
+        found = [labels for _, labels in studies(np.zeros((k, n)), arms | control, stated, of)]
+        for name in of:
+            wrong = ("refuted", "equivalent") if name.startswith("so") else ("supported",)
+            hits = [labels[name] in wrong for labels in found]
+            what = f"families by {over}: claim {' or '.join(wrong)}, {name}"
+            yield share(what, n, "≤", ALPHA, hits)
+
+
 PARTS: dict[str, Callable[[int, Generator], Iterator[Figure]]] = {
     "false positives": false_positives,
     "skew": skewed,
@@ -362,6 +244,7 @@ PARTS: dict[str, Callable[[int, Generator], Iterator[Figure]]] = {
     "sequential": sequential,
     "e-process": e_process,
     "whole studies": whole_studies,
+    "mixed claims": mixed_claims,
 }
 
 

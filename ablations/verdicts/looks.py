@@ -11,7 +11,8 @@ has not used is spent by the others).
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ Runs = Mapping[tuple[str, int], Run]
 
 _DEFAULT = Multiplicity()
 
+_NOWHERE: Mapping[str, int] = types.MappingProxyType({})
+
 DECIDING = ("supported", "refuted", "failed")
 """Labels that no later look of the same hypothesis could take back."""
 
@@ -64,28 +67,33 @@ def follow(
     *,
     multiplicity: Multiplicity = _DEFAULT,
     references: Mapping[str, float] = NO_REFERENCES,
+    advise: bool = True,
+    stops: Mapping[str, int] = _NOWHERE,
 ) -> dict[str, Followed]:
     """Each hypothesis at the look that decides it, or at the first whose runs are not all there.
 
-    A run that failed for good holds its own hypotheses up, and no others.
+    A run that failed for good holds its own hypotheses up, and no others. `advise` is as `judge`
+    takes it. `stops` are numbers of seeds by name, at which a hypothesis is decided by whatever
+    label it has then.
     """
+    by_rule = functools.partial(judge, gates=gates, references=references, advise=advise)
     found: dict[str, Followed] = {}
     by = "holm" if multiplicity.by == "max-t" else multiplicity.by
     for names in families_of(hypotheses):
         family = {name: hypotheses[name] for name in names}
         method = multiplicity.model_copy(update={"by": by})
-        found |= _follow_family(family, gates, runs, seeds, design, method, references)
+        found |= _follow_family(family, runs, seeds, design, method, by_rule, stops)
     return {name: found[name] for name in hypotheses}
 
 
 def _follow_family(
     family: Mapping[str, Hypothesis],
-    gates: Mapping[str, Gate],
     runs: Runs,
     seeds: Sequence[int],
     design: Design,
     multiplicity: Multiplicity,
-    references: Mapping[str, float],
+    by_rule: Callable[..., dict[str, Verdict]],
+    stops: Mapping[str, int],
 ) -> dict[str, Followed]:
     found: dict[str, Followed] = {}
     history: dict[str, list[Look]] = {name: [] for name in family}
@@ -104,15 +112,15 @@ def _follow_family(
         looked = _looked(family, seen, ps, multiplicity)
         stated = {name: family[name] for name in seen}
         told = _stopped(stated, runs, first)
-        verdicts = judge(stated, gates, told, first, references=references, looked=looked)
+        verdicts = by_rule(stated, runs=told, seeds=first, looked=looked)
         failed = [name for name, verdict in verdicts.items() if verdict.label == "failed"]
         if failed:
             # The others must not gain from its failure.
             ps |= dict.fromkeys(failed)
             looked = _looked(family, seen, ps, multiplicity)
-            verdicts = judge(stated, gates, told, first, references=references, looked=looked)
-        last = n == design.looks[-1]
+            verdicts = by_rule(stated, runs=told, seeds=first, looked=looked)
         for name, verdict in verdicts.items():
+            last = n in (design.looks[-1], stops.get(name))
             decided = name not in held_up and (last or _decides(verdict.label, design.futility))
             if name not in held_up:
                 share = family[name].alpha / len(family)

@@ -16,7 +16,7 @@ from ablations.verdicts.judge import Verdict
 
 Mutant = Literal[
     "copied", "relabelled", "null", "effect", "opposite", "certain", "unreachable", "alpha",
-    "edited", "dropped",
+    "edited", "dropped", "look added", "looks dropped",
 ]  # fmt: skip
 
 LEAST_ALPHA = 1e-6

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import scipy.stats
 
+from ablations.design import Design
 from ablations.spec import Claim, Hypothesis, Multiplicity
 from ablations.statistics.effect_sizes import Interval
 from ablations.statistics.flips import SIGN_FLIPS
@@ -31,6 +32,7 @@ from ablations.verdicts.mutants import (
     planted,
     with_own_metrics,
 )
+from ablations.verdicts.other_looks import OF_LOOKS, at_other_looks, look_fault, void_look
 from ablations.verdicts.rule import FEWEST_SEEDS
 
 Outcome = Literal["as asked", "refused", "unchanged", "void"]
@@ -39,8 +41,9 @@ Outcome = Literal["as asked", "refused", "unchanged", "void"]
 OF_CLAIMS: tuple[Mutant, ...] = ("copied", "null", "effect", "certain", "dropped")
 """Mutants of which something is asked of claims too."""
 
-Judge = Callable[[Mapping[str, Hypothesis], Runs], Mapping[str, Verdict]]
-"""Verdicts on hypotheses from runs, with gates, seeds and the like as the study has them."""
+Judge = Callable[..., Mapping[str, Verdict]]
+"""Verdicts on hypotheses from runs, with gates, seeds and the like as the study has them; and by a
+sequential design, the third it is given, each at the look of its verdict at the latest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,8 @@ def prove(
     seeds: Sequence[int],
     verdicts: Mapping[str, Verdict],
     judge: Judge,
-    multiplicity: Multiplicity | None,
+    multiplicity: Multiplicity,
+    design: Design | None = None,
 ) -> dict[str, Any]:
     """What each mutant makes of each verdict and claim, as JSON types.
 
@@ -79,9 +83,10 @@ def prove(
         runs: what happened, by (arm, seed).
         seeds: the planned seeds.
         verdicts: as judged.
-        judge: what judged them.
-        multiplicity: how it adjusts p-values; None in a sequential design, where no mutant is asked
-            to be supported or refuted: its intervals are wider, by where it stops.
+        judge: what judged them. There are no runs that a mutant of a sequential design would still
+            need: it is judged at the look of the verdict, or at an earlier one that decides it.
+        multiplicity: how it adjusts p-values.
+        design: the sequential design, of which there are mutants too.
 
     Returns:
         `asked`, {mutant: what}; `hypotheses`, {name: {mutant: proof}}; `claims`, the same; and
@@ -96,10 +101,16 @@ def prove(
     judged_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     of_hypotheses: dict[str, dict[str, Proof]] = {name: {} for name in hypotheses}
     of_claims: dict[str, dict[str, Proof]] = {name: {} for name in claims}
-    for mutant in EXPLAINED:
+    after: Mapping[str, Verdict]
+    asked = {**EXPLAINED, **(OF_LOOKS if design else {})}
+    for mutant in asked:
         changed, changed_runs = mutated(mutant, own, own_runs, seeds, differences)
-        after = judge(changed, changed_runs)
-        case = _Case(mutant, hypotheses, after, differences, multiplicity)
+        if design and mutant in OF_LOOKS:
+            after = at_other_looks(mutant, own, own_runs, verdicts, judge, design)
+        else:
+            given = [design] if design else []
+            after = judge(changed, changed_runs, *given)
+        case = _Case(mutant, hypotheses, after, differences, multiplicity, design)
         for name in hypotheses:
             of_hypotheses[name][mutant] = case.proof(name, verdicts[name])
         again = judge_claims(
@@ -114,7 +125,7 @@ def prove(
         for one in of_one.values()
     )
     return {
-        "asked": dict(EXPLAINED),
+        "asked": asked,
         "hypotheses": _plain(of_hypotheses),
         "claims": _plain(of_claims),
         "outcomes": {outcome: counts[outcome] for outcome in get_args(Outcome)},
@@ -137,7 +148,8 @@ class _Case:
     after: Mapping[str, Verdict]
     differences: Mapping[str, Sequence[float]]
     """as they were, of the hypotheses whose values were moved"""
-    multiplicity: Multiplicity | None
+    multiplicity: Multiplicity
+    design: Design | None
 
     def proof(self, name: str, before: Verdict) -> Proof:
         """What it made of a hypothesis."""
@@ -171,7 +183,10 @@ class _Case:
             return "its alpha is the least there is"
         if mutant == "alpha" and before.label != "supported" and not before.standard_deviation:
             return "its differences are equal, with an interval of no width at any alpha"
-        if self.after[name].seeds != before.seeds:
+        if mutant in OF_LOOKS:
+            assert self.design is not None
+            return void_look(mutant, before, self.design)
+        if self.after[name].seeds != before.seeds and mutant not in ("certain", "unreachable"):
             return "its design stops elsewhere"
         if mutant == "relabelled" and not has_sides(one):
             return "it is compared with nothing"
@@ -196,6 +211,8 @@ class _Case:
                 return "" if same and not _changes(one, before, after) else "judged otherwise"
             case "dropped":
                 return "" if after.label == "failed" else "a run is missing, and it is not failed"
+            case "look added" | "looks dropped":
+                return look_fault(self.mutant, before, after)
             case "edited":
                 assert before.mean is not None
                 moved = _near(after.mean, before.mean + s / before.n, _nothing(one))
@@ -218,17 +235,22 @@ class _Case:
         """The same of a planted mean, on enough seeds."""
         one, mutant, n = self.hypotheses[name], self.mutant, after.n
         s, holds = one.smallest_effect, one.direction == "holds"
-        differences = planted(mutant, one, self.differences[name])
+        differences = planted(mutant, one, self.differences[name])[:n]
         error = statistics.stdev(differences) / math.sqrt(n)
-        wide = float(scipy.stats.t.isf(one.alpha / 2, n - 1)) * error
-        narrow = float(scipy.stats.t.isf(one.alpha, n - 1)) * error
-        exact = self.multiplicity is not None
+        look = after.looks[-1] if after.looks else None
+        level = one.alpha if look is None else look.level or 0.0
+        level_equivalence = one.alpha if look is None else look.level_equivalence or 0.0
+        wide = float(scipy.stats.t.isf(level / 2, n - 1)) * error
+        narrow = float(scipy.stats.t.isf(level_equivalence, n - 1)) * error
+        # The intervals of an e-process are not those of t.
+        exact = self.design is None or self.design.spending != "e-process"
+        shown = 2 / 2**n <= level
         is_null = mutant == "null"
         against = mutant == "opposite" and one.direction != "differs"
         if holds if is_null else not (holds or against):
             if is_null:
                 told = after.control is not None and after.control.found == "differs"
-                seen = (after.sensitivity or 0.0) >= 1 and 0.5**n <= one.alpha
+                seen = (after.sensitivity or 0.0) >= 1 and 0.5**n <= level_equivalence
                 must = exact and told and seen and narrow < s * (1 - 1e-9)
             else:
                 must = exact and wide < 2 * s * (1 - 1e-9) and self._least(name) <= one.alpha
@@ -238,12 +260,11 @@ class _Case:
             return "" if after.label in ("supported", *open_) else f"it is {after.label}"
         if after.label == "supported":
             return "it is supported"
-        refuted = exact and not is_null and wide < (s if holds else 3 * s) * (1 - 1e-9)
+        refuted = exact and shown and not is_null and wide < (s if holds else 3 * s) * (1 - 1e-9)
         return "" if after.label == "refuted" or not refuted else "it is not refuted"
 
     def _least(self, name: str) -> float:
         """What the adjusted p of a planted effect is at most, whatever the method makes of it."""
-        assert self.multiplicity is not None
         one = self.hypotheses[name]
         names = next(names for names in families_of(self.hypotheses) if name in names)
         there = [other for other in names if self.after[other].label != "failed"]
@@ -251,6 +272,10 @@ class _Case:
         n, size, by = self.after[name].n, len(names), self.multiplicity.by
         least = max(2 / 2**n, 4 / SIGN_FLIPS)
         certain = self.mutant == "certain"
+        if self.design:
+            # Over looks p-values are adjusted by Holm, and each is of all looks so far.
+            known = by == "fixed-sequence" and not one.secondary
+            return 1.0 if known else size * (self.after[name].p or 1.0)
         if by == "fixed-sequence" and not one.secondary:
             return max(ps) if len(there) == size else 1.0
         if by == "max-t" and all(self.hypotheses[other].by_signs for other in there):

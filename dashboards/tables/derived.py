@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ablations.design import Design
+from ablations.spec import Hypothesis
 from ablations.stated import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
-from ablations.verdicts.judge import decisive_p, judge
-from ablations.verdicts.looks import follow
+from ablations.verdicts.judge import Verdict, decisive_p, judge
+from ablations.verdicts.looks import Runs, follow
 from ablations.verdicts.proofs import prove
 from dashboards.tables.long import LONG, long_tables
 from dashboards.tables.reading import StudyRun
@@ -99,19 +101,31 @@ def judged(study: StudyRun) -> dict[str, Any]:
         multiplicity=multiplicity,
         references=references,
     )
-    if study.design is None:
-        verdicts = again(hypotheses, runs=study.runs)
-    else:
-        followed = follow(
-            hypotheses,
+    stops: dict[str, int] = {}
+
+    def judged_by(
+        stated: Mapping[str, Hypothesis],
+        runs: Runs,
+        design: Design | None = None,
+        advise: bool = False,
+    ) -> dict[str, Verdict]:
+        if design is None:
+            return again(stated, runs=runs, advise=advise)
+        found = follow(
+            stated,
             gates,
-            study.runs,
+            runs,
             study.seeds,
-            study.design,
+            design,
             multiplicity=multiplicity,
             references=references,
+            advise=advise,
+            stops=stops,
         )
-        verdicts = {name: one.verdict for name, one in followed.items()}
+        return {name: one.verdict for name, one in found.items()}
+
+    verdicts = judged_by(hypotheses, study.runs, study.design, advise=True)
+    stops |= {name: len(verdict.seeds) for name, verdict in verdicts.items()}
     labels = {name: verdict.label for name, verdict in verdicts.items()}
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     words = stated(study.chain)
@@ -143,15 +157,15 @@ def judged(study: StudyRun) -> dict[str, Any]:
             }
             for name, gate in gates.items()
         },
-        # Mutants of a sequential design would need runs that it has not made.
         "proofs": prove(
-            {} if study.design else hypotheses,
-            {} if study.design else claims,
+            hypotheses,
+            claims,
             study.runs,
             study.seeds,
-            {} if study.design else verdicts,
-            lambda stated, runs: again(stated, runs=runs, advise=False),
+            verdicts,
+            judged_by,
             multiplicity,
+            study.design,
         ),
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))

@@ -6,19 +6,10 @@ Random numbers are fixed, so it either holds or does not.
 import numpy as np
 import pytest
 
-from benchmarks.calibration import (
-    PARTS,
-    Figure,
-    compared,
-    exponential,
-    figures,
-    hypothesis,
-    line,
-    normal,
-    share,
-)
+from benchmarks.calibration import PARTS, figures, line
+from benchmarks.simulated import Figure, compared, exponential, hypothesis, normal, share
 
-REPLICATES = {"false positives": 50, "whole studies": 200}
+REPLICATES = {"false positives": 50, "whole studies": 200, "sequential": 20}
 
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "skew"])

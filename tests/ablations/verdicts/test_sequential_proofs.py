@@ -1,0 +1,132 @@
+"""Proofs by mutation of sequential designs: what is right passes all, what is broken is found."""
+
+import numpy as np
+import pytest
+
+from ablations.design import Design
+from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.verdicts import reasons
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.looks import follow
+from ablations.verdicts.proofs import prove
+from ablations.verdicts.rule import decide
+
+SEEDS = tuple(range(10))
+NOISE = np.random.default_rng(3).standard_normal((8, 10))
+DESIGN = Design(looks=(6, 8, 10), spending="pocock", futility="equivalence")
+
+
+def hypothesis(arm, direction="rises", **change):
+    given = {
+        "metric": "m",
+        "contrast": (arm, "baseline"),
+        "direction": direction,
+        "smallest_effect": 1.0,
+        "control": "control",
+        "family": arm,
+    }
+    return Hypothesis(**(given | change))
+
+
+HYPOTHESES = {
+    "rises": hypothesis("rising"),
+    "falls": hypothesis("falling", "falls"),
+    "holds": hypothesis("alike", "holds"),
+    "excluded": hypothesis("alike", test="t"),
+    "late": hypothesis("late", "differs"),
+    "open": hypothesis("noisy", control=""),
+}
+ARMS = {
+    "baseline": np.zeros(10),
+    "control": np.full(10, 9.0),
+    "rising": 2.0 + 0.3 * NOISE[0],
+    "falling": -2.0 + 0.3 * NOISE[1],
+    "alike": 0.2 * NOISE[2],
+    "late": 1.2 + 0.9 * NOISE[5],
+    "noisy": 1.0 + 4.0 * NOISE[3],
+}
+RUNS = {
+    (arm, seed): Run(status="finished", start={}, end={"m": float(value)}, key=arm)
+    for arm, of in ARMS.items()
+    for seed, value in zip(SEEDS, of, strict=True)
+}
+CLAIMS = {"both": Claim(text="", hypotheses=("rises", "falls"))}
+
+
+def proved(design=DESIGN, hypotheses=HYPOTHESES, judged_by=None, runs=RUNS, claims=CLAIMS):
+    stops = {}
+
+    def again(stated, changed, by):
+        found = follow(stated, {}, changed, SEEDS, by, advise=False, stops=stops)
+        return {name: one.verdict for name, one in found.items()}
+
+    verdicts = again(hypotheses, runs, design)
+    stops |= {name: len(verdict.seeds) for name, verdict in verdicts.items()}
+    # Runs beyond the looks of all verdicts have not been made.
+    last = {arm: max(stops[n] for n, one in hypotheses.items() if arm in one.arms)
+            for one in hypotheses.values() for arm in one.arms}  # fmt: skip
+    left = {place: run for place, run in runs.items() if place[1] < last.get(place[0], 10)}
+    given = hypotheses, claims, left, SEEDS, verdicts
+    return stops, prove(*given, judged_by or again, Multiplicity(), design)
+
+
+def faults(proofs):
+    return {
+        (name, mutant)
+        for group in ("hypotheses", "claims")
+        for name, of in proofs[group].items()
+        for mutant, proof in of.items()
+        if proof["outcome"] == "unchanged"
+    }
+
+
+@pytest.mark.parametrize("spending", ["pocock", "obf"])
+def test_verdicts_of_a_design_change_as_they_must(spending):
+    stops, proofs = proved(DESIGN.model_copy(update={"spending": spending}))
+    assert faults(proofs) == set()
+    assert len(set(stops.values())) > 1
+    of = proofs["hypotheses"]
+    rises = {mutant: (proof["outcome"], proof["to"]) for mutant, proof in of["rises"].items()}
+    assert rises["copied"] == rises["effect"] == rises["certain"] == ("as asked", "supported")
+    assert rises["opposite"] == ("as asked", "refuted")
+    assert rises["null"][1] in ("equivalent", "inconclusive")
+    assert rises["dropped"] == ("refused", "failed")
+    assert {of[name]["dropped"]["outcome"] for name in of} == {"refused"}
+    assert {of[name]["looks dropped"]["outcome"] for name in of} == {"as asked"}
+    assert {of[name]["look added"]["outcome"] for name in of} == {"as asked"}
+    assert of["holds"]["certain"]["to"] == "refuted"
+    assert proofs["claims"]["both"]["null"]["to"] != "supported"
+    assert "look added" in proofs["asked"]
+
+
+def test_an_e_process_is_proved_too_and_its_looks_cost_nothing():
+    looks = (7, 8, 9, 10)
+    _, proofs = proved(Design(looks=looks, spending="e-process", futility="equivalence"))
+    assert faults(proofs) == set()
+    of = proofs["hypotheses"]["rises"]
+    assert of["null"]["outcome"] == of["alpha"]["outcome"] == "as asked"
+    assert of["look added"]["outcome"] == "void"
+
+
+def test_a_judge_that_charges_nothing_for_looks_is_found():
+    def free(stated, runs, design):
+        once = {}
+        for name, one in stated.items():
+            n = stops[name]
+            looks = Design(looks=(n,), spending="obf")
+            once |= follow({name: one}, {}, runs, SEEDS[:n], looks, advise=False)
+        return {name: one.verdict for name, one in once.items()}
+
+    stops, _ = proved()
+    _, proofs = proved(judged_by=free)
+    assert {("rises", "look added"), ("rises", "copied")} <= faults(proofs)
+
+
+def test_a_rule_that_supports_everything_at_each_look_is_found(monkeypatch):
+    monkeypatch.setattr(reasons, "decide", lambda **given: ("supported", ()))
+    assert {("rises", "null"), ("rises", "opposite"), ("both", "null")} <= faults(proved()[1])
+
+
+def test_a_rule_that_ignores_p_is_found_at_a_look(monkeypatch):
+    monkeypatch.setattr(reasons, "decide", lambda **given: decide(**given | {"p_adjusted": 0.0}))
+    assert ("rises", "unreachable") in faults(proved()[1])
