@@ -111,6 +111,8 @@ class Entry(Part):
     at one of these seeds, on these data, with another base or other code"""
     root_results: int = 0
     """how many results the whole run root had"""
+    results_name_it: bool = False
+    """whether results of its trials say under which registration they were trained"""
     code: dict[str, str] = Field(default_factory=dict)
     """version of each module that a trial executes"""
     analysis: dict[str, str] = Field(default_factory=dict)

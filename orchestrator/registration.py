@@ -233,6 +233,7 @@ def _content(plan: Plan, images: ImageSet, git: Mapping[str, Any]) -> dict[str, 
             for arm in trial.arms
         ],
         "config": study.base.model_dump(mode="json"),
+        "results_name_it": True,
         "dataset": _dataset(study.base.data.source, images),
         "code": dict(code_versions()),
         "analysis": versions_below(JUDGING),

@@ -2,10 +2,12 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ablations.verdicts.reasons import seed_list
 from trainers.runs.records import Digest, digest_of
 from trainers.runs.stored_trial import digest_of_file
 from trainers.system.store import Store
@@ -55,6 +57,14 @@ def compared(store: Store, key: str, stated: Digest, by: str) -> Finding | None:
     if found is None:
         return Finding(kind="missing", where=key, what=f"{by} names it")
     return Finding(kind="damaged", where=key, what=f"its digest is not the one in {by}")
+
+
+def runs_text(places: Iterable[tuple[str, int]]) -> str:
+    """Runs by arm and seed, in words."""
+    of_arm: dict[str, list[int]] = {}
+    for arm, seed in places:
+        of_arm.setdefault(arm, []).append(seed)
+    return "; ".join(f"{arm}: {seed_list(seeds)}" for arm, seeds in of_arm.items())
 
 
 def sha256_of(content: bytes) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ablations.registration import REGISTRATIONS, Entry, study_folder
-from ablations.verdicts.reasons import seed_list
 from dashboards.tables.derived import VERDICTS
 from dashboards.tables.reading import StudyRun, read_study
 from dashboards.tables.values import VALUES
 from dashboards.verification.arms import check_crops, check_machines, check_planned
+from dashboards.verification.asked import check_asked
 from dashboards.verification.derived import Derived, check_derived
 from dashboards.verification.deviations import check_deviations
-from dashboards.verification.finding import Finding
+from dashboards.verification.finding import Finding, runs_text
 from dashboards.verification.registrations import check_chain
 from dashboards.verification.trials import Checked, check_trial
 from trainers.errors import StoreError, listed
@@ -70,8 +70,9 @@ def verify_study(store: Store, name: str, analysis: Mapping[str, str]) -> Verifi
     if entries:
         wrong, unknown = check_planned(entries[-1], checked)
         crops, counts["crops"] = check_crops(entries[-1], checked)
-        findings += [*wrong, *crops, *check_deviations(entries, checked)]
-        notes += [unknown] if unknown else []
+        unasked, reused = check_asked(store, entries, checked)
+        findings += [*wrong, *crops, *unasked, *check_deviations(entries, checked)]
+        notes += [*reused, *([unknown] if unknown else [])]
     if not chain.findings and all(trial.is_whole for trial in checked.values()):
         derived = _check_what_is_made(store, name, entries, checked, notes)
         findings += derived.findings
@@ -157,15 +158,11 @@ def _judged_as(store: Store, name: str, chain: Sequence[Entry]) -> int:
 
 def _unfinished(study: StudyRun) -> str:
     """Which runs have no result though they are needed, in words; empty when all have."""
-    of_arm: dict[str, list[int]] = {}
-    for (arm, seed), run in study.runs.items():
-        if run.status in ("missing", "failed"):
-            of_arm.setdefault(arm, []).append(seed)
-    if not of_arm:
+    places = [place for place, run in study.runs.items() if run.status in ("missing", "failed")]
+    if not places:
         return ""
-    number = sum(map(len, of_arm.values()))
-    text = "; ".join(f"{arm}: {seed_list(seeds)}" for arm, seeds in of_arm.items())
-    return f"not finished: {number} of {len(study.runs)} runs have no result ({text})"
+    number, of = len(places), len(study.runs)
+    return f"not finished: {number} of {of} runs have no result ({runs_text(places)})"
 
 
 class _Checked:

@@ -82,7 +82,10 @@ def run_study(
         starts = 0
         while missing and where:
             try:
-                train_missing(missing, plan, root, store, shown, where, console=console, live=live)
+                train_missing(
+                    missing, plan, root, store, shown, where,
+                    registration=entry.digest, console=console, live=live,
+                )  # fmt: skip
                 break
             except ClusterError as error:
                 starts += 1

@@ -107,10 +107,11 @@ def train_missing(
     shown: Mirrored,
     where: Placed,
     *,
+    registration: str,
     console: Console,
     live: bool,
 ) -> None:
-    """Let Ray Tune run the missing trials.
+    """Let Ray Tune run the missing trials; their results name the `registration`.
 
     Raises ClusterError when Ray has ended, and StoreError when the run root has failed too often.
     """
@@ -136,6 +137,7 @@ def train_missing(
             root=root,
             key=trial.key,
             driver=driver,
+            registration=registration,
             over=launched.over,
             config=trial.config.model_dump_json(),
             planned=Planned(key=trial.key, digest=trial.digest, code=code),

@@ -40,6 +40,8 @@ class Assignment:
     key: str
     driver: str
     """who asks"""
+    registration: str = ""
+    """SHA-256 of that of the study for which it asks"""
     over: tuple[int, ...]
     """attempts that have certainly ended"""
     config: str
@@ -146,6 +148,7 @@ def _train(
         starting=lambda: starting_weights(config),
         asking=Asking(
             driver=assignment.driver,
+            registration=assignment.registration,
             over=assignment.over,
             waits=False,
             kind_of=kind_of,

@@ -97,7 +97,7 @@ def drive(root: Path, seeds: int, say: Callable[[str], None] = lambda _: None) -
     statement = Statement(plan, images, store)
     statement.refuse_unregistered()
     set_aside_damaged(plan, store, say)
-    statement.register()
+    registration = statement.register().digest
     watch = Watch()
     held: dict[str, schedule.Standing] = {}
     while not isinstance(
@@ -107,7 +107,9 @@ def drive(root: Path, seeds: int, say: Callable[[str], None] = lambda _: None) -
             trial = step.trials[0]
             stored = StoredTrial(store, trial.key)
             driver, over = str(os.getpid()), _over(stored, watch)
-            asking = Asking(driver=driver, over=over, waits=False, say=say)
+            asking = Asking(
+                driver=driver, registration=registration, over=over, waits=False, say=say
+            )
             given = {"images": images, "world": ALONE, "reporter": Fanout()}
             if not run_trial(stored, trial.config, asking=asking, **given):
                 held[trial.key] = "held"

@@ -112,7 +112,7 @@ def drive(root: Path, chance: random.Random) -> None:
     store = open_store(root, make=True)
     statement = Statement(plan, images, store)
     statement.refuse_unregistered()
-    statement.register()
+    registration = statement.register().digest
     set_aside_damaged(plan, store, lambda _: None)
     missing = plan.missing(store)
     standings = Standings(
@@ -128,7 +128,9 @@ def drive(root: Path, chance: random.Random) -> None:
                     running.append((decided.trials[0], launched))
                 continue
             trial, launched = running.pop(chance.randrange(len(running)))
-            asking = Asking(driver="this", over=launched.over, waits=False)
+            asking = Asking(
+                driver="this", registration=registration, over=launched.over, waits=False
+            )
             given = {"images": images, "world": ALONE, "reporter": Fanout(), "asking": asking}
             assert run_trial(StoredTrial(store, trial.key), trial.config, **given)
             standings.ended(trial)

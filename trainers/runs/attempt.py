@@ -87,12 +87,16 @@ class Attempt:
         self.records = Records(self.store, self.prefix)
         self.machines: list[dict[str, Any]] = []
         """what has been computed on, earlier attempts first"""
+        self.registrations: list[str] = []
+        """SHA-256 of those under which it was computed, in the same order"""
         self._kept: dict[str, str] = {}
         self._up_to: dict[int, dict[str, Digest]] = {}
         self._states: dict[str, SavedState] = {}
 
-    def begin(self, start: Origin, config: TrainConfig, machine: dict[str, Any]) -> None:
-        """Write down from where it goes on, and what it trains. Raises StoreError."""
+    def begin(
+        self, start: Origin, config: TrainConfig, machine: dict[str, Any], registration: str = ""
+    ) -> None:
+        """Write down from where it goes on, and what it trains, for whom. Raises StoreError."""
         origin = start.state
         text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
         # All attempts have one configuration, but where the data lie: that may have moved.
@@ -100,6 +104,8 @@ class Attempt:
             self.store.put(self.trial.config_key, text.encode())
         earlier = [] if origin is None else [one for one in origin.machines if one != machine]
         self.machines = [*earlier, machine]
+        asked = () if origin is None else origin.registrations
+        self.registrations = [*(one for one in asked if one != registration), registration]
         if origin is not None:
             self._kept = {**origin.kept, str(origin.step): _name_of(origin)}
             self.held.change(from_attempt=origin.attempt, from_step=origin.step, step=origin.step)
@@ -126,6 +132,7 @@ class Attempt:
             files=digests,
             records=self._up_to.pop(step, {}),
             machines=tuple(self.machines),
+            registrations=tuple(self.registrations),
             kept={**self._kept, **own},
         )
         self.store.put(manifest_key(self.trial, self.number, step), manifest(state))

@@ -49,6 +49,8 @@ class SavedState:
     """segments of the attempt up to it, by name"""
     machines: tuple[dict[str, Any], ...]
     """what has been computed on up to it"""
+    registrations: tuple[str, ...]
+    """SHA-256 of those under which it was computed; empty ones: outside a study"""
     kept: Mapping[str, str]
     """earlier checkpoints that stay: their names in the folder of the trial, by step"""
 
@@ -247,6 +249,7 @@ def manifest(state: SavedState) -> bytes:
         "files": dict(state.files),
         "records": dict(state.records),
         "machines": list(state.machines),
+        "registrations": list(state.registrations),
         "kept": dict(state.kept),
     }
     return sealed(content)
@@ -280,6 +283,8 @@ def read_manifest(number: int, content: bytes | None) -> SavedState | None:
             files={str(name): dict(digest) for name, digest in found["files"].items()},
             records={str(name): dict(digest) for name, digest in found["records"].items()},
             machines=tuple(dict(one) for one in found["machines"]),
+            # Of before, when no attempt said so: as if outside a study.
+            registrations=tuple(str(one) for one in found.get("registrations", [""])),
             kept={str(step): str(name) for step, name in found["kept"].items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError):

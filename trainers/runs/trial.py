@@ -107,6 +107,8 @@ class Asking:
 
     driver: str = ""
     """its name; empty for a run of its own"""
+    registration: str = ""
+    """SHA-256 of what a study stated before it asked; empty for a run of its own"""
     over: Collection[int] = ()
     """attempts that are known to have ended"""
     waits: bool = True
@@ -165,7 +167,7 @@ def run_trial(
                     step_done,
                     attempt,
                     folder,
-                    asking.say,
+                    asking,
                 )
             except UnwrittenError:
                 # A root that is gone has a line of its own.
@@ -302,20 +304,20 @@ def _trained(
     step_done: Callable[[], None],
     attempt: Attempt | None,
     folder: Path,
-    say: Callable[[str], None],
+    asking: Asking,
 ) -> dict[str, Any]:
     """What the result says of the training, apart from the attempt's files."""
     started = time.monotonic()
     start, resume_from = _origin(trial, world, folder)
     if world.is_first:
         for line in start.damaged:
-            say(line)
+            asking.say(line)
     first = 0 if start.state is None else start.state.step
     machine = machine_of(world.device)
     if resume_from is not None:
         checkpoint.refuse_another(resume_from, config)
     if attempt is not None:
-        attempt.begin(start, config, machine)
+        attempt.begin(start, config, machine, asking.registration)
         reporter = Fanout(attempt.records, reporter)
         step_done = _noted(attempt, first, step_done, alone=world.size == 1)
     with memory_explained("a training step", remedy_of_step(config)), lost_workers_named():
@@ -340,6 +342,7 @@ def _trained(
         "wall_s": round(time.monotonic() - started, 3),
         **machine,
         "earlier_machines": [] if attempt is None else attempt.machines[:-1],
+        "registrations": [] if attempt is None else attempt.registrations,
         "workers": world.size,
         "data": images.digest,
         "code": dict(code_versions()),

@@ -1,9 +1,10 @@
 """A study that was registered, trained and judged as `dinolab run` does it, but for Ray."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,13 +20,22 @@ from tests.orchestrator.cli.conftest import dinolab as dinolab
 from tests.reliability import little
 from trainers.data.image_set import ImageSet, open_images
 from trainers.runs.reporters import Fanout
-from trainers.runs.stored_trial import StoredTrial
-from trainers.runs.trial import run_trial
+from trainers.runs.stored_trial import StoredTrial, sealed
+from trainers.runs.trial import Asking, run_trial
 from trainers.runs.version import versions_below
 from trainers.system.store import Store, open_store
 
 NAME = little.NAME
 SEEDS = 3
+
+
+def resealed(trial: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a result so that its file is whole."""
+    path = trial / "result.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    change(content)
+    path.write_bytes(sealed(content))
 
 
 class Root(NamedTuple):
@@ -86,7 +96,11 @@ class Little(NamedTuple):
     def train(self, store: Store, seeds: int, change: Callable[[str], str] = str) -> None:
         """Register the study if need be, and train what is missing."""
         plan, images = self.plan(seeds, change)
-        Statement(plan, images, store).register()
+        registration = Statement(plan, images, store).register().digest
+        self.run(store, plan, images, registration)
+
+    def run(self, store: Store, plan: Plan, images: ImageSet, registration: str = "") -> None:
+        """Train what is missing of a plan; outside a study where no registration asks for it."""
         for trial in plan.missing(store):
             assert run_trial(
                 StoredTrial(store, trial.key),
@@ -94,6 +108,7 @@ class Little(NamedTuple):
                 images=images,
                 world=little.ALONE,
                 reporter=Fanout(),
+                asking=Asking(registration=registration),
             )
 
     def amend(self, store: Store, seeds: int, change: Callable[[str], str] = str) -> None:

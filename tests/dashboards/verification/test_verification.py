@@ -14,7 +14,7 @@ import pytest
 from ablations.registration import registration_key, written
 from dashboards.study.files import write_files
 from dashboards.tables.chain import read_chain
-from tests.dashboards.verification.conftest import NAME, SEEDS, Little, Root
+from tests.dashboards.verification.conftest import NAME, SEEDS, Little, Root, resealed
 from tests.registered import restated
 from trainers.errors import InputError
 from trainers.runs import trial as trials
@@ -32,15 +32,6 @@ def flipped(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-
-
-def resealed(trial: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a result so that its file is whole."""
-    path = trial / "result.json"
-    content = json.loads(path.read_text())
-    del content["sha256"]
-    change(content)
-    path.write_bytes(sealed(content))
 
 
 def recorded(trial: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -10,6 +10,7 @@ from ablations.registration import STUDIES
 from ablations.study.loading import load_study
 from dashboards.figures.forest import verdict_intervals
 from dashboards.figures.seeds import paired_seeds
+from dashboards.tables.chain import read_chain
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
 from dashboards.verification.study import verify_study
@@ -68,12 +69,15 @@ def planned(path, tmp_path):
     return make_plan(study, images), images
 
 
-def finish(store, plan):
-    """Write the results of a plan: without a position [CLS] is worse at every seed."""
+def finish(store, plan, entry):
+    """Write the results of a plan, as of a study's newest registration.
+
+    Without a position [CLS] is worse at every seed.
+    """
     for trial in plan.trials:
         top = 0.8 + 0.001 * trial.seed - (0.1 if "none" in trial.arms else 0)
         ends = {0: {"knn/cls_top1": 0.3}, 500: {"knn/cls_top1": top}}
-        Trial(store, trial.key, trial.seed).finish(1, ends)
+        Trial(store, trial.key, trial.seed).finish(1, ends, registrations=[entry.digest])
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +87,7 @@ def made(tmp_path_factory):
     path, store = folder / "cls.yaml", LocalStore(folder / "runs", make=True)
     path.write_text(STUDY)
     plan, images = planned(path, folder)
-    Statement(plan, images, store).register()
-    finish(store, plan)
+    finish(store, plan, Statement(plan, images, store).register())
     return store.root, path
 
 
@@ -205,8 +208,7 @@ def test_seeds_added_under_another_name_are_exploratory(root, changed, tmp_path)
     path = changed(("name: cls", "name: again"), CHANGES["seeds added"])
     plan, images = planned(path, tmp_path)
     store = LocalStore(root)
-    Statement(plan, images, store).register()
-    finish(store, plan)
+    finish(store, plan, Statement(plan, images, store).register())
     entry = verdicts(root, "again")["hypotheses"]["none_helps"]
     assert entry["stated"]["word"] == "exploratory"
     assert "when 12 results of its arms existed" in entry["stated"]["why"]
@@ -225,7 +227,7 @@ def test_optional_stopping_by_hand_is_exploratory(dinolab, root, changed, tmp_pa
         path = changed(("[0, 1, 2, 3, 4, 5]", str(seeds)))
         assert dinolab("amend", path, "--root", root, "--reason", "almost")[0] == 0
         plan, _ = planned(path, tmp_path)
-        finish(LocalStore(root), plan)
+        finish(LocalStore(root), plan, read_chain(LocalStore(root), "cls")[-1])
     entry = verdicts(root)["hypotheses"]["none_helps"]
     assert entry["stated"]["word"] == "exploratory"
     assert "registration 3" in entry["stated"]["why"]

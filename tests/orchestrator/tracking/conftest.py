@@ -61,7 +61,7 @@ class Trial:
         self.store.put(key, "".join(json.dumps(line) + "\n" for line in lines).encode())
         return key
 
-    def finish(self, attempt: int, records: Records, status: str = "finished") -> None:
+    def finish(self, attempt: int, records: Records, status: str = "finished", **more: Any) -> None:
         """Put all records in one segment, and the result."""
         key = self.segment(attempt, records)
         content = self.store.get(key) or b""
@@ -69,7 +69,7 @@ class Trial:
         last = max(records)
         result = {
             "status": status, "reason": "", "step": last, "steps": last, "attempt": attempt,
-            "files": {key.rpartition("/")[2]: digest},
+            "files": {key.rpartition("/")[2]: digest}, **more,
         }  # fmt: skip
         self.store.put(f"trials/{self.key}/result.json", json.dumps(result).encode())
 
