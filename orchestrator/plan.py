@@ -1,7 +1,7 @@
 """A study becomes trials, one for each different (configuration, seed); with their cost."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,10 +39,13 @@ class Plan:
     trials: tuple[Trial, ...]
     arms: Mapping[str, ArmCost]
 
-    def missing(self, store: Store) -> list[Trial]:
-        """Trials without a result. Raises InputError, one line, when a result is damaged."""
+    def missing(self, store: Store, damaged: Collection[str] = ()) -> list[Trial]:
+        """Trials without a result, or with a `damaged` one.
+
+        Raises InputError, one line, when the result of another is damaged.
+        """
         begun = set(store.names(TRIALS))
-        known = [trial for trial in self.trials if trial.key in begun]
+        known = [trial for trial in self.trials if trial.key in begun.difference(damaged)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             results = pool.map(lambda trial: StoredTrial(store, trial.key).finished(), known)
             finished = {trial.key for trial, found in zip(known, results, strict=True) if found}

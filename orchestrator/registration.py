@@ -65,21 +65,26 @@ class Statement:
 
     def refuse_unregistered(self) -> None:
         """Raises RootError, one line, where the root has the study registered as another."""
-        if not self.chain:
-            return
-        shown = f"{self.store.shown}/{study_folder(self.name)}"
-        if self.chain[-1].number == 0:
-            raise RootError(
-                f"{shown} has a {LOCK} of an earlier version, which is no registration: move that "
-                "file away, and the next run registers the study; what has results then is "
-                "exploratory"
-            )
+        self.refuse_lock()
         if found := self.changes:
             raise RootError(
-                f"{shown} is registered otherwise (registration {self.chain[-1].number}): "
+                f"{self._shown} is registered otherwise (registration {self.chain[-1].number}): "
                 f"{shortened(found)}; nothing was trained. Undo the change, or state it: "
                 'dinolab amend STUDY --reason "…"'
             )
+
+    def refuse_lock(self) -> None:
+        """Raises RootError, one line, where the root has what came before registrations."""
+        if self.chain and self.chain[-1].number == 0:
+            raise RootError(
+                f"{self._shown} has a {LOCK} of an earlier version, which is no registration: move "
+                "that file away, and the next run registers the study; what has results then is "
+                "exploratory"
+            )
+
+    @property
+    def _shown(self) -> str:
+        return f"{self.store.shown}/{study_folder(self.name)}"
 
     def register(self) -> Entry:
         """The newest registration, which states this; the first one is written where there is none.

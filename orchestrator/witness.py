@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 
 from ablations.registration import Entry, registration_key
@@ -12,6 +13,9 @@ from trainers.system.store import Store
 
 VARIABLE = "DINOLAB_REGISTRATION"
 """Environment variable that gives a witness the digest, beside its last argument."""
+
+ANSWER_WITHIN_S = 60.0
+"""A witness that takes longer is ended, and has failed."""
 
 
 def words_of(command: str) -> list[str]:
@@ -25,6 +29,13 @@ def words_of(command: str) -> list[str]:
     return words
 
 
+def refuse_no_witness(command: str) -> None:
+    """Raises InputError, one line, where there is no such command, before anything is written."""
+    name = words_of(command)[0]
+    if shutil.which(name) is None:
+        raise InputError(f"--witness {command}: there is no command {name} that can be executed")
+
+
 def witness_key(entry: Entry) -> str:
     """The key of what the witness of a registration printed."""
     return registration_key(entry.study, entry.number, "witness")
@@ -34,7 +45,8 @@ def witness(entry: Entry, store: Store, command: str) -> str:
     """Give the digest to `command` and keep what it prints, with its digest; where that is.
 
     A registration has one witness: one that was witnessed before is not shown again. Raises
-    InputError, one line, when the command fails; the registration stands then.
+    InputError, one line, when the command fails, or has not ended within ANSWER_WITHIN_S; the
+    registration stands then.
     """
     key = witness_key(entry)
     if store.get(key) is None:
@@ -53,7 +65,11 @@ def _said(words: list[str], entry: Entry) -> bytes:
             capture_output=True,
             env=environment,
             stdin=subprocess.DEVNULL,
+            timeout=ANSWER_WITHIN_S,
         )
+    except subprocess.TimeoutExpired:
+        why = f"it has not ended within {ANSWER_WITHIN_S:g} s, and was ended"
+        raise _failed(words, entry, why) from None
     except OSError as error:
         raise _failed(words, entry, reason(error)) from None
     if done.returncode:

@@ -114,7 +114,9 @@ WitnessOption = Annotated[
         "--witness",
         metavar="COMMAND",
         help="Command that is shown the registration before anything is trained: it gets the "
-        "digest as its last word and as DINOLAB_REGISTRATION. What it prints is kept.",
+        "digest as its last word and as DINOLAB_REGISTRATION. What it prints is kept. It has 60 s: "
+        "if it fails the command ends with code 2, nothing is trained, and the registration "
+        "stands.",
         show_default=False,
     ),
 ]

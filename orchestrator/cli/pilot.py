@@ -16,7 +16,6 @@ from orchestrator.cli.options import (
     ScaleOption,
     StudyArgument,
     WorkersOption,
-    absolute_root,
 )
 from orchestrator.cli.rendering import make_console
 
@@ -44,27 +43,21 @@ def pilot(
     arms. Given again, with more seeds or arms, it grows.
     """
     from orchestrator.cli.choosing import chosen_trials
-    from orchestrator.cli.studies import load, planned, run_checked
+    from orchestrator.cli.studies import load, planned, run_checked, usable_root
     from orchestrator.pilot import pilot_of, read_pilot
-    from orchestrator.registration import Statement
-    from trainers.system.store import open_store
 
     console = make_console()
     checked = load(study, data, workers, ablations, scale)
     chosen_trials(checked.arms, (), only, None)  # refuses an arm that is not there
-    root = absolute_root(root, console)
-    store = open_store(root, make=True)
+    root, store = usable_root(root, console)
     _, images = planned(checked, root, console, console.is_terminal)
     made = pilot_of(checked, seeds, only, read_pilot(checked, images, store))
-    plan, _ = planned(made, root, console, console.is_terminal)
-    statement = Statement(plan, images, store)
-    if statement.changes:
-        statement.amend("what was asked of the pilot has changed")
     console.print(
         f"pilot of study {checked.name}: seeds {', '.join(map(str, made.seeds))}, which never "
         "count in its verdicts; `dinolab plan` uses what they show"
     )
     run_checked(
-        made, root, lambda _: lambda _: True, max_concurrent, leave_cpus,
+        made, root, store, console, lambda _: lambda _: True, max_concurrent, leave_cpus,
         quiet=quiet, as_json=False, with_notes=False,
+        amending="what was asked of the pilot has changed",
     )  # fmt: skip

@@ -38,19 +38,21 @@ def amend(
     from ablations.changes import changes
     from ablations.stated import lines_of, stated
     from dashboards.tables.chain import refuse_old_layout
+    from orchestrator.pilot import refuse_pilot_seeds
     from orchestrator.registration import Statement, said
+    from orchestrator.witness import refuse_no_witness
     from orchestrator.witness import witness as shown_to
-    from orchestrator.witness import words_of
     from trainers.system.store import open_store
 
     reason = said(reason)
     if witness is not None:
-        words_of(witness)
+        refuse_no_witness(witness)
     console = make_console()
     checked = load(study, data, None, ablations, scale)
     root = absolute_root(root, console)
     store = open_store(root)
     refuse_old_layout(store, checked.name)
+    refuse_pilot_seeds(checked, store)
     plan, images = planned(checked, root, console, console.is_terminal)
     statement = Statement(plan, images, store)
     entry = statement.amend(reason)

@@ -91,9 +91,9 @@ def run(
     error, and standard output is one JSON object: runs, claims, hypotheses, gates.
     """
     if witness is not None:
-        from orchestrator.witness import words_of
+        from orchestrator.witness import refuse_no_witness
 
-        words_of(witness)
+        refuse_no_witness(witness)
     checked = load(study, data, workers, ablations, scale)
     if time_limit is not None:
         limited = checked.resources.model_copy(update={"time_limit_s": time_limit})
@@ -101,8 +101,9 @@ def run(
     from orchestrator.cli.choosing import chosen_trials
 
     chosen = chosen_trials(checked.arms, checked.seeds, only, seeds)
+    console = make_console(aside=json_)
     run_checked(
-        checked, root, lambda _: chosen, max_concurrent, leave_cpus,
+        checked, *usable_root(root, console), console, lambda _: chosen, max_concurrent, leave_cpus,
         quiet=quiet, as_json=json_, witnessing=witness,
     )  # fmt: skip
 
@@ -132,12 +133,35 @@ def retry(
         return lambda trial: has_failed(trial.key)
 
     checked = load(study, data, workers, ablations, scale)
-    run_checked(checked, root, failed, None, 0, quiet=quiet, as_json=False)
+    console = make_console()
+    run_checked(
+        checked, *usable_root(root, console), console, failed, None, 0, quiet=quiet, as_json=False
+    )
+
+
+def usable_root(root: str, console: Console) -> "tuple[str, Store]":
+    """The run root, which is made if need be, once Ray and MLflow can be had.
+
+    Raises InputError, one line.
+    """
+    from orchestrator.driver.cluster import check_cluster
+    from orchestrator.tracking.where import folder_of, is_yet_to_be_made
+    from trainers.system.store import open_store
+
+    root = absolute_root(root, console)
+    check_cluster()
+    if not is_yet_to_be_made(folder := folder_of(root)):
+        from orchestrator.tracking.store import check_store
+
+        check_store(folder)
+    return root, open_store(root, make=True)
 
 
 def run_checked(
     study: "Study",
     root: str,
+    store: "Store",
+    console: Console,
     choosing: "Callable[[Store], Callable[[Trial], bool]]",
     max_concurrent: int | None,
     leave_cpus: int,
@@ -145,25 +169,19 @@ def run_checked(
     quiet: bool,
     as_json: bool,
     witnessing: str | None = None,
+    amending: str = "",
     with_notes: bool = True,
 ) -> NoReturn:
-    """Run a study, of which it trains what `choosing` chooses, and end the command."""
+    """Run a study, of which it trains what `choosing` chooses, and end the command.
+
+    Root and store are those of `usable_root`; `witnessing` and `amending` as in `run_study`.
+    """
     from ablations.registration import REGISTRATIONS, study_folder
     from dashboards.tables.chain import refuse_old_layout
-    from orchestrator.driver.cluster import Cluster, check_cluster
+    from orchestrator.driver.cluster import Cluster
     from orchestrator.pilot import refuse_pilot_seeds
-    from orchestrator.tracking.where import folder_of, is_yet_to_be_made
-    from trainers.system.store import open_store
 
-    console = make_console(aside=as_json)
     live = console.is_terminal and not quiet
-    root = absolute_root(root, console)
-    check_cluster()
-    if not is_yet_to_be_made(folder := folder_of(root)):
-        from orchestrator.tracking.store import check_store
-
-        check_store(folder)
-    store = open_store(root, make=True)
     refuse_old_layout(store, study.name)
     refuse_pilot_seeds(study, store)
     with Cluster(leave_cpus) as cluster:
@@ -185,7 +203,7 @@ def run_checked(
             share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)
             result = run_study(
                 plan, images, root, store, console=console, live=live, cluster=cluster,
-                share=share, chosen=choosing(store), witnessing=witnessing,
+                share=share, chosen=choosing(store), witnessing=witnessing, amending=amending,
             )  # fmt: skip
         except KeyboardInterrupt:
             left = len(plan.missing(store))
@@ -233,8 +251,9 @@ def mirror(
     root, name = in_root(study, absolute_root(root, console), ablations, scale)
     store = open_store(root)
     uri = tracking_uri(store.local)
-    run = read_study(store, name)
+    # Before the study is read, which keeps tables of its trials.
     check_store(store.local)
+    run = read_study(store, name)
     mirrored = Mirrored(name, store, console)
     trials = run.entry.trials
     for trial in {one.key: one for one in trials}.values():

@@ -9,13 +9,14 @@ from rich.console import Console
 from ablations.stated import lines_of, stated
 from orchestrator.driver.cluster import Cluster, address_given
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.root import left_behind_text, set_aside_damaged
+from orchestrator.driver.root import damaged_trials, left_behind_text
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.plan import Plan, Trial
 from orchestrator.registration import Statement
 from orchestrator.witness import witness
 from trainers.data.image_set import ImageSet
 from trainers.errors import ClusterError
+from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
 if TYPE_CHECKING:
@@ -37,20 +38,25 @@ def run_study(
     share: Share = ALL_OF_IT,
     chosen: Callable[[Trial], bool] = lambda _: True,
     witnessing: str | None = None,
+    amending: str = "",
 ) -> "tuple[StudyRun, dict[str, Any]]":
     """Register the study, train what is missing and `chosen`, write results, verdicts and report.
 
     `cluster` may have been started already. `witnessing` is a command that is shown the
-    registration before anything is trained. Returns the study as read and its verdicts.
+    registration before anything is trained. `amending` is why a change is stated here and now, if
+    there is one; without it a changed study is refused. Returns the study as read and its verdicts.
 
     Raises RootError or InputError before anything is written when it cannot start, and
     KeyboardInterrupt when interrupted: what was finished stays, and the next call goes on. Raises
     ClusterError when the cluster is lost; a Ray of our own is started again.
     """
     statement = Statement(plan, images, store)
-    statement.refuse_unregistered()
-    set_aside_damaged(plan, store, console.print)
-    unfinished = plan.missing(store)
+    if amending:
+        statement.refuse_lock()
+    else:
+        statement.refuse_unregistered()
+    damaged = damaged_trials(plan, store)
+    unfinished = plan.missing(store, damaged)
     missing = [trial for trial in unfinished if chosen(trial)]
     if plan.study.design and statement.chain:
         from orchestrator.driver.needed import Needed
@@ -64,7 +70,10 @@ def run_study(
             if missing
             else None
         )
-        entry = statement.register()
+        for key in damaged:
+            StoredTrial(store, key).set_aside_damaged(console.print)
+        is_amended = bool(amending and statement.changes)
+        entry = statement.amend(amending) if is_amended else statement.register()
         console.print(f"registration {entry.number} of study {entry.study}: sha256 {entry.digest}")
         for line in lines_of(stated(statement.chain)):
             console.print(line)

@@ -1,6 +1,5 @@
 """The run root of a driver: what of it can be used, and what other code has left there."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,22 +10,25 @@ from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.system.store import AT_ONCE, Store
 
 
+def damaged_trials(plan: Plan, store: Store) -> list[str]:
+    """Keys of the trials whose results cannot be used. Raises StoreError.
+
+    A result is usable if it and all records that it names have their digests.
+    """
+    begun = set(store.names(TRIALS))
+    keys = [trial.key for trial in plan.trials if trial.key in begun]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        damages = list(pool.map(lambda key: StoredTrial(store, key).damage(), keys))
+    return [key for key, damage in zip(keys, damages, strict=True) if damage]
+
+
 def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
     """Move results that cannot be used out of the way, each with a line, so that they come again.
 
-    A result is usable if it and all records that it names have their digests. Raises StoreError.
+    Raises StoreError.
     """
-    begun = set(store.names(TRIALS))
-    stored = [StoredTrial(store, trial.key) for trial in plan.trials if trial.key in begun]
-
-    def lines(one: StoredTrial) -> list[str]:
-        said: list[str] = []
-        one.set_aside_damaged(said.append)
-        return said
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for line in itertools.chain.from_iterable(pool.map(lines, stored)):
-            say(line)
+    for key in damaged_trials(plan, store):
+        StoredTrial(store, key).set_aside_damaged(say)
 
 
 def left_behind_text(missing: Sequence[Trial], store: Store, chain: Sequence[Entry]) -> str:

@@ -205,13 +205,19 @@ class StoredTrial:
             raise InputError(f"{self.store.shown}/{key} {what}; {_AGAIN}")
         return content
 
-    def set_aside_damaged(self, say: Callable[[str], None]) -> None:
-        """Where the result or records that it names are damaged, move it aside and say so."""
+    def damage(self) -> str:
+        """What is wrong with the result or records that it names, in one line; empty if nothing."""
         try:
             if self.finished():
                 self.records()
         except InputError as error:
-            say(f"{error}: set aside as {self.set_aside()}")
+            return str(error)
+        return ""
+
+    def set_aside_damaged(self, say: Callable[[str], None]) -> None:
+        """Where the result or records that it names are damaged, move it aside and say so."""
+        if damage := self.damage():
+            say(f"{damage}: set aside as {self.set_aside()}")
 
     def set_aside(self) -> str:
         """Move a result that cannot be used out of the way; returns where it lies now."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ablations.study.loading import load_study
+from dashboards.tables.values import VALUES
 from orchestrator.pilot import FIRST_SEED, pilot_of, read_pilot
 from orchestrator.plan import make_plan
 from orchestrator.registration import Statement
@@ -166,15 +167,40 @@ def test_what_was_declared_otherwise_says_nothing(dinolab, path, store):
     assert found["power"]["pilot"]["arms"] == []
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
+def contents(store):
+    """Every file, but for the tables that whoever reads a trial keeps of its records."""
+    files = [one for one in store.root.rglob("*") if one.is_file() and one.name != VALUES]
+    return {one: one.read_bytes() for one in files}
+
+
+@pytest.mark.parametrize("command", [["plan"], ["run"], ["amend", "--reason", "so"]])
 def test_a_study_that_has_a_seed_of_its_pilot_is_refused(dinolab, path, store, command):
     path.write_text(STUDY.replace("seeds: 8", "seeds: [0, 1, 2, 3, 4, 1000001]"))
-    before = {one: one.read_bytes() for one in store.root.rglob("*") if one.is_file()}
-    code, _, err = dinolab(command, path, "--root", store.root)
+    before = contents(store)
+    code, _, err = dinolab(command[0], path, "--root", store.root, *command[1:])
     assert code == 2
     assert "seeds: 1000001 were those of the pilot cls-pilot" in err
     assert len(err.strip().splitlines()) == 1
-    assert {one: one.read_bytes() for one in store.root.rglob("*") if one.is_file()} == before
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize(
+    ("address", "arguments", "line"),
+    [
+        ("127.0.0.1:1", [], "RAY_ADDRESS=127.0.0.1:1 cannot be used"),
+        ("", ["--leave-cpus", "10000"], "--leave-cpus 10000"),
+    ],
+)
+def test_a_pilot_that_no_cluster_takes_states_nothing(
+    dinolab, path, store, monkeypatch, address, arguments, line
+):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    before = contents(store)
+    code, _, err = dinolab("pilot", path, "--root", store.root, "--seeds", "4", *arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1
+    assert contents(store) == before
 
 
 def test_an_arm_that_is_not_there_cannot_be_piloted(dinolab, path, tmp_path):

@@ -239,6 +239,7 @@ def test_optional_stopping_by_hand_is_exploratory(dinolab, root, changed, tmp_pa
         (["--reason", "  "], "--reason is empty"),
         (["--reason", "so"], "nothing has changed since registration 1 of study cls"),
         (["--reason", "so", "--witness", " "], "--witness is empty"),
+        (["--reason", "so", "--witness", "no-such -m"], "there is no command no-such that"),
         ([], "--reason"),
     ],
 )
@@ -249,6 +250,39 @@ def test_what_cannot_be_amended_is_one_line_and_nothing_is_written(
     code, _, err = dinolab("amend", made[1], "--root", root, *arguments)
     assert code == 2
     assert line in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+
+def test_a_run_that_no_cluster_takes_sets_no_damaged_result_aside(dinolab, made, root, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    next(root.glob("trials/*/result.json")).write_text("{")
+    before = contents(root)
+    code, _, err = dinolab("run", made[1], "--root", root, "--leave-cpus", "10000")
+    assert code == 2
+    assert "--leave-cpus 10000" in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+
+def test_a_mirror_that_cannot_be_made_keeps_no_tables_either(dinolab, root, monkeypatch, tmp_path):
+    (tmp_path / "none.db").write_text("no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    before = contents(root)
+    code, _, err = dinolab("mirror", "cls", "--root", root)
+    assert code == 2
+    assert "none.db" in err
+    assert len(err.splitlines()) == 1
+    assert contents(root) == before
+
+
+def test_garbage_of_a_root_with_a_damaged_registration_is_not_deleted(dinolab, root):
+    (root / "trials" / "of-no-study").mkdir()
+    (root / "trials" / "of-no-study" / "config.json").write_text("{}")
+    (root / STUDIES / "cls" / "registrations" / "0001.json").write_text("{")
+    before = contents(root)
+    code, _, err = dinolab("gc", "--root", root, "--delete")
+    assert code == 2
     assert len(err.splitlines()) == 1
     assert contents(root) == before
 
