@@ -14,11 +14,11 @@ def changes(before: Entry, now: Entry) -> list[str]:
     What was known, when, and from which commit is no part of what is stated.
     """
     lines = [
-        *_differences("", before.of_all, now.of_all),
-        *_differences("", before.knobs, now.knobs),
+        *differences("", before.of_all, now.of_all),
+        *differences("", before.knobs, now.knobs),
     ]
     for group, one in GROUPS.items():
-        lines += _differences(f"{one} ", before.plain[group], now.plain[group])
+        lines += differences(f"{one} ", before.plain[group], now.plain[group])
     if before.sequence != now.sequence and {*before.sequence} == {*now.sequence}:
         lines.append(f"hypotheses in another order: {', '.join(now.sequence)}")
     digests = [str(entry.dataset.get("digest", "unknown")) for entry in (before, now)]
@@ -30,13 +30,14 @@ def changes(before: Entry, now: Entry) -> list[str]:
     ):
         if other := differing(old, new):
             lines.append(f"{title}: {listed(other)}")
-    lines += _differences("", before.computing, now.computing)
+    lines += differences("", before.computing, now.computing)
     if not lines and before.trial_keys != now.trial_keys:
         lines.append("what runs start from or read: weights at model.weights, or an arm's images")
     return lines
 
 
-def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two mappings of JSON types, a line each; `kind` says what they name."""
     for name in dict.fromkeys((*before, *now)):
         what = f"{kind}{name}"
         if name not in now:
@@ -45,7 +46,7 @@ def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -
             yield f"{what} added" if kind else f"{what} {_shown(now[name])} added"
         elif before[name] != now[name]:
             if kind and isinstance(before[name], dict):
-                yield from (f"{what}: {line}" for line in _differences("", before[name], now[name]))
+                yield from (f"{what}: {line}" for line in differences("", before[name], now[name]))
             else:
                 yield f"{what} {_shown(before[name])} -> {_shown(now[name])}"
 

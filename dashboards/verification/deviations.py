@@ -3,21 +3,23 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from ablations.changes import differences
 from ablations.registration import Entry, registration_key
 from ablations.stated import known_of
 from ablations.verdicts.reasons import seed_list
 from dashboards.tables.trials import places_of
-from dashboards.verification.finding import Finding
+from dashboards.verification.finding import Finding, knowing
 from dashboards.verification.trials import Checked
+from dashboards.verification.turned import other_looks
 from trainers.errors import listed
 
-_DESIGN = "design"
-"""Field of a study that says at which numbers of seeds it is looked at."""
+_ADJUSTED = "multiplicity"
+"""Field of a study that says how p-values are adjusted for the number of hypotheses."""
 
 
 def check_deviations(chain: Sequence[Entry], checked: Mapping[str, Checked]) -> list[Finding]:
-    """Seeds left out or added, looks that were not planned, arms that were redefined, hypotheses
-    and claims that were left out."""
+    """Seeds left out or added, looks that were not planned, arms, claims and gates that were
+    redefined, hypotheses and others that were left out."""
     found = [*_begun_knowing(chain[0]), *_left_out(chain[-1], checked)]
     for place in range(1, len(chain)):
         found += _changed_knowing(chain, place)
@@ -53,15 +55,17 @@ def _begun_knowing(first: Entry) -> Iterator[Finding]:
 def _changed_knowing(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
     """What an amendment changed of the plan when results of what it changed existed."""
     before, now = chain[place - 1], chain[place]
-    if not (known := _knowing(len(now.known), len(now.under_way))):
+    if not (known := knowing(len(now.known), len(now.under_way))):
         return
     old, new = before.resolved.seeds, now.resolved.seeds
     if added := [seed for seed in new if seed not in old]:
         yield _finding(now, f"{_seeds(added)} added{known}")
     if left := [seed for seed in old if seed not in new]:
         yield _finding(now, f"{_seeds(left)} left out{known}")
-    if before.of_all.get(_DESIGN) != now.of_all.get(_DESIGN):
-        yield _finding(now, f"looks were redefined{known}")
+    if looks := other_looks(before, now):
+        yield _finding(now, f"{looks}{known}")
+    if before.of_all.get(_ADJUSTED) != now.of_all.get(_ADJUSTED):
+        yield _finding(now, f"how p-values are adjusted was redefined{known}")
     base = [
         knob
         for knob in {**before.knobs, **now.knobs}
@@ -75,31 +79,37 @@ def _changed_knowing(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
         if arm not in now.resolved.arms:
             yield _finding(now, f"arm {arm} was left out{known}")
             continue
-        of_arm = _knowing(*known_of(chain, place, [arm]))
+        of_arm = knowing(*known_of(chain, place, [arm]))
         if of_arm and now.plain["arms"][arm] != change:
             yield _finding(now, f"arm {arm} was redefined{of_arm}")
-    yield from _silenced(chain, place)
+    yield from _restated(chain, place)
 
 
-def _silenced(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
-    """Hypotheses and claims that an amendment left out when results of their arms existed."""
-    before, now = chain[place - 1].resolved, chain[place].resolved
-    arms_of = {name: one.arms for name, one in before.hypotheses.items()}
-    left = {f"hypothesis {i}": arms_of[i] for i in arms_of if i not in now.hypotheses}
-    for name, claim in before.claims.items():
-        if name not in now.claims:
-            arms = (arm for one in claim.hypotheses for arm in arms_of[one])
-            left[f"claim {name}"] = tuple(arms)
-    for what, those in left.items():
-        if known := _knowing(*known_of(chain, place, those)):
-            yield _finding(chain[place], f"{what} was left out{known}")
+def _restated(chain: Sequence[Entry], place: int) -> Iterator[Finding]:
+    """What an amendment left out of hypotheses, claims and gates, and what it changed of claims and
+    gates, when results of their arms existed."""
+    before, now = chain[place - 1], chain[place]
+    for group, one in (("hypotheses", "hypothesis"), ("claims", "claim"), ("gates", "gate")):
+        old, new = before.plain[group], now.plain[group]
+        for name in {**old, **new}:
+            of_entry = before if name in old else now
+            known = knowing(*known_of(chain, place, _arms_of(of_entry, group, name)))
+            if known and name not in new:
+                yield _finding(now, f"{one} {name} was left out{known}")
+            elif known and group == "gates" and name not in old:
+                yield _finding(now, f"gate {name} was added{known}")
+            elif known and group != "hypotheses" and name in old and old[name] != new[name]:
+                changed = "; ".join(differences("", old[name], new[name]))
+                yield _finding(now, f"{one} {name} was redefined ({changed}){known}")
 
 
-def _knowing(known: int, under_way: int) -> str:
-    """What there was to look at, in words; empty where nothing was."""
-    said = [f"knowing {known} {'result' if known == 1 else 'results'}"] if known else []
-    said += [f"with {under_way} {'run' if under_way == 1 else 'runs'} under way"] * bool(under_way)
-    return ", " + ", ".join(said) if said else ""
+def _arms_of(entry: Entry, group: str, name: str) -> tuple[str, ...]:
+    """Every arm that a hypothesis, a claim or a gate rests on."""
+    resolved = entry.resolved
+    if group == "gates":
+        return resolved.gates[name].arms
+    names = resolved.claims[name].hypotheses if group == "claims" else (name,)
+    return tuple(arm for one in names for arm in resolved.hypotheses[one].arms)
 
 
 def _seeds(seeds: Sequence[int]) -> str:

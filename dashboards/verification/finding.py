@@ -67,6 +67,13 @@ def runs_text(places: Iterable[tuple[str, int]]) -> str:
     return "; ".join(f"{arm}: {seed_list(seeds)}" for arm, seeds in of_arm.items())
 
 
+def knowing(known: int, under_way: int) -> str:
+    """What there was to look at of results, and runs under way, in words; empty if nothing."""
+    said = [f"knowing {known} {'result' if known == 1 else 'results'}"] if known else []
+    said += [f"with {under_way} {'run' if under_way == 1 else 'runs'} under way"] * bool(under_way)
+    return ", " + ", ".join(said) if said else ""
+
+
 def sha256_of(content: bytes) -> str:
     """SHA-256, hexadecimal."""
     return hashlib.sha256(content).hexdigest()

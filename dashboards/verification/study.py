@@ -1,5 +1,6 @@
 """A whole study, verified from its run root alone; nothing is written."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.registration import REGISTRATIONS, Entry, study_folder
+from ablations.registration import REGISTRATIONS, STUDIES, Entry, study_folder
+from dashboards.tables.chain import find_chain
 from dashboards.tables.derived import VERDICTS
 from dashboards.tables.reading import StudyRun, read_study
 from dashboards.tables.values import VALUES
@@ -16,9 +18,11 @@ from dashboards.verification.asked import check_asked
 from dashboards.verification.derived import Derived, check_derived
 from dashboards.verification.deviations import check_deviations
 from dashboards.verification.finding import Finding, runs_text
+from dashboards.verification.looks import check_looks
 from dashboards.verification.registrations import check_chain
 from dashboards.verification.trials import Checked, check_trial
-from trainers.errors import StoreError, listed
+from dashboards.verification.turned import check_turned
+from trainers.errors import InputError, StoreError, listed
 from trainers.runs.stored_trial import TRIALS, StoredTrial
 from trainers.runs.version import differing
 from trainers.system.keys import Entry as Object
@@ -72,6 +76,7 @@ def verify_study(store: Store, name: str, analysis: Mapping[str, str]) -> Verifi
         crops, counts["crops"] = check_crops(entries[-1], checked)
         unasked, reused = check_asked(store, entries, checked)
         findings += [*wrong, *crops, *unasked, *check_deviations(entries, checked)]
+        findings += check_turned(entries, _others(store, name))
         notes += [*reused, *([unknown] if unknown else [])]
     if not chain.findings and all(trial.is_whole for trial in checked.values()):
         derived = _check_what_is_made(store, name, entries, checked, notes)
@@ -96,6 +101,16 @@ def verify_study(store: Store, name: str, analysis: Mapping[str, str]) -> Verifi
         notes=tuple(notes),
         findings=tuple(findings),
     )
+
+
+def _others(store: Store, name: str) -> list[list[Entry]]:
+    """The registrations of the other studies of the root; those of a damaged chain are left out."""
+    found = []
+    for other in store.names(STUDIES):
+        # What is wrong with it is said by those who verify that study.
+        with contextlib.suppress(InputError):
+            found += [find_chain(store, other)] if other != name else []
+    return found
 
 
 def _check_trials(store: Store, chain: Sequence[Entry]) -> dict[str, Checked]:
@@ -141,7 +156,7 @@ def _check_what_is_made(
     unfinished = _unfinished(study)
     notes += [unfinished] if unfinished else []
     derived = check_derived(study, store, finished=not unfinished)
-    derived.findings += check_machines(study)
+    derived.findings += [*check_machines(study), *check_looks(study, store)]
     notes += derived.notes
     return derived
 

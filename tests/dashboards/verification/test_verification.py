@@ -385,5 +385,7 @@ def test_an_older_registration_that_was_judged_is_still_compared(
     little_study.amend(root.store, SEEDS, lambda text: text.replace("0.05", "0.06"))
     assert len(read_chain(root.store, NAME)) == 2
     found = root.verified()
-    assert found.findings == ()
+    (restated,) = found.findings
+    what = "hypothesis none_is_equivalent was redefined (smallest_effect 0.05 -> 0.06)"
+    assert restated.line == f"deviated: {SECOND}: {what}, knowing 6 results"
     assert "verdicts are those of registration 1, and the newest is 2" in found.notes[0]

@@ -1,0 +1,186 @@
+"""What was stated otherwise when its results came is a deviation, wherever it is stated anew."""
+
+import pytest
+
+from dashboards.verification.study import verify_study
+from orchestrator.registration import Statement
+from tests.orchestrator.cli.test_registration import CHANGES, STUDY, finish, planned
+from tests.orchestrator.cli.test_registration import changed as changed
+from tests.orchestrator.cli.test_registration import made as made
+from tests.orchestrator.cli.test_registration import root as root
+from trainers.system.store import LocalStore
+
+TURNED = "turned round (direction rises -> falls)"
+KNOWING = "knowing 12 results"
+SECOND = "studies/cls/registrations/0002.json"
+AGAIN = "studies/again/registrations/0001.json"
+HYPOTHESES = STUDY[STUDY.index("hypotheses:") :]
+SEEDS = ("[0, 1, 2, 3, 4, 5]", "[0, 1, 2, 3, 4, 5, 6, 7]")
+LOOKS = ("set: {steps: 500}", "set: {steps: 500}\nlooks: [6, 8]\nspending: obf")
+REVERSED = ("[0, 1, 2, 3, 4, 5, 6, 7]", "[7, 6, 5, 4, 3, 2, 1, 0]")
+ORDER = (
+    "seeds were put in another order (0, 1, 2, 3, 4, 5, 6, 7 -> 7, 6, 5, 4, 3, 2, 1, 0), so that "
+    "others count at a look"
+)
+
+
+def deviations(root, name="cls"):
+    found = verify_study(LocalStore(root), name, {}).findings
+    return [f"{one.where}: {one.what}" for one in found if one.kind == "deviated"]
+
+
+def state(path, root, tmp_path):
+    """Register a study under another name; nothing of it is trained."""
+    return Statement(*planned(path, tmp_path), LocalStore(root)).register()
+
+
+IN_PLACE = {
+    "direction": (CHANGES["direction"], f"hypothesis none_helps was {TURNED}"),
+    "contrast": (
+        ("[none, baseline]", "[baseline, none]"),
+        "hypothesis none_helps was turned round (contrast none, baseline -> baseline, none)",
+    ),
+    "metric": (
+        ("knn/cls_top1", "loss/total"),
+        "hypothesis none_helps was redefined (metric knn/cls_top1 -> loss/total)",
+    ),
+    "smallest effect": (
+        CHANGES["smallest effect"],
+        "hypothesis none_helps was redefined (smallest_effect 0.02 -> 0.005)",
+    ),
+    "alpha": (CHANGES["alpha"], "hypothesis none_helps was redefined (alpha 0.05 -> 0.2)"),
+    "claim": (
+        CHANGES["claim"],
+        "claim needless was redefined (text [CLS] needs no position -> [CLS] needs a position)",
+    ),
+    "gate": (
+        (
+            "claims:",
+            "gates:\n  learns: {arms: [baseline, none], metric: loss/total, at_least: 9}\nclaims:",
+        ),
+        "gate learns was added",
+    ),
+    "multiplicity": (
+        ("claims:", "multiplicity: {by: holm}\nclaims:"),
+        "how p-values are adjusted was redefined",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IN_PLACE)
+def test_in_place_it_is_a_deviation(dinolab, root, changed, what):
+    change, line = IN_PLACE[what]
+    path = changed(change)
+    assert dinolab("amend", path, "--root", root, "--reason", "so it was meant")[0] == 0
+    assert deviations(root) == [f"{SECOND}: {line}, {KNOWING}"]
+
+
+def test_the_same_said_another_way_is_none(dinolab, root, changed):
+    path = changed(CHANGES["direction"], ("[none, baseline]", "[baseline, none]"))
+    assert dinolab("amend", path, "--root", root, "--reason", "clearer")[0] == 0
+    assert deviations(root) == []
+
+
+def test_turned_round_and_back_it_is_as_it_was(dinolab, root, made, changed):
+    for path in (changed(CHANGES["direction"]), made[1]):
+        assert dinolab("amend", path, "--root", root, "--reason", "so")[0] == 0
+    assert deviations(root) == []
+
+
+def test_under_another_name_it_is_a_deviation(dinolab, root, changed):
+    path = changed(("none_helps", "none_hurts"), CHANGES["direction"])
+    assert dinolab("amend", path, "--root", root, "--reason", "clearer")[0] == 0
+    found = deviations(root)
+    assert f"{SECOND}: hypothesis none_helps was left out, {KNOWING}" in found
+    assert f"{SECOND}: hypothesis none_hurts is none_helps {TURNED}, {KNOWING}" in found
+
+
+def test_beside_what_it_was_it_is_a_deviation(dinolab, root, changed):
+    both = HYPOTHESES[: HYPOTHESES.index("claims:")].removeprefix("hypotheses:\n")
+    other = both.replace("none_helps", "none_hurts").replace("rises", "falls")
+    path = changed(("claims:", f"{other}claims:"))
+    assert dinolab("amend", path, "--root", root, "--reason", "also")[0] == 0
+    what = f"hypothesis none_hurts is none_helps {TURNED}"
+    assert deviations(root) == [f"{SECOND}: {what}, {KNOWING}"]
+
+
+@pytest.mark.parametrize("name", ["none_helps", "none_hurts"])
+def test_in_another_study_it_is_a_deviation(root, changed, tmp_path, name):
+    path = changed(("name: cls", "name: again"), ("none_helps", name), CHANGES["direction"])
+    state(path, root, tmp_path)
+    what = f"hypothesis {name} is none_helps of study cls (registration 1) {TURNED}"
+    assert deviations(root, "again") == [f"{AGAIN}: {what}, {KNOWING}"]
+    assert deviations(root) == []
+
+
+def test_against_what_was_in_force_and_not_what_was_stated_before_it(changed, tmp_path):
+    store = LocalStore(tmp_path / "runs", make=True)
+    falling = changed(CHANGES["direction"])
+    state(falling, store.root, tmp_path)
+    path = tmp_path / "rising.yaml"
+    path.write_text(STUDY)
+    plan, images = planned(path, tmp_path)
+    finish(store, plan, Statement(plan, images, store).amend("before any result"))
+    assert deviations(store.root) == []
+    state(changed(("name: cls", "name: again"), CHANGES["direction"]), store.root, tmp_path)
+    (found,) = deviations(store.root, "again")
+    assert f"none_helps of study cls (registration 2) {TURNED}" in found
+
+
+@pytest.mark.parametrize("change", [("rises", "rises"), ("knn/cls_top1", "loss/total")])
+def test_another_study_that_asks_the_same_or_something_else_is_none(
+    root, changed, tmp_path, change
+):
+    state(changed(("name: cls", "name: again"), ("none_helps", "other"), change), root, tmp_path)
+    assert deviations(root, "again") == []
+
+
+def test_other_studies_whose_trials_are_others_are_not_compared(root, changed, tmp_path):
+    path = changed(("name: cls", "name: again"), CHANGES["direction"], CHANGES["steps"])
+    state(path, root, tmp_path)
+    assert deviations(root, "again") == []
+
+
+@pytest.fixture
+def looked(changed, tmp_path):
+    """A run root with the results of that study, which has two looks."""
+    store = LocalStore(tmp_path / "looked", make=True)
+    plan, images = planned(changed(SEEDS, LOOKS), tmp_path)
+    finish(store, plan, Statement(plan, images, store).register())
+    return store.root
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (REVERSED, ORDER),
+        (("looks: [6, 8]", "looks: [7, 8]"), "looks were redefined"),
+        (("spending: obf", "spending: pocock"), "looks were redefined"),
+    ],
+)
+def test_other_looks_knowing_results_are_a_deviation(
+    dinolab, looked, changed, tmp_path, change, line
+):
+    path = changed(SEEDS, LOOKS, change)
+    assert dinolab("amend", path, "--root", looked, "--reason", "so")[0] == 0
+    assert deviations(looked) == [f"{SECOND}: {line}, knowing 16 results"]
+
+
+@pytest.mark.parametrize(("change", "line"), [(REVERSED, ORDER), (("", ""), "")])
+def test_other_looks_under_another_name_are_a_deviation(looked, changed, tmp_path, change, line):
+    state(changed(("name: cls", "name: again"), SEEDS, LOOKS, change), looked, tmp_path)
+    against = f"{AGAIN}: {line}, against study cls, knowing 16 results"
+    assert deviations(looked, "again") == ([against] if line else [])
+
+
+def test_the_order_of_seeds_without_looks_is_no_deviation(dinolab, root, changed):
+    path = changed(("[0, 1, 2, 3, 4, 5]", "[5, 4, 3, 2, 1, 0]"))
+    assert dinolab("amend", path, "--root", root, "--reason", "so")[0] == 0
+    assert deviations(root) == []
+
+
+def test_looks_at_results_that_a_study_without_looks_has_are_a_deviation(root, changed, tmp_path):
+    looks = ("set: {steps: 500}", "set: {steps: 500}\nlooks: [6]\nspending: obf")
+    state(changed(("name: cls", "name: again"), looks), root, tmp_path)
+    line = "looks were redefined, against study cls"
+    assert deviations(root, "again") == [f"{AGAIN}: {line}, {KNOWING}"]
