@@ -76,7 +76,8 @@ def verify_study(store: Store, name: str, analysis: Mapping[str, str]) -> Verifi
         crops, counts["crops"] = check_crops(entries[-1], checked)
         unasked, reused = check_asked(store, entries, checked)
         findings += [*wrong, *crops, *unasked, *check_deviations(entries, checked)]
-        findings += check_turned(entries, _others(store, name))
+        knew = any(entry.known or entry.under_way for entry in entries)
+        findings += check_turned(entries, _others(store, name) if knew else [])
         notes += [*reused, *([unknown] if unknown else [])]
     if not chain.findings and all(trial.is_whole for trial in checked.values()):
         derived = _check_what_is_made(store, name, entries, checked, notes)

@@ -31,7 +31,7 @@ class _Stated:
     entry: Entry
     name: str
     known: int
-    """how many results of its arms existed then"""
+    """how many results of its arms existed then, or runs were under way"""
 
     @property
     def hypothesis(self) -> Hypothesis:
@@ -88,7 +88,7 @@ def check_turned(chain: Sequence[Entry], others: Chains) -> Iterator[Finding]:
 
 def _at(chain: Sequence[Entry], place: int, name: str) -> _Stated:
     arms = chain[place].resolved.hypotheses[name].arms
-    return _Stated(entry=chain[place], name=name, known=known_of(chain, place, arms)[0])
+    return _Stated(entry=chain[place], name=name, known=sum(known_of(chain, place, arms)))
 
 
 def _since(chain: Sequence[Entry], name: str) -> int:
@@ -116,11 +116,12 @@ def _before(chain: Sequence[Entry], now: _Stated) -> list[_Stated]:
 
 
 def _shared(others: Chains, now: _Stated) -> Iterator[_Stated]:
-    """What other studies had stated by then of arms of which `now` knew results."""
+    """What other studies had stated by then of arms of which `now` knew something."""
+    seen = {*now.entry.known, *now.entry.under_way}
     for chain in others:
         for one in _before(chain, now):
             keys = {trial.key for trial in one.entry.trials if trial.arm in one.hypothesis.arms}
-            if one.entry.created <= now.entry.created and keys & now.entry.known.keys():
+            if one.entry.created <= now.entry.created and keys & seen:
                 yield one
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ablations.study.loading import load_study
+from dashboards.tables.chain import read_chain
 from dashboards.tables.values import VALUES
 from orchestrator.pilot import FIRST_SEED, pilot_of, read_pilot
 from orchestrator.plan import make_plan
@@ -201,6 +202,23 @@ def test_a_pilot_that_no_cluster_takes_states_nothing(
     assert line in err
     assert len(err.strip().splitlines()) == 1
     assert contents(store) == before
+
+
+@pytest.mark.slow
+def test_a_pilot_that_grows_states_it_when_nothing_stands_in_the_way(dinolab, path, images, store):
+    study = load_study(path)
+    plan = make_plan(pilot_of(study, 4, ["none"], read_pilot(study, images, store)), images)
+    for trial in plan.missing(store):
+        ends = {0: {"knn/cls_top1": 0.3}, 500: {"knn/cls_top1": 0.8}}
+        Trial(store, trial.key, trial.seed).finish(1, ends)
+    code, out, err = dinolab(
+        "pilot", path, "--root", store.root, "--seeds", "4", "--only", "none", "--quiet"
+    )
+    assert (code, err) == (0, "")
+    assert "nothing to train" in out
+    chain = read_chain(store, "cls-pilot")
+    assert [entry.reason for entry in chain] == [None, "what was asked of the pilot has changed"]
+    assert chain[-1].resolved.seeds == (1_000_000, 1_000_001, 1_000_002, 1_000_003)
 
 
 def test_an_arm_that_is_not_there_cannot_be_piloted(dinolab, path, tmp_path):

@@ -8,6 +8,7 @@ from tests.orchestrator.cli.test_registration import CHANGES, STUDY, finish, pla
 from tests.orchestrator.cli.test_registration import changed as changed
 from tests.orchestrator.cli.test_registration import made as made
 from tests.orchestrator.cli.test_registration import root as root
+from tests.orchestrator.tracking.conftest import Trial
 from trainers.system.store import LocalStore
 
 TURNED = "turned round (direction rises -> falls)"
@@ -73,6 +74,19 @@ def test_in_place_it_is_a_deviation(dinolab, root, changed, what):
     path = changed(change)
     assert dinolab("amend", path, "--root", root, "--reason", "so it was meant")[0] == 0
     assert deviations(root) == [f"{SECOND}: {line}, {KNOWING}"]
+
+
+def test_with_runs_under_way_it_is_a_deviation(changed, tmp_path, dinolab):
+    store = LocalStore(tmp_path / "runs", make=True)
+    path = tmp_path / "first.yaml"
+    path.write_text(STUDY)
+    plan, images = planned(path, tmp_path)
+    Statement(plan, images, store).register()
+    Trial(store, plan.trials[0].key).segment(1, {0: {"knn/cls_top1": 0.3}})
+    path = changed(CHANGES["direction"])
+    assert dinolab("amend", path, "--root", store.root, "--reason", "so")[0] == 0
+    what = f"hypothesis none_helps was {TURNED}, with 1 run under way"
+    assert deviations(store.root) == [f"{SECOND}: {what}"]
 
 
 def test_the_same_said_another_way_is_none(dinolab, root, changed):

@@ -1,6 +1,7 @@
 """Whole studies on real Ray clusters: finished, killed, interrupted, spread over workers."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 import signal
@@ -45,6 +46,17 @@ def test_a_study_ends_with_verdicts_a_report_and_the_command_for_the_ui(finished
     assert {row["arm"] for row in rows} == {"baseline", "cls_position_none", "loss_on_patches"}
     assert {row["seed"] for row in rows} == {0, 1}
     assert {row["step"] for row in rows if row["metric"] == "knn/cls_top1"} == {0, 12, 24}
+
+
+def test_every_result_names_the_registration_for_which_a_worker_trained_it(finished, in_process):
+    root, _ = finished
+    registration = (root / "studies" / "mini" / "registrations" / "0001.json").read_bytes()
+    named = [
+        json.loads(one.read_text())["registrations"] for one in root.glob("trials/*/result.json")
+    ]
+    assert named == [[hashlib.sha256(registration).hexdigest()]] * 6
+    code, output, _ = in_process("verify", "mini", "--root", root)
+    assert (code, output.rstrip().endswith("nothing is wrong")) == (0, True)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def test_a_trial_that_has_ended_has_its_values_beside_it(tmp_path):
         root=str(root),
         key=key,
         driver="",
+        registration="f" * 64,
         over=(),
         config=config.model_dump_json(),
         planned=Planned(key=key, digest=digest, code=dict(code_versions())),
@@ -42,6 +43,7 @@ def test_a_trial_that_has_ended_has_its_values_beside_it(tmp_path):
         assignment, World.alone(chosen_device("cpu")), Fanout(), 1, Output(node="", files=())
     )
     trial = assignment.stored()
+    assert (trial.finished() or {})["registrations"] == ["f" * 64]
     table = pq.read_table(root / trial.folder / VALUES)
     [*_, (step, metrics)] = trial.records()
     last = table.to_pandas()
