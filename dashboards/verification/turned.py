@@ -147,7 +147,7 @@ def _how(then: _Stated, now: _Stated) -> str:
         of_study = f" of study {then.entry.study} (registration {then.entry.number})"
     is_turned = then.form["contrast"] == _negative(now.form["contrast"])
     verb = "turned round" if is_turned else "redefined"
-    changed = "; ".join(differences("", then.fields, now.fields))
+    changed = "; ".join(differences("", then.fields, now.fields)) or "its arms are others"
     if not of_study and then.name == now.name:
         return f"hypothesis {now.name} was {verb} ({changed})"
     return f"hypothesis {now.name} is {then.name}{of_study} {verb} ({changed})"

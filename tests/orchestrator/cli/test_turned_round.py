@@ -127,6 +127,22 @@ def test_in_another_study_it_is_a_deviation(root, changed, tmp_path, name):
     assert deviations(root) == []
 
 
+def test_with_the_names_of_its_arms_exchanged_it_is_a_deviation(changed, tmp_path):
+    arms = ("none: {model.cls_position: none}", "tied: {model.cls_position: tied}")
+    both = f"{arms[0]}\n  - {arms[1]}"
+    exchanged = both.replace("none:", "x:").replace("tied:", "none:").replace("x:", "tied:")
+    between = ("[none, baseline]", "[none, tied]")
+    plan, images = planned(changed((arms[0], both), between), tmp_path)
+    store = LocalStore(tmp_path / "arms", make=True)
+    finish(store, plan, Statement(plan, images, store).register())
+    path = changed(("name: cls", "name: again"), (arms[0], exchanged), between)
+    state(path, store.root, tmp_path)
+    what = (
+        "none_helps is none_helps of study cls (registration 1) turned round (its arms are others)"
+    )
+    assert deviations(store.root, "again") == [f"{AGAIN}: hypothesis {what}, {KNOWING}"]
+
+
 def test_against_what_was_in_force_and_not_what_was_stated_before_it(changed, tmp_path):
     store = LocalStore(tmp_path / "runs", make=True)
     falling = changed(CHANGES["direction"])
