@@ -44,8 +44,8 @@ class Plan:
 
         Raises InputError, one line, when the result of another is damaged.
         """
-        begun = set(store.names(TRIALS))
-        known = [trial for trial in self.trials if trial.key in begun.difference(damaged)]
+        begun = set(store.names(TRIALS)).difference(damaged)
+        known = [trial for trial in self.trials if trial.key in begun]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             results = pool.map(lambda trial: StoredTrial(store, trial.key).finished(), known)
             finished = {trial.key for trial, found in zip(known, results, strict=True) if found}

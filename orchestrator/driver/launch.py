@@ -9,14 +9,13 @@ from rich.console import Console
 from ablations.stated import lines_of, stated
 from orchestrator.driver.cluster import Cluster, address_given
 from orchestrator.driver.mirrored import Mirrored
-from orchestrator.driver.root import damaged_trials, left_behind_text
+from orchestrator.driver.root import damaged_trials, left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
 from orchestrator.plan import Plan, Trial
 from orchestrator.registration import Statement
 from orchestrator.witness import witness
 from trainers.data.image_set import ImageSet
 from trainers.errors import ClusterError
-from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def run_study(
             if missing
             else None
         )
-        for key in damaged:
-            StoredTrial(store, key).set_aside_damaged(console.print)
+        set_aside_damaged(damaged, store, console.print)
         is_amended = bool(amending and statement.changes)
         entry = statement.amend(amending) if is_amended else statement.register()
         console.print(f"registration {entry.number} of study {entry.study}: sha256 {entry.digest}")

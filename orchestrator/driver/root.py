@@ -1,6 +1,6 @@
 """The run root of a driver: what of it can be used, and what other code has left there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ablations.registration import Entry
@@ -22,12 +22,12 @@ def damaged_trials(plan: Plan, store: Store) -> list[str]:
     return [key for key, damage in zip(keys, damages, strict=True) if damage]
 
 
-def set_aside_damaged(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
+def set_aside_damaged(keys: Iterable[str], store: Store, say: Callable[[str], None]) -> None:
     """Move results that cannot be used out of the way, each with a line, so that they come again.
 
     Raises StoreError.
     """
-    for key in damaged_trials(plan, store):
+    for key in keys:
         StoredTrial(store, key).set_aside_damaged(say)
 
 

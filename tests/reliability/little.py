@@ -20,7 +20,7 @@ from ablations.study.loading import load_study
 from dashboards.tables.derived import write_results
 from dashboards.tables.reading import read_study
 from orchestrator import schedule
-from orchestrator.driver.root import set_aside_damaged
+from orchestrator.driver.root import damaged_trials, set_aside_damaged
 from orchestrator.plan import Plan, make_plan
 from orchestrator.registration import Statement
 from tests.reliability import checker
@@ -96,7 +96,7 @@ def drive(root: Path, seeds: int, say: Callable[[str], None] = lambda _: None) -
     plan, images = planned(seeds)
     statement = Statement(plan, images, store)
     statement.refuse_unregistered()
-    set_aside_damaged(plan, store, say)
+    set_aside_damaged(damaged_trials(plan, store), store, say)
     registration = statement.register().digest
     watch = Watch()
     held: dict[str, schedule.Standing] = {}

@@ -18,7 +18,7 @@ from ablations.study.loading import load_study
 from dashboards.tables.derived import judged, write_verdicts
 from dashboards.tables.reading import read_study
 from orchestrator.driver.needed import Needed
-from orchestrator.driver.root import set_aside_damaged
+from orchestrator.driver.root import damaged_trials, set_aside_damaged
 from orchestrator.driver.standings import Standings
 from orchestrator.plan import Plan, make_plan
 from orchestrator.registration import Statement
@@ -113,7 +113,7 @@ def drive(root: Path, chance: random.Random) -> None:
     statement = Statement(plan, images, store)
     statement.refuse_unregistered()
     registration = statement.register().digest
-    set_aside_damaged(plan, store, lambda _: None)
+    set_aside_damaged(damaged_trials(plan, store), store, lambda _: None)
     missing = plan.missing(store)
     standings = Standings(
         missing, store, "this", say=lambda _: None, finished=lambda _: None,
