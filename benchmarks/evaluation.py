@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from trainers.config import EvaluationConfig
-from trainers.evaluation.knn import knn_accuracy
-from trainers.evaluation.linear_probe import linear_accuracy
+from trainers.evaluation.knn import accuracy, knn_right
+from trainers.evaluation.linear_probe import accuracy_of_all, linear_right
 from trainers.evaluation.rows import Joined, Rows
 from trainers.system.world import World
 
@@ -74,7 +74,7 @@ def took(
     yield done("features", f"{4 * images * sum(widths) / 2**30:.1f} GiB of the bank")
 
     known, asked = known.to(world.device), asked.to(world.device)
-    top1 = knn_accuracy(
+    right = knn_right(
         bank[-1],
         known,
         torch.cat(list(held_out[-1])),
@@ -83,8 +83,8 @@ def took(
         temperature=knobs.knn_temperature,
         world=world,
     )
-    yield done("k-NN", f"top-1 {top1:.3f}")
-    top1 = linear_accuracy(
+    yield done("k-NN", f"top-1 {accuracy(right):.3f}")
+    right = linear_right(
         Joined(bank),
         known,
         Joined(held_out),
@@ -92,7 +92,7 @@ def took(
         penalty=knobs.linear_penalty,
         world=world,
     )
-    yield done("linear probe", f"top-1 {top1:.3f}")
+    yield done("linear probe", f"top-1 {accuracy_of_all(right, world):.3f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from trainers.config import TrainConfig
-from trainers.evaluation.knn import gaps, knn_accuracy
-from trainers.evaluation.linear_probe import linear_accuracy
+from trainers.evaluation.knn import accuracy, gaps, knn_right
+from trainers.evaluation.linear_probe import accuracy_of_all, linear_right
 from trainers.evaluation.rows import Joined, Rows
 from trainers.model.network import Network
 from trainers.model.positions import patch_at
@@ -75,10 +75,12 @@ def classification(
     bank_labels: Tensor,
     config: TrainConfig,
     world: World,
+    by_image: dict[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """k-NN and linear probe of held-out images by the training images, whose labels these are.
 
-    Each worker of `world` holds the features of every so many batches.
+    Each worker of `world` holds the features of every so many batches. `by_image` is given, by
+    name, each metric of each image, float32 [m].
     """
     knobs = config.evaluation
 
@@ -88,7 +90,7 @@ def classification(
     metrics: dict[str, float] = {}
     for name in queries.last:
         held = torch.cat(list(queries.last[name])).split(knobs.batch_size)
-        metrics[f"knn/{name}_top1"] = knn_accuracy(
+        right = knn_right(
             bank.last[name],
             mine(bank_labels),
             torch.cat(list(world.in_turn(held))),
@@ -97,8 +99,11 @@ def classification(
             temperature=knobs.knn_temperature,
             world=world,
         )
+        metrics[f"knn/{name}_top1"] = accuracy(right)
+        if by_image is not None:
+            by_image[f"knn/{name}_top1"] = right.float().cpu()
         if name in queries.earlier:
-            metrics[f"linear_probe/{name}_top1"] = linear_accuracy(
+            right = linear_right(
                 Joined([bank.earlier[name], bank.last[name]]),
                 mine(bank_labels),
                 Joined([queries.earlier[name], queries.last[name]]),
@@ -106,4 +111,10 @@ def classification(
                 penalty=knobs.linear_penalty,
                 world=world,
             )
+            metrics[f"linear_probe/{name}_top1"] = accuracy_of_all(right, world)
+            if by_image is not None:
+                every = world.in_turn(right.float().split(knobs.batch_size))
+                by_image[f"linear_probe/{name}_top1"] = torch.cat(list(every)).cpu()
+    if by_image is not None:
+        by_image |= gaps(by_image)
     return metrics | gaps(metrics)

@@ -17,6 +17,7 @@ from trainers.evaluation.collapse import MOST_IMAGES, OutputSums, feature_panel,
 from trainers.evaluation.position_probe import position_r2
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.alignment import Alignment
+from trainers.globality.by_image import ImageSums
 from trainers.globality.causal import measure_causes
 from trainers.globality.instruments import Instruments, Settings, of_first
 from trainers.globality.statistics import AttentionStatistics
@@ -60,6 +61,7 @@ def evaluate(
     world: World | None = None,
     progress: Progress | None = None,
     thorough: bool | None = None,
+    by_image: dict[str, Tensor] | None = None,
 ) -> Metrics:
     """Every metric of the teacher, and of the student against it, by its name `group/name`.
 
@@ -67,9 +69,12 @@ def evaluate(
     `thorough` says, all instruments are used, and probes trained where the configuration has them.
     All workers of `world`, each with networks that it can use alone, share the work and return the
     same; without it this one does all.
+
+    `by_image` is given the metrics that are means over images, by name, of each image: float32
+    [n], the first n held-out images in the order of `ImageSet.shuffled`.
     """
     with measuring(tf32=config.evaluation.tf32), _uncompiled():
-        return _evaluate(state, images, config, world, progress, thorough)
+        return _evaluate(state, images, config, world, progress, thorough, by_image)
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[object]:
@@ -87,6 +92,7 @@ def _evaluate(
     world: World | None,
     progress: Progress | None,
     thorough: bool | None,
+    by_image: dict[str, Tensor] | None,
 ) -> Metrics:
     knobs = config.evaluation
     if thorough is None:
@@ -100,7 +106,7 @@ def _evaluate(
     test = images.shuffled(images.test)
     held_out, known = len(test), len(images.train) * (images.labels is not None)
     panel = _Panel(state, config)
-    globality = Globality(state, config, thorough)
+    globality = Globality(state, config, thorough, by_image)
     asked, bank = (TokenFeatures(state.teacher, config, probe, device) for _ in range(2))
     position: list[Tensor] = []
 
@@ -131,7 +137,9 @@ def _evaluate(
             if progress:
                 progress(held_out + done + len(crops), held_out + known)
         labels = images.labels.to(device)
-        metrics |= classification(asked, bank, labels[test], labels[images.train], config, world)
+        metrics |= classification(
+            asked, bank, labels[test], labels[images.train], config, world, by_image
+        )
     for network in networks:
         network.train()
     # Workers' own last bits may differ; what is decided by a metric must be decided alike.
@@ -237,10 +245,17 @@ class Globality:
     """Globality of the teacher, and the attention of the student against it.
 
     All instruments on up to `globality_images` when the evaluation is thorough; else attention
-    alone, on the first `globality_probe_images`. The student's always on those.
+    alone, on the first `globality_probe_images`. The student's always on those. `by_image` is given
+    values of each image.
     """
 
-    def __init__(self, state: Trained, config: TrainConfig, thorough: bool) -> None:
+    def __init__(
+        self,
+        state: Trained,
+        config: TrainConfig,
+        thorough: bool,
+        by_image: dict[str, Tensor] | None = None,
+    ) -> None:
         knobs, model = config.evaluation, config.model
         self.config = config
         grid = (config.augment.global_size // model.patch_size,) * 2
@@ -250,6 +265,10 @@ class Globality:
         self.student = state.student
         self.probe_images = knobs.globality_probe_images
         self.most = knobs.globality_images if thorough else self.probe_images
+        self.by_image = by_image
+        self.of_images = None
+        if by_image is not None:
+            self.of_images = ImageSums((*self.primary, model.depth))
         self.instruments = Instruments(
             state.teacher,
             grid,
@@ -265,14 +284,20 @@ class Globality:
                 replacement=knobs.replacement,
                 seed=config.seed,
             ),
+            of_images=self.of_images,
         )
         tokens, memory = self.instruments.tokens, knobs.attention_memory
-        self.attention = AttentionStatistics(tokens, memory=memory)
-        self.of_student = AttentionStatistics(tokens, memory=memory, group="student")
+        kept = self.of_images
+        self.attention = AttentionStatistics(tokens, memory=memory, of_images=kept)
+        self.of_student = AttentionStatistics(
+            tokens, memory=memory, group="student", of_images=kept
+        )
         self.alike = Alignment(tokens)
 
     def observer(self, done: int, *others: Observer) -> Observer:
         """For the teacher's pass over the images after the first `done`."""
+        if self.of_images is not None:
+            self.of_images.first = done
         left = self.most - done
         if left <= 0:
             return of_first(None, *others)
@@ -305,7 +330,11 @@ class Globality:
             total = total.merge(causes) if causes else total
         total = total.merge(self.of_student.total).of_all(world)
         self.alike.gather(world)
-        return total.metrics(self.primary, by_head=("globality",)) | self.alike.metrics()
+        found = total.metrics(self.primary, by_head=("globality",))
+        if self.of_images is not None and self.by_image is not None:
+            seen = min(len(test), max(self.most, self.probe_images))
+            self.by_image |= self.of_images.values(total.values, found, self.primary, seen, world)
+        return found | self.alike.metrics()
 
     def _causes(self, images: ImageSet, test: Tensor, world: World) -> Accumulator | None:
         """This worker's share of influence and gradient reach, if they are measured."""
@@ -314,6 +343,8 @@ class Globality:
         if len(first) < 2:
             return None
         device = self.instruments.tokens.patch_queries.device
+        if self.of_images is not None:
+            self.of_images.first = 0
         found, _ = measure_causes(
             self.instruments.network,
             [batch[:2] for batch in batches(images, first, self.config, device)],
@@ -321,5 +352,6 @@ class Globality:
             replacement=knobs.replacement,
             seed=self.config.seed,
             share=slice(world.rank, None, world.size),
+            of_images=self.of_images,
         )
         return found

@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbour accuracy (Wu et al. 2018; eval_knn of Caron et al. 2021)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,11 @@ DESCRIPTIONS = {
 }
 
 
-def gaps(accuracies: Mapping[str, float]) -> dict[str, float]:
+Accuracy = TypeVar("Accuracy", float, Tensor)
+"""of all images, or of each"""
+
+
+def gaps(accuracies: Mapping[str, Accuracy]) -> dict[str, Accuracy]:
     """What [CLS] knows of an image that patch tokens do not, from accuracies by name."""
     if "knn/cls_top1" not in accuracies:
         return {}
@@ -37,7 +42,12 @@ Neighbours = tuple[Tensor, Tensor]
 """cosines of queries to their nearest neighbours [m, k], falling, and the labels of those"""
 
 
-def knn_accuracy(
+def accuracy(right: Tensor) -> float:
+    """The share of images that are right, bool [m], in [0, 1]."""
+    return int(right.sum()) / len(right)
+
+
+def knn_right(
     bank: Iterable[Tensor],
     bank_labels: Tensor,
     queries: Tensor,
@@ -47,8 +57,8 @@ def knn_accuracy(
     temperature: float,
     world: World,
     chunk: int = 1024,
-) -> float:
-    """Share of queries whose label wins the vote of their nearest neighbours, in [0, 1].
+) -> Tensor:
+    """Whether the label of each query wins the vote of its nearest neighbours, bool [m].
 
     Features [m, D] of all queries, and those of the bank in blocks of rows, [n, D] together;
     labels int64 [m] and [n]. Each of the `neighbours` images of the bank nearest by cosine (all of
@@ -59,7 +69,7 @@ def knn_accuracy(
     queries = functional.normalize(queries.float(), dim=1)
     largest = max(int(labels.max()) for labels in (bank_labels, query_labels) if len(labels))
     classes = max(world.of_each(largest)) + 1
-    right = 0
+    right = []
     at_once = max(1, _PAIRS // neighbours)
     for features, answers in zip(queries.split(at_once), query_labels.split(at_once), strict=True):
         parts = features.split(chunk)
@@ -70,8 +80,8 @@ def knn_accuracy(
             # Relative to the nearest, so that a low temperature does not overflow.
             weights = torch.exp((similarity - similarity[:, :1]) / temperature)
             votes.scatter_add_(1, labels, weights)
-            right += int((votes.argmax(1) == truth).sum())
-    return right / len(queries)
+            right.append(votes.argmax(1) == truth)
+    return torch.cat(right)
 
 
 def _nearest(

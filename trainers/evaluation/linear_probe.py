@@ -29,7 +29,7 @@ GRADIENT = 1e-5
 """Largest gradient, where curvature is about 1, at which the optimum counts as found; nats."""
 
 
-def linear_accuracy(
+def linear_right(
     bank: Iterable[Tensor],
     bank_labels: Tensor,
     queries: Iterable[Tensor],
@@ -37,8 +37,8 @@ def linear_accuracy(
     *,
     penalty: float,
     world: World,
-) -> float:
-    """Share of queries whose label a classifier trained on the bank finds, in [0, 1].
+) -> Tensor:
+    """Whether a classifier trained on the bank finds the label of each query, bool [m].
 
     Features [n, D] and [m, D] in blocks of rows, which are read many times; labels int64 [n] and
     [m]. Each worker of `world` gives its own part of both. Features are standardised by the moments
@@ -50,11 +50,16 @@ def linear_accuracy(
     weights = linear_classifier(
         Standardised(bank, mean, deviation), bank_labels, classes, penalty, world
     )
-    right = torch.zeros(2, dtype=torch.int64, device=mean.device)
+    right = [query_labels[:0].bool()]
     for features, truth in with_labels(Standardised(queries, mean, deviation), query_labels):
         found = functional.linear(features, weights[:, :-1], weights[:, -1]).argmax(1)
-        right += torch.stack([(found == truth).sum(), torch.ones_like(truth).sum()])
-    number, of = world.sum(right).float()
+        right.append(found == truth)
+    return torch.cat(right)
+
+
+def accuracy_of_all(right: Tensor, world: World) -> float:
+    """The share of images of all workers that are right, in [0, 1]; bool [m], this worker's."""
+    number, of = world.sum(torch.stack([right.sum(), torch.ones_like(right).sum()])).float()
     return float(number / of)
 
 

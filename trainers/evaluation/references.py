@@ -14,7 +14,7 @@ from torch.nn import functional
 from trainers.config import TrainConfig
 from trainers.data.augment import evaluation_crops, normalize
 from trainers.data.image_set import ImageSet
-from trainers.evaluation.knn import knn_accuracy
+from trainers.evaluation.knn import accuracy, knn_right
 from trainers.evaluation.rows import Rows
 from trainers.system.world import World
 
@@ -77,14 +77,16 @@ def reference_accuracies(
         parts.append(rows)
     bank, queries = parts
     return {
-        name: knn_accuracy(
-            bank[name],
-            images.labels[images.train],
-            torch.cat(list(queries[name])),
-            images.labels[images.test],
-            neighbours=knobs.knn_neighbours,
-            temperature=knobs.knn_temperature,
-            world=World.alone(device),
+        name: accuracy(
+            knn_right(
+                bank[name],
+                images.labels[images.train],
+                torch.cat(list(queries[name])),
+                images.labels[images.test],
+                neighbours=knobs.knn_neighbours,
+                temperature=knobs.knn_temperature,
+                world=World.alone(device),
+            )
         )
         for name in names
     }

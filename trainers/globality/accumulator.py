@@ -9,19 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from trainers.globality.by_image import CONTRASTS, ImageSums, Place, chosen_layers
 from trainers.globality.functionals import content_dependence, positional_bias
 from trainers.system.world import World
 
 Key = TypeVar("Key")
-Place = tuple[str, str, str, int]
-"""group, token, measure, and layer from 1 (0 where there is none)"""
-
-CONTRASTS = {
-    "cls": "contrast",
-    "register": "register_contrast",
-    "fixed_patch": "fixed_patch_contrast",
-}
-"""Of each token, the name under which its value minus that of patch queries is reported."""
 
 
 @dataclass
@@ -38,14 +30,21 @@ class Accumulator:
     sum of their entropies in nats"""
     undefined: Counter[tuple[str, str]] = field(default_factory=Counter)
     """by group and token, values that were NaN or infinite; they are in no sum"""
+    of_images: ImageSums | None = None
+    """which is given all that is added, where values of each image are kept"""
 
-    def add(self, place: Place, values_BHQ: Tensor) -> None:
-        """Count values of B images, H heads and Q queries in; what is undefined is left out."""
+    def add(self, place: Place, values_BHQ: Tensor, images: range | None = None) -> None:
+        """Count values of B images, H heads and Q queries in; what is undefined is left out.
+
+        `images` are their numbers in the batch; without them they are all of it.
+        """
         known = values_BHQ.isfinite()
         exact = values_BHQ.double().where(known, 0.0)
         sums = torch.stack([part.sum((0, 2)) for part in (known.double(), exact)])
         self.undefined[place[:2]] += values_BHQ.numel() - int(known.sum())
         self._add(self.values, place, sums)
+        if self.of_images is not None:
+            self.of_images.add(place, images or range(len(exact)), known, exact)
 
     def add_map_sums(self, place: tuple[str, str, int], sums_HQN: Tensor) -> None:
         """Add `map_sums` of all queries of some images."""
@@ -205,14 +204,13 @@ def _summaries(
     by_layer: Mapping[int, list[float]], primary: tuple[int, ...], final: int
 ) -> dict[str, float]:
     """Summary values by suffix, of values by layer (0: the network as a whole) and head."""
-    if set(by_layer) == {0}:
-        known = _known(by_layer[0])
-        return {"": _mean(known)} if known else {}
     found = {}
-    for layers, suffix in ((primary, ""), ((final,), "/final_block")):
+    for suffix, layers in chosen_layers(by_layer, primary, final).items():
         known = [value for layer in layers for value in _known(by_layer.get(layer, []))]
         if known:
             found[suffix] = _mean(known)
+    if set(by_layer) == {0}:
+        return found
     several = [known for layer in primary if len(known := _known(by_layer.get(layer, []))) > 1]
     if several:
         found["/head_max"] = _mean([max(known) for known in several])

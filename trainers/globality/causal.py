@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.globality.accumulator import Accumulator
+from trainers.globality.by_image import ImageSums
 from trainers.globality.statistics import of_maps
 from trainers.globality.tokens import Tokens, spread_over_rings
 from trainers.grid import Grid
@@ -120,15 +121,17 @@ def measure_causes(
     seed: int,
     others: Tensor | None = None,
     share: slice = slice(None),
+    of_images: ImageSums | None = None,
 ) -> tuple[Accumulator, Tensor]:
     """The functionals of influence and reach maps of images, and total reliance.
 
     `batches` are images [B, 3, S, S] with their draws, two images or more in all; each batch goes
     through the model as one. The mean that stands in for a patch is theirs, or that of `others`
-    [M, 3, S, S]. Of each batch only the images of `share` are measured. Also returned: their
-    influence on every measured token, [images, Q, N], in the order of `tokens.rows()`.
+    [M, 3, S, S]. Of each batch only the images of `share` are measured, of which `of_images`
+    keeps values. Also returned: their influence on every measured token, [images, Q, N], in the
+    order of `tokens.rows()`.
     """
-    total = Accumulator()
+    total = Accumulator(of_images=of_images)
     stream = Stream(seed, "gradient reach/directions")
     together = torch.cat([crops for crops, _ in batches])
     replaced = substitutes(together, replacement)
@@ -142,6 +145,7 @@ def measure_causes(
     every = [torch.empty(0, len(asked), tokens.patches, device=device)]
     for crops, draws in batches:
         substitute = replaced[start : start + len(crops)][share]
+        measured = range(start, start + len(crops))[share]
         start += len(crops)
         rows = torch.arange(len(crops), device=crops.device)[share]
         if not len(rows):
@@ -151,12 +155,12 @@ def measure_causes(
             if token == "patch":
                 places, patches = tokens.first + some, some
             reach = gradient_reach(model, crops, draws, places, tokens.grid, stream)
-            _add(total, "reach", token, reach, tokens.grid, patches)
+            _add(total, "reach", token, reach, tokens.grid, patches, measured)
         maps = influence(model, crops, draws, asked, tokens.grid, substitute)
         every.append(maps)
         parts = maps.split([len(places) for _, places, _ in kinds], dim=1)
         for (token, _, patches), part in zip(kinds, parts, strict=True):
-            _add(total, "influence", token, part, tokens.grid, patches)
+            _add(total, "influence", token, part, tokens.grid, patches, measured)
     return total, torch.cat(every)
 
 
@@ -167,6 +171,7 @@ def _add(
     strengths_BQN: Tensor,
     grid: Grid,
     patches: Tensor | None,
+    images: range,
 ) -> None:
     if patches is not None:
         own = patches[:, None].expand(*strengths_BQN.shape[:-1], 1)
@@ -176,4 +181,4 @@ def _add(
     maps = (strengths_BQN / known[..., None])[:, None]
     measures = of_maps(maps, grid, patches) | {"reliance": reliance[:, None]}
     for name, values in measures.items():
-        total.add((group, token, name, 0), values)
+        total.add((group, token, name, 0), values, images)

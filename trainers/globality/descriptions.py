@@ -1,6 +1,6 @@
 """What every globality metric is, by its name `group/token/measure`."""
 
-from trainers.globality.accumulator import CONTRASTS
+from trainers.globality.by_image import CONTRASTS
 
 GROUPS = {
     "globality": "attention of the teacher",

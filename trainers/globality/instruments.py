@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainers.data.augment import shuffle
 from trainers.globality.accumulator import Accumulator
+from trainers.globality.by_image import ImageSums
 from trainers.globality.causal import Replacement, measure_causes
 from trainers.globality.rollout import RolloutStatistics
 from trainers.globality.statistics import AttentionStatistics
@@ -51,7 +52,8 @@ class Instruments:
     For each batch, run the network with `observer(...)` and hand the same images to `see`, which
     makes further passes for the controls. Attention, its norm-weighted kind and rollout come from
     the first pass; patch-shuffled images and mirrored ones are the controls; influence and
-    gradient reach are measured on the first `causal_images` when all have been seen.
+    gradient reach are measured on the first `causal_images` when all have been seen. `of_images`
+    keeps values of each image.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Instruments:
         fixed_patch: int | None,
         settings: Settings,
         device: torch.device,
+        of_images: ImageSums | None = None,
     ) -> None:
         self.network, self.settings = network, settings
         self.tokens = Tokens(
@@ -74,9 +77,13 @@ class Instruments:
             fixed_patch=fixed_patch,
         )
         memory = settings.memory
-        self.attention = AttentionStatistics(self.tokens, memory=memory, norm_weighted=True)
-        self.rollout = RolloutStatistics(self.tokens, memory=memory)
-        self.shuffled = AttentionStatistics(self.tokens, memory=memory, group="shuffled")
+        self.attention = AttentionStatistics(
+            self.tokens, memory=memory, norm_weighted=True, of_images=of_images
+        )
+        self.rollout = RolloutStatistics(self.tokens, memory=memory, of_images=of_images)
+        self.shuffled = AttentionStatistics(
+            self.tokens, memory=memory, group="shuffled", of_images=of_images
+        )
         self.mirrored = AttentionStatistics(
             self.tokens, memory=memory, group="mirrored", only_mean_maps=True
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainers.globality.accumulator import Accumulator
+from trainers.globality.by_image import ImageSums
 from trainers.globality.functionals import conditional
 from trainers.globality.statistics import BYTES, of_maps
 from trainers.globality.tokens import Tokens
@@ -44,11 +45,13 @@ def rollout(layers: Sequence[tuple[Tensor, Tensor]], asked: Tensor, memory: floa
 class RolloutStatistics:
     """An observer that keeps queries and keys of all layers of a batch, for `finish`."""
 
-    def __init__(self, tokens: Tokens, *, memory: float) -> None:
+    def __init__(
+        self, tokens: Tokens, *, memory: float, of_images: ImageSums | None = None
+    ) -> None:
         self.tokens = tokens
         self.memory = memory
         self.kept: list[tuple[Tensor, Tensor]] = []
-        self.total = Accumulator()
+        self.total = Accumulator(of_images=of_images)
 
     def __call__(self, layer: Layer) -> None:
         """Keep one layer of a batch."""

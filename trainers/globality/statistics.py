@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainers.globality.accumulator import Accumulator, map_sums
+from trainers.globality.by_image import ImageSums
 from trainers.globality.functionals import (
     LEAST_MASS,
     beyond_uniform,
@@ -45,6 +46,7 @@ class AttentionStatistics:
     image). `group` is what they are reported as. With `norm_weighted`, attention times the norm of
     what a head writes for a key (Kobayashi et al. 2020) is measured too, as a group of that name.
     With `only_mean_maps`, nothing but what positional bias and content dependence need.
+    `of_images` keeps values of each image.
     """
 
     def __init__(
@@ -55,13 +57,14 @@ class AttentionStatistics:
         group: str = "globality",
         norm_weighted: bool = False,
         only_mean_maps: bool = False,
+        of_images: ImageSums | None = None,
     ) -> None:
         self.tokens = tokens
         self.memory = memory
         self.group = group
         self.norm_weighted = norm_weighted
         self.only_mean_maps = only_mean_maps
-        self.total = Accumulator()
+        self.total = Accumulator(of_images=of_images)
 
     def __call__(self, layer: Layer) -> None:
         """Take one layer of a batch."""
@@ -72,25 +75,26 @@ class AttentionStatistics:
             if not self.only_mean_maps:
                 self._see_tokens(layer)
 
-    def _parts(self, layer: Layer) -> list[slice]:
+    def _parts(self, layer: Layer) -> list[range]:
         """Images that are looked at together: as many as have all their queries in memory."""
         images, heads = layer.queries.shape[:2]
         one = heads * len(self.tokens.patch_queries) * self.tokens.count * BYTES / 2**20
         step = max(1, int(self.memory / one))
-        return [slice(start, start + step) for start in range(0, images, step)]
+        return [range(images)[start : start + step] for start in range(0, images, step)]
 
-    def _see(self, layer: Layer, images: slice) -> None:
-        queries, keys_KT = layer.queries[images].float(), layer.keys[images].float().transpose(2, 3)
+    def _see(self, layer: Layer, images: range) -> None:
+        rows = slice(images.start, images.stop)
+        queries, keys_KT = layer.queries[rows].float(), layer.keys[rows].float().transpose(2, 3)
         queries = queries * queries.shape[-1] ** -0.5
-        norms_BHT = layer.values[images].float().norm(dim=-1)
+        norms_BHT = layer.values[rows].float().norm(dim=-1)
         written_BHT = None
         if self.norm_weighted:
-            written_BHT = written_norms(layer.values[images].float(), layer.projection.float())
+            written_BHT = written_norms(layer.values[rows].float(), layer.projection.float())
         one = len(queries) * queries.shape[1] * self.tokens.count * BYTES / 2**20
         received = torch.softmax(queries[:, :, : self.tokens.first] @ keys_KT, dim=-1).sum(2)
         for token, places, patches in self.tokens.rows():
-            plain = _Rows(self, self.group, layer.number, token)
-            weighted = _Rows(self, "norm_weighted", layer.number, token)
+            plain = _Rows(self, self.group, layer.number, token, images)
+            weighted = _Rows(self, "norm_weighted", layer.number, token, images)
             for part in torch.arange(len(places), device=places.device).split(
                 max(1, int(self.memory / one))
             ):
@@ -107,16 +111,18 @@ class AttentionStatistics:
             if token == "patch" and not self.only_mean_maps:
                 # A sample of patch queries stands for all of them.
                 all_received = received + plain.received * (self.tokens.patches / len(places))
-                self._see_sinks(layer.number, all_received, norms_BHT)
+                self._see_sinks(layer.number, all_received, norms_BHT, images)
 
-    def _see_sinks(self, layer: int, received_BHT: Tensor, norms_BHT: Tensor) -> None:
+    def _see_sinks(
+        self, layer: int, received_BHT: Tensor, norms_BHT: Tensor, images: range
+    ) -> None:
         sink = received_BHT.argmax(-1, keepdim=True)
         value = norms_BHT.gather(-1, sink)[..., 0] / norms_BHT.median(-1).values
         for name, found in (
             ("concentration", sink_concentration(received_BHT)),
             ("value_norm", value),
         ):
-            self.total.add((self.group, "sink", name, layer), found[..., None])
+            self.total.add((self.group, "sink", name, layer), found[..., None], images)
 
     def _see_tokens(self, layer: Layer) -> None:
         norms = layer.tokens[:, self.tokens.first :].float().norm(dim=-1)
@@ -133,9 +139,11 @@ class AttentionStatistics:
 class _Rows:
     """The rows of one kind of query of some images, which come part by part."""
 
-    def __init__(self, owner: AttentionStatistics, group: str, layer: int, token: str) -> None:
+    def __init__(
+        self, owner: AttentionStatistics, group: str, layer: int, token: str, images: range
+    ) -> None:
         self.owner, self.tokens = owner, owner.tokens
-        self.place, self.layer = (group, token), layer
+        self.place, self.layer, self.images = (group, token), layer, images
         self.sums: list[Tensor] = []
         self.distance: Tensor | float = 0.0
         self.baseline: Tensor | float = 0.0
@@ -164,7 +172,7 @@ class _Rows:
                 self.received = self.received + weights_BHQT.sum(2)
                 self._see_set(maps, mass, own, nats, distances, patches)
         for name, values in measures.items():
-            self.owner.total.add((*self.place, name, self.layer), values)
+            self.owner.total.add((*self.place, name, self.layer), values, self.images)
 
     def _masses(self, weights_BHQT: Tensor, own: Tensor) -> dict[str, Tensor]:
         """Attention to oneself, [CLS] and registers, against uniform."""
@@ -226,7 +234,7 @@ class _Rows:
             ),
         }
         for name, values in found.items():
-            total.add((*self.place, name, self.layer), values[..., None])
+            total.add((*self.place, name, self.layer), values[..., None], self.images)
 
 
 def of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tensor]:

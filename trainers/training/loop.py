@@ -1,7 +1,7 @@
 """DINO training from top to bottom (Caron et al. 2021, algorithm 1)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,8 @@ class Result:
     """updates done"""
     chain: str
     """hash chain of every crop seen, hexadecimal"""
+    by_image: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """at the last step, metrics that are means over images, of each image: see `evaluate`"""
 
 
 def train(
@@ -96,10 +98,11 @@ def _train(
     stream = Stream(config.seed, "augmentation")
     beside = Beside(world.device)
     evaluation: dict[str, float] = {}
+    by_image: dict[str, Tensor] = {}
     pace = Pace(config, world, classes, state.step)
     last = config.steps
     if state.step and _ended(state, config):
-        evaluation = _evaluate(state, images, config, world, classes)
+        evaluation = _evaluate(state, images, config, world, classes, by_image)
         if stopping.has_collapsed(config, world, evaluation):
             last = state.step
 
@@ -155,7 +158,7 @@ def _train(
                 **pace.metrics(state.step),
             }
         if evaluates:
-            evaluation = _evaluate(state, images, config, world, classes)
+            evaluation = _evaluate(state, images, config, world, classes, by_image)
             metrics |= evaluation
         if logs or evaluates:
             reporter.report(state.step, metrics)
@@ -177,6 +180,7 @@ def _train(
         reason=f"at step {state.step}: {reason}" if reason else "",
         step=state.step,
         chain=state.chain.hex(),
+        by_image=by_image,
     )
 
 
@@ -198,12 +202,18 @@ a CPU trains, which has no time for both."""
 
 
 def _evaluate(
-    state: TrainState, images: ImageSet, config: TrainConfig, world: World, classes: int
+    state: TrainState,
+    images: ImageSet,
+    config: TrainConfig,
+    world: World,
+    classes: int,
+    by_image: dict[str, Tensor] | None = None,
 ) -> dict[str, float]:
-    """Metrics, the same on every worker."""
+    """Metrics, the same on every worker; `by_image` is filled at the last step alone."""
     whole = state.unsharded(config, world, classes)
     with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
-        return evaluate(whole, images, config, world=world)
+        kept = by_image if state.step == config.steps else None
+        return evaluate(whole, images, config, world=world, by_image=kept)
 
 
 def _refuse_without_weights(config: TrainConfig, starting: Starting | None) -> None:

@@ -10,7 +10,7 @@ from trainers.config import TrainConfig, override
 from trainers.data.augment import evaluation_crops, normalize
 from trainers.data.image_set import ImageSet
 from trainers.evaluation.evaluate import evaluate
-from trainers.evaluation.linear_probe import linear_accuracy
+from trainers.evaluation.linear_probe import linear_right
 from trainers.metrics import AT_THE_ENDS, EVALUATED, PROBED
 from trainers.model.vit import Layer
 from trainers.system.world import World
@@ -113,7 +113,7 @@ def test_the_linear_probe_sees_the_last_blocks_through_the_last_norm(tiny, image
             outputs = [layer.tokens for layer in layers[-blocks:]]
             return torch.cat([backbone.norm(tokens)[:, 0] for tokens in outputs], dim=1)
 
-    expected = linear_accuracy(
+    right = linear_right(
         [features(images.train)],
         images.labels[images.train],
         [features(images.test)],
@@ -122,7 +122,7 @@ def test_the_linear_probe_sees_the_last_blocks_through_the_last_norm(tiny, image
         world=ALONE,
     )
     found = evaluate(state, images, config)["linear_probe/cls_top1"]
-    assert found == pytest.approx(expected, abs=1.5 / len(images.test))
+    assert found == pytest.approx(right.double().mean().item(), abs=1.5 / len(images.test))
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -169,3 +169,43 @@ def test_networks_train_again_afterwards(tiny, images):
     assert state.student.training
     assert state.teacher.training
     assert all(parameter.grad is None for parameter in state.student.parameters())
+
+
+def test_values_of_each_image_have_the_metric_as_their_mean(tiny, images):
+    config = override(
+        tiny,
+        {"model.registers": 1, "evaluation.globality_images": 100, "evaluation.batch_size": 64},
+    )
+    by_image: dict[str, Tensor] = {}
+    metrics = evaluate(fresh(config), images, config, by_image=by_image)
+    assert metrics == evaluate(fresh(config), images, config)
+    for name, values in by_image.items():
+        group, *_ = name.split("/")
+        count = {"student": 8, "reach": 2, "influence": 2}.get(group, 100)
+        count = len(images.test) if group in ("knn", "gap", "linear_probe") else count
+        assert values.shape == (count,), name
+        assert values.dtype == torch.float32
+        assert values.double().mean().item() == pytest.approx(metrics[name], rel=1e-6, abs=1e-6)
+    gyration = by_image["globality/contrast/gyration"]
+    assert gyration.unique().numel() > 90
+    assert set(by_image["knn/cls_top1"].tolist()) == {0, 1}
+
+
+OF_A_MEAN_MAP = ("positional_bias", "content_dependence")
+"""Of the mean map over images: no image has a value of its own."""
+
+
+def test_every_metric_that_is_a_mean_over_images_is_kept_of_each(tiny, images):
+    config = override(tiny, {"model.registers": 1})
+    by_image: dict[str, Tensor] = {}
+    metrics = evaluate(fresh(config), images, config, by_image=by_image)
+    other = ("collapse/", "alignment/", "position_probe/", "mirrored/")
+    left = {
+        name
+        for name in summaries(metrics) - set(by_image)
+        if not name.startswith(other)
+        and not name.endswith(("undefined", "head_max", "head_deviation"))
+    }
+    assert {name.split("/")[2] for name in left} == set(OF_A_MEAN_MAP)
+    contrasts = {name for name in by_image if "/contrast/" in name}
+    assert {"globality/contrast/gyration", "influence/contrast/gyration"} <= contrasts

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainers.evaluation import knn
-from trainers.evaluation.knn import DESCRIPTIONS, gaps, knn_accuracy
+from trainers.evaluation.knn import DESCRIPTIONS, gaps, knn_right
 from trainers.system.world import World
 
 torch.set_num_threads(1)
@@ -48,7 +48,7 @@ def accuracy(
     data: Data, neighbours: int = 5, temperature: float = 0.07, chunk: int = 7, block: int = 1000
 ) -> float:
     bank, *others = data
-    return knn_accuracy(
+    right = knn_right(
         bank.split(block),
         *others,
         neighbours=neighbours,
@@ -56,6 +56,7 @@ def accuracy(
         chunk=chunk,
         world=ALONE,
     )
+    return knn.accuracy(right)
 
 
 @pytest.mark.parametrize("neighbours", [1, 2, 5, 20, 40])

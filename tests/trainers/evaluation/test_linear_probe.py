@@ -36,7 +36,7 @@ def linear_classifier(
 def linear_accuracy(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: Tensor, *, penalty: float
 ) -> float:
-    return linear_probe.linear_accuracy(
+    right = linear_probe.linear_right(
         bank.split(1000),
         bank_labels,
         queries.split(1000),
@@ -44,6 +44,7 @@ def linear_accuracy(
         penalty=penalty,
         world=ALONE,
     )
+    return linear_probe.accuracy_of_all(right, ALONE)
 
 
 def reference(features: Tensor, labels: Tensor, penalty: float) -> Tensor:

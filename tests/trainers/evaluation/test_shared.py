@@ -29,9 +29,16 @@ CHANGES = [
 def test_workers_together_find_what_one_finds_alone(tiny, images, tmp_path):
     configs = [override(tiny, {"model.initial_deviation": 0.2, **change}) for change in CHANGES]
     together = run_group(3, *(Job(config, tmp_path) for config in configs), task=metrics_of_each)
-    for config, each in zip(configs, together, strict=True):
-        alone = evaluate(TrainState.fresh(config, ALONE, 10), images, config)
+    for config, found in zip(configs, together, strict=True):
+        each, of_images = zip(*found, strict=True)
+        own: dict[str, torch.Tensor] = {}
+        alone = evaluate(TrainState.fresh(config, ALONE, 10), images, config, by_image=own)
         assert each == each[:1] * 3
+        for kept in of_images:
+            assert kept.keys() == own.keys()
+            for name, values in kept.items():
+                if "linear_probe" not in name:
+                    assert values == pytest.approx(own[name].numpy(), rel=1e-3, abs=1e-5), name
         assert each[0].keys() == alone.keys()
         for name, value in each[0].items():
             if name.startswith(("knn/", "gap/")):

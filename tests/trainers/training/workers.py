@@ -108,10 +108,12 @@ def step_saved_after_a_signal(job, world):
 
 
 def metrics_of_each(job, world):
-    """What each worker finds in an evaluation of fresh networks."""
+    """What each worker finds in an evaluation of fresh networks, and of each image."""
     images = open_images(job.config.data, job.folder)
     state = TrainState.fresh(job.config, world, 10)
-    return world.of_each(_evaluate(state, images, job.config, world, 10))
+    state.step, by_image = job.config.steps, {}
+    metrics = _evaluate(state, images, job.config, world, 10, by_image)
+    return world.of_each((metrics, {name: one.numpy() for name, one in by_image.items()}))
 
 
 def seconds_of_an_evaluation(job, world):
