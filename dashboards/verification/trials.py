@@ -17,6 +17,7 @@ from dashboards.verification.finding import Finding, Kind, compared, is_digest, 
 from dashboards.verification.tables import same_table, writers_of
 from trainers.config.change import content_of as trial_content_of
 from trainers.errors import InputError
+from trainers.runs.by_image import BY_IMAGE
 from trainers.runs.records import is_segment, parse
 from trainers.runs.stored_trial import SavedState, StoredTrial, read_manifest, sealed
 from trainers.runs.trial import keys_of
@@ -48,12 +49,9 @@ class Checked:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong with its result and the records that this names."""
-        return not any(
-            one.kind != "differs"
-            and (one.where.endswith("/result.json") or is_segment(PurePath(one.where).name))
-            for one in self.findings
-        )
+        """Whether nothing is wrong with its result and the files that verdicts rest on."""
+        names = [PurePath(one.where).name for one in self.findings if one.kind != "differs"]
+        return not any(name in ("result.json", BY_IMAGE) or is_segment(name) for name in names)
 
     def found(self, kind: Kind, where: str, what: str) -> None:
         """Note what is wrong with a file, once."""

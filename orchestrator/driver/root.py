@@ -13,7 +13,7 @@ from trainers.system.store import AT_ONCE, Store
 def damaged_trials(plan: Plan, store: Store) -> list[str]:
     """Keys of the trials whose results cannot be used. Raises StoreError.
 
-    A result is usable if it and all records that it names have their digests.
+    A result is usable if it and the files that it rests on have their digests.
     """
     begun = set(store.names(TRIALS))
     keys = [trial.key for trial in plan.trials if trial.key in begun]

@@ -17,7 +17,7 @@ ENDED = ("finished", "collapsed")
 _IN_A_TRIAL = re.compile(
     r"config\.json|result\.json|values\.parquet|damaged/\d{4}/result\.json|"
     r"attempts/\d{4}/(lease\.json|failure\.json|log\.txt|metrics-\d{9}\.jsonl|"
-    r"checkpoint-\d+\.json|checkpoint-\d+(\.safetensors|/.+))"
+    r"by_image\.safetensors|checkpoint-\d+\.json|checkpoint-\d+(\.safetensors|/.+))"
 )
 
 

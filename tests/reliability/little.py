@@ -180,7 +180,8 @@ def measured(root: Path) -> dict[str, Any]:
         )
         saved = {step: found[f"{folder}/{name}"] for step, name in result["checkpoints"].items()}
         ended = [result[name] for name in ("status", "reason", "step", "steps", "chain", "data")]
-        of_trials[folder.split("/")[1]] = (ended, checker.records(lines), saved)
+        of_images = found.get(f"{folder}/attempts/{result['attempt']:04d}/by_image.safetensors")
+        of_trials[folder.split("/")[1]] = (ended, checker.records(lines), saved, of_images)
     table = pq.read_table(pa.BufferReader(found[f"studies/{NAME}/results.parquet"]))
     for prefix in checker.OF_THE_MACHINE:
         table = table.filter(pc.invert(pc.starts_with(table["metric"], prefix)))
@@ -192,7 +193,7 @@ def measured(root: Path) -> dict[str, Any]:
 
 def wrong(root: Path, undisturbed: dict[str, Any]) -> list[str]:
     """What a study that has ended lacks of an undisturbed one, or has beyond it."""
-    expected = {key: records for key, (_, records, _) in undisturbed["trials"].items()}
+    expected = {key: records for key, (_, records, *_) in undisturbed["trials"].items()}
     if found := checker.problems(files(root), expected):
         return found
     now = measured(root)

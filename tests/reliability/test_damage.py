@@ -24,6 +24,7 @@ FIRST = "attempts/0001"
 """The only attempt at the trial that is damaged."""
 
 START, MIDDLE = f"{FIRST}/metrics-000000000.jsonl", f"{FIRST}/metrics-000000002.jsonl"
+IMAGES = f"{FIRST}/by_image.safetensors"
 STATE, MANIFEST = f"{FIRST}/checkpoint-2.safetensors", f"{FIRST}/checkpoint-2.json"
 REGISTRATION = f"studies/{NAME}/registrations/0001.json"
 
@@ -129,6 +130,9 @@ OF_A_FINISHED = [
     Damage("records twice", MIDDLE, twice, OTHER, 1),
     Damage("records empty", MIDDLE, empty, OTHER, 1),
     Damage("records missing beside a result", MIDDLE, None, "is missing", 1),
+    Damage("values of images of other numbers", IMAGES, flipped, OTHER, 4),
+    Damage("values of images cut", IMAGES, cut, OTHER, 4),
+    Damage("values of images missing", IMAGES, None, "is missing", 4),
     Damage("values cut", VALUES, cut),
     Damage("values empty", VALUES, empty),
     Damage("values garbage", VALUES, garbage),

@@ -18,6 +18,7 @@ from typing import Any
 
 from trainers.config import TrainConfig
 from trainers.errors import first_line
+from trainers.runs.by_image import BY_IMAGE, ByImage, content_of
 from trainers.runs.lease import Held, Holder, Lease, Outcome, Watch, expires_s
 from trainers.runs.origin import Origin, drop
 from trainers.runs.records import Digest, Records, digest_of
@@ -92,6 +93,7 @@ class Attempt:
         self._kept: dict[str, str] = {}
         self._up_to: dict[int, dict[str, Digest]] = {}
         self._states: dict[str, SavedState] = {}
+        self._by_image: dict[str, Digest] = {}
 
     def begin(
         self, start: Origin, config: TrainConfig, machine: dict[str, Any], registration: str = ""
@@ -148,12 +150,18 @@ class Attempt:
             for name in state.files:
                 self.store.delete(f"{self.prefix}/{name}")
 
+    def keep_by_image(self, measured: ByImage) -> None:
+        """Write what was measured of each image, for the result. Raises StoreError."""
+        content = content_of(measured)
+        self.store.put(f"{self.prefix}/{BY_IMAGE}", content)
+        self._by_image = {BY_IMAGE: digest_of(content)}
+
     def commit(self, result: Mapping[str, Any]) -> bool:
         """Put the result, with digests of the configuration and of this attempt's files.
 
         False if another was first.
         """
-        files = dict(self.records.cut())
+        files = {**self.records.cut(), **self._by_image}
         checkpoints = dict(self._kept)
         for state in self._states.values():
             files |= state.files

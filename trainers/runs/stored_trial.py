@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainers.errors import InputError
+from trainers.runs.by_image import BY_IMAGE, ByImage
+from trainers.runs.by_image import parse as parse_by_image
 from trainers.runs.lease import Lease
 from trainers.runs.records import Digest, Record, digest_of, is_segment, parse
 from trainers.system.store import Store
@@ -125,6 +127,21 @@ class StoredTrial:
         files = result["files"].items()
         return {f"{folder}/{name}": digest for name, digest in files if is_segment(name)}
 
+    def by_image(self, result: Mapping[str, Any], metrics: Collection[str]) -> ByImage | None:
+        """What a result has of `metrics` for each image; None where that was not kept.
+
+        Raises InputError, one line, when the file is damaged or missing.
+        """
+        if BY_IMAGE not in result["files"]:
+            return None
+        key = f"{self.attempt_folder(result['attempt'])}/{BY_IMAGE}"
+        try:
+            return parse_by_image(self.intact(key, result["files"][BY_IMAGE]), metrics)
+        except ValueError:
+            raise InputError(
+                f"{self.store.shown}/{key} is damaged: it holds no values of images; {_AGAIN}"
+            ) from None
+
     def newest_segments(self) -> tuple[int, list[str]]:
         """The newest attempt that has records, and the keys of its segments in order; 0 if none."""
         for number in reversed(self.attempts()):
@@ -206,16 +223,17 @@ class StoredTrial:
         return content
 
     def damage(self) -> str:
-        """What is wrong with the result or records that it names, in one line; empty if nothing."""
+        """What is wrong with the result or files that it rests on, in one line; empty if nothing."""
         try:
-            if self.finished():
+            if result := self.finished():
                 self.records()
+                self.by_image(result, ())
         except InputError as error:
             return str(error)
         return ""
 
     def set_aside_damaged(self, say: Callable[[str], None]) -> None:
-        """Where the result or records that it names are damaged, move it aside and say so."""
+        """Where the result or files that it rests on are damaged, move it aside and say so."""
         if damage := self.damage():
             say(f"{damage}: set aside as {self.set_aside()}")
 

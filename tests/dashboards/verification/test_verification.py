@@ -68,8 +68,9 @@ def test_of_a_study_as_it_was_made_everything_is_checked_and_nothing_found(root:
         "witnessed": 1,
         "trials": runs,
         "finished": runs,
-        # configuration, result, values, and of the attempt two checkpoints and three segments
-        "files": runs * (3 + 2 * 2 + 3),
+        # configuration, result, values, and of the attempt two checkpoints, three segments, and
+        # values of images
+        "files": runs * (3 + 2 * 2 + 3 + 1),
         "crops": 2 * SEEDS,
         "hypotheses": 1,
         "derived": 3 + 6,

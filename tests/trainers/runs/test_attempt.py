@@ -13,6 +13,7 @@ from trainers.config import override
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.attempt import claimed
+from trainers.runs.by_image import BY_IMAGE
 from trainers.runs.records import is_segment
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
@@ -121,6 +122,7 @@ def left(trial):
         step: trial.store.get(f"{trial.folder}/{name}")
         for step, name in sorted(result["checkpoints"].items())
     }
+    saved["of images"] = trial.store.get(f"{trial.attempt_folder(result['attempt'])}/{BY_IMAGE}")
     return measured(trial), [result[n] for n in ("status", "step", "steps", "chain")], saved
 
 
@@ -138,7 +140,7 @@ def test_an_undisturbed_run_has_one_attempt_and_all_that_its_result_names(whole)
     (records, ended, saved), _ = whole
     assert [step for step, _ in json.loads(records)] == [0, 1, 2, 3, 4]
     assert ended[1:3] == [4, 4]
-    assert list(saved) == ["1", "4"]
+    assert list(saved) == ["1", "4", "of images"]
     assert all(saved.values())
 
 
@@ -289,6 +291,37 @@ def test_a_run_whose_records_are_damaged_comes_again_from_where_they_are_whole(
     assert trial.finished()["resumed_at"] == step
     trial.set_aside_damaged(said.append)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES)
+def test_a_run_whose_values_of_images_are_damaged_comes_again(config, images, whole, tmp_path, how):
+    store, said = open_store(tmp_path), []
+    trial = run(store, config, images)
+    damage(store, f"{trial.attempt_folder(1)}/{BY_IMAGE}", how)
+    with pytest.raises(InputError, match=rf"{BY_IMAGE} is (damaged: its digest|missing)"):
+        trial.by_image(trial.finished(), ())
+    trial.set_aside_damaged(said.append)
+    assert len(said) == 1
+    run(store, config, images)
+    assert left(trial) == whole[0]
+    assert trial.finished()["resumed_at"] == 4
+
+
+def test_a_run_keeps_of_each_held_out_image_what_its_last_metrics_are_means_of(
+    config, images, store
+):
+    trial = run(store, config, images)
+    step, metrics = trial.records()[-1]
+    kept = trial.by_image(trial.finished(), metrics)
+    assert step == 4
+    assert {"knn/cls_top1", "globality/contrast/gyration"} <= kept.values.keys()
+    names = images.identifiers[images.shuffled(images.test)]
+    assert kept.images.tolist() == names.tolist()
+    for metric, values in kept.values.items():
+        assert values.mean(dtype=float) == pytest.approx(metrics[metric], rel=1e-6, abs=1e-6)
+    assert trial.by_image(trial.finished(), ["knn/cls_top1", "no/such"]).values.keys() == {
+        "knn/cls_top1"
+    }
 
 
 class Overtaken:
