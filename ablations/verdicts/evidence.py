@@ -3,13 +3,16 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ablations.contrast import sides_of
 from ablations.spec import Hypothesis
 from ablations.statistics.effect_sizes import Interval
 from ablations.verdicts.reasons import seed_list
+
+if TYPE_CHECKING:
+    from trainers.runs.by_image import ByImage
 
 Status = Literal["finished", "collapsed", "diverged", "failed", "missing", "skipped"]
 """`skipped`: not run, since a sequential design had no need of it."""
@@ -29,6 +32,8 @@ class Run:
     """The trial that it is, which arms without a difference share; empty if not known."""
     wall_s: float | None = None
     """Seconds it took; None if it has no result."""
+    by_image: "ByImage | None" = field(default=None, compare=False, repr=False)
+    """Of each held-out image, at the last step; None where that was not kept or not read."""
 
 
 @dataclass(frozen=True, kw_only=True)

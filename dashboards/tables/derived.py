@@ -20,6 +20,7 @@ from ablations.spec import Hypothesis
 from ablations.stated import stated, stated_claims
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.gates import measure_gates
+from ablations.verdicts.images import image_error
 from ablations.verdicts.judge import Verdict, decisive_p, judge
 from ablations.verdicts.looks import Runs, follow
 from ablations.verdicts.proofs import prove
@@ -86,9 +87,10 @@ def judged(study: StudyRun) -> dict[str, Any]:
     """The verdicts of a study as `verdicts.json` holds them: numbers that do not exist are None.
 
     Keys: study, hypotheses_sha256, registration ({number, sha256} of the newest), claims ({id:
-    {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated}}), gates ({id:
-    {gate, arms: {arm: {mean, seeds_without, passed}}}}) and proofs (see
-    ablations/verdicts/proofs.py). `stated` is {word, why}.
+    {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated, images}}), gates
+    ({id: {gate, arms: {arm: {mean, seeds_without, passed}}}}) and proofs (see
+    ablations/verdicts/proofs.py). `stated` is {word, why}, `images` that of ablations/verdicts/
+    images.py.
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     references = study.entry.dataset.get("references", {})
@@ -147,6 +149,12 @@ def judged(study: StudyRun) -> dict[str, Any]:
                 "hypothesis": hypothesis.model_dump(mode="json"),
                 "verdict": verdicts[name].to_json(),
                 "stated": words[name].to_json(),
+                "images": image_error(
+                    hypothesis,
+                    study.runs,
+                    verdicts[name].seeds,
+                    at_looks=study.design is not None,
+                ),
             }
             for name, hypothesis in hypotheses.items()
         },

@@ -1,6 +1,6 @@
 """The study as its run root shows it now: what was stated, how each run ended, what it measured."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from ablations.design import Design
 from ablations.registration import Entry, study_folder
 from ablations.spec import Claim, Gate, Hypothesis
 from ablations.verdicts.evidence import Run
+from ablations.verdicts.images import measured_by_image
 from dashboards.tables.chain import read_chain
 from dashboards.tables.long import LONG, placed
 from dashboards.tables.trials import each_place
@@ -92,9 +93,13 @@ def read_study(store: Store, name: str) -> StudyRun:
     """
     chain = read_chain(store, name)
     entry = chain[-1]
-    steps = Steps()
+    steps, metrics = Steps(), measured_by_image(entry.resolved.hypotheses)
     runs, tables = {}, [LONG.empty_table()]
-    for arm, seed, (run, values) in each_place(entry, store, lambda trial: _read(trial, steps)):
+
+    def read(trial: StoredTrial) -> tuple[Run, pa.Table]:
+        return _read(trial, steps, metrics)
+
+    for arm, seed, (run, values) in each_place(entry, store, read):
         runs[arm, seed] = run
         tables.append(placed(values, entry.study, arm, seed))
     table = pa.concat_tables(tables).combine_chunks()
@@ -133,11 +138,16 @@ def read_run(trial: StoredTrial) -> Run:
     return _read(trial, Steps())[0]
 
 
-def _read(trial: StoredTrial, steps: Steps) -> tuple[Run, pa.Table]:
-    """How a trial ended, and what figures show of its values."""
+def _read(
+    trial: StoredTrial, steps: Steps, by_image: Collection[str] | None = None
+) -> tuple[Run, pa.Table]:
+    """How a trial ended, and what figures show of its values; some metrics also by image."""
+    kept = None
     try:
         result = trial.finished()
         values = values_of(trial, result)
+        if result is not None and by_image is not None:
+            kept = trial.by_image(result, by_image)
         failure = None if result else trial.failed()
     except InputError as error:
         return Run(status="failed", reason=str(error), start={}, end={}), SCHEMA.empty_table()
@@ -153,6 +163,7 @@ def _read(trial: StoredTrial, steps: Steps) -> tuple[Run, pa.Table]:
             machine=_machine(result),
             key=trial.key,
             wall_s=result.get("wall_s"),
+            by_image=kept if reached_end else None,
         )
     elif failure is not None:
         run = Run(status="failed", reason=failure.message, start=start, end={})

@@ -1,0 +1,124 @@
+"""How much of the error is the choice of held-out images, from values of each image of each run."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ablations.spec import Hypothesis
+from ablations.statistics.crossed import crossed_error
+from ablations.verdicts.evidence import Run
+from ablations.verdicts.images import image_error, measured_by_image
+from ablations.verdicts.judge import judge
+from trainers.runs.by_image import ByImage
+
+SEEDS = range(8)
+IMAGES = 30
+COMPARED = Hypothesis(metric="g/m", contrast=("a", "b"), direction="rises", smallest_effect=0.1)
+
+
+def drawn(scale_of_images=1.0):
+    """Values float32 [arms, seeds, images] in which an image differs alike at every seed."""
+    rng = np.random.default_rng(0)
+    of_images = scale_of_images * rng.standard_normal((2, 1, IMAGES))
+    return (of_images + rng.standard_normal((2, 8, IMAGES))).astype(np.float32)
+
+
+def runs_of(values, names=None):
+    names = np.arange(IMAGES) if names is None else names
+    return {
+        (arm, seed): Run(
+            status="finished",
+            start={},
+            end={"g/m": float(of_run.astype(float).mean())},
+            by_image=ByImage(images=names, values={"g/m": of_run}),
+        )
+        for arm, of_arm in zip("ab", values, strict=True)
+        for seed, of_run in enumerate(of_arm)
+    }
+
+
+def test_differences_are_of_the_same_seed_on_the_same_image():
+    values = drawn()
+    found = image_error(COMPARED, runs_of(values), SEEDS)
+    expected = crossed_error(values[0].astype(float) - values[1], 0.05)
+    assert found["images"] == IMAGES
+    assert found["share"] == pytest.approx(expected.share)
+    assert found["interval"] == pytest.approx(expected.interval)
+
+
+def test_with_nothing_in_common_on_an_image_the_interval_is_that_of_the_verdict():
+    # An image and its opposite: every image has the same mean over seeds.
+    values = np.zeros((2, 8, IMAGES), dtype=np.float32)
+    values[0] = np.arange(8)[:, None] + np.where(np.indices((8, IMAGES)).sum(0) % 2, 1, -1)
+    runs = runs_of(values)
+    found = image_error(COMPARED, runs, SEEDS)
+    verdict = judge({"h": COMPARED}, {}, runs, SEEDS)["h"]
+    assert found["share"] == 0
+    assert found["interval"] == pytest.approx(verdict.interval)
+
+
+def test_images_that_differ_alike_at_every_seed_widen_the_interval():
+    runs = runs_of(drawn(scale_of_images=3.0))
+    found = image_error(COMPARED, runs, SEEDS)
+    low, high = judge({"h": COMPARED}, {}, runs, SEEDS)["h"].interval
+    assert found["share"] > 0.8
+    assert found["interval"][1] - found["interval"][0] > 2 * (high - low)
+
+
+def test_the_order_of_images_does_not_matter_and_other_images_are_not_compared():
+    values, order = drawn(), np.random.default_rng(1).permutation(IMAGES)
+    found = image_error(COMPARED, runs_of(values), SEEDS)
+    again = image_error(COMPARED, runs_of(values[:, :, order], order), SEEDS)
+    assert again["share"] == pytest.approx(found["share"])
+    assert again["interval"] == pytest.approx(found["interval"])
+    runs = runs_of(values)
+    runs["b", 3] = runs_of(values, names=order)["b", 3]
+    assert image_error(COMPARED, runs, SEEDS) is None
+
+
+def test_the_label_stays_with_the_seeds():
+    runs = runs_of(drawn(scale_of_images=3.0))
+    without = {place: dataclasses.replace(run, by_image=None) for place, run in runs.items()}
+    assert judge({"h": COMPARED}, {}, runs, SEEDS) == judge({"h": COMPARED}, {}, without, SEEDS)
+
+
+def test_the_interval_has_the_level_of_the_one_that_decides():
+    values = drawn()
+    holds = COMPARED.model_copy(update={"direction": "holds"})
+    expected = crossed_error(values[0].astype(float) - values[1], 0.1)
+    assert image_error(holds, runs_of(values), SEEDS)["interval"] == pytest.approx(
+        expected.interval
+    )
+    found = image_error(COMPARED, runs_of(values), SEEDS, at_looks=True)
+    assert found["interval"] is None
+    assert found["share"] is not None
+
+
+def test_weights_and_metrics_are_those_of_the_contrast():
+    values = drawn()
+    runs = runs_of(values)
+    alone = COMPARED.model_copy(update={"contrast": ("a",)})
+    expected = crossed_error(values[0].astype(float), 0.05)
+    assert image_error(alone, runs, SEEDS)["interval"] == pytest.approx(expected.interval)
+    weighed = COMPARED.model_copy(update={"contrast": {"a": 0.5, "b": -2.0}})
+    expected = crossed_error(0.5 * values[0].astype(float) - 2.0 * values[1], 0.05)
+    assert image_error(weighed, runs, SEEDS)["interval"] == pytest.approx(expected.interval)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metric": "", "endpoint": "collapsed"}, {"minus_start": True}, {"metric": "g/other"}],
+)
+def test_what_no_image_has_a_value_of_is_not_measured(change):
+    hypothesis = COMPARED.model_copy(update=change)
+    assert image_error(hypothesis, runs_of(drawn()), SEEDS) is None
+    assert measured_by_image({"h": hypothesis}) == {"g/other"} & {change.get("metric")}
+
+
+def test_a_run_without_values_of_images_leaves_nothing_to_say():
+    for lost in (None, Run(status="failed", start={}, end={})):
+        runs = runs_of(drawn())
+        runs["a", 2] = lost or dataclasses.replace(runs["a", 2], by_image=None)
+        assert image_error(COMPARED, runs, SEEDS) is None
+    assert image_error(COMPARED, runs_of(drawn()), [0]) is None

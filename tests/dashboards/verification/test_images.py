@@ -1,0 +1,98 @@
+"""The choice of held-out images, from trained runs to verdicts, report and verification."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ablations.statistics.crossed import crossed_error
+from dashboards.study.files import write_files
+from tests.dashboards.verification.conftest import NAME, SEEDS, Little, Root
+from tests.dashboards.verification.test_verification import flipped, resealed
+from trainers.runs.by_image import BY_IMAGE
+
+ARMS = ("baseline", "cls_position_none", "one_crop_more")
+METRIC = "globality/contrast/gyration"
+
+
+def of_gyration(text: str) -> str:
+    return text.replace("metric: loss/total", f"metric: {METRIC}")
+
+
+@pytest.fixture
+def judged(root: Root, little_study: Little) -> Root:
+    """The study, stated again of a metric that is a mean over images, and judged."""
+    little_study.amend(root.store, SEEDS, of_gyration)
+    write_files(root.store, NAME)
+    return root
+
+
+def entry_of(root: Root) -> dict:
+    verdicts = json.loads((root.folder / f"studies/{NAME}/verdicts.json").read_text())
+    (entry,) = verdicts["hypotheses"].values()
+    return entry
+
+
+def report_of(root: Root) -> str:
+    return " ".join((root.folder / f"studies/{NAME}/report.html").read_text().split())
+
+
+def test_a_trained_study_says_how_much_of_its_error_is_the_choice_of_images(judged: Root) -> None:
+    kept = {
+        (arm, seed): safetensors.numpy.load(
+            (judged.trial(arm, seed) / f"attempts/0001/{BY_IMAGE}").read_bytes()
+        )[METRIC].astype(float)
+        for arm in ARMS
+        for seed in range(SEEDS)
+    }
+    differences = [kept["cls_position_none", s] - kept["baseline", s] for s in range(SEEDS)]
+    entry = entry_of(judged)
+    assert np.mean(differences) == pytest.approx(entry["verdict"]["mean"], abs=1e-6)
+    expected = crossed_error(np.stack(differences), 0.1)
+    assert entry["images"]["share"] == pytest.approx(expected.share)
+    assert entry["images"]["interval"] == pytest.approx(expected.interval)
+    assert entry["images"]["images"] == 2
+    assert "Held-out images: their choice is" in report_of(judged)
+    assert judged.verified().findings == ()
+
+
+def test_a_verdict_with_another_share_of_images_is_found(judged: Root) -> None:
+    path = judged.folder / f"studies/{NAME}/verdicts.json"
+    verdicts = json.loads(path.read_text())
+    next(iter(verdicts["hypotheses"].values()))["images"]["share"] = 0.123
+    path.write_text(json.dumps(verdicts))
+    assert any("images.share is 0.123" in line for line in judged.lines())
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing"])
+def test_damaged_values_of_images_are_found_and_the_run_counts_no_more(
+    judged: Root, how: str
+) -> None:
+    path = judged.trial("baseline", 1) / f"attempts/0001/{BY_IMAGE}"
+    if how == "missing":
+        path.unlink()
+    else:
+        flipped(path, -1)
+    found = judged.verified()
+    key = path.relative_to(judged.folder).as_posix()
+    assert [one.where for one in found.findings] == [key]
+    assert any("are not compared" in note for note in found.notes)
+    write_files(judged.store, NAME)
+    verdict = entry_of(judged)["verdict"]
+    assert verdict["label"] == "failed"
+    assert BY_IMAGE in verdict["reason"]
+
+
+def test_runs_of_before_values_of_images_are_judged_the_same_without_them(judged: Root) -> None:
+    before = entry_of(judged)
+    for arm in ARMS:
+        for seed in range(SEEDS):
+            trial = judged.trial(arm, seed)
+            (trial / f"attempts/0001/{BY_IMAGE}").unlink()
+            resealed(trial, lambda result: result["files"].pop(BY_IMAGE))
+    write_files(judged.store, NAME)
+    after = entry_of(judged)
+    assert after.pop("images") is None
+    assert after == {name: one for name, one in before.items() if name != "images"}
+    assert "not measured how much their choice matters" in report_of(judged)
