@@ -48,6 +48,7 @@ ROOMS = {
         {"names.py", "page.py"},
         {"tables"},
         {"figures"},
+        {"definitions"},
         {"measurement", "study"},
         {"verification"},
     ),
