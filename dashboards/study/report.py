@@ -6,6 +6,7 @@ of a study to its end. Text from study files, data and error messages is escaped
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from ablations.stated import WORDS
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.looks import saved_text
 from ablations.verdicts.rule import FEWEST_SEEDS
+from dashboards.definitions.picture import picture
+from dashboards.definitions.text import DEFINITIONS
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
@@ -75,6 +78,10 @@ def report_page(
         collapse=_collapse_table(study),
         endpoints=_endpoints(study),
         limits=_limits(study),
+        definitions={
+            name: {"text": text, "picture": Markup(picture(name))}
+            for name, text in DEFINITIONS.items()
+        },
         label_colours=LABEL_COLOURS,
         ink=Markup(", ".join(str(part) for part in bytes.fromhex(INK[1:]))),
     )
@@ -321,11 +328,25 @@ def _breakable(name: str) -> Markup:
     return Markup(escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
 
 
+def _linked(text: str) -> Markup:
+    """Text in which each label, tag and word is a link to what it means."""
+    names = "|".join(sorted(DEFINITIONS, key=len, reverse=True))
+    link = r'<a href="#meaning-\1">\1</a>'
+    return Markup(re.sub(rf"\b({names})\b", link, str(escape(text))))
+
+
+def _prose(text: str) -> Markup:
+    """Text in which what stands in backticks is code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 _FILTERS: dict[str, Callable[..., Any]] = {
     "number": _number,
     "interval": _interval,
     "code": _code,
     "breakable": _breakable,
     "compared": compared,
+    "linked": _linked,
+    "prose": _prose,
     "interval_shown": interval_shown,
 }

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from dashboards.definitions.text import DEFINITIONS
 from dashboards.study.figures import every_figure
-from dashboards.study.report import write_figures, write_report
+from dashboards.study.report import _linked, write_figures, write_report
 from dashboards.tables.derived import judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy, maker
@@ -38,6 +39,7 @@ SECTIONS = [
     "Values by seed",
     "Data set",
     "What this cannot say",
+    "What labels and words mean",
     "Registrations",
     "Provenance",
 ]
@@ -54,6 +56,7 @@ class Page(HTMLParser):
         self.scripts: list[str] = []
         self.styles: list[str] = []
         self.headings: list[str] = []
+        self.names: list[str] = []
         self.drawn: set[str] = set()
         self.words: list[str] = []
         self.feed(source)
@@ -64,6 +67,7 @@ class Page(HTMLParser):
         self.addresses += [
             values[name] or "" for name in ("src", "href", "srcset", "data") if name in values
         ]
+        self.names += [values["id"] or ""] if "id" in values else []
         if tag == "script":
             self.scripts.append("")
         if tag == "svg" and "main-svg" in (values.get("class") or ""):
@@ -131,8 +135,29 @@ def test_report_has_its_sections_in_order(report: Page) -> None:
 
 
 def test_report_fetches_nothing(report: Page) -> None:
-    assert report.addresses == ["data:,"]
+    assert [to for to in report.addresses if not to.startswith("#")] == ["data:,"]
     assert not any("url(" in style or "@import" in style for style in report.styles)
+
+
+def test_labels_and_words_lead_to_their_one_definition(whole: Made, report: Page) -> None:
+    assert len(report.names) == len(set(report.names))
+    assert {to[1:] for to in report.addresses if to.startswith("#")} <= set(report.names)
+    for name, text in DEFINITIONS.items():
+        assert f"meaning-{name}" in report.names
+        assert report.text.count(text.replace("`", "")) == 1
+    _, verdicts = judged_study(whole)
+    for group in (verdicts["claims"], verdicts["hypotheses"]):
+        for entry in group.values():
+            shown = (entry["verdict"]["label"], entry["stated"]["word"])
+            for name in (*shown, *entry["verdict"].get("tags", [])):
+                assert f"#meaning-{name}" in report.addresses
+
+
+def test_only_whole_labels_and_words_become_links() -> None:
+    linked = _linked("1 equivalent, negligible-but-nonzero: <unsupported> failed")
+    named = re.findall('href="#meaning-([^"]+)"', linked)
+    assert named == ["equivalent", "negligible-but-nonzero", "failed"]
+    assert "&lt;unsupported&gt;" in linked
 
 
 def test_report_holds_plotly_once(report: Page) -> None:
@@ -223,7 +248,7 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     report = page(made)
     assert not any(script.strip() == "alert(1)" for script in report.scripts)
     assert report.text.count(attack) == 4
-    assert len(report.scripts) == 1 + len(FIGURES)
+    assert len(report.scripts) == 2 + len(FIGURES)
     assert "broken & <odd>.png" in report.text
 
 
