@@ -4,32 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ablations.spec import Direction
-from ablations.statistics.effect_sizes import Interval
 from dashboards.definitions.examples import EXAMPLES, MOMENTS, Example, Moment, word_of
-from dashboards.figures.forest import LABEL_SYMBOLS, PREDICTED
-from dashboards.figures.style import FONT, LABEL_COLOURS, MUTED, PALETTE
+from dashboards.figures.rows import STYLE, Row, Scale, row_of
+from dashboards.figures.style import PALETTE
 from dashboards.page import rendered
 
-EDGE = 2.8
-"""Largest effect that has room, in smallest effects."""
+SCALE = Scale(3.0)
 
 _TEMPLATE = Path(__file__).with_name("picture.svg.jinja")
-
-_PREDICTED: dict[Direction, tuple[Interval, ...]] = {
-    "rises": ((1, EDGE),),
-    "falls": ((-EDGE, -1),),
-    "differs": ((-EDGE, -1), (1, EDGE)),
-    "holds": ((-1, 1),),
-}
-
-_SHAPES = {
-    "circle": "m-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
-    "square": "m-5 -5h10v10h-10z",
-    "diamond": "m0 -6l6 6l-6 6l-6 -6z",
-    "x": "m-5 -5l10 10m0 -10l-10 10",
-}
-
 
 _MARKS: dict[Moment, tuple[str, str]] = {
     "stated": ("diamond", PALETTE[0]),
@@ -38,19 +20,12 @@ _MARKS: dict[Moment, tuple[str, str]] = {
 }
 
 
-class Row(NamedTuple):
-    """What is drawn of a hypothesis, or of its control."""
+class Shown(NamedTuple):
+    """A row, and what stands above it."""
 
     asked: str
     found: str
-    predicted: Sequence[Interval]
-    """where the prediction lies"""
-    seeds: Sequence[float]
-    mean: float
-    intervals: Sequence[tuple[Interval, int]]
-    """each with the width of its line; the first is that of 95 %"""
-    colour: str
-    symbol: str
+    row: Row
 
 
 def picture(name: str, *, alone: bool = False) -> str:
@@ -67,10 +42,8 @@ def picture(name: str, *, alone: bool = False) -> str:
         moments=[(moment, *_MARKS[moment]) for moment in _moments(name)],
         height=62 * len(rows) + 20 if rows else 72,
         described=described(name),
-        shapes=_SHAPES,
-        predicted=PREDICTED,
-        muted=MUTED,
-        font=FONT,
+        style=STYLE,
+        scale=SCALE,
     )
 
 
@@ -79,11 +52,11 @@ def described(name: str) -> str:
     if name in MOMENTS:
         return f"{', then '.join(_moments(name)).capitalize()}: {name}."
     return " ".join(
-        f"{row.asked.capitalize()}: mean {row.mean:.1f} s, 95 % interval {low:.1f} s to "
-        f"{high:.1f} s, {row.found}."
+        f"{shown.asked.capitalize()}: mean {shown.row.mean:.1f} s, 95 % interval {low:.1f} s to "
+        f"{high:.1f} s, {shown.found}."
         for example in EXAMPLES[name]
-        for row in _rows(name, example)
-        for low, high in [row.intervals[0][0]]
+        for shown in _rows(name, example)
+        for low, high in [shown.row.intervals[0][0]]
     )
 
 
@@ -96,38 +69,25 @@ def _moments(name: str) -> Sequence[Moment]:
     return MOMENTS[name]
 
 
-def _rows(name: str, example: Example) -> list[Row]:
+def _rows(name: str, example: Example) -> list[Shown]:
     """What is drawn of an example of `name`: its hypothesis, and its control if it has one."""
     verdict = example.judged()
     lost = sum(pair.difference is None for pair in verdict.pairs)
-    assert verdict.mean is not None
-    assert verdict.interval is not None
-    assert verdict.interval_equivalence is not None
-    rows = [
-        Row(
-            asked=example.direction
-            + (f", {lost} of {len(verdict.pairs)} runs diverged" if lost else ""),
-            found=verdict.label + (f", {name}" if name in verdict.tags else ""),
-            predicted=_PREDICTED[example.direction],
-            seeds=[one for one in example.differences if one is not None],
-            mean=verdict.mean,
-            intervals=((verdict.interval, 2), (verdict.interval_equivalence, 6)),
-            colour=LABEL_COLOURS[verdict.label],
-            symbol=LABEL_SYMBOLS[verdict.label],
-        )
-    ]
+    row = row_of(
+        verdict.label,
+        example.direction,
+        [(one, "") for one in example.differences if one is not None],
+        verdict.mean,
+        verdict.interval,
+        verdict.interval_equivalence,
+    )
+    asked = example.direction + (f", {lost} of {len(verdict.pairs)} runs diverged" if lost else "")
+    found = verdict.label + (f", {name}" if name in verdict.tags else "")
+    rows = [Shown(asked, found, row)]
     control = verdict.control
-    if control and control.mean is not None and control.interval:
-        rows.append(
-            Row(
-                asked="its control",
-                found={"differs": "differs", "alike": "does not differ"}[control.found],
-                predicted=(),
-                seeds=example.control,
-                mean=control.mean,
-                intervals=((control.interval, 2),),
-                colour=MUTED,
-                symbol="circle",
-            )
-        )
+    if control and control.interval:
+        seeds = [(one, "") for one in example.control]
+        row = Row(seeds, control.mean, [(control.interval, 2)])
+        found = {"differs": "differs", "alike": "does not differ"}[control.found]
+        rows.append(Shown("its control", found, row))
     return rows

@@ -146,7 +146,7 @@ def verdict_intervals(verdicts: Mapping[str, Any]) -> go.Figure:
         showgrid=False,
     )
     if stretched:
-        ticks = [t for t in _ticks() if abs(place(t)) <= edge]
+        ticks = [t for t in round_numbers() if abs(place(t)) <= edge]
         text = [f"{t:g}".replace("-", "−") for t in ticks]
         drawing.axis("x", tickvals=[place(t) for t in ticks], ticktext=text)
     drawing.axis("y", visible=False, range=[0.65 - len(entries), 0.62])
@@ -161,7 +161,7 @@ def _effects(entry: Mapping[str, Any]) -> list[float]:
     return [value / entry["hypothesis"]["smallest_effect"] for value in shown]
 
 
-def _ticks() -> list[float]:
+def round_numbers() -> list[float]:
     """Round numbers of both signs: 0, 1, 3, 10, 30, and so on."""
     sizes = [size * 10.0**power for power in range(13) for size in (1, 3)]
     return [*(-size for size in reversed(sizes)), 0.0, *sizes]

@@ -14,6 +14,7 @@ from dashboards.figures.style import (
     ArmStyle,
     Drawing,
     arm_styles,
+    axes_of,
     empty_figure,
     metric_title,
     wrapped,
@@ -25,7 +26,7 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
     """One panel per hypothesis: a line for each seed, from the arm compared with to the arm.
 
     Three traces for each hypothesis: lines, the values of each of the two arms. Values of runs that
-    did not finish are crosses.
+    did not finish are crosses. A contrast of one arm has its values only, over a line at 0.
     """
     entries = list(verdicts["hypotheses"].items())
     if not entries:
@@ -47,17 +48,18 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
         hypothesis = entry["hypothesis"]
         arm, against = sides_of(hypothesis)
         pairs = [pair for pair in entry["verdict"]["pairs"] if pair["difference"] is not None]
+        lines = pairs if against else []
         drawing.scatter(
             name=f"{name}: pairs",
-            x=[x for _ in pairs for x in (0, 1, None)],
-            y=[y for pair in pairs for y in (pair["against"], pair["arm"], None)],
+            x=[x for _ in lines for x in (0, 1, None)],
+            y=[y for pair in lines for y in (pair["against"], pair["arm"], None)],
             mode="lines",
             line={"color": MUTED, "width": 1.2},
             hoverinfo="skip",
             number=number,
         )
         for x, who, key in ((0, against, "against"), (1, arm, "arm")):
-            shown = [pair for pair in entry["verdict"]["pairs"] if pair[key] is not None]
+            shown = [pair for pair in entry["verdict"]["pairs"] if who and pair[key] is not None]
             ended = [how_ended(study, who, pair["seed"]) for pair in shown]
             style = styles.get(who, ArmStyle(MUTED, "circle"))
             drawing.scatter(
@@ -82,9 +84,19 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
             number,
             tickvals=[0, 1],
             ticktext=[wrapped(against, 18), wrapped(arm, 18)],
-            range=[-0.35, 1.35],
+            range=[-0.35, 1.35] if against else [0, 2],
             showgrid=False,
         )
+        if not against:
+            drawing.shape(
+                type="line",
+                line={"color": MUTED, "width": 1},
+                x0=0,
+                x1=2,
+                y0=0,
+                y1=0,
+                **axes_of(number),
+            )
         title = metric_title(end_point(hypothesis), minus_start=hypothesis["minus_start"])
         drawing.axis("y", number, title=title)
         if not pairs:

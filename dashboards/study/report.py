@@ -25,15 +25,20 @@ from dashboards.definitions.picture import picture
 from dashboards.definitions.text import DEFINITIONS
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
+from dashboards.figures.rows import STYLE
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
-from dashboards.page import rendered
+from dashboards.page import packed, rendered
 from dashboards.study.chain import registrations
+from dashboards.study.claims import asked, forest_scale, shown_hypotheses
 from dashboards.tables.derived import VERDICTS, interval_shown
 from dashboards.tables.reading import StudyRun
 from trainers.config import leaves
 
 REPORT = "report.html"
 FIGURES = "figures"
+
+FOREST = "verdict_intervals"
+"""The figure that is a page of its own only."""
 
 PLOTLY = "plotly.min.js"
 """Beside the pages of figures, which share it."""
@@ -58,13 +63,20 @@ def report_page(
     stale: bool = False,
 ) -> bytes:
     """What `report.html` holds; `stale` where `verdicts.json` says something else."""
+    shown = shown_hypotheses(study, verdicts)
     page = rendered(
         _TEMPLATE,
         _FILTERS,
         study=study,
         registered=study.entry,
         registrations=registrations(study),
+        question=_question(study, verdicts),
         stated=_how_stated(verdicts),
+        stated_so=_stated_so(verdicts),
+        asked=asked(verdicts, shown),
+        hypotheses=shown,
+        scale=forest_scale(shown),
+        style=STYLE,
         verdicts=verdicts,
         status=_status_sentence(study),
         judgement=_judgement(verdicts),
@@ -72,8 +84,8 @@ def report_page(
         saved=saved_text(study.runs, study.design) if study.design else "",
         left_out=_left_out(study),
         stale=stale,
-        figures={name: _embedded(name, figure) for name, figure in figures.items()},
-        plotly=Markup(get_plotlyjs()),
+        figures=list(figures),
+        packed={"plotly": packed(get_plotlyjs()), "figures": packed(_content(figures))},
         arms=_arms(study),
         collapse=_collapse_table(study),
         endpoints=_endpoints(study),
@@ -104,11 +116,22 @@ def figure_pages(figures: Mapping[str, go.Figure]) -> Iterator[tuple[str, bytes]
         yield f"{FIGURES}/{name}.html", page.encode()
 
 
-def _embedded(name: str, figure: go.Figure) -> Markup:
-    """The figure as HTML that needs plotly.js on the page; plotly escapes its JSON for that."""
-    return Markup(
-        figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=_SHOWN)
-    )
+def _content(figures: Mapping[str, go.Figure]) -> str:
+    """What the report shows of its figures, as JSON; its forest is drawn without a script."""
+    shown = [f'"{name}": {one.to_json()}' for name, one in figures.items() if name != FOREST]
+    return f"{{{', '.join(shown)}}}"
+
+
+def _question(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
+    """What was asked, and of which runs."""
+    claims, hypotheses = (len(verdicts[group]) for group in ("claims", "hypotheses"))
+    runs = f"{_counted(len(study.arms), 'arm')} at {_counted(len(study.seeds), 'seed')}"
+    planned = f"Planned: {runs}, on {study.entry.dataset.get('source', 'unknown data')}."
+    if claims:
+        rest = "It rests" if claims == 1 else "They rest"
+        what = f"Asked: do {claims} claims hold?" if claims > 1 else "Asked: does one claim hold?"
+        return f"{what} {rest} on {_counted(hypotheses, 'hypothesis')}. {planned}"
+    return f"Asked: {_counted(hypotheses, 'hypothesis')}. {planned}" if hypotheses else planned
 
 
 def _status_sentence(study: StudyRun) -> str:
@@ -143,6 +166,14 @@ def _how_stated(verdicts: Mapping[str, Any]) -> str:
     counts = Counter(entry["stated"]["word"] for entry in verdicts["hypotheses"].values())
     words = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
     return f"As stated: {words}." if words else ""
+
+
+def _stated_so(verdicts: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """The ways in which hypotheses were stated: word, why, and of which."""
+    ways: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, entry in verdicts["hypotheses"].items():
+        ways[entry["stated"]["word"], entry["stated"]["why"]].append(name)
+    return [(word, why, names) for (word, why), names in ways.items()]
 
 
 def _unfinished(study: StudyRun) -> list[dict[str, Any]]:
@@ -306,7 +337,8 @@ def _range(sizes: Iterable[int]) -> str:
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    several = "hypotheses" if noun == "hypothesis" else f"{noun}s"
+    return f"{count} {noun if count == 1 else several}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -13,7 +13,7 @@ from ablations.stated import WORDS as ALL_WORDS
 from ablations.verdicts.rule import Label, Tag
 from dashboards.definitions.__main__ import PAGE, PICTURES, write
 from dashboards.definitions.examples import EXAMPLES, MOMENTS, word_of
-from dashboards.definitions.picture import EDGE, picture
+from dashboards.definitions.picture import SCALE, picture
 from dashboards.definitions.text import DEFINITIONS, LABELS, TAGS, WORDS
 from dashboards.figures.style import LABEL_COLOURS
 
@@ -37,7 +37,9 @@ def test_the_rule_says_of_each_example_what_it_is_an_example_of(name):
     for example in EXAMPLES[name]:
         verdict = example.judged()
         assert name in (verdict.label, *verdict.tags)
-        assert all(abs(x) <= EDGE for x in (*example.control, *filter(None, example.differences)))
+        assert all(
+            abs(x) < SCALE.edge for x in (*example.control, *filter(None, example.differences))
+        )
 
 
 @pytest.mark.parametrize("label", get_args(Label))

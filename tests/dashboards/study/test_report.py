@@ -1,15 +1,17 @@
 """The report is one page that needs nothing else, and tells what is missing."""
 
-import html
+import base64
 import json
 import re
 import shutil
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from dashboards.definitions.text import DEFINITIONS
 from dashboards.study.figures import every_figure
@@ -26,10 +28,12 @@ FIGURES = (
     "globality_by_layer",
     "collapse_panel",
 )
+DRAWN = FIGURES[1:]
+"""by Plotly, in the report; the forest is drawn without a script"""
 SECTIONS = [
     "Verdicts",
+    "Hypotheses",
     "Could these verdicts have failed?",
-    "Differences and their intervals",
     "Seed by seed",
     "Gates",
     "Learning curves",
@@ -160,11 +164,58 @@ def test_only_whole_labels_and_words_become_links() -> None:
     assert "&lt;unsupported&gt;" in linked
 
 
-def test_report_holds_plotly_once(report: Page) -> None:
-    large = [script for script in report.scripts if len(script) > 1_000_000]
-    assert len(large) == 1
-    calls = [script for script in report.scripts if "Plotly.newPlot" in script]
-    assert len([script for script in calls if script not in large]) == len(FIGURES)
+def unpacked(script: str) -> str:
+    return zlib.decompress(base64.b64decode(script)).decode()
+
+
+def test_report_holds_plotly_and_every_figure_packed_once(report: Page) -> None:
+    plotly, figures, page = report.scripts
+    assert unpacked(plotly) == get_plotlyjs()
+    assert tuple(json.loads(unpacked(figures))) == DRAWN
+    assert set(DRAWN) <= set(report.names)
+    assert page.count("Plotly.newPlot") == 1
+
+
+def test_a_report_is_less_than_half_of_plotly(whole: Made, report: Page) -> None:
+    assert (whole.folder / "report.html").stat().st_size < len(get_plotlyjs()) / 2
+
+
+def test_the_first_screen_asks_and_answers(report: Page) -> None:
+    assert report.text.index("Asked: 3 hypotheses. Planned: 3 arms at 6 seeds, on digits.") < 100
+    first = report.text[: report.text.index("Hypotheses")]
+    for name in ("cls_needs_no_position", "loss_on_cls_makes_it_useful"):
+        assert first.count(name) == 1
+    assert "As stated: 3 confirmatory." in first
+
+
+def test_a_row_of_the_forest_has_a_ring_for_each_seed_and_its_control(whole: Made) -> None:
+    source = report_of(whole).read_text(encoding="utf-8")
+    rows = re.findall(r'<svg class="row".*?</svg>', source, re.DOTALL)
+    _, verdicts = judged_study(whole)
+    by_name = dict(zip(verdicts["hypotheses"], rows, strict=False))
+    for name, entry in verdicts["hypotheses"].items():
+        control = entry["hypothesis"]["control"]
+        assert by_name[name].count("<circle") == 6 * (2 if control else 1)
+        assert ("its control: mean -" in by_name[name]) == bool(control)
+        for pair in entry["verdict"]["pairs"]:
+            assert f"seed {pair['seed']}: {pair['difference']:.4g}<" in by_name[name]
+
+
+@pytest.mark.slow
+def test_each_claim_stands_above_its_hypotheses(make_study: MakeStudy) -> None:
+    made = make_study()
+    claim = {
+        "text": "It is <useful>.",
+        "hypotheses": ["loss_on_cls_makes_it_useful", "loss_on_cls_makes_it_local"],
+        "rule": "any",
+    }
+    restated(made.registration, lambda said: said["resolved"].update(claims={"useful": claim}))
+    found = page(made)
+    assert "Asked: does one claim hold? It rests on 3 hypotheses." in found.text
+    text = found.text[: found.text.index("Could these")]
+    assert text.index("It is <useful>.") < text.index("loss_on_cls_makes_it_useful")
+    assert text.index("loss_on_cls_makes_it_local") < text.index("cls_needs_no_position")
+    assert "any of its hypotheses is enough" in text
 
 
 @pytest.mark.slow
@@ -220,7 +271,8 @@ def test_report_without_any_finished_run(make_study: MakeStudy) -> None:
     report = page(make_study(otherwise="missing"))
     assert "0 of 18 runs finished; 18 missing." in report.text
     assert "3 hypotheses: 3 failed." in report.text
-    assert report.headings == SECTIONS
+    after = SECTIONS.index("Gates") + 1
+    assert report.headings == [*SECTIONS[:after], "What is not there", *SECTIONS[after:]]
 
 
 @pytest.mark.slow
@@ -247,8 +299,8 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     made = make_study(hypotheses={f"h{attack}": hypothesis})
     report = page(made)
     assert not any(script.strip() == "alert(1)" for script in report.scripts)
-    assert report.text.count(attack) == 4
-    assert len(report.scripts) == 2 + len(FIGURES)
+    assert report.text.count(attack) == 6
+    assert len(report.scripts) == 3
     assert "broken & <odd>.png" in report.text
 
 
@@ -274,7 +326,8 @@ def test_a_study_in_epochs_has_a_report(make_study: MakeStudy) -> None:
 
 def test_report_has_verdicts_and_provenance(report: Page) -> None:
     text = report.text
-    assert "supported confirmatory cls_needs_no_position" in text
+    rows = text[text.index("cls_needs_no_position") : text.index("loss_on_cls_makes_it_useful")]
+    assert rows.endswith(" supported confirmatory ")
     assert "is inside ±0.02; its control differs by -0.1" in text
     assert "the largest effect of loss_on_patches is 0.12" in text
     for part in ("ab" * 32, "cd" * 32, "0123456789abcdef", "torch 2.11.0", "2025-11-23"):
@@ -284,14 +337,15 @@ def test_report_has_verdicts_and_provenance(report: Page) -> None:
 def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
     whole: Made, report: Page
 ) -> None:
-    source = html.unescape((whole.folder / "report.html").read_text(encoding="utf-8"))
-    source = source.replace("\\u00b1", "±").replace("\\u003c", "<").replace("\\u003e", ">")
-    for entry in judged(read_study(*whole))["hypotheses"].values():
-        assert source.count(entry["verdict"]["reason"]) == 1
-    text = report.text
+    entries = judged(read_study(*whole))["hypotheses"]
+    for entry in entries.values():
+        assert report.text.count(entry["verdict"]["reason"]) == 1
+    ways = {entry["stated"]["why"] for entry in entries.values()}
+    assert [report.text.lower().count(why.lower()) for why in ways] == [1] * len(ways)
+    panels = report.text[report.text.index("Hypotheses") :]
     for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
-        found = text[text.index(name) :]
-        assert re.search(r"\] (\d+) %", found)[1] == str(level)  # type: ignore[index]
+        found = panels[panels.index(name) :]
+        assert re.search(r"\] at (\d+) %", found)[1] == str(level)  # type: ignore[index]
 
 
 @pytest.mark.slow
@@ -356,7 +410,7 @@ def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> 
         text=True,
         timeout=60,
     )
-    assert Page(shown.stdout).drawn >= set(FIGURES)
+    assert Page(shown.stdout).drawn >= set(DRAWN)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The text of a study that has results is changed: refused, or exploratory on every surface."""
 
 import json
+import re
 import shutil
 
 import pyarrow.parquet as pq
@@ -168,15 +169,15 @@ def test_turned_round_it_is_exploratory_on_every_surface(dinolab, root, changed)
     assert written["registration"]["number"] == 2
     metadata = pq.read_schema(folder / "results.parquet").metadata
     assert json.loads(metadata[b"dinolab.stated"]) == {"none_helps": "exploratory"}
-    report = (folder / "report.html").read_text()
+    report = re.sub("<[^>]*>", "", (folder / "report.html").read_text())
     for part in (
         "As stated: 1 exploratory.",
         "hypothesis none_helps: direction rises -&gt; falls",
         "so it was meant",
-        "Exploratory: stated in registration 2 of ",
+        "exploratory: none_helps. Stated in registration 2 of ",
     ):
         assert part in report
-    assert "confirmatory</td>" not in report
+    assert "confirmatory" not in report[: report.index("What labels and words mean")]
     study = read_study(LocalStore(root), "cls")
     for figure in (verdict_intervals(written), paired_seeds(study, written)):
         assert "exploratory" in figure.to_json()

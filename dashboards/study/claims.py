@@ -1,0 +1,106 @@
+"""The claims of a study, each with the forest of its hypotheses."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ablations.verdicts.evidence import control_pairs
+from dashboards.figures.rows import Row, Scale, row_of, scale_for
+from dashboards.tables.reading import StudyRun
+
+
+class Shown(NamedTuple):
+    """A hypothesis as its report shows it."""
+
+    name: str
+    number: int
+    """from 1, in the order in which they were declared"""
+    entry: Mapping[str, Any]
+    """as in `verdicts.json`"""
+    row: Row
+    control: Row | None
+    """None where none was declared, or it has no numbers"""
+    described: str
+    """what the rows show, in words"""
+
+
+class Asked(NamedTuple):
+    """A claim and its hypotheses; or, without a name, those that no claim names."""
+
+    name: str
+    entry: Mapping[str, Any] | None
+    hypotheses: list[Shown]
+
+
+def shown_hypotheses(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, Shown]:
+    """Each hypothesis by name, in the order in which they were declared."""
+    shown = {}
+    for number, (name, entry) in enumerate(verdicts["hypotheses"].items(), 1):
+        row, control = _row(entry), _control(study, name, entry)
+        words = [_described(entry["verdict"]["label"], row)]
+        words += [_described("its control", control)] if control else []
+        shown[name] = Shown(name, number, entry, row, control, "; ".join(words))
+    return shown
+
+
+def asked(verdicts: Mapping[str, Any], shown: Mapping[str, Shown]) -> list[Asked]:
+    """Every claim with its hypotheses, and last the hypotheses of none, if there are any."""
+    claims = [
+        Asked(name, entry, [shown[one] for one in entry["claim"]["hypotheses"]])
+        for name, entry in verdicts["claims"].items()
+    ]
+    named = {one.name for claim in claims for one in claim.hypotheses}
+    others = [one for name, one in shown.items() if name not in named]
+    return [*claims, *([Asked("", None, others)] if others else [])]
+
+
+def forest_scale(shown: Mapping[str, Shown]) -> Scale:
+    """One scale for all rows of a report."""
+    return scale_for([row for one in shown.values() for row in (one.row, one.control) if row])
+
+
+def _row(entry: Mapping[str, Any]) -> Row:
+    verdict, s = entry["verdict"], entry["hypothesis"]["smallest_effect"]
+    return row_of(
+        verdict["label"],
+        entry["hypothesis"]["direction"],
+        [
+            (pair["difference"] / s, f"seed {pair['seed']}: {pair['difference']:.4g}")
+            for pair in verdict["pairs"]
+            if pair["difference"] is not None
+        ],
+        None if verdict["mean"] is None else verdict["mean"] / s,
+        _over(verdict["interval"], s),
+        _over(verdict["interval_equivalence"], s),
+    )
+
+
+def _control(study: StudyRun, name: str, entry: Mapping[str, Any]) -> Row | None:
+    verdict, s = entry["verdict"], entry["hypothesis"]["smallest_effect"]
+    found = verdict["control"]
+    if not found or found["mean"] is None:
+        return None
+    ends = _over(found["interval"], s)
+    pairs = control_pairs(study.hypotheses[name], study.runs, verdict["seeds"])
+    return Row(
+        seeds=[
+            (pair.difference / s, f"seed {pair.seed}: {pair.difference:.4g}")
+            for pair in pairs
+            if pair.difference is not None
+        ],
+        mean=found["mean"] / s,
+        intervals=[(ends, 2)] if ends else [],
+    )
+
+
+def _over(ends: list[float] | None, s: float) -> tuple[float, float] | None:
+    return (ends[0] / s, ends[1] / s) if ends else None
+
+
+def _described(what: str, row: Row) -> str:
+    if row.mean is None:
+        return f"{what}: no finished pair"
+    said = f"{what}: mean {row.mean:.3g} smallest effects"
+    if row.intervals:
+        (low, high), _ = row.intervals[0]
+        said += f", interval {low:.3g} to {high:.3g}"
+    return said
