@@ -6,6 +6,14 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+READING = (
+    "In the pictures each open dot is the difference at one seed. Below the dots stands the mean, "
+    "with its 95 % interval (thin) and its 90 % interval (thick). Dashed lines are ±s, and the "
+    "shaded side is what was predicted. The data are made up; the labels are what the rule says of "
+    "them."
+)
+"""How the pictures are read."""
+
 LABELS: Mapping[str, str] = MappingProxyType(
     {
         "failed": (

@@ -22,7 +22,7 @@ from ablations.verdicts.evidence import value_of
 from ablations.verdicts.looks import saved_text
 from ablations.verdicts.rule import FEWEST_SEEDS
 from dashboards.definitions.picture import picture
-from dashboards.definitions.text import DEFINITIONS
+from dashboards.definitions.text import DEFINITIONS, READING
 from dashboards.figures.compared import compared
 from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.rows import STYLE
@@ -90,6 +90,7 @@ def report_page(
         collapse=_collapse_table(study),
         endpoints=_endpoints(study),
         limits=_limits(study),
+        reading=READING,
         definitions={
             name: {"text": text, "picture": Markup(picture(name))}
             for name, text in DEFINITIONS.items()

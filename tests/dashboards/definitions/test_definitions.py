@@ -14,7 +14,7 @@ from ablations.verdicts.rule import Label, Tag
 from dashboards.definitions.__main__ import PAGE, PICTURES, write
 from dashboards.definitions.examples import EXAMPLES, MOMENTS, word_of
 from dashboards.definitions.picture import SCALE, picture
-from dashboards.definitions.text import DEFINITIONS, LABELS, TAGS, WORDS
+from dashboards.definitions.text import DEFINITIONS, LABELS, READING, TAGS, WORDS
 from dashboards.figures.style import LABEL_COLOURS
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -74,6 +74,7 @@ def test_a_picture_is_drawn_with_a_mark_for_each_seed(name):
 def test_the_page_and_its_pictures_are_those_that_the_command_writes(tmp_path):
     shutil.copy(DOCS / PAGE, tmp_path)
     write(tmp_path)
+    assert READING in (DOCS / PAGE).read_text(encoding="utf-8")
     again = "`python -m dashboards.definitions docs` makes them again"
     assert (tmp_path / PAGE).read_bytes() == (DOCS / PAGE).read_bytes(), again
     made = {path.name: path.read_bytes() for path in (tmp_path / PICTURES).iterdir()}
