@@ -384,7 +384,9 @@ def test_pages_of_figures_share_plotly_and_need_nothing_else(make_study: MakeStu
 
 
 @pytest.mark.slow
-def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> None:
+def test_a_browser_draws_every_figure_and_unfolds_what_a_link_leads_to(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not on the PATH")
@@ -402,8 +404,9 @@ def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> 
             "--disable-sync",
             f"--user-data-dir={tmp_path / 'browser'}",
             "--virtual-time-budget=8000",
+            "--enable-logging=stderr",
             "--dump-dom",
-            report.as_uri(),
+            f"{report.as_uri()}#meaning-supported",
         ],
         capture_output=True,
         check=True,
@@ -411,6 +414,8 @@ def test_a_browser_draws_every_figure(make_study: MakeStudy, tmp_path: Path) -> 
         timeout=60,
     )
     assert Page(shown.stdout).drawn >= set(DRAWN)
+    assert re.findall(r'<details[^>]* id="([^"]*)"[^>]* open', shown.stdout) == ["definitions"]
+    assert "CONSOLE" not in shown.stderr
 
 
 @pytest.mark.slow
