@@ -42,11 +42,10 @@ class Scale(NamedTuple):
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Pixels and text of the numbers under an axis, far enough apart to be read."""
-        whole = [float(number) for number in range(math.ceil(self.edge))]
-        sizes = [x for x in (round_numbers() if self.stretched else whole) if 0 < x < self.edge]
+        sizes = round_numbers() if self.stretched else map(float, range(math.ceil(self.edge)))
         kept = [0.0]
         for size in sizes:
-            if self(size) - self(kept[-1]) >= _APART:
+            if 0 < size < self.edge and self(size) - self(kept[-1]) >= _APART:
                 kept = [-size, *kept, size]
         return [(self(x), f"{x:g}".replace("-", "−")) for x in kept]
 
@@ -101,4 +100,6 @@ def scale_for(rows: Sequence[Row]) -> Scale:
     effects = [abs(x) for row in rows for x, _ in row.seeds]
     effects += [abs(x) for row in rows for ends, _ in row.intervals for x in ends]
     largest = max(effects, default=0.0)
-    return Scale(1.1 * max(largest, 2.0), stretched=largest > LINEAR_UP_TO)
+    if largest > LINEAR_UP_TO:
+        return Scale(math.sinh(1.08 * math.asinh(largest)), stretched=True)
+    return Scale(1.1 * max(largest, 2.0))
