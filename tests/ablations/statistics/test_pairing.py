@@ -66,3 +66,14 @@ def test_numbers_that_do_not_exist_are_none():
 def test_what_is_no_pairs_is_refused(shapes):
     with pytest.raises(ValueError, match="pairs need two values"):
         paired(*map(np.ones, shapes))
+
+
+def test_arms_that_mirror_each_other_have_the_ends_of_their_ranges():
+    arm = np.array([0.1, 0.2, 0.7, 0.3, 0.9])
+    found = paired(arm, -arm)
+    assert found.correlation == pytest.approx(-1.0)
+    assert found.variance_ratio == pytest.approx(2.0)
+    assert -1.0 <= found.correlation
+    equal = paired(3 * arm, 3 * arm)
+    assert equal.correlation <= 1.0
+    assert equal.variance_ratio == pytest.approx(0.0, abs=1e-12)

@@ -15,6 +15,7 @@ from ablations.statistics.sequential_p import (
     level,
     nominal_p,
     one_sided_level,
+    one_sided_nominal_p,
     sign_flip_p,
 )
 from ablations.statistics.sign_flip import signflip_p
@@ -116,3 +117,44 @@ def test_an_e_process_can_decide_from_seven_seeds_on_and_says_nothing_before():
     assert (fewest_for_e_process(0.05), fewest_for_e_process(0.1)) == (7, 6)
     assert confidence_sequence(drawn(0, 6), 0.05) == (-math.inf, math.inf)
     assert confidence_sequence(np.full(7, 0.3), 0.05) == pytest.approx((0.3, 0.3))
+
+
+def test_with_one_look_a_one_sided_p_is_itself_too_and_a_large_one_is_1():
+    for p in (0.001, 0.03, 0.2):
+        assert one_sided_nominal_p(p, (8,), 0, "obf") == pytest.approx(p, rel=1e-3)
+    for p in (0.46, 0.7, 1.0):
+        assert one_sided_nominal_p(p, (8,), 0, "obf") == 1.0
+
+
+@pytest.mark.parametrize("kind", ["obf", "pocock"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_one_sided_p_is_half_of_that_of_twice_as_much(kind, number):
+    p = one_sided_level(LOOKS, number, 0.04, kind)
+    assert one_sided_nominal_p(p, LOOKS, number, kind) == pytest.approx(0.04, rel=1e-3)
+
+
+def test_no_p_of_a_design_is_told_below_the_least():
+    assert nominal_p(1e-12, (8,), 0, "obf") == pytest.approx(LEAST)
+    assert nominal_p(0.0, (8,), 0, "pocock") == pytest.approx(LEAST)
+    assert sign_flip_p(np.ones(40), (40,), "obf") == pytest.approx(1 / 65_537, rel=1e-3)
+
+
+def test_no_difference_never_crosses():
+    assert sign_flip_p(np.zeros(8), (8,), "pocock") == 1.0
+
+
+def test_a_confidence_sequence_moves_with_the_differences_and_their_unit():
+    d = drawn(3, 9)
+    low, high = confidence_sequence(d, 0.1)
+    assert confidence_sequence(1e-7 * (d + 2), 0.1) == pytest.approx(
+        (1e-7 * (low + 2), 1e-7 * (high + 2))
+    )
+    assert confidence_sequence(-d, 0.1) == pytest.approx((-high, -low))
+
+
+def test_ends_of_a_confidence_sequence_are_rounded_outwards_by_a_small_step():
+    d = drawn(4, 12)
+    low, high = confidence_sequence(d, 0.05)
+    for end, inwards in ((low, 1), (high, -1)):
+        step = inwards * np.ptp(d) * np.array([0.0, 4 / 2000])
+        assert (anytime_p(d - (end + step)[:, None]) > 0.05).tolist() == [False, True]

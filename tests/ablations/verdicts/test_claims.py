@@ -167,3 +167,12 @@ def test_any_of_five_equivalences_at_the_margin_is_wrong_at_alpha_at_most():
     assert alone == pytest.approx(1 - 0.95**k, abs=0.02)
     judged_so = [judged_by_p(list(row), holds=holds).label == "supported" for row in p[:60]]
     assert np.mean(judged_so) == np.mean(p[:60].min(-1) <= 0.05 / k)
+
+
+def test_an_adjusted_p_of_exactly_alpha_is_enough():
+    assert judged_by_p([0.05]).label == "supported"
+    assert judged_by_p([0.025, 0.5], holds=("h0", "h1")).label == "supported"
+
+
+def test_a_claim_is_stored_as_its_label_and_reason():
+    assert judged(("supported",)).to_json() == {"label": "supported", "reason": "h0 supported"}

@@ -201,3 +201,41 @@ def test_equal_endings_need_more_seeds_than_equal_values():
     fewest = fewest_seeds(one)
     assert fewest == 13
     assert least_p(one, fewest) <= 0.05 < least_p(one, fewest - 1)
+
+
+def test_the_p_of_equivalence_is_the_alpha_at_which_its_interval_touches_the_margin():
+    first, second = [True] * 2 + [False] * 10, [False] * 12
+    found = summarise_outcomes(first, second, alpha=0.05, margin=0.6)
+    p = found.p_equivalence
+    more, less = clopper_pearson(2, 12, p), clopper_pearson(0, 12, p)
+    assert more[1] - less[0] == pytest.approx(0.6, abs=1e-9)
+    other = summarise_outcomes(second, first, alpha=0.05, margin=0.6)
+    assert other.p_equivalence == pytest.approx(p)
+    alone = summarise_outcomes(first, None, alpha=0.05, margin=0.6)
+    assert clopper_pearson(2, 12, 2 * alone.p_equivalence)[1] == pytest.approx(0.6, abs=1e-9)
+
+
+def test_shares_that_differ_by_the_margin_are_not_equivalent():
+    first, second = [True] * 4 + [False] * 4, [False] * 8
+    assert summarise_outcomes(first, second, alpha=0.05, margin=0.5).p_equivalence == 1.0
+    alike = summarise_outcomes(second, second, alpha=0.05, margin=1.5)
+    assert alike.p_equivalence == 0.5**8
+
+
+def test_one_seed_and_one_trial_have_the_statistics_of_any_difference():
+    one = summarise_outcomes([True], [False], alpha=0.05, margin=0.5)
+    assert (one.mean, one.p, one.interval) == (1.0, None, None)
+    two = summarise_outcomes([True] * 2, [False] * 2, alpha=0.05, margin=0.5)
+    assert (two.p, two.interval_inversion, two.p_equivalence_signflip) == (0.5, None, None)
+    same = summarise_outcomes([True] * 8, [True] * 8, alpha=0.05, margin=0.1, same_trial=True)
+    assert (same.p_equivalence, same.interval) == (0.0, (0.0, 0.0))
+
+
+def test_what_the_test_rejects_is_no_part_of_the_interval():
+    for first, second in (([True] * 6, [False] * 6), ([False] * 6, [True] * 6)):
+        found = summarise_outcomes(first, second, alpha=2 / 2**6, margin=0.5)
+        assert found.p == 2 / 2**6
+        low, high = found.interval
+        assert low >= 0.0 or high <= 0.0
+        plain = summarise_outcomes(first, second, alpha=2 / 2**6 - 1e-9, margin=0.5)
+        assert plain.interval[0] < 0.0 < plain.interval[1]

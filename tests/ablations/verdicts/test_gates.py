@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ablations.spec import Gate, Hypothesis
 from ablations.study.loading import load_study
 from ablations.verdicts.evidence import Run
-from ablations.verdicts.gates import measure_gates
+from ablations.verdicts.gates import measure_gates, missed_gates
 from ablations.verdicts.judge import judge
 from trainers.errors import StudyError
 from trainers.evaluation.references import FEATURES
@@ -118,3 +118,44 @@ def test_a_gate_over_what_does_not_fit_is_refused(tmp_path: Path, metric, over, 
         load_study(path)
     path.write_text(STUDY % (METRIC, "pixels"))
     assert load_study(path).gates["learned"].reference == "pixels"
+
+
+def test_exactly_what_is_asked_passes_and_the_mean_decides():
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.75)
+    assert measured(gate, 0.75).passed
+    assert not measured(gate, 0.75 - 1e-12).passed
+    runs = {
+        ("arm", seed): Run(status="finished", start={}, end={METRIC: value})
+        for seed, value in enumerate((0.5, 0.75, 1.0))
+    }
+    assert measure_gates({"g": gate}, runs, range(3))["g"]["arm"].mean == 0.75
+
+
+def test_a_skipped_run_has_nothing_to_show_and_a_missing_one_lacks_it():
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.5)
+    runs = runs_of(0.75)
+    runs["arm", 3] = Run(status="skipped", start={}, end={})
+    assert measure_gates({"g": gate}, runs, range(8))["g"]["arm"].to_json() == {
+        "mean": 0.75, "seeds_without": [], "passed": True, "reference": None,
+    }  # fmt: skip
+    found = measure_gates({"g": gate}, runs, range(9))["g"]["arm"]
+    assert (found.seeds_without, found.passed) == ((8,), False)
+    assert found.to_json()["seeds_without"] == [8]
+
+
+def test_without_any_value_there_is_no_mean():
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=-1.0)
+    found = measure_gates({"g": gate}, {}, range(2))["g"]["arm"]
+    assert (found.mean, found.seeds_without, found.passed) == (None, (0, 1), False)
+
+
+def test_what_ended_otherwise_is_said_once_beside_the_seeds_without_a_value():
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.5)
+    runs = runs_of(0.75)
+    for seed in (2, 5):
+        runs["arm", seed] = Run(status="collapsed", reason="at step 9", start={}, end={})
+    runs["arm", 6] = Run(status="finished", start={}, end={})
+    missed = missed_gates({"g": gate}, measure_gates({"g": gate}, runs, range(8)), runs)
+    assert missed == {
+        "arm": [f"gate g: arm has no finite {METRIC}, seeds 2, 5, 6 (collapsed at step 9)"]
+    }

@@ -1,13 +1,23 @@
 """Sequential designs: what a look decides, on which seeds, and which runs it spares."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ablations.design import Design
 from ablations.spec import Gate, Hypothesis
+from ablations.statistics.sequential_p import level
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
-from ablations.verdicts.looks import follow, saved, told_apart, unnamed
+from ablations.verdicts.looks import (
+    design_notes,
+    follow,
+    saved,
+    saved_text,
+    told_apart,
+    unnamed,
+)
 
 SEEDS = tuple(range(16))
 POCOCK = Design(looks=(8, 12, 16), spending="pocock", futility="equivalence")
@@ -183,3 +193,83 @@ def test_a_predicted_collapse_is_supported_at_a_look_by_exact_tests():
     found = follow({"up": stated}, {}, runs, SEEDS, POCOCK)["up"]
     assert (found.verdict.label, found.is_decided) == ("supported", True)
     assert found.verdict.looks[0].p == pytest.approx(2 / 2**8)
+
+
+def test_hours_saved_are_the_mean_of_the_arm_or_of_all_runs_where_it_has_none():
+    skipped = Run(status="skipped", start={}, end={})
+    runs = {
+        ("a", 0): replace(finished(0.0), wall_s=3600.0),
+        ("a", 1): replace(finished(0.0), wall_s=7200.0),
+        ("b", 0): replace(finished(0.0), wall_s=18000.0),
+        ("a", 2): skipped,
+        ("c", 0): skipped,
+        ("c", 1): Run(status="missing", start={}, end={}),
+    }
+    # 1.5 hours of a; of c the mean of 1, 2 and 5 hours.
+    assert saved(runs) == (2, pytest.approx(1.5 + 8 / 3))
+    assert saved_text(runs, POCOCK) == (
+        "sequential design (pocock at 8, 12, 16 seeds): 2 of 6 runs were not needed, which saved "
+        "about 4.2 hours of runs"
+    )
+    assert saved({("c", 0): skipped}) == (1, 0.0)
+    assert saved_text({("c", 0): skipped}, POCOCK).endswith("1 of 1 runs were not needed")
+
+
+def test_an_arm_runs_until_the_last_of_its_hypotheses_is_decided():
+    runs = runs_of(seeds=SEEDS[:8])
+    missing = Run(status="missing", start={}, end={})
+    for seed in SEEDS[8:]:
+        runs["up", seed] = runs["baseline", seed] = missing
+    for seed in SEEDS[:8]:
+        runs["unsure", seed] = finished(0.9 + 3.0 * (-1) ** seed)
+    both = UP | {"unsure": hypothesis("unsure", family="other")}
+    found = follow(both, {}, runs, SEEDS, POCOCK)
+    assert (found["up"].is_decided, found["unsure"].is_decided) == (True, False)
+    told = told_apart(both, {}, runs, ("up", "baseline"), SEEDS, POCOCK)
+    assert (told["up", 8].status, told["baseline", 8].status) == ("skipped", "missing")
+
+
+def test_seeds_at_which_the_last_of_an_arm_was_decided_are_said():
+    runs = runs_of(seeds=SEEDS[:12])
+    for seed in SEEDS[:12]:
+        runs["late", seed] = finished(-3.0 if seed == 3 else 2.0)
+    runs["baseline", 12] = Run(status="missing", start={}, end={})
+    both = {"late": hypothesis("late", family="other")} | UP
+    found = follow(both, {}, runs, SEEDS, POCOCK)
+    assert labels(found) == {"late": ("supported", 12), "up": ("supported", 8)}
+    told = told_apart(both, {}, runs, ("late", "up", "baseline"), SEEDS, POCOCK)
+    assert told["baseline", 12].reason == "all that needs it was decided at 12 of 16 seeds"
+
+
+def test_what_looks_cost_is_said_of_each_family():
+    levels = [level(POCOCK.looks, number, 0.05, "pocock") for number in range(3)]
+    halves = [level(POCOCK.looks, number, 0.025, "pocock") for number in range(3)]
+    said = [", ".join(f"{one:.2g}" for one in of) for of in (levels, halves)]
+    assert design_notes(ALL, POCOCK) == [
+        f"pocock, boundaries at 8, 12, 16 seeds: {said[0]}; for the first of 2, by Holm and not "
+        f"max-T, {said[1]} (family of up)",
+        f"pocock, boundaries at 8, 12, 16 seeds: {said[0]} (wrong)",
+    ]
+    alike = {name: hypothesis("up", family=name) for name in ("one", "two")}
+    assert design_notes(alike, POCOCK) == [
+        f"pocock, boundaries at 8, 12, 16 seeds: {said[0]} (one, two)"
+    ]
+
+
+def test_looks_at_which_sign_flips_can_support_nothing_are_said():
+    obf = Design(looks=(8, 12, 16), spending="obf")
+    (note,) = design_notes(UP, obf)
+    assert note.endswith("; sign flips of 8 seeds cannot support it (up)")
+    for other in ({"test": "t"}, {"direction": "holds"}):
+        (note,) = design_notes({"up": hypothesis("up", **other)}, obf)
+        assert "cannot support" not in note
+    strict = Design(looks=(6, 8), spending="pocock")
+    (note,) = design_notes({"up": hypothesis("up", alpha=2 / 2**8)}, strict)
+    assert note.endswith("; sign flips of 6, 8 seeds cannot support it (up)")
+
+
+def test_an_e_process_has_no_boundaries_to_say():
+    design = Design(looks=(7, 8, 9), spending="e-process")
+    assert design_notes(ALL, design) == [
+        "e-process: looks after every seed from 7 on; a family is adjusted by Holm, not max-T"
+    ]

@@ -1,11 +1,13 @@
 """Closed forms of power, and the seeds of open verdicts, against tables and simulation."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
 from statsmodels.stats.power import TTestPower
 
-from ablations.spec import Hypothesis
+from ablations.spec import Hypothesis, Multiplicity
 from ablations.statistics.power import (
     found_power,
     seeds_for,
@@ -15,7 +17,13 @@ from ablations.statistics.power import (
 )
 from ablations.statistics.sign_flip import signflip_p
 from ablations.statistics.summary import summarise
-from ablations.verdicts.planning import fewest_seeds, least_p, seeds_text, seeds_to_plan
+from ablations.verdicts.planning import (
+    fewest_seeds,
+    holm_sizes,
+    least_p,
+    seeds_text,
+    seeds_to_plan,
+)
 from ablations.verdicts.power import Design
 from ablations.verdicts.spread import assumed
 
@@ -131,3 +139,81 @@ def test_seeds_are_said_in_plain_words():
     )
     assert "to show that nothing changes" in seeds_text(hypothesis(direction="holds"), 8, 12)
     assert "more than 10,000 seeds" in seeds_text(hypothesis(), 8, None)
+
+
+def test_the_least_p_is_multiplied_by_the_size_of_the_family_where_holm_adjusts_it():
+    signs = {name: hypothesis() for name in "ab"}
+    more = {"t": hypothesis(test="t", family="t"), "u": hypothesis(family="t")}
+    more |= {"holds": hypothesis(direction="holds"), "same": hypothesis(direction="holds")}
+    more |= {"extra": hypothesis(secondary=True), "more": hypothesis(secondary=True)}
+    stated = signs | more
+    ones = dict.fromkeys(stated, 1)
+    assert holm_sizes(stated, Multiplicity(by="max-t")) == ones | {"t": 2, "u": 2}
+    assert holm_sizes(stated, Multiplicity(by="holm")) == ones | dict.fromkeys("abtu", 2)
+    assert holm_sizes(stated, Multiplicity(by="fixed-sequence")) == ones
+
+
+def test_the_least_p_has_its_closed_form_and_is_never_above_1():
+    assert least_p(hypothesis(), 8) == 2 / 2**8
+    assert least_p(hypothesis(), 8, 3) == 6 / 2**8
+    assert least_p(hypothesis(), 3, 8) == 1.0
+    ends = {"metric": "", "endpoint": "collapsed", "direction": "rises", "smallest_effect": 0.5}
+    assert least_p(hypothesis(**ends), 8, 2) == 4 / 2**8
+    # Fisher: two of the tables with all eight of one arm and none of the other.
+    apart = hypothesis(**ends, paired=False)
+    assert least_p(apart, 8, 3) == pytest.approx(3 * 2 / math.comb(16, 8))
+    assert least_p(apart, 2, 4) == 1.0
+    holds = {**ends, "direction": "holds"}
+    assert least_p(hypothesis(**holds), 6) == pytest.approx(2 * 0.5**6)
+    assert least_p(hypothesis(**holds, contrast=("a",)), 6) == pytest.approx(0.5**6)
+    assert least_p(hypothesis(**holds | {"smallest_effect": 0.1}), 6) == 1.0
+    assert least_p(hypothesis(**holds | {"smallest_effect": 1.5}), 6) == 2.0**-6
+    assert least_p(hypothesis(direction="holds", smallest_effect=0.001), 6, 9) == 2.0**-6
+
+
+def test_fewest_seeds_may_have_a_least_p_of_exactly_alpha():
+    for n in (6, 8, 16):
+        assert fewest_seeds(hypothesis(alpha=2 / 2**n)) == n
+    assert fewest_seeds(hypothesis(), 8) == 9
+    assert fewest_seeds(hypothesis(alpha=1e-5)) is None
+    assert fewest_seeds(hypothesis(direction="holds", alpha=2.0**-9)) == 9
+
+
+@pytest.mark.parametrize("enough", [2, 3, 4, 5, 100, 9_999, 10_000])
+def test_the_search_finds_the_first_number_of_seeds_that_has_the_power(enough):
+    def power(effect, seeds, level):
+        return 0.8 if seeds >= enough else 0.8 - 1e-9
+
+    assert seeds_for(power, 1.0, 0.05) == enough
+    assert seeds_for(power, 1.0, 0.05, 0.9) is None
+
+
+def test_the_search_gives_up_beyond_ten_thousand():
+    assert seeds_for(lambda effect, seeds, level: float(seeds > 10_000), 1.0, 0.05) is None
+
+
+def test_signs_of_few_have_no_level_and_many_have_alpha_itself():
+    assert sign_flip_level(0.05, 5) == 0.0
+    assert sign_flip_level(2 / 2**6, 6) == 2 / 2**6
+    assert sign_flip_level(0.05, 60) == 0.05
+
+
+def test_the_limit_of_a_deviation_is_that_of_chi_square():
+    # Of two differences (n - 1) s**2 / sigma**2 is the square of a standard normal.
+    quantile = scipy.stats.norm.ppf(0.6) ** 2
+    assert upper_deviation(3.0, 2) == pytest.approx(3.0 / np.sqrt(quantile))
+    assert upper_deviation(1.0, 8) == pytest.approx(np.sqrt(7 / scipy.stats.chi2.ppf(0.2, 7)))
+
+
+def test_differences_that_do_not_vary_need_the_fewest_seeds():
+    for direction in ("falls", "holds"):
+        for d in ([0.0] * 8, [1e-9, -1e-9] * 4):
+            summary = summarise(d, alpha=0.05, margin=0.05, test="signflip")
+            assert seeds_to_plan(hypothesis(direction=direction), summary, 1) == 6
+
+
+def test_more_seeds_than_there_are_flips_for_cannot_be_planned():
+    summary = summarise([0.1, -0.1] * 4, alpha=1e-6, margin=1.0, test="signflip")
+    assert seeds_to_plan(hypothesis(alpha=1e-6, smallest_effect=1.0), summary, 1) is None
+    by_t = hypothesis(alpha=1e-6, smallest_effect=1.0, test="t")
+    assert seeds_to_plan(by_t, summary, 1) > 6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ablations.spec import Hypothesis
+from ablations.statistics.power import upper_deviation
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.spread import assumed, of_pilot, shrunk
 
@@ -66,3 +67,36 @@ def test_shrunk_correlations_can_be_and_rows_that_do_not_vary_have_none():
     assert np.linalg.eigvalsh(found).min() > -1e-9
     pair = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]])
     np.testing.assert_allclose(shrunk(pair), [[1.0, 0.5], [0.5, 1.0]])
+
+
+def test_two_pairs_are_a_pilot_and_say_nothing_of_correlation():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b")}
+    spread = of_pilot(stated, runs_of({"a": [1.0, 3.0], "b": [2.0, 5.0]}), range(2))
+    assert spread.from_pilot == {"a", "b"}
+    assert spread.deviations["a"] == pytest.approx(upper_deviation(np.sqrt(2), 2))
+    np.testing.assert_array_equal(spread.correlation, np.eye(2))
+    one = of_pilot(stated, runs_of({"a": [1.0], "b": [2.0]}), range(1), 0.8)
+    assert (one.from_pilot, one.deviations["a"]) == (frozenset(), pytest.approx(0.4))
+    np.testing.assert_array_equal(one.correlation, np.eye(2))
+
+
+def test_correlations_are_those_of_the_hypotheses_that_have_every_pair():
+    a = np.array([1.0, 2.0, 4.0])
+    stated = {name: hypothesis(name) for name in "abc"}
+    spread = of_pilot(stated, runs_of({"a": a, "b": a[:2], "c": -2 * a}), range(3))
+    assert spread.from_pilot == {"a", "b", "c"}
+    expected = [[1.0, 0.0, -0.5], [0.0, 1.0, 0.0], [-0.5, 0.0, 1.0]]
+    np.testing.assert_allclose(spread.correlation, expected)
+
+
+def test_how_runs_end_has_no_deviation():
+    ends = hypothesis(metric="", endpoint="collapsed")
+    assert assumed({"a": ends, "b": hypothesis("b")}).deviations == {"b": 0.5}
+    assert of_pilot({"a": ends}, {}, range(3)).deviations == {}
+
+
+def test_what_varies_by_rounding_alone_is_correlated_with_nothing():
+    values = np.array([[1.0, 1.0 + 2e-16, 1.0, 1.0], [1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 4.0, 3.0]])
+    # The squares are 1, of which 1 / 3 is what independent rows show.
+    np.testing.assert_allclose(shrunk(values), [[1, 0, 0], [0, 1, 2 / 3], [0, 2 / 3, 1]])
+    np.testing.assert_array_equal(shrunk(values[:2]), np.eye(2))

@@ -190,6 +190,25 @@ class TestIntervals:
         kept = signflip_p(d - shifts[:, None]) > 0.05
         assert kept.tolist() == [False, True, True, True, False]
 
+    def test_sixteen_have_the_ends_of_all_their_subsets(self):
+        d = np.random.default_rng(16).standard_normal(16)
+        sums, sizes = np.zeros(1), np.zeros(1)
+        for value in d:
+            sums, sizes = np.append(sums, sums + value), np.append(sizes, sizes + 1)
+        means = np.sort(sums[1:] / sizes[1:])
+        k = math.floor(0.05 * 2**16 / 2)
+        assert inversion_interval(d, 0.05) == pytest.approx((means[k - 1], means[-k]))
+
+    def test_beyond_sixteen_the_ends_are_those_of_the_same_random_subsets_each_time(self):
+        d = np.random.default_rng(17).standard_normal((2, 17))
+        first = inversion_interval(d, 0.05)
+        inversion_interval(d[:, :9], 0.05)
+        np.testing.assert_array_equal(inversion_interval(d, 0.05), first)
+        members = np.random.default_rng(0).integers(0, 2, size=(65_536, 17)).astype(bool)
+        means = np.sort([row[one].mean() for one in members if one.any() for row in d[:1]])
+        k = math.floor(0.05 * (len(means) + 1) / 2)
+        assert (first[0][0], first[1][0]) == pytest.approx((means[k - 1], means[-k]))
+
     def test_inversion_interval_of_many_is_near_the_t_interval(self):
         verdict = judged(spread(0.0, 1.0, n=25))
         assert verdict.interval_inversion == pytest.approx(verdict.interval, abs=0.03)
@@ -241,6 +260,16 @@ class TestStatistics:
         assert verdict.standard_deviation == pytest.approx(1.6)
         assert verdict.dz == pytest.approx(0.5)
         assert verdict.hedges_g == pytest.approx(0.5 * (1 - 3 / (4 * 7 - 1)), rel=1e-3)
+
+    def test_two_have_no_standardised_shape_and_three_have(self):
+        two = summarise([1.0, 3.0], alpha=0.05, margin=1.0, test="t")
+        assert two.dz == pytest.approx(2 / math.sqrt(2))
+        assert (two.hedges_g, two.skewness, two.interval_inversion) == (None, None, None)
+        # Of two differences t is Cauchy: here 2, and the tail beyond it is arctan(1 / 2) / pi.
+        assert two.p == pytest.approx(2 * math.atan(0.5) / math.pi)
+        three = summarise([0.0, 0.0, 3.0], alpha=0.05, margin=1.0, test="t")
+        assert three.skewness == pytest.approx(1 / math.sqrt(2))
+        assert three.hedges_g == pytest.approx(three.dz / math.sqrt(math.pi))
 
     def test_superiority_of_all_has_the_closed_clopper_pearson_end(self):
         verdict = judged(np.arange(1.0, 9.0))
@@ -411,6 +440,50 @@ class TestLabels:
         touching = {"interval": (-1.0, 1.0), "interval_equivalence": (-1.0, 1.0), "mean": 0.0}
         assert decide(direction="rises", **given, **touching) == ("inconclusive", ())
         assert decide(direction="holds", **given, **touching) == ("inconclusive", ())
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"p_adjusted": 0.05 + 1e-12}, ("inconclusive", ())),
+            ({"interval": (0.0, 3.0)}, ("supported", ())),
+            ({"interval": (-1e-12, 3.0)}, ("inconclusive", ())),
+            ({"mean": 1.0 - 1e-12}, ("inconclusive", ())),
+            ({"sensitivity": 1.0}, ("supported", ("strong",))),
+            ({"sensitivity": 1.0 - 1e-12}, ("insensitive", ())),
+            ({"mean": 0.5, "interval": (0.1, 1.0)}, ("inconclusive", ())),
+            ({"mean": 0.5, "interval": (0.1, 1.0 - 1e-12)}, ("refuted", ())),
+            ({"mean": 0.0, "interval": (-2.0, 2.0)}, ("inconclusive", ())),
+            ({"mean": -1e-12, "interval": (-2.0, 2.0)}, ("inconclusive", ("opposite",))),
+            ({"direction": "differs", "mean": 0.0, "interval": (-0.5, 2.0)}, ("inconclusive", ())),
+            ({"direction": "holds", "mean": -2.0, "interval": (-3.0, -1.0)}, ("refuted", ())),
+            ({"direction": "holds", "interval": (1.0 - 1e-12, 3.0)}, ("inconclusive", ())),
+            ({"direction": "holds", "mean": -2.0, "interval": (-3.0, -1 + 1e-12)},
+             ("inconclusive", ())),
+        ],
+    )  # fmt: skip
+    def test_each_edge_belongs_to_one_side(self, change, expected):
+        given = {
+            "direction": "rises", "smallest_effect": 1.0, "alpha": 0.05, "p_adjusted": 0.05,
+            "mean": 1.0, "interval": (1.0, 3.0), "interval_equivalence": (-9.0, 9.0),
+        }  # fmt: skip
+        assert decide(**(given | change)) == expected
+
+    @pytest.mark.parametrize(
+        ("ends", "p", "label"),
+        [
+            ((-0.999, 0.999), 0.05, "supported"),
+            ((-0.999, 0.999), 0.0501, "inconclusive"),
+            ((-1.0, 0.999), 0.05, "inconclusive"),
+            ((-0.999, 1.0), 0.05, "inconclusive"),
+        ],
+    )
+    def test_small_is_inside_both_ends_with_a_p_of_alpha_at_most(self, ends, p, label):
+        found, tags = decide(
+            direction="holds", smallest_effect=1.0, alpha=0.05, mean=0.0, interval=(-0.9, 0.9),
+            interval_equivalence=ends, p_adjusted=0.05, p_equivalence=p,
+        )  # fmt: skip
+        assert found == label
+        assert tags == (("negligible-but-nonzero",) if label == "supported" else ())
 
     # Shares of supported, equivalent, refuted, inconclusive at smallest effect 1.25 deviations, t
     # test, by integration over the deviation. docs/statistics.md gives them, rounded.
