@@ -2,13 +2,16 @@
 
 import functools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
 from ablations.verdicts import judge as judging
+from ablations.verdicts import proofs as proving
 from ablations.verdicts import reasons
+from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
 from ablations.verdicts.mutants import EXPLAINED, mutated, planted, with_own_metrics
@@ -305,3 +308,170 @@ def test_how_runs_end_can_be_proved_too(contrast, paired):
     assert of["dropped"]["outcome"] == "refused"
     assert of["null"]["text"] == "how a run ends is not moved by an amount"
     assert of["relabelled"]["to"] == ("supported" if len(contrast) == 1 else "refuted")
+
+
+def judge_that(mutant, change, name="rises"):
+    """A judge that is right but for one hypothesis on one mutant, whose verdict it changes."""
+    order = iter(["before", *EXPLAINED])
+
+    def by(*given, **more):
+        found = judge(*given, **more)
+        if next(order) == mutant:
+            found[name] = replace(found[name], **change(found[name]))
+        return found
+
+    return by
+
+
+def proof_of(mutant, change, name="rises"):
+    """What is said of one mutant on which a judge errs so; all other proofs are as they were."""
+    proofs = proved(judge_that(mutant, change, name), claims={})
+    assert faults(proofs) <= {(name, mutant)}
+    return proofs["hypotheses"][name][mutant]
+
+
+def moved_ends(low=0.0, high=0.0, of="interval"):
+    return lambda verdict: {of: (getattr(verdict, of)[0] + low, getattr(verdict, of)[1] + high)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda verdict: {"label": "inconclusive"},
+        lambda verdict: {"tags": ()},
+        lambda verdict: {"mean": verdict.mean + 1e-6},
+        lambda verdict: {"mean": None},
+        lambda verdict: {"interval": None},
+        lambda verdict: {"p": verdict.p * (1 + 1e-6)},
+        lambda verdict: {"p_adjusted": verdict.p_adjusted * (1 - 1e-6)},
+        lambda verdict: {"p_equivalence": verdict.p_equivalence - 1e-6},
+        moved_ends(low=1e-6),
+        moved_ends(high=-1e-6),
+    ],
+)
+def test_a_copy_must_have_the_same_label_tags_and_numbers(change):
+    proof = proof_of("copied", change)
+    assert (proof["outcome"], proof["text"]) == ("unchanged", "judged otherwise")
+
+
+def test_numbers_of_a_copy_may_differ_by_rounding():
+    proof = proof_of("copied", lambda verdict: {"mean": verdict.mean + 1e-10})
+    assert (proof["outcome"], proof["text"]) == ("as asked", "")
+
+
+@pytest.mark.parametrize(
+    ("mutant", "change", "text"),
+    [
+        ("relabelled", lambda verdict: {"mean": verdict.mean + 1e-6}, "mean and intervals"),
+        ("relabelled", moved_ends(low=1e-6), "mean and intervals are not mirrored"),
+        ("relabelled", moved_ends(high=1e-6, of="interval_equivalence"), "mean and intervals"),
+        ("relabelled", lambda verdict: {"p": verdict.p + 1e-6}, "p is not the same"),
+        ("relabelled", lambda verdict: {"p_adjusted": 0.5}, "p is not the same"),
+        ("relabelled", lambda verdict: {"label": "supported"}, "supported in both directions"),
+        ("edited", lambda verdict: {"mean": verdict.mean + 1e-6}, "the mean is not that"),
+        ("alpha", moved_ends(low=9.0), "its interval is not wider"),
+        ("alpha", moved_ends(high=-9.0), "its interval is not wider"),
+        ("alpha", lambda verdict: {"label": "supported"}, "supported, though its p is above"),
+        ("unreachable", lambda verdict: {"label": "supported"}, "supported, though its p cannot"),
+        ("null", lambda verdict: {"label": "supported"}, "it is supported"),
+        ("effect", lambda verdict: {"label": "inconclusive"}, "it is not supported"),
+        ("effect", lambda verdict: {"label": "refuted"}, "it is not supported"),
+        ("opposite", lambda verdict: {"label": "inconclusive"}, "it is not refuted"),
+        ("opposite", lambda verdict: {"label": "supported"}, "it is supported"),
+        ("certain", lambda verdict: {"label": "equivalent"}, "it is not supported"),
+        ("dropped", lambda verdict: {"label": "inconclusive"}, "a run is missing, and it is not"),
+    ],
+)
+def test_what_is_not_as_asked_of_a_mutant_is_said(mutant, change, text):
+    proof = proof_of(mutant, change)
+    assert proof["outcome"] == "unchanged"
+    assert proof["text"].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "label", "text"),
+    [
+        ("null", "inconclusive", "it is not supported"),
+        ("effect", "supported", "it is supported"),
+        ("effect", "inconclusive", "it is not refuted"),
+        ("opposite", "supported", "it is supported"),
+        ("certain", "inconclusive", "it is not refuted"),
+        ("unreachable", "supported", "supported, though its p cannot be alpha"),
+        ("alpha", "supported", "supported, though its p is above alpha"),
+    ],
+)
+def test_what_predicts_no_change_is_asked_the_contrary(mutant, label, text):
+    proof = proof_of(mutant, lambda verdict: {"label": label}, "holds")
+    assert (proof["outcome"], proof["text"]) == ("unchanged", text)
+
+
+def test_a_spread_that_hides_an_effect_asks_only_for_what_is_not_the_contrary():
+    for mutant, label, is_fault in (
+        ("effect", "inconclusive", False),
+        ("effect", "refuted", True),
+        ("opposite", "inconclusive", False),
+        ("opposite", "supported", True),
+        ("null", "refuted", False),
+        ("certain", "inconclusive", True),
+    ):
+        found = proof_of(mutant, lambda verdict, label=label: {"label": label}, "open")
+        assert (found["outcome"] == "unchanged") == is_fault, (mutant, label)
+
+
+def test_a_mutant_that_keeps_its_label_says_which_numbers_changed():
+    of = proved(claims={})["hypotheses"]["rises"]
+    assert of["copied"]["text"] == ""
+    assert of["edited"] == {
+        "outcome": "as asked", "from": "supported", "to": "supported",
+        "text": "mean, interval, p of equivalence",
+    }  # fmt: skip
+    assert of["null"] == {
+        "outcome": "as asked", "from": "supported", "to": "equivalent", "text": "",
+    }  # fmt: skip
+
+
+def test_a_judge_to_which_nothing_changes_is_found_by_each_mutant_but_the_copy():
+    first = judge(HYPOTHESES, {}, RUNS, SEEDS)
+    of = proved(lambda *given, **more: first)["hypotheses"]["open"]
+    assert {of[m]["text"] for m in ("alpha", "null", "opposite")} == {"nothing changed"}
+    assert of["copied"]["outcome"] == "as asked"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "claim", "label", "text"),
+    [
+        ("copied", "both", "inconclusive", "judged otherwise"),
+        ("dropped", "both", "inconclusive", "runs are missing, and it is not failed"),
+        ("null", "both", "supported", "it is supported"),
+        ("effect", "same", "supported", "it is supported"),
+        ("certain", "both", "refuted", "it is not supported"),
+        ("certain", "same", "supported", "it is supported"),
+    ],
+)
+def test_a_claim_that_does_not_follow_its_hypotheses_is_found(
+    monkeypatch, mutant, claim, label, text
+):
+    order = iter(["before", *EXPLAINED])
+
+    def claimed(*given):
+        found = judge_claims(*given)
+        if next(order) == mutant:
+            found[claim] = replace(found[claim], label=label)
+        return found
+
+    monkeypatch.setattr(proving, "judge_claims", claimed)
+    proofs = proved()
+    assert faults(proofs) == {(claim, mutant)}
+    assert proofs["claims"][claim][mutant]["text"] == text
+
+
+def test_nothing_is_asked_of_a_claim_whose_data_are_not_all_there_or_whose_parts_are_open():
+    of = proved()["claims"]["either"]
+    assert of["certain"]["text"] == "its hypotheses are not all supported"
+    assert set(of) == {"copied", "null", "effect", "certain", "dropped"}
+    left = {place: run for place, run in RUNS.items() if place != ("rising", 3)}
+    claims = proved(runs=left)["claims"]
+    assert {proof["text"] for proof in claims["both"].values()} == {
+        "the data of its hypotheses are not all there"
+    }
+    assert claims["same"]["certain"]["outcome"] == "as asked"
