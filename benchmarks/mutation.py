@@ -71,7 +71,7 @@ def copied(folder: Path) -> None:
 
 
 def uncached(source: str) -> str:
-    """The same module, its caches put on functions after their definitions: mutmut can mutate it."""
+    """The module with caches put on after the definitions: mutmut passes over what is decorated."""
     later = "".join(f"\n\n{name} = {cache}({name})\n" for cache, name in CACHED.findall(source))
     return CACHED.sub("", source) + later
 
@@ -142,7 +142,7 @@ def measure(items: Sequence[pytest.Item], path: Path) -> None:
 
 
 def attempt(name: str, items: Sequence[pytest.Item], seconds: float) -> None:
-    """End this process: 0 if no test notices the mutant, 1 if one does; a signal after `seconds`."""
+    """Ends this process: with 0 if no test fails, 1 if one does, a signal after `seconds`."""
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.environ["MUTANT_UNDER_TEST"] = name
@@ -184,10 +184,9 @@ class Trials:
             )
             spent, some = 0.0, []
             for item in items:
-                if some and spent + found[item.nodeid][0] > self.seconds:
-                    continue
-                spent += found[item.nodeid][0]
-                some.append(item)
+                if spent + found[item.nodeid][0] <= self.seconds:
+                    spent += found[item.nodeid][0]
+                    some.append(item)
             return some, spent
 
         running = {}
@@ -243,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--first", type=int, help="so many of the mutants, drawn at random")
     parser.add_argument("--only", nargs="*", default=["*"], help="patterns of names of mutants")
-    parser.add_argument("--seconds", type=float, default=10, help="of tests for each, quickest first")
+    parser.add_argument("--seconds", type=float, default=10, help="of tests for each")
     parser.add_argument("--at-once", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=Path("build/mutation.jsonl"))
     parser.add_argument("--pytest", default="-q", help="further arguments of pytest, split by |")

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ablations.statistics.equivalence import tost_p, tost_signflip_p
+from ablations.statistics.equivalence import are_equal, tost_p, tost_signflip_p
 from ablations.statistics.sign_flip import inversion_interval
 from ablations.statistics.summary import summarise
 
@@ -116,3 +116,15 @@ def test_summary_has_both_and_the_skewness():
     zeros = summarise([0.0] * 6, alpha=0.05, margin=1e-12, test="t", same_trial=True)
     assert (zeros.p_equivalence, zeros.p_equivalence_signflip, zeros.skewness) == (0.0, 0.0, None)
     assert scipy.stats.skew(d) == pytest.approx(third)
+
+
+def test_equal_differences_are_told_row_by_row():
+    rows = np.stack([np.zeros(8), np.linspace(-0.4, 0.5, 8), np.full(8, 1.5)])
+    assert tost_p(rows, 1.0).tolist() == [float(tost_p(row, 1.0)) for row in rows]
+    assert are_equal(rows).tolist() == [True, False, True]
+
+
+def test_equal_is_to_twelve_digits_of_the_largest():
+    assert are_equal(1e6 + np.array([0.0, 1e-7, 0.0, 1e-7]))
+    assert not are_equal(1e6 + np.array([0.0, 1e-5, 0.0, 1e-5]))
+    assert are_equal(-1e6 + np.array([0.0, 1e-7, 0.0, 1e-7]))

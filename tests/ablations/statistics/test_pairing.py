@@ -73,7 +73,7 @@ def test_arms_that_mirror_each_other_have_the_ends_of_their_ranges():
     found = paired(arm, -arm)
     assert found.correlation == pytest.approx(-1.0)
     assert found.variance_ratio == pytest.approx(2.0)
-    assert -1.0 <= found.correlation
+    assert found.correlation >= -1.0
     equal = paired(3 * arm, 3 * arm)
     assert equal.correlation <= 1.0
     assert equal.variance_ratio == pytest.approx(0.0, abs=1e-12)

@@ -152,9 +152,13 @@ def test_a_confidence_sequence_moves_with_the_differences_and_their_unit():
     assert confidence_sequence(-d, 0.1) == pytest.approx((-high, -low))
 
 
-def test_ends_of_a_confidence_sequence_are_rounded_outwards_by_a_small_step():
-    d = drawn(4, 12)
+@pytest.mark.parametrize("n", [7, 8, 12])
+def test_ends_of_a_confidence_sequence_are_the_outermost_shifts_by_a_small_step(n):
+    # Seven differences reject only what is many of their ranges away.
+    d = drawn(4, n) + (np.arange(n) == 2) * 3.0
     low, high = confidence_sequence(d, 0.05)
     for end, inwards in ((low, 1), (high, -1)):
-        step = inwards * np.ptp(d) * np.array([0.0, 4 / 2000])
-        assert (anytime_p(d - (end + step)[:, None]) > 0.05).tolist() == [False, True]
+        step = inwards * max(abs(end - d.mean()), np.ptp(d))
+        shifts = end + step * np.array([0.0, 0.002])
+        assert (anytime_p(d - shifts[:, None]) > 0.05).tolist() == [False, True]
+    assert low < d.mean() < high

@@ -10,7 +10,7 @@ from ablations.spec import Hypothesis, Multiplicity
 from ablations.statistics.max_t import step_down_p
 from ablations.study.loading import load_study
 from ablations.verdicts.evidence import Run
-from ablations.verdicts.families import adjusted
+from ablations.verdicts.families import adjusted, families_of
 from ablations.verdicts.judge import judge
 
 RISING = np.arange(1.0, 9.0)
@@ -175,3 +175,26 @@ def test_false_claims_of_a_family_are_alpha_at_most_though_its_rows_are_alike():
     rows[:, 0] += 2
     wrong = (step_down_p(rows)[:, 1:] <= 0.05).any(-1).mean()
     assert wrong <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 3000)
+
+
+def test_an_adjusted_p_is_1_at_most_though_others_failed():
+    rows = np.array([[1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 2.0]] * 3)
+    assert step_down_p(rows)[0] * 3 > 1
+    for by in ("max-t", "holm", "fixed-sequence"):
+        p, _ = adjusted_p(rows, failed={"1", "2"}, by=by)
+        assert max(p) <= 1
+
+
+def test_a_family_that_failed_whole_has_p_1():
+    for by in ("max-t", "holm", "fixed-sequence"):
+        assert adjusted_p([RISING, RISING], failed={"0", "1"}, by=by)[0] == [1.0, 1.0]
+
+
+def test_families_keep_their_order_and_kinds_apart():
+    stated = {
+        "a": hypothesis(family="x"), "b": hypothesis(family="y"), "c": hypothesis(family="x"),
+        "d": hypothesis(family="x", direction="holds"), "e": hypothesis(secondary=True, family="x"),
+        "f": hypothesis(secondary=True, family="y"),
+        "g": hypothesis(secondary=True, direction="holds"),
+    }  # fmt: skip
+    assert families_of(stated) == [["a", "c"], ["b"], ["d"], ["e", "f"], ["g"]]

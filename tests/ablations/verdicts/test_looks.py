@@ -4,10 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from ablations.design import Design
 from ablations.spec import Gate, Hypothesis
-from ablations.statistics.sequential_p import level
+from ablations.statistics.e_process import anytime_p
+from ablations.statistics.sequential_p import (
+    confidence_sequence,
+    level,
+    nominal_p,
+    one_sided_level,
+    sign_flip_p,
+)
+from ablations.statistics.sign_flip import signflip_p
+from ablations.statistics.summary import summarise
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
 from ablations.verdicts.looks import (
@@ -273,3 +283,73 @@ def test_an_e_process_has_no_boundaries_to_say():
     assert design_notes(ALL, design) == [
         "e-process: looks after every seed from 7 on; a family is adjusted by Holm, not max-T"
     ]
+
+
+def test_a_look_keeps_what_it_saw_alone_and_what_that_was_held_against():
+    d = np.array([runs_of()["up", s].end["m"] - runs_of()["baseline", s].end["m"] for s in SEEDS])
+    two = UP | {"other": hypothesis("down", "falls")}
+    (look,) = follow(two, {}, runs_of(), SEEDS, POCOCK)["up"].verdict.looks
+    assert (look.seeds, look.label) == (8, "supported")
+    assert look.mean == pytest.approx(d[:8].mean())
+    assert look.p == signflip_p(d[:8])
+    assert look.level == level(POCOCK.looks, 0, 0.05, "pocock")
+    assert look.level_first == level(POCOCK.looks, 0, 0.025, "pocock")
+    assert look.level_equivalence == one_sided_level(POCOCK.looks, 0, 0.05, "pocock")
+    alone = summarise(list(d[:8]), alpha=look.level, margin=1.0, test="signflip")
+    assert look.interval == alone.interval
+    assert look.p_equivalence == alone.p_equivalence
+    narrow = summarise(list(d[:8]), alpha=look.level_equivalence, margin=1.0, test="signflip")
+    assert look.interval_equivalence == narrow.interval_equivalence
+    p = sign_flip_p(d[:8], POCOCK.looks, "pocock")
+    assert look.p_adjusted == pytest.approx(2 * p)
+
+
+def test_a_look_by_t_holds_its_p_against_the_level_of_the_design():
+    d = np.array([runs_of()["up", s].end["m"] - runs_of()["baseline", s].end["m"] for s in SEEDS])
+    found = follow({"up": hypothesis("up", test="t")}, {}, runs_of(), SEEDS, POCOCK)["up"].verdict
+    plain = scipy.stats.ttest_1samp(d[:8], 0).pvalue
+    assert found.looks[0].p == pytest.approx(plain)
+    assert found.p == nominal_p(found.looks[0].p, POCOCK.looks, 0, "pocock")
+    assert found.p_equivalence == 1.0
+
+
+def test_the_p_of_a_design_is_the_least_of_its_looks():
+    runs = runs_of()
+    for seed in SEEDS[8:]:
+        runs["up", seed] = finished(0.9 + 2.5 * (-1) ** seed)
+    alone = {"up": hypothesis("up", direction="falls")}
+    found = follow(alone, {}, runs, SEEDS, POCOCK)["up"].verdict
+    assert found.label == "refuted"
+    held = {"up": hypothesis("up", direction="holds"), "far": hypothesis("down", "holds")}
+    looks = follow(held, {}, runs, SEEDS, POCOCK)["up"].verdict.looks
+    p = [look.p_adjusted for look in looks]
+    assert p == sorted(p, reverse=True)
+
+
+def test_runs_of_one_trial_need_no_proof_that_they_are_equal_at_a_look():
+    runs = {place: replace(run, end={"m": 0.5}, key="one") for place, run in runs_of().items()}
+    for seed in SEEDS:
+        runs["up", seed] = replace(finished(9.0), key="up")
+    same = {"same": hypothesis("small", "holds", alpha=0.001)}
+    found = follow(same, {}, runs, SEEDS, POCOCK)["same"].verdict
+    # At 8 seeds the p of the control is above alpha.
+    assert [look.p_equivalence for look in found.looks] == [0.0, 0.0]
+    assert [look.label for look in found.looks] == ["insensitive", "supported"]
+    apart = {place: replace(run, key="") for place, run in runs.items()}
+    assert follow(same, {}, apart, SEEDS, POCOCK)["same"].verdict.looks[0].p_equivalence == 2**-8
+
+
+def test_an_e_process_is_held_against_alpha_and_its_equivalence_against_twice_its_p():
+    design = Design(looks=tuple(range(7, 17)), spending="e-process", futility="equivalence")
+    runs = runs_of()
+    d = np.array([runs["small", s].end["m"] - runs["baseline", s].end["m"] for s in SEEDS])
+    found = follow(ALL, {}, runs, SEEDS, design)["small"].verdict
+    look = found.looks[-1]
+    assert (look.seeds, look.level, look.level_equivalence) == (7, 0.05, 0.05)
+    assert look.level_first == 0.025
+    assert look.p == found.p == anytime_p(d[:7])
+    assert look.p_equivalence == max(anytime_p(d[:7] - 1.0), anytime_p(d[:7] + 1.0)) / 2
+    assert found.interval == confidence_sequence(d[:7], 0.05)
+    assert found.interval_equivalence == confidence_sequence(d[:7], 0.1)
+    up = follow(UP, {}, runs, SEEDS, design)["up"].verdict
+    assert up.p_equivalence == 1.0

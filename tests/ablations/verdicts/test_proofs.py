@@ -475,3 +475,35 @@ def test_nothing_is_asked_of_a_claim_whose_data_are_not_all_there_or_whose_parts
         "the data of its hypotheses are not all there"
     }
     assert claims["same"]["certain"]["outcome"] == "as asked"
+
+
+def test_of_one_seed_only_that_it_is_there_is_asked():
+    runs = {place: run for place, run in RUNS.items() if place[1] < 1}
+    again = functools.partial(judged, seeds=SEEDS[:1])
+    before = again(HYPOTHESES, runs)
+    of = prove(HYPOTHESES, {}, runs, SEEDS[:1], before, again, MULTIPLICITY)["hypotheses"]["rises"]
+    assert (of["dropped"]["outcome"], of["copied"]["outcome"]) == ("refused", "as asked")
+    left = [proof["text"] for mutant, proof in of.items() if mutant not in ("dropped", "copied")]
+    assert set(left) == {"one seed has no statistics"}
+
+
+def test_values_since_step_0_are_changed_like_others():
+    started = {place: replace(run, start={"probe/knn": 0.25}) for place, run in RUNS.items()}
+    hypotheses = {"since": hypothesis(minus_start=True), "holds": hypothesis("alike", "holds")}
+    proofs = proved(hypotheses=hypotheses, runs=started, claims={})
+    assert faults(proofs) == set()
+    assert proofs["hypotheses"]["since"]["null"]["to"] == "equivalent"
+
+
+@pytest.mark.parametrize("by", ["max-t", "holm", "fixed-sequence"])
+def test_what_so_few_signs_cannot_reach_in_a_family_is_not_asked(by):
+    multiplicity = Multiplicity(by=by)
+    runs = {place: run for place, run in RUNS.items() if place[1] < 6}
+    del runs["noisy", 0]
+    hypotheses = {"rises": HYPOTHESES["rises"], "open": HYPOTHESES["open"]}
+    again = functools.partial(judged, seeds=SEEDS[:6], multiplicity=multiplicity)
+    before = again(hypotheses, runs)
+    proofs = prove(hypotheses, {}, runs, SEEDS[:6], before, again, multiplicity)
+    assert faults(proofs) == set()
+    to = {"max-t": "inconclusive", "holm": "inconclusive", "fixed-sequence": "supported"}[by]
+    assert proofs["hypotheses"]["rises"]["certain"]["to"] == to

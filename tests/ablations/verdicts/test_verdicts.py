@@ -22,7 +22,7 @@ from ablations.statistics.summary import summarise
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
 from ablations.verdicts.reasons import decided
-from ablations.verdicts.rule import decide
+from ablations.verdicts.rule import Largest, decide
 
 DRAWS = 20_000
 
@@ -395,6 +395,22 @@ class TestLabels:
         if direction == "rises":
             assert reason in verdict.reason
         assert "\n" not in verdict.reason
+
+    def test_six_equal_zeros_are_no_proof_at_an_alpha_that_so_many_signs_cannot_reach(self):
+        for alpha, label in ((2.0**-6, "supported"), (0.0156, "inconclusive")):
+            assert decided_alone([0.0] * 6, direction="holds", alpha=alpha)[0] == label
+
+    def test_an_insensitive_end_point_says_whether_the_change_is_not_0(self):
+        _, _, reason = decided(
+            hypothesis(),
+            summarise(list(spread(0.5, 0.2)), alpha=0.05, margin=1.0, test="signflip"),
+            0.0078,
+            largest=Largest(0.5, "its own contrast"),
+        )
+        assert reason == (
+            "changes by 0.5, 95 % interval [0.333, 0.667], though not 0 (p 0.0078); no arm moves "
+            "this end point by 1: the largest effect is 0.5 (its own contrast)"
+        )
 
     @pytest.mark.parametrize("sign", [1, -1])
     @pytest.mark.parametrize(
