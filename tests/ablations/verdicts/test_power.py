@@ -230,3 +230,51 @@ def test_correlated_hypotheses_cost_their_family_less():
 def test_fewer_than_six_seeds_support_nothing():
     stated = {"a": hypothesis()}
     assert of(Design(hypotheses=stated, claims={}, seeds=5, spread=assumed(stated, 0.01))) == 0
+
+
+def test_an_effect_that_all_studies_find_is_not_taken_for_one_that_few_find():
+    stated = {"a": hypothesis()}
+    design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated, 0.03))
+    least = design.least_detectable().hypotheses["a"]
+    # The mean must be 1 or more, and varies by 0.03 over the root of 8.
+    assert 1.0 < least < 1.15
+    assert design.power(least).hypotheses["a"] > 0.8
+
+
+def test_what_happens_at_every_seed_is_found_at_the_first_effect_that_is_looked_at():
+    stated = {"a": hypothesis(metric="", endpoint="collapsed", smallest_effect=1.0)}
+    design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated))
+    least = design.least_detectable().hypotheses["a"]
+    assert design.power(least).hypotheses["a"] == pytest.approx(1.0, abs=0.2)
+    assert design.power(0.5).hypotheses["a"] < 0.1
+
+
+@pytest.mark.parametrize("direction", ["rises", "falls", "differs"])
+def test_exactly_the_smallest_effect_is_supported_in_a_simulated_study_too(direction):
+    sign = -1.0 if direction == "falls" else 1.0
+    stated = {"a": hypothesis(direction=direction)}
+    for effect, is_so in ((1.0, True), (1.0 - 1e-9, False)):
+        found, p = supported(stated, np.full((1, 1, 8), sign * effect), Multiplicity())
+        assert (bool(found[0, 0]), p[0, 0]) == (is_so, 2 / 2**8)
+
+
+def test_a_simulated_study_of_fewer_than_six_seeds_has_a_p_of_1():
+    found, p = supported({"a": hypothesis()}, np.full((3, 1, 5), 2.0), Multiplicity())
+    assert found.tolist() == [[False]] * 3
+    assert p.tolist() == [[1.0]] * 3
+
+
+def test_an_effect_of_a_yes_or_no_is_the_share_of_seeds():
+    ends = {"metric": "", "endpoint": "collapsed", "smallest_effect": 0.5}
+    stated = {
+        "a": hypothesis(**ends),
+        "b": hypothesis(**ends, direction="falls"),
+        "c": hypothesis(smallest_effect=2.0),
+    }
+    design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated))
+    draws = np.concatenate(list(design._simulated(0.5, 600)))
+    assert draws.shape == (600, 3, 8)
+    assert set(np.unique(draws[:, 0])) == {0.0, 1.0}
+    assert set(np.unique(draws[:, 1])) == {-1.0, 0.0}
+    assert draws.mean((0, 2)) == pytest.approx([0.25, -0.25, 1.0], abs=0.1)
+    assert draws[:, 2].std() == pytest.approx(2.0, abs=0.1)

@@ -19,10 +19,11 @@ from ablations.spec import Gate, Hypothesis, Multiplicity
 from ablations.statistics.power import seeds_for
 from ablations.statistics.sign_flip import inversion_interval, signflip_p
 from ablations.statistics.summary import summarise
-from ablations.verdicts.evidence import Run
+from ablations.verdicts.evidence import Pair, Run, value_of
 from ablations.verdicts.judge import judge
 from ablations.verdicts.reasons import decided
 from ablations.verdicts.rule import Largest, decide
+from ablations.verdicts.summaries import summary_of
 
 DRAWS = 20_000
 
@@ -260,6 +261,18 @@ class TestStatistics:
         assert verdict.standard_deviation == pytest.approx(1.6)
         assert verdict.dz == pytest.approx(0.5)
         assert verdict.hedges_g == pytest.approx(0.5 * (1 - 3 / (4 * 7 - 1)), rel=1e-3)
+
+    def test_a_value_is_that_of_the_last_step_unless_step_0_is_asked_for(self):
+        run = finished(5.0, start=2.0)
+        assert value_of(run, "probe/knn") == 5.0
+        assert value_of(run, "probe/knn", minus_start=True) == 3.0
+        assert value_of(run, "probe/other") is None
+        assert value_of(Run(status="finished", start={}, end={"m": 1.0}), "m", True) is None
+
+    def test_pairs_are_no_single_trial_unless_it_is_said(self):
+        pairs = [Pair(seed, 1.0, 1.0, 0.0) for seed in range(8)]
+        assert summary_of(hypothesis(), pairs).p_equivalence == 2**-8
+        assert summary_of(hypothesis(), pairs, same_trial=True).p_equivalence == 0.0
 
     def test_two_have_no_standardised_shape_and_three_have(self):
         two = summarise([1.0, 3.0], alpha=0.05, margin=1.0, test="t")
