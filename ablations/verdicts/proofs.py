@@ -181,7 +181,8 @@ class _Case:
             return "one seed has no statistics"
         if mutant == "alpha" and one.alpha <= LEAST_ALPHA:
             return "its alpha is the least there is"
-        if mutant == "alpha" and before.label != "supported" and not before.standard_deviation:
+        decided = before.label == "supported" and before.p_equivalence != 0
+        if mutant == "alpha" and not decided and not before.standard_deviation:
             return "its differences are equal, with an interval of no width at any alpha"
         if mutant in OF_LOOKS:
             assert self.design is not None

@@ -507,3 +507,12 @@ def test_what_so_few_signs_cannot_reach_in_a_family_is_not_asked(by):
     assert faults(proofs) == set()
     to = {"max-t": "inconclusive", "holm": "inconclusive", "fixed-sequence": "supported"}[by]
     assert proofs["hypotheses"]["rises"]["certain"]["to"] == to
+
+
+def test_one_trial_is_equal_at_any_alpha():
+    same = {("alike", seed): replace(RUNS["baseline", seed], key="baseline") for seed in SEEDS}
+    far = runs_of({"control": 9.0 + 0.01 * NOISE[4]})
+    hypotheses = {"holds": hypothesis("alike", "holds", test="t")}
+    proofs = proved(hypotheses=hypotheses, runs=RUNS | far | same, claims={})
+    assert faults(proofs) == set()
+    assert proofs["hypotheses"]["holds"]["alpha"]["to"] == "supported"
