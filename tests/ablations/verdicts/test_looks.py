@@ -353,3 +353,12 @@ def test_an_e_process_is_held_against_alpha_and_its_equivalence_against_twice_it
     assert found.interval_equivalence == confidence_sequence(d[:7], 0.1)
     up = follow(UP, {}, runs, SEEDS, design)["up"].verdict
     assert up.p_equivalence == 1.0
+
+
+@pytest.mark.parametrize(("size", "is_said"), [(3, False), (4, True)])
+def test_a_look_must_bear_the_first_of_the_family(size, is_said):
+    # The share of alpha by 8 of 16 seeds is log(1 + (e - 1) / 2): of a third of 0.05 it is more
+    # than 2 / 2**8, of a fourth less.
+    family = {str(number): hypothesis("up") for number in range(size)}
+    (note,) = design_notes(family, POCOCK)
+    assert ("sign flips of 8 seeds cannot support it" in note) == is_said
