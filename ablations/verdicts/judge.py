@@ -187,9 +187,8 @@ def judge(
             # The deviation of how runs end is 0 where all agree, and says nothing of seeds.
             counts = advise and hypothesis.metric and label == "inconclusive"
             if counts and not _is_small(hypothesis, summary):
-                size = 1 if hypothesis.direction == "holds" else adjustment.size
                 seeds_needed = seeds_to_plan(
-                    hypothesis, summary, size, by_holm=multiplicity.by == "holm"
+                    hypothesis, summary, adjustment.size, by_holm=multiplicity.by == "holm"
                 )
                 reason += f"; {seeds_text(hypothesis, summary.n, seeds_needed)}"
         if differ := machines_text(hypothesis, runs, seeds):
