@@ -516,3 +516,20 @@ def test_one_trial_is_equal_at_any_alpha():
     proofs = proved(hypotheses=hypotheses, runs=RUNS | far | same, claims={})
     assert faults(proofs) == set()
     assert proofs["hypotheses"]["holds"]["alpha"]["to"] == "supported"
+
+
+@pytest.mark.parametrize("by", ["max-t", "holm", "fixed-sequence"])
+def test_what_signs_can_reach_in_a_family_is_asked_of_each_method(by):
+    multiplicity = Multiplicity(by=by)
+    hypotheses = {name: HYPOTHESES[name] for name in ("rises", "falls")}
+    order = iter(["before", *EXPLAINED])
+
+    def again(*given):
+        found = judged(*given, multiplicity=multiplicity)
+        if next(order) == "certain":
+            found["falls"] = replace(found["falls"], label="inconclusive")
+        return found
+
+    before = again(hypotheses, RUNS)
+    proofs = prove(hypotheses, {}, RUNS, SEEDS, before, again, multiplicity)
+    assert faults(proofs) == {("falls", "certain")}
