@@ -146,7 +146,7 @@ def test_the_least_p_is_multiplied_by_the_size_of_the_family_where_holm_adjusts_
     more = {"t": hypothesis(test="t", family="t"), "u": hypothesis(family="t")}
     more |= {"holds": hypothesis(direction="holds"), "same": hypothesis(direction="holds")}
     more |= {"extra": hypothesis(secondary=True), "more": hypothesis(secondary=True)}
-    stated = signs | more
+    stated = signs | more | {"alone": hypothesis(family="alone")}
     ones = dict.fromkeys(stated, 1)
     assert holm_sizes(stated, Multiplicity(by="max-t")) == ones | {"t": 2, "u": 2}
     assert holm_sizes(stated, Multiplicity(by="holm")) == ones | dict.fromkeys("abtu", 2)

@@ -468,6 +468,7 @@ def test_a_claim_that_does_not_follow_its_hypotheses_is_found(
 def test_nothing_is_asked_of_a_claim_whose_data_are_not_all_there_or_whose_parts_are_open():
     of = proved()["claims"]["either"]
     assert of["certain"]["text"] == "its hypotheses are not all supported"
+    assert (of["certain"]["outcome"], of["null"]["outcome"]) == ("void", "as asked")
     assert set(of) == {"copied", "null", "effect", "certain", "dropped"}
     left = {place: run for place, run in RUNS.items() if place != ("rising", 3)}
     claims = proved(runs=left)["claims"]
@@ -533,3 +534,29 @@ def test_what_signs_can_reach_in_a_family_is_asked_of_each_method(by):
     before = again(hypotheses, RUNS)
     proofs = prove(hypotheses, {}, RUNS, SEEDS, before, again, multiplicity)
     assert faults(proofs) == {("falls", "certain")}
+
+
+def test_an_effect_against_the_prediction_must_be_refuted_though_one_of_s_would_be_open():
+    # The interval reaches further than s to each side of the mean, and less far than 3 s.
+    loose = {"loose": hypothesis("loose")}
+    runs = RUNS | runs_of({"loose": 1.0 + 2.0 * NOISE[5] / NOISE[5].std()})
+    for label, found in (("refuted", set()), ("inconclusive", {("loose", "opposite")})):
+        by = judge_that("opposite", lambda verdict, label=label: {"label": label}, "loose")
+        assert faults(proved(by, hypotheses=loose, runs=runs, claims={})) == found
+
+
+def test_many_seeds_may_show_equality_at_the_least_alpha():
+    seeds = range(24)
+    noise = 0.01 * np.random.default_rng(4).standard_normal((2, 24))
+    values = {"baseline": np.zeros(24), "alike": noise[0], "control": 9.0 + noise[1]}
+    runs = {
+        (arm, seed): Run(status="finished", start={}, end={"probe/knn": float(of[seed])})
+        for arm, of in values.items()
+        for seed in seeds
+    }
+    hypotheses = {"holds": hypothesis("alike", "holds", test="t")}
+    again = functools.partial(judged, seeds=seeds)
+    before = again(hypotheses, runs)
+    proofs = prove(hypotheses, {}, runs, seeds, before, again, MULTIPLICITY)
+    assert faults(proofs) == set()
+    assert proofs["hypotheses"]["holds"]["alpha"]["to"] == "supported"

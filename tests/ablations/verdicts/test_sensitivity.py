@@ -176,3 +176,13 @@ def test_a_small_effect_against_the_prediction_is_tagged_opposite():
 def test_what_is_no_control_is_refused(control, message):
     with pytest.raises(ValueError, match=message):
         judged({}, control=control)
+
+
+def test_the_arm_that_moves_the_end_point_most_is_named_before_a_contrast_that_does_as_much():
+    found = judged(runs_at(baseline=0, arm=0.0, far=-0.5, other=0.3), direction="rises")
+    assert (found.largest_effect.of, found.largest_effect.effect) == (
+        "far", pytest.approx(0.5, abs=0.01),
+    )  # fmt: skip
+    found = judged(runs_at(baseline=0, arm=0.5, other=0.3), direction="rises", control="other")
+    assert found.largest_effect.of == "arm"
+    assert found.largest_effect.effect == pytest.approx(found.mean)
