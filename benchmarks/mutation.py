@@ -29,11 +29,12 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -128,10 +129,8 @@ def measure(items: Sequence[pytest.Item], path: Path) -> None:
     os.environ["MUTANT_UNDER_TEST"] = "stats"
     called: set[str] = set()
     trampoline.record_trampoline_hit = lambda name, caller=None: called.add(name)
-    found = json.loads(path.read_text()) if path.exists() else {}
+    found = {}
     for item in items:
-        if item.nodeid in found:
-            continue
         cold()
         called.clear()
         before = time.process_time()
@@ -219,23 +218,34 @@ def share(killed: int, tried: int) -> str:
     return f"{killed / tried:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    """What became of each mutant, the newest trial of each."""
+    rows = map(json.loads, results.read_text().splitlines())
+    return list({row["mutant"]: row for row in rows}.values())
+
+
+def is_killed(row: dict[str, Any]) -> bool:
+    return row["outcome"] != "survived"
+
+
 def report(mutants: Sequence[Mutant], results: Path) -> None:
     """Print the table, and every survivor with what it changes."""
-    rows = {row["mutant"]: row for row in map(json.loads, results.read_text().splitlines())}
+    made = Counter(one.module for one in mutants)
+    tried = defaultdict(list)
+    for row in rows_of(results):
+        tried[row["mutant"].rpartition(".")[0]].append(row)
     print("| module | mutants | tried | killed | survived | share killed |")
     print("| --- | --- | --- | --- | --- | --- |")
-    modules = sorted({one.module for one in mutants})
-    for module in [*modules, ""]:
-        all_of_it = [one.name for one in mutants if module in ("", one.module)]
-        outcomes = [rows[name]["outcome"] for name in all_of_it if name in rows]
-        lived = outcomes.count("survived")
-        if outcomes:
-            killed = len(outcomes) - lived
-            ends = f"{len(outcomes)} | {killed} | {lived} | {share(killed, len(outcomes))}"
-            print(f"| {module.removeprefix('ablations.') or 'all'} | {len(all_of_it)} | {ends} |")
-    for name, row in sorted(rows.items()):
-        if row["outcome"] == "survived":
-            print(f"\n{name}, {row['tests']} tests\n{row['change']}")
+    for module in [*sorted(tried), ""]:
+        rows = tried[module] if module else [row for of in tried.values() for row in of]
+        killed = sum(map(is_killed, rows))
+        name = module.removeprefix("ablations.") or "all"
+        of = made[module] if module else len(mutants)
+        lived = len(rows) - killed
+        print(f"| {name} | {of} | {len(rows)} | {killed} | {lived} | {share(killed, len(rows))} |")
+    for row in sorted(rows, key=lambda row: row["mutant"]):
+        if not is_killed(row):
+            print(f"\n{row['mutant']}, {row['tests']} tests\n{row['change']}")
 
 
 def main() -> None:
@@ -245,7 +255,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of tests for each")
     parser.add_argument("--at-once", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=Path("build/mutation.jsonl"))
-    parser.add_argument("--pytest", default="-q", help="further arguments of pytest, split by |")
+    parser.add_argument("--again", action="store_true", help="only what survived in the results")
     parser.add_argument("--report", action="store_true", help="print the results that are there")
     asked = parser.parse_args()
     results = asked.results.resolve()
@@ -257,16 +267,18 @@ def main() -> None:
         if not asked.report:
             some = [one for one in mutants if any(fnmatch.fnmatch(one.name, p) for p in asked.only)]
             random.Random(0).shuffle(some)
-            results.unlink(missing_ok=True)
+            if asked.again:
+                survived = {row["mutant"] for row in rows_of(results) if not is_killed(row)}
+                some = [one for one in some if one.name in survived]
+            else:
+                results.unlink(missing_ok=True)
             sys.path.insert(0, str(folder))
             trials = Trials(some[: asked.first], results, asked.seconds, asked.at_once)
-            chosen = [*TESTS, *asked.pytest.split("|")]
             # Without the conftest of all tests, which imports torch.
             plain = ["-q", "-n0", "--noconftest", "-p", "no:cacheprovider"]
-            plain += [f"--basetemp={place}/pytest"]
             with contextlib.chdir(folder):
-                code = pytest.main([*plain, *chosen], plugins=[trials])
-            if not results.exists():
+                code = pytest.main([*plain, f"--basetemp={place}/pytest", *TESTS], plugins=[trials])
+            if code:
                 sys.exit(code)
     report(mutants, results)
 
