@@ -223,7 +223,7 @@ class StoredTrial:
         return content
 
     def damage(self) -> str:
-        """What is wrong with the result or what it rests on, in one line; empty if nothing."""
+        """What is wrong with the result or files that it rests on, in a line; empty if nothing."""
         try:
             if result := self.finished():
                 self.records()
