@@ -53,7 +53,7 @@ def test_a_trained_study_says_how_much_of_its_error_is_the_choice_of_images(judg
     assert entry["images"]["share"] == pytest.approx(expected.share)
     assert entry["images"]["interval"] == pytest.approx(expected.interval)
     assert entry["images"]["images"] == 2
-    assert "Held-out images: their choice is" in report_of(judged)
+    assert "<dt>Held-out images</dt><dd>their choice is" in report_of(judged)
     assert judged.verified().findings == ()
 
 
