@@ -272,7 +272,7 @@ def test_an_effect_of_a_yes_or_no_is_the_share_of_seeds():
         "c": hypothesis(smallest_effect=2.0),
     }
     design = Design(hypotheses=stated, claims={}, seeds=8, spread=assumed(stated))
-    draws = np.concatenate(list(design._simulated(0.5, 600)))
+    draws = np.concatenate(list(design.simulated(0.5, 600)))
     assert draws.shape == (600, 3, 8)
     assert set(np.unique(draws[:, 0])) == {0.0, 1.0}
     assert set(np.unique(draws[:, 1])) == {-1.0, 0.0}

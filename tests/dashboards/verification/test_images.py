@@ -38,6 +38,11 @@ def report_of(root: Root) -> str:
     return " ".join((root.folder / f"studies/{NAME}/report.html").read_text().split())
 
 
+def damages(root: Root) -> list[str]:
+    """Where there is more to find than that the fixture restated its hypothesis knowing results."""
+    return [one.where for one in root.verified().findings if one.kind != "deviated"]
+
+
 def test_a_trained_study_says_how_much_of_its_error_is_the_choice_of_images(judged: Root) -> None:
     kept = {
         (arm, seed): safetensors.numpy.load(
@@ -54,7 +59,7 @@ def test_a_trained_study_says_how_much_of_its_error_is_the_choice_of_images(judg
     assert entry["images"]["interval"] == pytest.approx(expected.interval)
     assert entry["images"]["images"] == 2
     assert "<dt>Held-out images</dt><dd>their choice is" in report_of(judged)
-    assert judged.verified().findings == ()
+    assert damages(judged) == []
 
 
 def test_a_verdict_with_another_share_of_images_is_found(judged: Root) -> None:
@@ -74,10 +79,8 @@ def test_damaged_values_of_images_are_found_and_the_run_counts_no_more(
         path.unlink()
     else:
         flipped(path, -1)
-    found = judged.verified()
-    key = path.relative_to(judged.folder).as_posix()
-    assert [one.where for one in found.findings] == [key]
-    assert any("are not compared" in note for note in found.notes)
+    assert damages(judged) == [path.relative_to(judged.folder).as_posix()]
+    assert any("are not compared" in note for note in judged.verified().notes)
     write_files(judged.store, NAME)
     verdict = entry_of(judged)["verdict"]
     assert verdict["label"] == "failed"
