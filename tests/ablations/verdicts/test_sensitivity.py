@@ -7,8 +7,8 @@ import pytest
 
 from ablations.spec import Gate, Hypothesis
 from ablations.verdicts.evidence import Run
-from ablations.verdicts.judge import judge
-from ablations.verdicts.rule import decide
+from ablations.verdicts.judge import decisive_p, judge
+from ablations.verdicts.rule import Control, decide
 
 SEEDS = range(8)
 NOISE = np.array([-0.03, 0.02, 0.01, -0.01, 0.03, -0.02, 0.015, -0.015])
@@ -186,3 +186,25 @@ def test_the_arm_that_moves_the_end_point_most_is_named_before_a_contrast_that_d
     found = judged(runs_at(baseline=0, arm=0.5, other=0.3), direction="rises", control="other")
     assert found.largest_effect.of == "arm"
     assert found.largest_effect.effect == pytest.approx(found.mean)
+
+
+def test_what_no_change_rests_on_is_the_p_of_equivalence():
+    stated = {
+        name: Hypothesis(
+            metric="probe/knn", contrast=("arm", "baseline"), direction=direction,
+            smallest_effect=0.1,
+        )
+        for name, direction in (("holds", "holds"), ("rises", "rises"))
+    }  # fmt: skip
+    found = judge(stated, {}, runs_at(baseline=0, arm=0.06), SEEDS)
+    assert decisive_p(stated, found) == {
+        "holds": found["holds"].p_equivalence, "rises": found["rises"].p_adjusted,
+    }  # fmt: skip
+    assert found["holds"].p_equivalence != found["holds"].p_adjusted
+
+
+def test_a_control_is_stored_by_the_names_of_its_fields():
+    assert Control(found="differs", mean=0.3, interval=(0.2, 0.4)).to_json() == {
+        "found": "differs", "mean": 0.3, "interval": [0.2, 0.4],
+    }  # fmt: skip
+    assert Control(found="missing").to_json()["interval"] is None
