@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from trainers.errors import StoreError
 from trainers.system.store import Entry, Store
 
 WRITES = {"put", "put_file", "delete"}
@@ -82,10 +83,12 @@ class Injecting:
         self._done("delete", key, lambda: self.store.delete(key))
 
     def _done(self, kind: str, key: str, do: Callable[[], T]) -> T:
+        if threading.current_thread().name == "lease":
+            if self._is_stopped:
+                raise StoreError("a process that was killed beats no more")
+            return do()
         if self._is_stopped:
             self.act()
-        if threading.current_thread().name == "lease":
-            return do()
         self.operations.append(f"{kind} {key}")
         self._is_stopped = kind in self.of and self.count() == self.at
         if self._is_stopped and not self.after:
