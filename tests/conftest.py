@@ -1,24 +1,55 @@
 """How the tests share two cores: two processes (see the Makefile), each with one thread."""
 
+import functools
+import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+HOME = Path(__file__).parent.parent
+WHOLE = re.compile(r"def \w+\([^)]*\b(cluster|finished)\b")
+"""What a file of tests of the orchestrator has in it that needs a whole study."""
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    """What the tests of a file share fixtures with: each other, or all that need whole studies."""
+    ours = file.startswith("tests/orchestrator/")
+    return "studies" if ours and WHOLE.search((HOME / file).read_text()) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a group in one process: a study is run once, and no two clusters at once.
+
+    Marks do not reach a scheduler: since pytest 9.2 the names that xdist gives them are not read.
+    """
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::")[0])
+
+    config.option.loadscopereorder = False  # the order of the items is that of the groups
+    return Groups(config, log)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a fixture: the tests of a file, and all that run whole studies.
-
-    So a study is run once, and no two clusters at once.
-    """
+    """Groups with the most slow tests come first, so that no process waits long for the other."""
+    groups = {item: group_of(item.nodeid.split("::")[0]) for item in items}
     for item in items:
-        whole = "cluster" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py"
-        if whole:
+        if "cluster" in getattr(item, "fixturenames", ()) or item.path.name == "test_runs.py":
             item.add_marker(pytest.mark.slow)
-        group = "studies" if whole else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+    slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (groups[item] != "studies", -slow[groups[item]]))
 
 
 @pytest.fixture(autouse=True)
