@@ -3,6 +3,7 @@
 import functools
 import re
 import signal
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (groups[item] != "studies", -slow[groups[item]]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """What a test draws, as timm does for weights, hangs on no test before it."""
+    torch.manual_seed(zlib.crc32(fixturedef.argname.encode()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """See above."""
+    torch.manual_seed(zlib.crc32(item.nodeid.encode()))
 
 
 @pytest.fixture(autouse=True)
