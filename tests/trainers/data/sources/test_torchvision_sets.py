@@ -86,10 +86,17 @@ def test_cifar_batches_become_files_of_the_same_pixels(tmp_path, monkeypatch, na
     assert rows[-1]["name"] == "test/000002.ppm"
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    for proxy in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # where nobody listens
+    # It remembers the proxies of its first use in the process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_changed_cifar_batch_is_refused_and_not_unpickled(tmp_path, monkeypatch):
     write_cifar(tmp_path, monkeypatch, datasets.CIFAR10)
-    for proxy in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     path = tmp_path / datasets.CIFAR10.base_folder / "data_batch_3"
     path.write_bytes(b"cos\nabort\n(tR.")  # ends the process if it is unpickled
     with pytest.raises(DataError, match="is not there, or is not whole, and cannot be downloaded"):
@@ -213,11 +220,8 @@ def test_an_imagenet_folder_is_a_folder_with_splits(tmp_path):
     assert rows[3]["name"] == "val/n02102040/n02102040_1.JPEG"
 
 
-def test_a_set_that_is_not_there_and_cannot_be_downloaded_is_one_line(tmp_path, monkeypatch):
-    for proxy in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # where nobody listens
-    # It remembers the proxies of its first use in the process.
-    monkeypatch.setattr(urllib.request, "_opener", None)
+@pytest.mark.usefixtures("offline")
+def test_a_set_that_is_not_there_and_cannot_be_downloaded_is_one_line(tmp_path):
     for name in ("cifar10", "stl10", "flowers102", "oxford-iiit-pet", "food101", "imagenette"):
         with pytest.raises(DataError) as caught:
             open_source(f"torchvision:{name}:{tmp_path}/{name}")
