@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -197,19 +197,28 @@ def _seen(hypothesis: Hypothesis, runs: Runs, seeds: tuple[int, ...], design: De
     if any(pair.difference is None for pair in pairs):
         return _Seen(summary_of(hypothesis, pairs), {})
     same = same_trial(hypothesis, runs, seeds)
-    return _at_look(hypothesis.model_dump_json(), pairs, same, design.looks, design.spending)
+    known = _Known(hypothesis.model_dump_json(), hypothesis)
+    return _at_look(known, pairs, same, design.looks, design.spending)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A hypothesis by its JSON: it can hold a mapping, which has no hash."""
+
+    json: str
+    hypothesis: Hypothesis = field(compare=False)
 
 
 @functools.lru_cache(maxsize=4096)
 def _at_look(
-    stated: str, pairs: tuple[Pair, ...], same: bool, looks: tuple[int, ...], spending: Spending
+    known: _Known, pairs: tuple[Pair, ...], same: bool, looks: tuple[int, ...], spending: Spending
 ) -> _Seen:
-    """The statistics of a hypothesis, as JSON, at the look of so many pairs.
+    """The statistics of a hypothesis at the look of so many pairs.
 
     Its p-values are those of the design, and its intervals cover over all looks together (Jennison
     and Turnbull 1989).
     """
-    hypothesis = Hypothesis.model_validate_json(stated)
+    hypothesis = known.hypothesis
     alpha, margin = hypothesis.alpha, hypothesis.smallest_effect
 
     def at(level: float) -> Summary:

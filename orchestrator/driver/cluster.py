@@ -1,5 +1,6 @@
 """RAY: the cluster at RAY_ADDRESS, or one of our own."""
 
+import atexit
 import contextlib
 import json
 import logging
@@ -28,6 +29,9 @@ from trainers.errors import ClusterError, InputError, first_line, reason
 
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
+
+_START_S = 30.0
+"""for which Ray itself waits for what it starts"""
 
 SOCKET_PATH_BYTES = 103
 """Longest path of a socket that all systems allow (Linux: 107)."""
@@ -87,9 +91,13 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.leave()
-        # A command that is refused does not wait for a Ray that starts: that ends with the process.
-        if self._thread and (error is None or self._scratch.done()):
+        if self._thread is None:
+            return
+        if error is None or self._scratch.done():
             self._thread.join()
+        else:
+            # A command that is refused says so before it waits for a Ray that starts.
+            atexit.register(self._thread.join, _START_S)
 
     def _hold(self) -> None:
         try:
