@@ -36,7 +36,7 @@ def image_error(
     None.
     """
     differences = _differences(hypothesis, runs, seeds)
-    if differences is None or min(differences.shape) < 2:
+    if differences is None or min(differences.shape) < 2 or not np.isfinite(differences).all():
         return None
     alpha = hypothesis.alpha * (2 if hypothesis.direction == "holds" else 1)
     found = asdict(crossed_error(differences, alpha))

@@ -138,15 +138,13 @@ def read_run(trial: StoredTrial) -> Run:
     return _read(trial, Steps())[0]
 
 
-def _read(
-    trial: StoredTrial, steps: Steps, by_image: Collection[str] | None = None
-) -> tuple[Run, pa.Table]:
+def _read(trial: StoredTrial, steps: Steps, by_image: Collection[str] = ()) -> tuple[Run, pa.Table]:
     """How a trial ended, and what figures show of its values; some metrics also by image."""
     kept = None
     try:
         result = trial.finished()
         values = values_of(trial, result)
-        if result is not None and by_image is not None:
+        if result is not None and by_image:
             kept = trial.by_image(result, by_image)
         failure = None if result else trial.failed()
     except InputError as error:

@@ -47,6 +47,12 @@ def test_differences_are_of_the_same_seed_on_the_same_image():
     assert found["interval"] == pytest.approx(expected.interval)
 
 
+def test_a_value_that_is_no_number_is_no_measurement():
+    values = drawn()
+    values[0, 3, 5] = np.nan
+    assert image_error(COMPARED, runs_of(values), SEEDS) is None
+
+
 def test_with_nothing_in_common_on_an_image_the_interval_is_that_of_the_verdict():
     # An image and its opposite: every image has the same mean over seeds.
     values = np.zeros((2, 8, IMAGES), dtype=np.float32)

@@ -87,6 +87,19 @@ def test_damaged_values_of_images_are_found_and_the_run_counts_no_more(
     assert BY_IMAGE in verdict["reason"]
 
 
+def test_damaged_values_of_images_are_nothing_to_a_change_since_the_start(
+    root: Root, little_study: Little
+) -> None:
+    little_study.amend(
+        root.store, SEEDS, lambda text: of_gyration(text) + "    minus_start: true\n"
+    )
+    write_files(root.store, NAME)
+    before = entry_of(root)
+    flipped(root.trial("baseline", 1) / f"attempts/0001/{BY_IMAGE}", -1)
+    write_files(root.store, NAME)
+    assert entry_of(root) == before
+
+
 def test_runs_of_before_values_of_images_are_judged_the_same_without_them(judged: Root) -> None:
     before = entry_of(judged)
     for arm in ARMS:
