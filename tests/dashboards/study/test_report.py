@@ -189,6 +189,8 @@ def test_the_first_screen_asks_and_answers(report: Page) -> None:
     for name in ("cls_needs_no_position", "loss_on_cls_makes_it_useful"):
         assert first.count(name) == 1
     assert "As stated: 3 confirmatory." in first
+    assert "loss_on_patches − baseline, knn/cls_top1: falls by 0.05" in first
+    assert "globality/cls/gyration, minus step 0: " in first
 
 
 def test_a_row_of_the_forest_has_a_ring_for_each_seed_and_its_control(whole: Made) -> None:
