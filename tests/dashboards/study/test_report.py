@@ -160,6 +160,12 @@ def test_labels_and_words_lead_to_their_one_definition(whole: Made, report: Page
                 assert f"#meaning-{name}" in report.addresses
 
 
+def test_a_click_on_a_summary_only_unfolds(whole: Made) -> None:
+    summaries = re.findall("<summary>.*?</summary>", report_of(whole).read_text(), re.DOTALL)
+    assert len(summaries) == 3 + 3
+    assert not any("<a" in summary for summary in summaries)
+
+
 def test_only_whole_labels_and_words_become_links() -> None:
     linked = _linked("1 equivalent, negligible-but-nonzero: <unsupported> failed")
     named = re.findall('href="#meaning-([^"]+)"', linked)
