@@ -24,7 +24,10 @@ WIDTH = 360
 """pixels of a row, before it is scaled"""
 
 _APART = 30
-"""pixels between numbers of an axis"""
+"""least pixels between the middles of numbers of an axis"""
+
+_CHARACTER = 7.5
+"""pixels of a character of these numbers, and no less"""
 
 
 class Scale(NamedTuple):
@@ -45,7 +48,9 @@ class Scale(NamedTuple):
         sizes = round_numbers() if self.stretched else map(float, range(math.ceil(self.edge)))
         kept = [0.0]
         for size in sizes:
-            if 0 < size < self.edge and self(size) - self(kept[-1]) >= _APART:
+            half = _CHARACTER * len(f"{-size:g}") / 2
+            apart = max(_APART, half + _CHARACTER * (len(f"{-kept[-1]:g}") / 2 + 1))
+            if self(kept[-1]) + apart <= self(size) <= WIDTH - half:
                 kept = [-size, *kept, size]
         return [(self(x), f"{x:g}".replace("-", "−")) for x in kept]
 

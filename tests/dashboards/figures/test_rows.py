@@ -7,7 +7,7 @@ import pytest
 from dashboards.figures.rows import WIDTH, Row, Scale, row_of, scale_for
 
 
-@pytest.mark.parametrize("largest", [0.0, 0.3, 2.0, 7.9, 8.1, 250.0, 1e9])
+@pytest.mark.parametrize("largest", [0.0, 0.3, 2.0, 7.9, 8.1, 24.0, 250.0, 3e5, 1e9])
 def test_whatever_is_drawn_has_room_and_numbers_stand_apart(largest):
     row = Row([(largest, ""), (-largest, "")], 0.0, [((-largest, largest), 2)])
     scale = scale_for([row])
@@ -16,7 +16,10 @@ def test_whatever_is_drawn_has_room_and_numbers_stand_apart(largest):
     assert 6 <= scale(-largest) <= scale(largest) <= WIDTH - 6
     places = [place for place, _ in scale.ticks]
     assert all(later - one >= 30 for one, later in itertools.pairwise(places))
-    assert places[0] > 0
+    ends = [(place - 3.5 * len(text), place + 3.5 * len(text)) for place, text in scale.ticks]
+    assert all(later - end >= 5 for (_, end), (later, _) in itertools.pairwise(ends))
+    assert ends[0][0] >= 0
+    assert ends[-1][1] <= WIDTH
     assert "0" in [text for _, text in scale.ticks]
 
 
