@@ -212,6 +212,11 @@ def test_a_row_of_the_forest_has_a_ring_for_each_seed_and_its_control(whole: Mad
             assert f"seed {pair['seed']}: {pair['difference']:.4g}<" in by_name[name]
 
 
+def test_every_picture_of_a_hypothesis_stands_over_an_axis(whole: Made) -> None:
+    source = report_of(whole).read_text(encoding="utf-8")
+    assert source.count(">smallest effects</") == source.count('class="row"') - 2 * 3 == 1 + 3
+
+
 @pytest.mark.slow
 def test_each_claim_stands_above_its_hypotheses(make_study: MakeStudy) -> None:
     made = make_study()
