@@ -166,6 +166,11 @@ def test_a_click_on_a_summary_only_unfolds(whole: Made) -> None:
     assert not any("<a" in summary for summary in summaries)
 
 
+def test_what_a_link_leads_to_is_inside_what_it_unfolds(whole: Made) -> None:
+    source = report_of(whole).read_text(encoding="utf-8")
+    assert not re.search("<details[^>]* id=", source)
+
+
 def test_only_whole_labels_and_words_become_links() -> None:
     linked = _linked("1 equivalent, negligible-but-nonzero: <unsupported> failed")
     named = re.findall('href="#meaning-([^"]+)"', linked)
@@ -430,7 +435,8 @@ def test_a_browser_draws_every_figure_and_unfolds_what_a_link_leads_to(
         timeout=60,
     )
     assert Page(shown.stdout).drawn >= set(DRAWN)
-    assert re.findall(r'<details[^>]* id="([^"]*)"[^>]* open', shown.stdout) == ["definitions"]
+    unfolded = re.findall(r"<details[^>]* open[^>]*>\s*<summary>([^<]*)", shown.stdout)
+    assert unfolded == ["Each label, tag and word in two sentences and a picture"]
     assert "CONSOLE" not in shown.stderr
 
 
