@@ -1,9 +1,9 @@
 """The claims of a study, each with the forest of its hypotheses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ablations.verdicts.evidence import control_pairs
+from ablations.verdicts.evidence import Pair, control_pairs
 from dashboards.figures.rows import Row, Scale, row_of, scale_for
 from dashboards.tables.reading import StudyRun
 
@@ -19,6 +19,8 @@ class Shown(NamedTuple):
     row: Row
     control: Row | None
     """None where none was declared, or it has no numbers"""
+    control_differences: Mapping[int, float | None]
+    """of the control at each seed; empty where none was declared"""
     described: str
     """what the rows show, in words"""
 
@@ -35,10 +37,13 @@ def shown_hypotheses(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, 
     """Each hypothesis by name, in the order in which they were declared."""
     shown = {}
     for number, (name, entry) in enumerate(verdicts["hypotheses"].items(), 1):
-        row, control = _row(entry), _control(study, name, entry)
-        words = [_described(entry["verdict"]["label"], row)]
-        words += [_described("its control", control)] if control else []
-        shown[name] = Shown(name, number, entry, row, control, "; ".join(words))
+        pairs = _control_pairs(study, name, entry)
+        row, control = _row(entry), _control(pairs, entry)
+        alpha = entry["hypothesis"]["alpha"]
+        words = [_described(f"{name}, {entry['verdict']['label']}", row, alpha)]
+        words += [_described("its control", control, alpha)] if control else []
+        differences = {pair.seed: pair.difference for pair in pairs}
+        shown[name] = Shown(name, number, entry, row, control, differences, "; ".join(words))
     return shown
 
 
@@ -74,13 +79,16 @@ def _row(entry: Mapping[str, Any]) -> Row:
     )
 
 
-def _control(study: StudyRun, name: str, entry: Mapping[str, Any]) -> Row | None:
-    verdict, s = entry["verdict"], entry["hypothesis"]["smallest_effect"]
-    found = verdict["control"]
+def _control_pairs(study: StudyRun, name: str, entry: Mapping[str, Any]) -> Sequence[Pair]:
+    hypothesis, seeds = study.hypotheses[name], entry["verdict"]["seeds"]
+    return control_pairs(hypothesis, study.runs, seeds) if hypothesis.control else ()
+
+
+def _control(pairs: Sequence[Pair], entry: Mapping[str, Any]) -> Row | None:
+    found, s = entry["verdict"]["control"], entry["hypothesis"]["smallest_effect"]
     if not found or found["mean"] is None:
         return None
     ends = _over(found["interval"], s)
-    pairs = control_pairs(study.hypotheses[name], study.runs, verdict["seeds"])
     return Row(
         seeds=[
             (pair.difference / s, f"seed {pair.seed}: {pair.difference:.4g}")
@@ -96,11 +104,10 @@ def _over(ends: list[float] | None, s: float) -> tuple[float, float] | None:
     return (ends[0] / s, ends[1] / s) if ends else None
 
 
-def _described(what: str, row: Row) -> str:
+def _described(what: str, row: Row, alpha: float) -> str:
     if row.mean is None:
         return f"{what}: no finished pair"
     said = f"{what}: mean {row.mean:.3g} smallest effects"
-    if row.intervals:
-        (low, high), _ = row.intervals[0]
-        said += f", interval {low:.3g} to {high:.3g}"
+    for ((low, high), _), level in zip(row.intervals, (1 - alpha, 1 - 2 * alpha), strict=False):
+        said += f", {100 * level:.3g} % interval {low:.3g} to {high:.3g}"
     return said

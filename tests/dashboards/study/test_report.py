@@ -198,7 +198,7 @@ def test_the_first_screen_asks_and_answers(report: Page) -> None:
     assert report.text.index("Asked: 3 hypotheses. Planned: 3 arms at 6 seeds, on digits.") < 100
     first = report.text[: report.text.index("Hypotheses")]
     for name in ("cls_needs_no_position", "loss_on_cls_makes_it_useful"):
-        assert first.count(name) == 1
+        assert first.count(name) == 2, "of the row, and of its picture"
     assert "As stated: 3 confirmatory." in first
     assert "loss_on_patches − baseline, knn/cls_top1: falls by 0.05" in first
     assert "globality/cls/gyration, minus step 0: " in first
@@ -215,6 +215,21 @@ def test_a_row_of_the_forest_has_a_ring_for_each_seed_and_its_control(whole: Mad
         assert ("its control: mean -" in by_name[name]) == bool(control)
         for pair in entry["verdict"]["pairs"]:
             assert f"seed {pair['seed']}: {pair['difference']:.4g}<" in by_name[name]
+
+
+def test_a_panel_has_what_its_control_shows_at_each_seed(report: Page) -> None:
+    panels = report.text[report.text.index("Both sides at each seed") :]
+    [found] = re.findall("Difference Of the control((?: [^ ]+)+?) loss_on", panels)
+    rows = [found.split()[at : at + 5] for at in range(0, 30, 5)]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert all(float(row[4]) < -0.05 for row in rows)
+
+
+def test_a_picture_is_named_and_says_each_interval_with_its_level(whole: Made) -> None:
+    source = report_of(whole).read_text(encoding="utf-8")
+    for name in judged_study(whole)[1]["hypotheses"]:
+        [label] = set(re.findall(f'aria-label="({name}, [^"]*)"', source))
+        assert re.search(" 95 % interval .* to .*, 90 % interval .* to ", label)
 
 
 def test_every_picture_of_a_hypothesis_stands_over_an_axis(whole: Made) -> None:
@@ -320,7 +335,7 @@ def test_text_from_a_study_cannot_become_markup(make_study: MakeStudy) -> None:
     made = make_study(hypotheses={f"h{attack}": hypothesis})
     report = page(made)
     assert not any(script.strip() == "alert(1)" for script in report.scripts)
-    assert report.text.count(attack) == 6
+    assert report.text.count(attack) == 8
     assert len(report.scripts) == 3
     assert "broken & <odd>.png" in report.text
 
