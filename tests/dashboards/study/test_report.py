@@ -171,6 +171,16 @@ def test_what_a_link_leads_to_is_inside_what_it_unfolds(whole: Made) -> None:
     assert not re.search("<details[^>]* id=", source)
 
 
+def test_what_scrolls_can_be_reached_by_keyboard(whole: Made) -> None:
+    source = report_of(whole).read_text(encoding="utf-8")
+    scrolling = re.findall('<div class="scroll[^>]*>|<figure[^>]*>', source)
+    assert scrolling
+    assert all('tabindex="0"' in one for one in scrolling)
+    regions = [one for one in scrolling if one.startswith("<div")]
+    named = re.findall('role="region" aria-label="([^"]+)"', "".join(regions))
+    assert len(set(named)) == len(regions)
+
+
 def test_only_whole_labels_and_words_become_links() -> None:
     linked = _linked("1 equivalent, negligible-but-nonzero: <unsupported> failed")
     named = re.findall('href="#meaning-([^"]+)"', linked)
