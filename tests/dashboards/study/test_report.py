@@ -317,6 +317,7 @@ def test_report_without_any_finished_run(make_study: MakeStudy) -> None:
     report = page(make_study(otherwise="missing"))
     assert "0 of 18 runs finished; 18 missing." in report.text
     assert "3 hypotheses: 3 failed." in report.text
+    assert report.text.count(" no finished pair ") == 2 * 3, "in each picture"
     after = SECTIONS.index("Gates") + 1
     assert report.headings == [*SECTIONS[:after], "What is not there", *SECTIONS[after:]]
 
