@@ -87,7 +87,7 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
             range=[-0.35, 1.35] if against else [0, 2],
             showgrid=False,
         )
-        if not against:
+        if pairs and not against:
             drawing.shape(
                 type="line",
                 line={"color": MUTED, "width": 1},

@@ -152,6 +152,24 @@ def test_figures_without_any_value_say_so(make_study: MakeStudy) -> None:
     assert "Collapse diagnostics were not measured yet." in texts(figures["collapse_panel"])
 
 
+def test_values_of_one_arm_stand_over_zero_and_no_line_strikes_words(
+    make_study: MakeStudy,
+) -> None:
+    alone = {"contrast": ["baseline"], "direction": "rises", "smallest_effect": 0.01}
+    study = read_study(
+        *make_study(
+            hypotheses={
+                "measured": {**alone, "metric": "knn/cls_top1"},
+                "unmeasured": {**alone, "metric": "gap/nothing"},
+            }
+        )
+    )
+    figure = paired_seeds(study, judged(study))
+    assert [shape.yref for shape in figure.layout.shapes] == ["y"]
+    [words] = [one for one in figure.layout.annotations if one.text == "no pair of values"]
+    assert words.yref == "y2 domain"
+
+
 def test_figures_without_hypotheses_say_so(make_study: MakeStudy) -> None:
     study = read_study(*make_study(hypotheses={}))
     figures = every_figure(study, judged(study))
