@@ -195,9 +195,9 @@ def verdicts_content(verdicts: Mapping[str, Any]) -> bytes:
 def interval_shown(entry: Mapping[str, Any]) -> tuple[list[float] | None, float]:
     """The interval that decides an entry of `hypotheses`, and its level, in (0, 1).
 
-    For `holds` that of the equivalence test, 1 - 2 alpha; else 1 - alpha.
+    For `holds` that of the equivalence test, 1 - 2 alpha; else, and where it is refuted, 1 - alpha.
     """
     alpha = entry["hypothesis"]["alpha"]
-    if entry["hypothesis"]["direction"] == "holds":
+    if entry["hypothesis"]["direction"] == "holds" and entry["verdict"]["label"] != "refuted":
         return entry["verdict"]["interval_equivalence"], 1 - 2 * alpha
     return entry["verdict"]["interval"], 1 - alpha

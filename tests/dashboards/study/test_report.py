@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 from dashboards.definitions.text import DEFINITIONS
 from dashboards.study.figures import every_figure
 from dashboards.study.report import _linked, write_figures, write_report
-from dashboards.tables.derived import judged, write_verdicts
+from dashboards.tables.derived import interval_shown, judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy, maker
 from tests.registered import restated
@@ -393,6 +393,20 @@ def test_report_says_every_reason_once_and_shows_the_interval_that_decides(
     for name, level in (("cls_needs_no_position", 90), ("loss_on_cls_makes_it_useful", 95)):
         found = panels[panels.index(name) :]
         assert re.search(r"\] at (\d+) %", found)[1] == str(level)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("direction", "label", "shown"),
+    [
+        ("holds", "supported", ([2, 3], 0.9)),
+        ("holds", "refuted", ([1, 4], 0.95)),
+        ("rises", "refuted", ([1, 4], 0.95)),
+    ],
+)
+def test_a_refuted_holds_rests_on_the_wider_interval(direction, label, shown):
+    verdict = {"label": label, "interval": [1, 4], "interval_equivalence": [2, 3]}
+    hypothesis = {"direction": direction, "alpha": 0.05}
+    assert interval_shown({"hypothesis": hypothesis, "verdict": verdict}) == shown
 
 
 @pytest.mark.slow
