@@ -357,8 +357,12 @@ def _code(value: object) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A long name that may be broken after its slashes and underscores, and nowhere else."""
-    return Markup(escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
+    """A long name that may be broken after its slashes and underscores, and nowhere else.
+
+    What it says of the direction of writing ends with it.
+    """
+    broken = escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
+    return Markup("<bdi>{}</bdi>").format(broken)
 
 
 def _linked(text: str) -> Markup:

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from dashboards.definitions.text import DEFINITIONS
 from dashboards.study.figures import every_figure
-from dashboards.study.report import _linked, write_figures, write_report
+from dashboards.study.report import _breakable, _linked, write_figures, write_report
 from dashboards.tables.derived import interval_shown, judged, write_verdicts
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import CONFOUNDS, Made, MakeStudy, maker
@@ -166,6 +166,10 @@ def test_a_click_on_a_summary_only_unfolds(whole: Made) -> None:
     assert not any("<a" in summary for summary in summaries)
 
 
+def test_a_name_cannot_turn_what_stands_after_it() -> None:
+    assert _breakable("a\u202e<b>/c") == "<bdi>a\u202e&lt;b&gt;/<wbr>c</bdi>"
+
+
 def test_what_a_link_leads_to_is_inside_what_it_unfolds(whole: Made) -> None:
     source = report_of(whole).read_text(encoding="utf-8")
     assert not re.search("<details[^>]* id=", source)
@@ -300,7 +304,7 @@ def test_report_names_what_is_in_no_mean(make_study: MakeStudy) -> None:
     text = report_of(made).read_text()
     table = text[text.index("in no mean") :]
     table = table[: table.index("</table>")]
-    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table.replace("<wbr>", ""))
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", re.sub("</?(?:wbr|bdi)>", "", table))
     assert cells[-4:] == ["loss_on_patches", "1, 3", "globality/patch", "12.50%"]
 
 
