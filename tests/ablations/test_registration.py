@@ -1,4 +1,7 @@
-"""A chain of registrations says of each hypothesis what was known when it was stated."""
+"""A chain of registrations says of each hypothesis what was known when it was stated.
+
+Over 400 lines: many small facts of one thing, which are looked for together.
+"""
 
 import copy
 import json

@@ -331,7 +331,7 @@ class TestAWitness:
         assert "\n" not in line
         assert not entry_path(store, 1).with_suffix(".witness").exists()
 
-    @pytest.mark.parametrize("command", ["sleep 60", "sh -c 'sleep 5; echo seen'"])
+    @pytest.mark.parametrize("command", ["sh -c 'exec sleep 60'", "sh -c 'sleep 5; echo seen'"])
     def test_that_hangs_is_ended_and_has_failed(self, entry, store, monkeypatch, command):
         monkeypatch.setattr("orchestrator.witness.ANSWER_WITHIN_S", 0.1)
         with pytest.raises(InputError, match=r"it has not ended within 0\.1 s") as raised:

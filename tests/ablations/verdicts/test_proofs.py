@@ -1,4 +1,7 @@
-"""Proofs by mutation: a judge that is right passes all, and each broken one is found."""
+"""Proofs by mutation: a judge that is right passes all, and each broken one is found.
+
+Over 400 lines: many small facts of one thing, which are looked for together.
+"""
 
 import functools
 import time
