@@ -80,9 +80,9 @@ def followed(design, differences):
         ("pocock", "max-t", 12),
         ("pocock", "fixed-sequence", 8),
         ("e-process", "max-t", 8),
-        pytest.param("obf", "max-t", 150, marks=pytest.mark.slow),
-        pytest.param("pocock", "max-t", 150, marks=pytest.mark.slow),
-        pytest.param("e-process", "holm", 150, marks=pytest.mark.slow),
+        pytest.param("obf", "max-t", 60, marks=pytest.mark.slow),
+        pytest.param("pocock", "max-t", 60, marks=pytest.mark.slow),
+        pytest.param("e-process", "holm", 60, marks=pytest.mark.slow),
     ],
 )
 def test_a_simulated_study_is_followed_as_the_judge_follows_it(spending, by, studies):
