@@ -110,7 +110,7 @@ def prove(
         else:
             given = [design] if design else []
             after = judge(changed, changed_runs, *given)
-        case = _Case(mutant, hypotheses, after, differences, multiplicity, design)
+        case = _Case(mutant, hypotheses, verdicts, after, differences, multiplicity, design)
         for name in hypotheses:
             of_hypotheses[name][mutant] = case.proof(name, verdicts[name])
         again = judge_claims(
@@ -145,6 +145,7 @@ class _Case:
 
     mutant: Mutant
     hypotheses: Mapping[str, Hypothesis]
+    before: Mapping[str, Verdict]
     after: Mapping[str, Verdict]
     differences: Mapping[str, Sequence[float]]
     """as they were, of the hypotheses whose values were moved"""
@@ -219,7 +220,7 @@ class _Case:
                 moved = _near(after.mean, before.mean + s / before.n, _nothing(one))
                 return "" if moved else "the mean is not that of the edited values"
             case "relabelled":
-                return _mirror_fault(one, before, after)
+                return _mirror_fault(one, before, after, adjusted_alike=self._stop_alike(name))
             case "alpha":
                 return _alpha_fault(one, before, after)
             case "unreachable":
@@ -264,10 +265,17 @@ class _Case:
         refuted = exact and shown and not is_null and wide < (s if holds else 3 * s) * (1 - 1e-9)
         return "" if after.label == "refuted" or not refuted else "it is not refuted"
 
+    def _family(self, name: str) -> list[str]:
+        return next(names for names in families_of(self.hypotheses) if name in names)
+
+    def _stop_alike(self, name: str) -> bool:
+        """Whether all of its family stop where they did: an adjusted p is of what they saw."""
+        return all(self.after[n].seeds == self.before[n].seeds for n in self._family(name))
+
     def _least(self, name: str) -> float:
         """What the adjusted p of a planted effect is at most, whatever the method makes of it."""
         one = self.hypotheses[name]
-        names = next(names for names in families_of(self.hypotheses) if name in names)
+        names = self._family(name)
         there = [other for other in names if self.after[other].label != "failed"]
         ps = [self.after[other].p or 1.0 for other in there]
         n, size, by = self.after[name].n, len(names), self.multiplicity.by
@@ -318,8 +326,10 @@ class _Case:
         )
 
 
-def _mirror_fault(hypothesis: Hypothesis, before: Verdict, after: Verdict) -> str:
-    """What is not as in a mirror."""
+def _mirror_fault(
+    hypothesis: Hypothesis, before: Verdict, after: Verdict, *, adjusted_alike: bool
+) -> str:
+    """What is not as in a mirror; the adjusted p too, where it is `adjusted_alike`."""
     assert before.mean is not None
     within = _nothing(hypothesis)
     ends = (
@@ -331,7 +341,8 @@ def _mirror_fault(hypothesis: Hypothesis, before: Verdict, after: Verdict) -> st
     )
     if not mirrored:
         return "mean and intervals are not mirrored"
-    if not (_near(after.p, before.p) and _near(after.p_adjusted, before.p_adjusted)):
+    same_adjusted = not adjusted_alike or _near(after.p_adjusted, before.p_adjusted)
+    if not (_near(after.p, before.p) and same_adjusted):
         return "p is not the same"
     directed = hypothesis.direction in ("rises", "falls")
     both = before.label == after.label == "supported"

@@ -130,3 +130,40 @@ def test_a_rule_that_supports_everything_at_each_look_is_found(monkeypatch):
 def test_a_rule_that_ignores_p_is_found_at_a_look(monkeypatch):
     monkeypatch.setattr(reasons, "decide", lambda **given: decide(**given | {"p_adjusted": 0.0}))
     assert ("rises", "unreachable") in faults(proved()[1])
+
+
+def test_a_mirrored_member_that_stops_elsewhere_changes_the_adjusted_p_of_its_family_alone():
+    """A rise of 1.2 goes on to the last look; the same fall is refuted before, with a larger p."""
+    arms = {"rising": 1.2 + 0.9 * NOISE[5], "other": 1.0 + NOISE[7], "baseline": np.zeros(10)}
+    runs = {
+        (arm, seed): Run(status="finished", start={}, end={"m": float(of[seed])}, key=arm)
+        for arm, of in arms.items()
+        for seed in SEEDS
+    }
+    family = {
+        "rises": hypothesis("rising", control="", family="one"),
+        "differs": hypothesis("other", "differs", control="", family="one"),
+    }
+    stops, proofs = proved(hypotheses=family, runs=runs, claims={})
+    assert stops == {"rises": 10, "differs": 10}
+    of = proofs["hypotheses"]
+    assert of["rises"]["relabelled"]["text"] == "its design stops elsewhere"
+    assert of["differs"]["relabelled"]["outcome"] == "as asked"
+    assert faults(proofs) == set()
+
+
+@pytest.mark.parametrize("spending", ["pocock", "e-process"])
+def test_how_runs_of_two_arms_end_is_proved_at_looks(spending):
+    """A mutant states the contrast as a mapping, which a hypothesis by how runs end must keep."""
+    ends = {"arm": ["collapsed"] * 9 + ["finished"], "baseline": ["finished"] * 10}
+    runs = {
+        (arm, seed): Run(status=status, start={}, end={}, key=arm)
+        for arm, of in ends.items()
+        for seed, status in enumerate(of)
+    }
+    one = hypothesis("arm", metric="", endpoint="collapsed", control="", smallest_effect=0.5)
+    design = DESIGN.model_copy(update={"spending": spending})
+    _, proofs = proved(design, {"collapses": one}, runs=runs, claims={})
+    assert faults(proofs) == set()
+    of = proofs["hypotheses"]["collapses"]
+    assert (of["relabelled"]["outcome"], of["dropped"]["outcome"]) == ("as asked", "refused")
