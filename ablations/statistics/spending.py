@@ -147,9 +147,7 @@ class RankedSigns:
         _check(looks, math.inf)
         n = len(differences)
         if n not in looks:
-            raise ValueError(
-                f"looks are planned at {list(looks)} seeds, got {n}: wait for the next"
-            )
+            raise ValueError(_NO_LOOK.format(list(looks), n))
         self._flips, self._kind = signs(n), kind
         row = of_length_one(differences)
         self._looks = []
