@@ -99,20 +99,24 @@ class Statement:
         return self._with_diff(self.chain[-1])
 
     def amend(self, reason: str) -> Entry:
-        """Write the next registration. Raises InputError, one line, where there is nothing to."""
-        while True:
-            if not self.chain or self.chain[-1].number == 0:
-                raise InputError(
-                    f"study {self.name} has no registration in {self.store.shown}: `dinolab run` "
-                    "makes the first one"
-                )
-            if not self.changes:
-                raise InputError(
-                    f"nothing has changed since registration {self.chain[-1].number} of study "
-                    f"{self.name}: there is nothing to amend"
-                )
-            if self._put(said(reason)):
-                return self._with_diff(self.chain[-1])
+        """Write the next registration. Raises InputError, one line, where there is nothing to.
+
+        Where somebody else amends at the same time, one comes first. If that states the same, it is
+        what comes back, with the reason that it was given.
+        """
+        if not self.chain or self.chain[-1].number == 0:
+            raise InputError(
+                f"study {self.name} has no registration in {self.store.shown}: `dinolab run` "
+                "makes the first one"
+            )
+        if not self.changes:
+            raise InputError(
+                f"nothing has changed since registration {self.chain[-1].number} of study "
+                f"{self.name}: there is nothing to amend"
+            )
+        while self.changes and not self._put(said(reason)):
+            pass  # somebody else was first, and the chain is read again
+        return self._with_diff(self.chain[-1])
 
     def _with_diff(self, entry: Entry) -> Entry:
         """Put what was not committed beside its registration; a kill may have left that out."""

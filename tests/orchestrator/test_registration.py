@@ -226,6 +226,16 @@ def test_of_two_that_amend_at_once_the_second_amends_what_the_first_has_left(
         state(longest).amend("again")
 
 
+def test_of_two_that_amend_the_same_at_once_the_second_goes_on_with_what_the_first_wrote(
+    plan, longer, store, state
+):
+    state(plan).register()
+    one, other = state(longer), state(longer)
+    first = one.amend("more")
+    assert other.amend("more") == first
+    assert [entry.number for entry in read_chain(store, "small")] == [1, 2]
+
+
 class TestAChainThatIsDamaged:
     @pytest.fixture
     def three(self, study, images, plan, longer, store, state):
