@@ -26,7 +26,7 @@ def void_look(mutant: Mutant, before: Verdict, design: Design) -> str:
     if mutant == "looks dropped" and len(design.looks) == 1:
         return "there is one look"
     if not before.standard_deviation:
-        return "its differences are equal, with an interval of no width at any level"
+        return "its differences are equal, and their interval can be the same at any level"
     return ""
 
 

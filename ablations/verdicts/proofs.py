@@ -184,7 +184,7 @@ class _Case:
             return "its alpha is the least there is"
         decided = before.label == "supported" and before.p_equivalence != 0
         if mutant == "alpha" and not decided and not before.standard_deviation:
-            return "its differences are equal, with an interval of no width at any alpha"
+            return "its differences are equal, and their interval can be the same at any alpha"
         if mutant in OF_LOOKS:
             assert self.design is not None
             return void_look(mutant, before, self.design)
