@@ -14,6 +14,7 @@ from ablations.changes import differences
 from ablations.registration import Entry, registration_key
 from ablations.spec import Hypothesis
 from ablations.stated import known_of
+from dashboards.tables.trials import places_of
 from dashboards.verification.finding import Finding, knowing
 
 Chains = Sequence[Sequence[Entry]]
@@ -155,17 +156,28 @@ def _how(then: _Stated, now: _Stated) -> str:
 
 def _other_looks(first: Entry, others: Chains) -> Iterator[Finding]:
     """Other looks than those of a study whose results the first registration of this one knew."""
+    mine = {one for one in _compared(first) if one <= first.known.keys()}
     for chain in others:
         knew = {
-            entry.number: {trial.key for trial in entry.trials} & first.known.keys()
+            entry.number: {key for one in mine & _compared(entry) for key in one}
             for entry in chain
-            if entry.created <= first.created
+            if mine and entry.created <= first.created
         }
         before = [one for one in chain if knew.get(one.number, set()) - one.known.keys()]
         if before and (what := other_looks(before[-1], first)):
             known = knowing(len(knew[before[-1].number]), 0)
             what = f"{what}, against study {before[-1].study}{known}"
             yield Finding(kind="deviated", where=_key(first), what=what)
+
+
+def _compared(entry: Entry) -> set[frozenset[str]]:
+    """The trials that each hypothesis compares at each seed, by key."""
+    keys = {(arm, seed): key for arm, seed, key in places_of(entry)}
+    return {
+        frozenset(keys[arm, seed] for arm in one.weights)
+        for one in entry.resolved.hypotheses.values()
+        for seed in entry.resolved.seeds
+    }
 
 
 def other_looks(before: Entry, now: Entry) -> str:

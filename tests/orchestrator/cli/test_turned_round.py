@@ -214,3 +214,20 @@ def test_looks_at_results_that_a_study_without_looks_has_are_a_deviation(root, c
     state(changed(("name: cls", "name: again"), looks), root, tmp_path)
     line = "looks were redefined, against study cls"
     assert deviations(root, "again") == [f"{AGAIN}: {line}, {KNOWING}"]
+
+
+def test_looks_of_a_study_that_shares_only_the_baseline_are_none(root, changed, tmp_path):
+    arms = ("none: {model.cls_position: none}", "tied: {model.cls_position: tied}")
+    other = (("name: cls", "name: again"), arms, ("[none, baseline]", "[tied, baseline]"))
+    entry = state(changed(*other, SEEDS, LOOKS), root, tmp_path)
+    assert len(entry.known) == 6
+    assert deviations(root, "again") == []
+
+
+def test_seeds_in_another_order_than_in_a_study_that_shares_the_baseline_are_none(
+    looked, changed, tmp_path
+):
+    arms = ("none: {model.cls_position: none}", "tied: {model.cls_position: tied}")
+    other = (("name: cls", "name: again"), arms, ("[none, baseline]", "[tied, baseline]"))
+    assert len(state(changed(*other, SEEDS, LOOKS, REVERSED), looked, tmp_path).known) == 8
+    assert deviations(looked, "again") == []
