@@ -143,6 +143,33 @@ def test_with_the_names_of_its_arms_exchanged_it_is_a_deviation(changed, tmp_pat
     assert deviations(store.root, "again") == [f"{AGAIN}: hypothesis {what}, {KNOWING}"]
 
 
+EXCHANGED = (
+    ("name: cls", "name: again"),
+    ("set: {steps: 500}", "set: {steps: 500, model.cls_position: none}"),
+    ("none: {model.cls_position: none}", "some: {model.cls_position: learned}"),
+    ("none_helps", "some_helps"),
+)
+"""The same two arms, of which each is what the other was: base, and change."""
+
+
+def test_with_base_and_arm_exchanged_it_is_a_deviation(root, changed, tmp_path):
+    between = ("[none, baseline]", "[some, baseline]")
+    assert len(state(changed(*EXCHANGED, between), root, tmp_path).known) == 12
+    what = (
+        "hypothesis some_helps is none_helps of study cls (registration 1) turned round "
+        "(contrast none, baseline -> some, baseline)"
+    )
+    assert deviations(root, "again") == [f"{AGAIN}: {what}, {KNOWING}"]
+
+
+@pytest.mark.parametrize("between", ["[baseline, some]", "[some, baseline]"])
+def test_the_same_of_base_and_arm_exchanged_is_none(root, changed, tmp_path, between):
+    said = [("[none, baseline]", between)]
+    said += [CHANGES["direction"]] if between.startswith("[some") else []
+    state(changed(*EXCHANGED, *said), root, tmp_path)
+    assert deviations(root, "again") == []
+
+
 def test_against_what_was_in_force_and_not_what_was_stated_before_it(changed, tmp_path):
     store = LocalStore(tmp_path / "runs", make=True)
     falling = changed(CHANGES["direction"])
