@@ -28,7 +28,7 @@ def check_asked(
     for entry in chain:
         for place in entry.trials:
             firsts.setdefault(place.key, entry)
-    named = {key: _names(checked[key]) for key, first in firsts.items() if first.results_name_it}
+    named = {key: names_of(checked[key]) for key, first in firsts.items() if first.results_name_it}
     there = {entry.digest: entry for entry in chain}
     there |= _elsewhere(store, {name for of in named.values() for name in of} - there.keys())
     findings: list[Finding] = []
@@ -61,7 +61,7 @@ def _note(how: str, keys: Sequence[str], firsts: Mapping[str, Entry]) -> str:
     return f"{results} {how} ({runs_text(places)})"
 
 
-def _names(checked: Checked) -> list[str]:
+def names_of(checked: Checked) -> list[str]:
     """Digests of the registrations that a result names, an empty one for attempts outside a study;
     none without a result."""
     if checked.result is None:

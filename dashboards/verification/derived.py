@@ -99,7 +99,7 @@ def _check_verdicts(
         return
     try:
         written = dict(leaves(json.loads(content)))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         derived.found("damaged", key, f"it is no JSON object; {_AGAIN}")
         return
     if problems := list(_other_values(written, dict(leaves(verdicts)))):

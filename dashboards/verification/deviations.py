@@ -1,13 +1,14 @@
 """What was not done as it was planned before there were results."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from ablations.changes import differences
 from ablations.registration import Entry, registration_key
 from ablations.stated import known_of
 from ablations.verdicts.reasons import seed_list
 from dashboards.tables.trials import places_of
+from dashboards.verification.asked import names_of
 from dashboards.verification.finding import Finding, knowing
 from dashboards.verification.trials import Checked
 from dashboards.verification.turned import other_looks
@@ -17,10 +18,14 @@ _ADJUSTED = "multiplicity"
 """Field of a study that says how p-values are adjusted for the number of hypotheses."""
 
 
-def check_deviations(chain: Sequence[Entry], checked: Mapping[str, Checked]) -> list[Finding]:
+def check_deviations(
+    chain: Sequence[Entry], checked: Mapping[str, Checked], others: Sequence[Sequence[Entry]] = ()
+) -> list[Finding]:
     """Seeds left out or added, looks that were not planned, arms, claims and gates that were
-    redefined, hypotheses and others that were left out."""
-    found = [*_begun_knowing(chain[0]), *_left_out(chain[-1], checked)]
+    redefined, hypotheses and others that were left out; `others` are the other studies of the
+    root."""
+    studied = _studied(chain, checked, others)
+    found = [*_begun_knowing(chain[0], studied), *_left_out(chain[-1], checked)]
     for place in range(1, len(chain)):
         found += _changed_knowing(chain, place)
     return found
@@ -31,24 +36,37 @@ def _finding(entry: Entry, what: str) -> Finding:
     return Finding(kind="deviated", where=key, what=what)
 
 
-def _begun_knowing(first: Entry) -> Iterator[Finding]:
-    """Seeds stated beside others whose results existed, as one does who goes on until it fits."""
+def _studied(
+    chain: Sequence[Entry], checked: Mapping[str, Checked], others: Sequence[Sequence[Entry]]
+) -> set[str]:
+    """The keys of trials that another study had stated before this one was, as the root or their
+    results say it."""
+    here = {"", *(entry.digest for entry in chain)}
+    named = {key for key, trial in checked.items() if set(names_of(trial)) - here}
+    entries = (one for other in others for one in other if one.created < chain[0].created)
+    return named | {trial.key for entry in entries for trial in entry.trials}
+
+
+def _begun_knowing(first: Entry, studied: Set[str]) -> Iterator[Finding]:
+    """Seeds stated beside those of a study whose results existed, as one does who goes on until it
+    fits. What was trained outside a study is reuse, and what is stated of it exploratory."""
     keys = {(arm, seed): key for arm, seed, key in places_of(first)}
-    seeds, names = first.resolved.seeds, defaultdict(list)
+    found: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = defaultdict(list)
     for name, hypothesis in first.resolved.hypotheses.items():
+        trials = {
+            seed: {keys[arm, seed] for arm in hypothesis.weights} for seed in first.resolved.seeds
+        }
+        added = tuple(seed for seed, those in trials.items() if those - first.known.keys())
         known = tuple(
-            seed
-            for seed in seeds
-            if all(keys[arm, seed] in first.known for arm in hypothesis.weights)
+            seed for seed, those in trials.items() if seed not in added and those <= studied
         )
-        if 0 < len(known) < len(seeds):
-            names[known].append(name)
-    for known, those in names.items():
-        added = [seed for seed in seeds if seed not in known]
+        if added and known:
+            found[added, known].append(name)
+    for (added, known), names in found.items():
         yield _finding(
             first,
             f"{_seeds(added)} added to {seed_list(known)}, whose results existed "
-            f"({', '.join(those)})",
+            f"({', '.join(names)})",
         )
 
 

@@ -32,11 +32,17 @@ def _taken(content: bytes | None) -> dict[str, tuple[list[int], int]]:
     try:
         written = json.loads(content or b"")["hypotheses"]
         return {
-            name: ([int(look["seeds"]) for look in verdict["looks"]], len(verdict["seeds"]))
+            name: ([_whole(look["seeds"]) for look in verdict["looks"]], len(verdict["seeds"]))
             for name, verdict in ((name, one["verdict"]) for name, one in written.items())
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # whoever compares the file says what is wrong with it
+
+
+def _whole(number: object) -> int:
+    if type(number) is not int:  # Infinity, NaN and true are no number of seeds
+        raise TypeError
+    return number
 
 
 def _followed(study: StudyRun) -> dict[str, Followed]:

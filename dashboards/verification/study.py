@@ -75,9 +75,10 @@ def verify_study(store: Store, name: str, analysis: Mapping[str, str]) -> Verifi
         wrong, unknown = check_planned(entries[-1], checked)
         crops, counts["crops"] = check_crops(entries[-1], checked)
         unasked, reused = check_asked(store, entries, checked)
-        findings += [*wrong, *crops, *unasked, *check_deviations(entries, checked)]
         knew = any(entry.known or entry.under_way for entry in entries)
-        findings += check_turned(entries, _others(store, name) if knew else [])
+        others = _others(store, name) if knew else []
+        findings += [*wrong, *crops, *unasked, *check_deviations(entries, checked, others)]
+        findings += check_turned(entries, others)
         notes += [*reused, *([unknown] if unknown else [])]
     if not chain.findings and all(trial.is_whole for trial in checked.values()):
         derived = _check_what_is_made(store, name, entries, checked, notes)
@@ -167,7 +168,7 @@ def _judged_as(store: Store, name: str, chain: Sequence[Entry]) -> int:
     try:
         found = json.loads(store.get(f"{study_folder(name)}/{VERDICTS}") or b"")
         sha256 = found["registration"]["sha256"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         sha256 = ""
     return next((one.number for one in chain if one.digest == sha256), len(chain))
 

@@ -261,6 +261,8 @@ def test_seeds_added_under_another_name_are_a_deviation(root: Root, little_study
     (finding,) = verify_study(root.store, "other", {}).findings
     assert finding.kind == "deviated"
     assert f"seed {SEEDS} was added to seeds 0, 1, 2, whose results existed" in finding.what
+    shutil.rmtree(root.folder / "studies" / NAME)
+    assert finding in verify_study(root.store, "other", {}).findings
 
 
 @pytest.mark.parametrize(

@@ -258,3 +258,27 @@ def test_seeds_in_another_order_than_in_a_study_that_shares_the_baseline_are_non
     other = (("name: cls", "name: again"), arms, ("[none, baseline]", "[tied, baseline]"))
     assert len(state(changed(*other, SEEDS, LOOKS, REVERSED), looked, tmp_path).known) == 8
     assert deviations(looked, "again") == []
+
+
+def begun(tmp_path):
+    """A run root where seed 0 of both arms was trained outside a study, and the study is then stated."""
+    store = LocalStore(tmp_path / "begun", make=True)
+    path = tmp_path / "begun.yaml"
+    path.write_text(STUDY)
+    plan, images = planned(path, tmp_path)
+    for trial in plan.trials:
+        if trial.seed == 0:
+            ends = {0: {"knn/cls_top1": 0.3}, 500: {"knn/cls_top1": 0.7}}
+            Trial(store, trial.key).finish(1, ends, registrations=[""])
+    assert len(Statement(plan, images, store).register().known) == 2
+    return store.root
+
+
+def test_seeds_beside_one_that_was_trained_outside_a_study_are_reuse(tmp_path):
+    assert deviations(begun(tmp_path)) == []
+
+
+def test_what_another_study_states_later_makes_no_deviation_of_reuse(tmp_path, changed):
+    root = begun(tmp_path)
+    state(changed(("name: cls", "name: again")), root, tmp_path)
+    assert deviations(root) == []
