@@ -261,7 +261,7 @@ def test_seeds_in_another_order_than_in_a_study_that_shares_the_baseline_are_non
 
 
 def begun(tmp_path):
-    """A run root where seed 0 of both arms was trained outside a study, and the study is then stated."""
+    """A run root: seed 0 of both arms trained outside a study, and the study then stated."""
     store = LocalStore(tmp_path / "begun", make=True)
     path = tmp_path / "begun.yaml"
     path.write_text(STUDY)
