@@ -8,9 +8,9 @@ from orchestrator import interrupt
 
 def main() -> NoReturn:
     """Run the command line; a signal ends it from the first import on."""
-    interrupt.listen()
     code = interrupt.INTERRUPTED
     try:
+        interrupt.listen()
         from orchestrator.cli.entry import main as command
 
         command()

@@ -1,6 +1,5 @@
 """RAY: the cluster at RAY_ADDRESS, or one of our own."""
 
-import atexit
 import contextlib
 import json
 import logging
@@ -8,11 +7,13 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -30,8 +31,8 @@ from trainers.errors import ClusterError, InputError, first_line, reason
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
 
-_START_S = 30.0
-"""for which Ray itself waits for what it starts"""
+_GONE_WITHIN_S = 2.0
+"""for which a command that ends tries to take what it has begun with it"""
 
 SOCKET_PATH_BYTES = 103
 """Longest path of a socket that all systems allow (Linux: 107)."""
@@ -91,13 +92,9 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.leave()
-        if self._thread is None:
-            return
-        if error is None or self._scratch.done():
+        # A command that is refused does not wait for a Ray that starts: that ends with the process.
+        if self._thread and (error is None or self._scratch.done()):
             self._thread.join()
-        else:
-            # A command that is refused says so before it waits for a Ray that starts.
-            atexit.register(self._thread.join, _START_S)
 
     def _hold(self) -> None:
         try:
@@ -178,7 +175,23 @@ def _abandon(scratch: str) -> None:
 
     if node := ray._private.worker._global_node:
         node.kill_all_processes(check_alive=False, allow_graceful=False)
-    shutil.rmtree(scratch, ignore_errors=True)
+    # One that is still starting is not known there, and what runs of it writes its files again.
+    until = time.monotonic() + _GONE_WITHIN_S
+    while Path(scratch).exists() and time.monotonic() < until:
+        for process in _started_in(scratch):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _started_in(scratch: str) -> Iterator[int]:
+    """Numbers of our children whose command names this folder; none where there is no /proc."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            names_it = os.fsencode(scratch) in (process / "cmdline").read_bytes()
+            if parent == str(os.getpid()) and names_it:
+                yield int(process.name)
 
 
 def _cpus_of_this_machine() -> int:
