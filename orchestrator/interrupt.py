@@ -27,7 +27,7 @@ _SIGACTION_BYTES = 1024
 """More than the system's `struct sigaction` has (Linux: 152)."""
 
 _requested = threading.Event()
-_before_leaving: list[Callable[[], None]] = []
+_before_leaving: list[Callable[[], object]] = []
 _in_their_own_time: set[int] = set()
 _pipe: list[int] = []
 """the end of a pipe that the system writes signals to, once there is one"""
@@ -85,8 +85,13 @@ def requested() -> bool:
     return _requested.is_set()
 
 
+def first_when_leaving(action: Callable[[], object]) -> None:
+    """From here on `action` is called when the process is ended, before all that was to be."""
+    _before_leaving.append(action)
+
+
 @contextlib.contextmanager
-def before_leaving(action: Callable[[], None]) -> Iterator[None]:
+def before_leaving(action: Callable[[], object]) -> Iterator[None]:
     """Inside the block `action` is called should the process be ended there."""
     _before_leaving.append(action)
     try:

@@ -1,6 +1,7 @@
 """RAY: the cluster at RAY_ADDRESS, or one of our own."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -30,6 +31,9 @@ from trainers.errors import ClusterError, InputError, first_line, reason
 
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
+
+_STARTED_WITHIN_S = 10.0
+"""for which a command that is refused waits for the Ray that it began"""
 
 _GONE_WITHIN_S = 2.0
 """for which a command that ends tries to take what it has begun with it"""
@@ -92,9 +96,14 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.leave()
-        # A command that is refused does not wait for a Ray that starts: that ends with the process.
-        if self._thread and (error is None or self._scratch.done()):
+        if self._thread is None:
+            return
+        if error is None or self._scratch.done():
             self._thread.join()
+        else:
+            # A command that is refused says so before it waits for a Ray that starts: one that is
+            # killed while it starts lets no other thread run for 30 s.
+            interrupt.first_when_leaving(functools.partial(self._thread.join, _STARTED_WITHIN_S))
 
     def _hold(self) -> None:
         try:
