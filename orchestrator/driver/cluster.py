@@ -100,7 +100,7 @@ class Cluster:
             return
         if error is None or self._scratch.done():
             self._thread.join()
-        else:
+        elif not interrupt.requested():
             # A command that is refused says so before it waits for a Ray that starts: one that is
             # killed while it starts lets no other thread run for 30 s.
             interrupt.first_when_leaving(functools.partial(self._thread.join, _STARTED_WITHIN_S))
