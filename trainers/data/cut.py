@@ -9,6 +9,7 @@ Shapes: B images, V views of one kind, n = V · B crops with the rows of a view 
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ _WEIGHT_BITS = 15
 _MOST_SHIFT = 22
 _EXACT_IN_FLOAT32 = 512
 """Taps up to which 255 times the lower half of each weight, summed, stays below 2²⁴."""
+_TOGETHER = 2**25
+"""Values of boxes that are cut together, at most, if it is more than one; 13 bytes each."""
 
 
 def crop_boxes(
@@ -106,51 +109,123 @@ def _cut_by_kernel(
 def cut_by_products(
     images: Images, places: list[_Place], size: int, flip: Tensor, kind: str
 ) -> Tensor:
-    """What the integer kernel gives, by products of matrices on the device of the images."""
-    device, count = images[0].device, len(images)
-    first, weights, shift = _planned(places, count, size, flip, kind, device)
-    views = len(places) // count
-    crops = torch.empty(views, count, 3, size, size, dtype=torch.uint8, device=device)
-    for number, image in enumerate(images):
-        height, width = image.shape[1:]
-        across, down = (
-            _Weights.dense(
-                first[axis, :, number], weights[axis, :, number], shift[axis, :, number], source
-            )
-            for axis, source in enumerate((width, height))
-        )
-        rows = image.reshape(1, 3 * height, width).transpose(1, 2)
-        narrow = across.times(rows).view(views, size, 3, height)
-        columns = narrow.permute(0, 3, 2, 1).reshape(views, height, 3 * size)
-        crops[:, number] = down.times(columns).view(views, size, 3, size).transpose(1, 2)
-    return crops.flatten(0, 1)
+    """What the integer kernel gives, by products of matrices on the device of the images.
 
-
-def _planned(
-    places: list[_Place], count: int, size: int, flip: Tensor, kind: str, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Taps of all boxes on `device`, each [2, V, B, …]: across, where `flip` mirrors, and down.
-
-    All are planned at once, each extent that occurs but once: image by image, the host would not
-    keep up.
+    Boxes of a like extent are cut together: one by one, the host would not keep up.
     """
-    top, bottom, left, right = torch.tensor(places).unbind(1)
-    extents, which = torch.cat([right - left, bottom - top]).unique(return_inverse=True)
-    first, weights, shift = taps(extents, size, kind)
-    start = torch.cat([left, top])[:, None]
-    mirrored = torch.cat([flip, torch.zeros_like(flip)])[:, None]
-    first, weights, shift, which, start, mirrored = sent(
-        [first, weights.to(torch.int16), shift, which, start, mirrored], device
-    )
-    first, weights, shift = (one.index_select(0, which) for one in (first, weights, shift))
-    first = torch.where(mirrored, first.flip(1), first) + start
-    weights = torch.where(mirrored[..., None], weights.flip(1), weights)
-    axes = (2, -1, count)
-    return first.unflatten(0, axes), weights.unflatten(0, axes), shift.unflatten(0, axes)
+    if isinstance(images, Tensor):
+        pixels = images.flatten()
+    else:
+        pixels = torch.cat([image.flatten() for image in images])
+    plan = _Plan.of(images, places, size, flip, kind)
+    found = []
+    for some, height, width in plan.groups:
+        across = plan.weights(0, some, width)
+        down = plan.weights(1, some, height)
+        # Rows stand before colours, so that both products find their factors as they lie.
+        window = pixels[plan.window(some, height, width)].flatten(1, 2).transpose(1, 2)
+        rows = across.times(window).transpose(1, 2).reshape(-1, height, 3 * size)
+        found.append(down.times(rows).view(-1, size, 3, size).transpose(1, 2))
+    return torch.cat(found).index_select(0, plan.back)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Boxes in order of their area, the largest first, [n] each, on the device of the images."""
+
+    groups: list[tuple[slice, int, int]]
+    """boxes that are cut together, and their largest height and width; on the host"""
+    corner: Tensor
+    """place of the first pixel among those of all images"""
+    stride: Tensor
+    """pixels from a row to the next"""
+    plane: Tensor
+    """pixels from a colour to the next"""
+    extents: Tensor
+    """width and height, [2, n]"""
+    first: Tensor
+    """first source pixel of each target, inside the box; across and down, [2, n, size]"""
+    taps: Tensor
+    """whole weights of that one and those after it, [2, n, size, K]"""
+    shift: Tensor
+    """bits by which these are scaled up, [2, n]"""
+    back: Tensor
+    """place of each box in this order"""
+
+    @classmethod
+    def of(
+        cls, images: Images, places: list[_Place], size: int, flip: Tensor, kind: str
+    ) -> "_Plan":
+        """Taps across are mirrored where `flip`; each extent that occurs is planned but once."""
+        top, bottom, left, right = torch.tensor(places).unbind(1)
+        order = ((bottom - top) * (right - left)).argsort(descending=True, stable=True)
+        top, bottom, left, right = (one[order] for one in (top, bottom, left, right))
+        extents = torch.stack([right - left, bottom - top])
+        sides = torch.tensor([image.shape[-2:] for image in images])
+        plane, stride = sides.prod(1), sides[:, 1]
+        begins = 3 * (plane.cumsum(0) - plane)
+        image = order % len(images)
+        corner = begins[image] + top * stride[image] + left
+        planned, which = extents.unique(return_inverse=True)
+        first, weights, shift = taps(planned, size, kind)
+        mirrored = torch.stack([flip[order], torch.zeros_like(flip)])
+        corner, stride, plane, there, back, first, weights, shift, which, mirrored = sent(
+            [
+                *(corner, stride[image], plane[image], extents, order.argsort()),
+                *(first, weights.to(torch.int16), shift, which, mirrored),
+            ],
+            images[0].device,
+        )
+        first, weights, shift = (
+            one.index_select(0, which.flatten()).unflatten(0, which.shape)
+            for one in (first, weights, shift)
+        )
+        return cls(
+            groups=_groups(*extents.tolist()),
+            corner=corner,
+            stride=stride,
+            plane=plane,
+            extents=there,
+            first=torch.where(mirrored[..., None], first.flip(2), first),
+            taps=torch.where(mirrored[..., None, None], weights.flip(2), weights),
+            shift=shift,
+            back=back,
+        )
+
+    def weights(self, axis: int, some: slice, source: int) -> "_Weights":
+        """Of resampling these boxes across (0) or down (1), from so many pixels."""
+        first, taps, shift = (one[axis, some] for one in (self.first, self.taps, self.shift))
+        return _Weights.dense(first, taps, shift, source)
+
+    def window(self, some: slice, height: int, width: int) -> Tensor:
+        """Places of the pixels of these boxes, [n, height, 3, width].
+
+        Beyond a smaller box its last pixel is repeated, which has no weight there.
+        """
+        device = self.corner.device
+        columns, rows = (
+            torch.arange(most, device=device).minimum(extent[some, None] - 1)
+            for most, extent in zip((width, height), self.extents, strict=True)
+        )
+        rows = self.corner[some, None] + rows * self.stride[some, None]
+        colours = torch.arange(3, device=device) * self.plane[some, None]
+        return (rows[:, :, None] + colours[:, None])[..., None] + columns[:, None, None]
+
+
+def _groups(widths: list[int], heights: list[int]) -> list[tuple[slice, int, int]]:
+    """Boxes one after the other that are cut together, with their largest height and width."""
+    found, start, high, wide = [], 0, 0, 0
+    for place, (width, height) in enumerate(zip(widths, heights, strict=True)):
+        higher, wider = max(high, height), max(wide, width)
+        if place > start and (place + 1 - start) * 3 * higher * wider > _TOGETHER:
+            found.append((slice(start, place), high, wide))
+            start, higher, wider = place, height, width
+        high, wide = higher, wider
+    return [*found, (slice(start, len(widths)), high, wide)]
 
 
 class _Weights:
-    """Whole weights of V resamplings [V, size, source] in two halves, and their scale in bits."""
+    """Whole weights of n resamplings [n, size, source] in two halves, and their scale in bits."""
 
     def __init__(self, upper: Tensor, lower: Tensor, shift: Tensor) -> None:
         self.upper, self.lower, self.shift = upper, lower, shift[:, None, None]
@@ -169,7 +244,7 @@ class _Weights:
         return cls(((whole - lower) >> 8).to(number), lower.to(number), shift)
 
     def times(self, pixels: Tensor) -> Tensor:
-        """Resampled pixels [1 or V, source, m], rounded to 8 bits: uint8 [V, size, m]."""
+        """Resampled pixels [n, source, m], rounded to 8 bits: uint8 [n, size, m]."""
         values = pixels.to(self.upper.dtype)
         # Both products are whole numbers below 2²⁴, also where factors are cut to TF32.
         total = (self.upper @ values).to(torch.int32) * 256 + (self.lower @ values).to(torch.int32)

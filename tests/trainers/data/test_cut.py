@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
+from tests.contracts.pretend_device import DEVICE, pretending
 from tests.trainers.data.drawn import draws_of
 from trainers.data import cut as data_cut
 from trainers.data.augment import draw, evaluation_crops
@@ -185,6 +186,35 @@ def test_boxes_of_all_images_are_planned_at_once(monkeypatch):
     monkeypatch.setattr(data_cut, "taps", lambda *given: planned.append(given) or plan(*given))
     cut_by_products(images, places, 16, torch.zeros(8, dtype=torch.bool), "bicubic")
     assert len(planned) == 1
+
+
+@pytest.mark.parametrize("together", [1, 9_000, 2**25])
+def test_boxes_cut_together_have_the_bits_of_each_alone(together, monkeypatch):
+    monkeypatch.setattr(data_cut, "_TOGETHER", together)
+    generator = torch.Generator().manual_seed(0)
+    sides = [(40, 60), (7, 90), (64, 64), (1, 1), (33, 20)]
+    images = [
+        torch.randint(0, 256, (*side, 3), dtype=torch.uint8, generator=generator).permute(2, 0, 1)
+        for side in sides
+    ]
+    boxes = crop_boxes(draws_of(4 * len(sides)), torch.ones(20), (0.05, 1.0), (0.5, 2.0))
+    places = data_cut._whole_pixels(images, boxes)
+    flip = torch.rand(20, generator=generator) < 0.5
+    ours = cut_by_products(images, places, 24, flip, "bicubic")
+    assert torch.equal(ours, data_cut._cut_by_kernel(images, places, 24, flip, "bicubic"))
+
+
+def test_many_images_are_cut_in_as_many_operations_as_few():
+    def operations(count):
+        places = [(0, 10, 0, 20)] * (2 * count)
+        with pretending() as counts:
+            there = [*torch.zeros(count, 3, 40, 50, dtype=torch.uint8).to(DEVICE)]
+            waits, before = counts.waits.copy(), counts.launches.total()
+            cut_by_products(there, places, 16, torch.zeros(2 * count, dtype=torch.bool), "bicubic")
+        assert counts.waits == waits
+        return counts.launches.total() - before
+
+    assert operations(2) == operations(32)
 
 
 def test_more_pixels_than_a_float_can_sum_still_give_the_bits_of_the_kernel():
