@@ -71,10 +71,13 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True)
-def _no_signal_of_another_test() -> Iterator[None]:
-    """A command that a test calls in this process listens for signals: later tests send some."""
+def _no_signal_of_another_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test calls in this process listens for signals: later tests send some.
+
+    Nor may it end this process seconds after a signal, as it would end its own.
+    """
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: -1)
     yield
-    signal.set_wakeup_fd(-1)
     for one, handler in handlers.items():
         signal.signal(one, handler)
