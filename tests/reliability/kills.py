@@ -109,6 +109,8 @@ class Told(Kills):
 
 def changes(log: Path) -> list[str]:
     """What was changed, in order."""
+    if not log.exists():  # what was refused changed nothing
+        return []
     return [line.rstrip() for line in log.read_text(encoding="ascii").splitlines()]
 
 
