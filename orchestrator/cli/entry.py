@@ -3,16 +3,17 @@
 Commands import what they need when they run: torch, Ray and MLflow take seconds, and `--help` none.
 """
 
-import functools
+import contextlib
 import importlib.metadata
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator import interrupt
 from orchestrator.cli import (
@@ -34,7 +35,33 @@ from orchestrator.cli import (
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from trainers.errors import DinolabError, InputError
 
+
+class _Interrupted(BaseException):
+    """A KeyboardInterrupt that Typer does not see: it would end the process without a word."""
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise _Interrupted from error
+
+
+class _Commands(TyperGroup):
+    """Words are read, and commands called, where an interrupt is heard."""
+
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        with _interruptible():
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -99,23 +126,8 @@ def dinolab(
     pass
 
 
-class _Interrupted(BaseException):
-    """A KeyboardInterrupt that Typer does not see: it would end the process without a word."""
-
-
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(command)
-    def called(*arguments: object, **named: object) -> None:
-        try:
-            command(*arguments, **named)
-        except KeyboardInterrupt as error:
-            raise _Interrupted from error
-
-    return called
-
-
 for name, command in COMMANDS.items():
-    app.command(name)(_interruptible(command))
+    app.command(name)(command)
 
 
 def main() -> NoReturn:

@@ -354,3 +354,12 @@ def test_the_ui_of_a_server_that_does_not_answer_is_one_line(dinolab, tmp_path, 
     assert len(err.splitlines()) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert "has no MLflow store yet" in dinolab("ui", "--root", tmp_path)[2]
+
+
+@pytest.mark.parametrize("moment", ["parse_args", "invoke"])
+def test_an_interrupt_is_heard_while_the_words_of_a_command_are_read(dinolab, monkeypatch, moment):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(typer.core.TyperCommand, moment, interrupted)
+    assert dinolab("list", "recipes") == (130, "", "interrupted\n")

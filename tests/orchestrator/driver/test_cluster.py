@@ -74,8 +74,9 @@ def test_a_study_that_is_refused_while_ray_starts_leaves_nothing(mini, tmp_path)
         root, nowhere = tmp_path / "runs", tmp_path / "nowhere"
         code, output = dinolab("run", mini, "--root", root, "--data", nowhere, TMPDIR=scratch)
         assert code == 2
-        (line,) = (one for one in output.splitlines() if not one.startswith("note: "))
-        assert str(nowhere) in line
+        lines = [one for one in output.splitlines() if not one.startswith("note: ")]
+        assert len(lines) == 1, output
+        assert str(nowhere) in lines[0]
         assert [path for path in root.rglob("*") if path.is_file()] == []
         assert list(Path(scratch).iterdir()) == []
         until = time.monotonic() + 20
