@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 Context = SpawnContext | ForkServerContext
-"""How processes are started: anew, which CUDA needs, or from one that has imported much before."""
+"""How processes are started: anew, or from one that has imported much before, without CUDA."""
 
 Advance = Callable[[int], float]
 """Does that many steps and returns what was done: images, or floating-point operations."""
@@ -111,11 +111,12 @@ def hold(
     warmup: int,
     threads: int,
     context: Context | None = None,
+    patience: int = PATIENCE,
 ) -> list[Outcome]:
     """Let the contenders take turns: `rounds` rounds of `steps` steps each, after a warm-up.
 
-    Each gets `threads` CPU threads. One that fails leaves the contest, with the reason in its
-    outcome; the others go on. Without a `context` each process starts anew.
+    At most `patience` rounds are held for each asked for. Each side gets `threads` CPU threads. One
+    that fails leaves, with the reason in its outcome. Without `context` each process starts anew.
     """
     context = context or multiprocessing.get_context("spawn")
     sides = []
@@ -125,9 +126,9 @@ def hold(
         for contender in contenders:
             # Each is built, warmed up and stopped before the next one starts.
             sides.append(_Side(context, contender, steps, threads))
-            sides[-1].turn(warmup, counts=False)
+            sides[-1].turn(min(warmup, contender.steps or warmup), counts=False)
         disturbances: list[float] = []
-        for _ in range(rounds * PATIENCE):
+        for _ in range(rounds * patience):
             disturbances.append(max(side.turn(side.steps, counts=True) for side in sides))
             if sum(one <= QUIET for one in disturbances) == rounds:
                 break
@@ -253,7 +254,7 @@ def _serve(
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - started
             pipe.send((seconds, amount, peak_bytes(idle)))
-    except EOFError:
+    except (EOFError, ConnectionResetError):  # the parent has ended
         return
     except Exception:  # noqa: BLE001 (whatever a peer raises is the parent's to show)
         pipe.send(traceback.format_exc().strip())

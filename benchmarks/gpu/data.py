@@ -24,6 +24,7 @@ SHARE = 0.9
 
 def run(task: Task, part: Part) -> None:
     """Disk to weights, disk to crops on the device, and the original at both."""
+    task.prepare()
     folder = task.scratch / "many"
     different, copies = (2 * task.large.batch, 2) if task.toy else (DIFFERENT, COPIES)
     photographs(folder, different, copies=copies)
@@ -56,7 +57,7 @@ def _crops(task: Task, part: Part, folder: Path) -> float:
             dataclasses.replace(mine("all on the CPU", "cpu", "all"), steps=1),
         ]
     rate = 0.0
-    for one in task.turns(contenders):
+    for one in task.turns(contenders, rounds=3, steps=3, warmup=2):
         if one.failure:
             part.fail(f"disk to crops, {one.name}", one.failure)
             continue
@@ -98,8 +99,8 @@ def _beside_original(
     """The original at the same work; not in turns, since its workers have much ready by then."""
     workers = min(WORKERS, task.threads)
     arguments = (task.original, task.large, task.device, str(folder), workers)
-    contender = Contender(name=original.NAME, make=make, arguments=arguments, steps=5 * workers)
-    (one,) = task.turns([contender], rounds=1, warmup=2 * workers)
+    contender = Contender(name=original.NAME, make=make, arguments=arguments, steps=2 * workers)
+    (one,) = task.turns([contender], rounds=1, warmup=workers)
     if one.failure:
         part.fail(f"{what}, {one.name}", one.failure)
         return

@@ -17,8 +17,8 @@ from trainers.training.pace import peak_of
 RATIO, RATE = 2.5, 3000.0
 """Goals: times the original, and images/s on an H100."""
 
-LEAST, COMPILING = 30.0, 75.0
-"""Seconds that a contest takes at the least, and one in which ours is compiled."""
+CONTEST, ALONE, COMPILING = 30.0, 15.0, 45.0
+"""Seconds that a contest takes at the least, that ours takes alone, and what compiling adds."""
 
 CEILING = "ceiling"
 
@@ -31,11 +31,11 @@ def run(task: Task, part: Part) -> None:
         return
     found = _Found(part, setting.batch)
     found.add({}, _show(task, part, plain, setting, {}))
-    if task.fast and _may(task, task.fast):
+    if task.fast and _may(task, task.fast, CONTEST):
         found.add(task.fast, _contest(task, part, setting, task.fast))
     for change in _variants(task.fast):
         found.add(change, _alone(task, part, setting, change, found))
-    if found.best not in ({}, task.fast) and _may(task, found.best):
+    if found.best not in ({}, task.fast) and _may(task, found.best, CONTEST):
         _contest(task, part, setting, found.best)
     _alone(task, part, setting, found.best, found, reproducible=False)
     if not task.toy:
@@ -43,10 +43,13 @@ def run(task: Task, part: Part) -> None:
         _alone(task, part, twice, found.best, found)
 
 
-def _may(task: Task, change: dict[str, Any]) -> bool:
-    """Whether enough time is left for a contest with these knobs."""
-    needed = COMPILING if any("compile" in name for name in change) else LEAST
-    return task.toy or task.left > needed
+def _may(task: Task, change: dict[str, Any], seconds: float) -> bool:
+    """Whether enough time is left for what takes so many seconds, and compiling if it is on."""
+    return task.toy or task.left > seconds + COMPILING * _compiles(change)
+
+
+def _compiles(change: dict[str, Any]) -> bool:
+    return any("compile" in name for name in change)
 
 
 class _Found:
@@ -70,11 +73,12 @@ class _Found:
 
 
 def _variants(fast: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each alone, and all without each, if that is not the same."""
+    """Each alone, and all without each, if that is not the same; what compiles comes last."""
     found = [{name: value} for name, value in fast.items()]
     found += [{other: v for other, v in fast.items() if other != name} for name in fast]
     seen = [{}, fast]
-    return [change for place, change in enumerate(found) if change not in seen + found[:place]]
+    new = [change for place, change in enumerate(found) if change not in seen + found[:place]]
+    return sorted(new, key=_compiles)
 
 
 def _fitting(task: Task, part: Part) -> tuple[list[Outcome], Setting | None]:
@@ -193,7 +197,7 @@ def _alone(
     words = task.words(change) + ("" if reproducible else ", bits free to differ")
     if setting.batch != found.batch:
         words += f", batch {setting.batch}"
-    if not _may(task, change):
+    if not _may(task, change, ALONE):
         part.note(f"too little time was left for {words}.")
         return None
     began = time.monotonic()

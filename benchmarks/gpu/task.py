@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,16 @@ from benchmarks import ours
 from benchmarks.contest import Contender, Context, Outcome, hold
 from benchmarks.setting import LEAST, SMALL, VIT_SMALL, Setting
 
-PRELOADED = ["benchmarks.our_runs", "benchmarks.original", "benchmarks.measure"]
-"""What a toy run imports once instead of in every process."""
+PRELOADED = (
+    "benchmarks.our_runs",
+    "benchmarks.original",
+    "benchmarks.measure",
+    "benchmarks.evaluation",
+    "benchmarks.gpu.parts",
+    "torchvision.datasets",
+)
+"""What is imported once instead of in every process. None of it may ask for a GPU when imported:
+processes forked afterwards could not use one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,8 @@ class Task:
     """by time.monotonic, which all processes of a machine share"""
     best: Best
     """what the step's part found, for those after it"""
+    preloaded: tuple[str, ...] = PRELOADED
+    """modules that processes find imported; one that is not installed is left out"""
 
     @property
     def toy(self) -> bool:
@@ -83,12 +94,18 @@ class Task:
 
     @property
     def context(self) -> Context:
-        """Processes are started anew where there is CUDA, which bears no fork; else sooner."""
-        if not self.toy:
-            return multiprocessing.get_context("spawn")
+        """Processes are forked from one that has imported much, and has never used a GPU."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context.set_forkserver_preload(list(self.preloaded))
         return context
+
+    def prepare(self) -> None:
+        """Let what processes are forked from begin to import, while this one does something else.
+
+        Only the first one of a part would wait for it.
+        """
+        multiprocessing.set_forkserver_preload(list(self.preloaded))
+        forkserver.ensure_running()
 
     @staticmethod
     def words(change: dict[str, Any]) -> str:
@@ -99,7 +116,10 @@ class Task:
     def turns(
         self, contenders: list[Contender], *, rounds: int = 5, steps: int = 5, warmup: int = 3
     ) -> list[Outcome]:
-        """`hold` these; at toy size for a round of a step, or of what a contender asks for."""
+        """`hold` these; at toy size for a round of a step, or of what a contender asks for.
+
+        No round is held again: the work is on the card, and minutes are few.
+        """
         if self.toy:
             rounds = steps = 1
         return hold(
@@ -109,4 +129,5 @@ class Task:
             warmup=warmup,
             threads=self.threads,
             context=self.context,
+            patience=1,
         )

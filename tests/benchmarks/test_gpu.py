@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.contest import Contender
 from benchmarks.gpu import profile, same_as_cpu, same_bits
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.parts import STEPS, run_step
 from benchmarks.gpu.record import FAILURES, FIGURES, TABLE, Record
 from benchmarks.gpu.step import _variants
-from benchmarks.gpu.task import Best, Task
+from benchmarks.gpu.task import PRELOADED, Best, Task
 from tests.contracts.pretend_device import pretending
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,3 +194,37 @@ def test_each_knob_is_tried_alone_and_left_out_once():
     assert _variants({"a": 1}) == []
     assert _variants({"a": 1, "b": 2}) == [{"a": 1}, {"b": 2}]
     assert {"a": 1, "c": 3} in _variants({"a": 1, "b": 2, "c": 3})
+    assert _variants({"compile": 1, "b": 2}) == [{"b": 2}, {"compile": 1}]
+
+
+REFUSING = """
+import importlib, sys, torch
+
+def refuse(*_, **__):
+    raise AssertionError("asked for a GPU")
+
+for name in ("is_available", "device_count", "_lazy_init", "current_device"):
+    setattr(torch.cuda, name, refuse)
+for name in ("_cuda_init", "_cuda_getDeviceCount", "_accelerator_getAccelerator"):
+    setattr(torch._C, name, refuse)
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_that_is_preloaded_asks_for_a_gpu():
+    subprocess.run([sys.executable, "-c", REFUSING, *PRELOADED, "timm"], cwd=ROOT, check=True)
+
+
+def starts_from(_: object) -> Callable[[int], float]:
+    loaded = float("benchmarks.our_runs" in sys.modules)
+    return lambda steps: steps * loaded
+
+
+@pytest.mark.slow
+def test_contenders_on_a_gpu_find_their_modules_imported_and_no_round_is_held_again(tmp_path):
+    contender = Contender(name="one", make=starts_from, arguments=(None,))
+    given = task(tmp_path, "cuda", 60)
+    (one,) = given.turns([contender], rounds=2, steps=3, warmup=0)
+    assert (one.failure, one.amounts) == ("", [3.0, 3.0])
