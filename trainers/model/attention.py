@@ -42,15 +42,14 @@ class Attention(nn.Module):
         """
         images, tokens, width = tokens_BTD.shape
         if wanted == tokens:
-            qkv = self._by_head(self.qkv(tokens_BTD), 3)
-            queries, keys, values = qkv.unbind(2)
+            queries, keys, values = self._by_head(self.qkv(tokens_BTD), 3)
         else:
             weight_q, weight_kv = self.qkv.weight.split([width, 2 * width])
             bias_q, bias_kv = self.qkv.bias.split([width, 2 * width])
             some = tokens_BTD[:, :wanted]
-            queries = self._by_head(functional.linear(some, weight_q, bias_q), 1)[:, :, 0]
-            pair = self._by_head(functional.linear(tokens_BTD, weight_kv, bias_kv), 2)
-            keys, values = pair.unbind(2)
+            (queries,) = self._by_head(functional.linear(some, weight_q, bias_q), 1)
+            pair = functional.linear(tokens_BTD, weight_kv, bias_kv)
+            keys, values = self._by_head(pair, 2)
         if rotation is not None:
             cosine, sine = rotation
             queries = rotate(queries, cosine[:wanted], sine[:wanted])
@@ -62,10 +61,12 @@ class Attention(nn.Module):
         mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
         return self.projection(mixed_BTD), (queries, keys, values)
 
-    def _by_head(self, projected: Tensor, parts: int) -> Tensor:
-        """[B, T, parts · D] as [B, H, parts, T, K]."""
+    def _by_head(self, projected: Tensor, parts: int) -> list[Tensor]:
+        """[B, T, parts · D] as so many of [B, H, T, K]."""
         images, tokens, _ = projected.shape
-        return projected.view(images, tokens, parts, self.heads, -1).transpose(1, 3)
+        # Parted first, so that gradients come together in the order of what was projected.
+        each = projected.view(images, tokens, parts, self.heads, -1).unbind(2)
+        return [one.transpose(1, 2) for one in each]
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -79,14 +80,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def attend_packed(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
     """The same of images one after the other, [1, H, T of all, K]: each attends to itself alone."""
+    # Token by token as in memory, and all parts at once: gradients come together in one copy.
+    sizes = [images * tokens for images, tokens in segments]
+    rows = [one.squeeze(0).transpose(0, 1).split(sizes) for one in (queries, keys, values)]
     mixed = []
-    start = 0
-    for images, tokens in segments:
-        some = slice(start, start + images * tokens)
-        start = some.stop
-        each = (
-            one[0, :, some].unflatten(1, (images, tokens)).transpose(0, 1)
-            for one in (queries, keys, values)
-        )
-        mixed.append(attend(*each).transpose(0, 1).flatten(1, 2))
-    return torch.cat(mixed, dim=1)[None]
+    for number, segment in enumerate(segments):
+        each = (one[number].unflatten(0, segment).transpose(1, 2) for one in rows)
+        mixed.append(attend(*each).transpose(1, 2).flatten(0, 1))
+    return torch.cat(mixed).transpose(0, 1)[None]

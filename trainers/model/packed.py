@@ -40,7 +40,7 @@ def packed(
     sizes = [images * tokens for images, tokens in segments]
     found = []
     for part, segment, (_, draws), (_, grid) in zip(
-        tokens_1TD[0].split(sizes), segments, groups, embedded, strict=True
+        tokens_1TD.squeeze(0).split(sizes), segments, groups, embedded, strict=True
     ):
         tokens_BTD = part.unflatten(0, segment)
         if only_first:

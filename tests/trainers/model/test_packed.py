@@ -54,6 +54,18 @@ def test_packed_features_and_gradients_are_those_of_one_size_at_a_time(change, o
         torch.testing.assert_close(gradient, others[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
+def test_gradients_of_all_sizes_come_together_in_one_copy():
+    # Slices would each fill a gradient of the whole with zeros, to add them all.
+    backbone = VisionTransformer(BASE.model, 16)
+    initialise(backbone, 0, 0.1)
+    groups = [(torch.randn(2, 3, side, side), ForwardDraws()) for side in (16, 8)]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        sum(one.tokens.sum() for one in packed(backbone, groups)).backward()
+    names = {one.key for one in seen.key_averages()}
+    assert "SplitWithSizesBackward0" in names
+    assert not names & {"SelectBackward0", "SliceBackward0"}
+
+
 @pytest.mark.parametrize("change", [{}, {"loss.masked": 1.0, "model.drop_path": 0.3}], ids=str)
 @pytest.mark.parametrize("how", [{}, {"compute.activation_checkpointing": True}], ids=str)
 def test_packed_updates_are_those_of_one_size_at_a_time(change, how):
