@@ -1,5 +1,6 @@
 """Nothing that trains or measures mixes devices: all of it runs on a device that refuses to."""
 
+import copy
 import dataclasses
 import sys
 import threading
@@ -18,6 +19,8 @@ from trainers.globality.instruments import Settings
 from trainers.globality.measurement import Plan, choose, measure
 from trainers.method import site
 from trainers.metrics import OF_THE_MACHINE
+from trainers.model.vit import VisionTransformer, initialise
+from trainers.randomness.forward_draws import ForwardDraws
 from trainers.runs.saved_run import evaluate_run, find_run
 from trainers.system.transfer import Beside
 from trainers.system.world import World
@@ -171,6 +174,27 @@ def test_an_update_runs_on_the_device_and_gives_the_losses_of_the_cpu(change):
     # The device computes in float32, whatever is asked for.
     exact = config.compute.precision == "fp32"
     assert losses["pretend"] == pytest.approx(losses["cpu"], rel=1e-4 if exact else 0.1)
+
+
+@pytest.mark.parametrize("sides", [(16, 16), (8, 19)], ids=str)
+def test_patches_are_embedded_by_a_product_there_as_by_the_convolution_here(sides):
+    nowhere = {"model.patch_position": "none", "model.cls_position": "none"}
+    backbone = VisionTransformer(override(SMALL, nowhere).model, 16)
+    initialise(backbone, 0, 0.1)
+    backbone.double()
+    images = torch.randn(3, 3, *sides, dtype=torch.float64)
+    found = []
+    for device in (CPU.device, DEVICE):
+        own = copy.deepcopy(backbone).to(device)
+        seen = images.detach().to(device).requires_grad_()
+        with pretending() as counts:
+            tokens, grid = own.embed(seen, ForwardDraws())
+            tokens.sin().sum().backward()
+        found.append([tokens, seen.grad, own.embedding.weight.grad, own.embedding.bias.grad])
+    assert not [name for name in counts.launches if "conv" in name]
+    assert grid == (sides[0] // 4, sides[1] // 4)
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-6, atol=1e-9)
 
 
 def moving(state):

@@ -275,7 +275,7 @@ class VisionTransformer(nn.Module):
 
     def embed(self, images: Tensor, draws: ForwardDraws) -> tuple[Tensor, Grid]:
         """Tokens [B, T, D] before the first block, and the grid of patches."""
-        patches_BDhw = self.embedding(images)
+        patches_BDhw = self._embedded(images)
         grid = (patches_BDhw.shape[2], patches_BDhw.shape[3])
         hidden = None if draws.mask is None else (draws.mask, self.mask)
         patches_BND = self.placed(patches_BDhw, hidden, self._positions(grid))
@@ -285,6 +285,22 @@ class VisionTransformer(nn.Module):
         if self.config.cls:
             parts.insert(0, self._positioned_cls(draws.cls_patch).expand(len(images), -1, -1))
         return (torch.cat(parts, dim=1) if len(parts) > 1 else patches_BND), grid
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Embedded patches [B, D, h, w]."""
+        if images.device.type == "cpu":
+            patches_BDhw: Tensor = self.embedding(images)
+            return patches_BDhw
+        # The same as a product: with equal bits each time, the gradient of a convolution's weights
+        # takes a GPU more time than the attention of several blocks.
+        size = self.config.patch_size
+        grid = (images.shape[2] // size, images.shape[3] // size)
+        whole = images[..., : grid[0] * size, : grid[1] * size]
+        pixels_BChpwp = whole.unflatten(3, (-1, size)).unflatten(2, (-1, size))
+        pixels_BNF = pixels_BChpwp.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        weight, bias = self.embedding.weight, self.embedding.bias
+        patches_BND = functional.linear(pixels_BNF, weight.flatten(1), bias)
+        return patches_BND.transpose(1, 2).unflatten(2, grid)
 
     def _positions(self, grid: Grid) -> Tensor | None:
         """What is added to the patches of a grid, [1, N, D]."""
