@@ -109,6 +109,16 @@ def ascending(rows: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(rows.numpy(), axis=-1))
 
 
+def median(rows: Tensor) -> Tensor:
+    """Median of each row [..., N], of two middle values the lower; NaN where any is."""
+    if rows.device.type == "cpu":
+        return rows.median(-1).values
+    # PyTorch's own has no deterministic form on a GPU.
+    rising = ascending(rows)
+    last = rising[..., -1]
+    return torch.where(last.isnan(), last, rising[..., (rows.shape[-1] - 1) // 2])
+
+
 def patch_distances(grid: Grid, places: Tensor) -> Tensor:
     """Euclidean distance, in patches, from each of the patches `places` [Q] to all, [Q, N]."""
     x = _positions(grid, torch.empty(0, device=places.device))
@@ -197,15 +207,15 @@ def sink_concentration(received_T: Tensor) -> Tensor:
     c is 1 for uniform. A median below LEAST_MASS counts as that: so one key that takes all has a
     finite value, the largest there is, ``ln(T / LEAST_MASS)``.
     """
-    return (received_T.amax(-1) / received_T.median(-1).values.clamp(min=LEAST_MASS)).log()
+    return (received_T.amax(-1) / median(received_T).clamp(min=LEAST_MASS)).log()
 
 
 def outlier_share(norms: Tensor) -> Tensor:
     """Share of tokens whose norm [..., N] is above ``median + 5 · 1.4826 · MAD`` (Darcet 2024,
     with a threshold that fits any model)."""
-    median = norms.median(-1, keepdim=True).values
-    deviation = (norms - median).abs().median(-1, keepdim=True).values
-    return (norms > median + 5 * 1.4826 * deviation).float().mean(-1)
+    middle = median(norms)[..., None]
+    deviation = median((norms - middle).abs())[..., None]
+    return (norms > middle + 5 * 1.4826 * deviation).float().mean(-1)
 
 
 def beyond_uniform(mass: Tensor, tokens: int, counted: int = 1) -> Tensor:

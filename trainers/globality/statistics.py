@@ -25,6 +25,7 @@ from trainers.globality.functionals import (
     gyration,
     locality,
     mean_distance,
+    median,
     mutual_information,
     nearest_distance_ratio,
     outlier_share,
@@ -117,7 +118,7 @@ class AttentionStatistics:
         self, layer: int, received_BHT: Tensor, norms_BHT: Tensor, images: range
     ) -> None:
         sink = received_BHT.argmax(-1, keepdim=True)
-        value = norms_BHT.gather(-1, sink)[..., 0] / norms_BHT.median(-1).values
+        value = norms_BHT.gather(-1, sink)[..., 0] / median(norms_BHT)
         for name, found in (
             ("concentration", sink_concentration(received_BHT)),
             ("value_norm", value),

@@ -8,8 +8,8 @@ import torch
 
 @contextmanager
 def measuring(*, tf32: bool = False) -> Iterator[None]:
-    """Where what has no deterministic form on a GPU runs, and is warned of: cumulative sums and
-    medians. With `tf32`, products of float32 are rounded to 10 bits of mantissa there."""
+    """Where what has no deterministic form on a GPU runs, and is warned of: cumulative sums. With
+    `tf32`, products of float32 are rounded to 10 bits of mantissa there."""
     strict = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     before = torch.get_float32_matmul_precision() != "highest"

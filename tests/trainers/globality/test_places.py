@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.contracts.pretend_device import DEVICE, pretending
 from trainers.globality.functionals import (
     LEAST_MASS,
     ascending,
@@ -16,6 +17,7 @@ from trainers.globality.functionals import (
     distance_ratio,
     locality,
     mean_distance,
+    median,
     mutual_information,
     nearest_distance_ratio,
     outlier_share,
@@ -251,6 +253,15 @@ def test_one_key_that_takes_everything_is_the_strongest_sink_and_finite():
     received = torch.full((50,), 2 * LEAST_MASS)
     received[17] = 50 - received[0] * 49
     assert 0 < float(sink_concentration(received)) < strongest
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_a_median_from_a_sort_is_the_lower_one_and_not_a_number_where_any_is(count):
+    rows = torch.randn(3, 2, count)
+    rows[0, 1, count // 2] = torch.nan
+    with pretending():
+        found = median(rows.to(DEVICE)).cpu()
+    torch.testing.assert_close(found, rows.median(-1).values, rtol=0, atol=0, equal_nan=True)
 
 
 def test_outliers_are_beyond_five_deviations_of_the_median():
