@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The pip that is there installs into .venv: Debian's venv has none without a further package.
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
+# Should one of the processes die, all end: the test that it died in would be tried for ever.
+TOGETHER := --numprocesses 2 --dist loadgroup --max-worker-restart 0
 
 .PHONY: demo test check soak lint lock clean
 
@@ -11,15 +13,15 @@ demo: $(VENV)/installed
 	$(BIN)/dinolab run ablations/studies/demo.yaml
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest $(TOGETHER)
 
 # Lint, types and the quick tests: what to run before every commit.
 check: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
 # Every kill there is: docs/reliability.md. Called again, the second part goes on in build/soak.
 soak: $(VENV)/installed
-	DINOLAB_SOAK=10000 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/reliability
+	DINOLAB_SOAK=10000 $(BIN)/python -m pytest $(TOGETHER) tests/reliability
 	$(BIN)/python -m tests.reliability.soak build/soak
 
 lint: $(VENV)/installed
