@@ -7,7 +7,7 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --qui
 # Should one of the processes die, all end: the test that it died in would be tried for ever.
 TOGETHER := --numprocesses 2 --dist loadgroup --max-worker-restart 0
 
-.PHONY: demo test check soak lint lock clean
+.PHONY: demo test check soak site lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/dinolab run ablations/studies/demo.yaml
@@ -23,6 +23,10 @@ check: lint
 soak: $(VENV)/installed
 	DINOLAB_SOAK=10000 $(BIN)/python -m pytest $(TOGETHER) tests/reliability
 	$(BIN)/python -m tests.reliability.soak build/soak
+
+# docs/ as pages in build/site.
+site: $(VENV)/installed
+	$(BIN)/python -m mkdocs build
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

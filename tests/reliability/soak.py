@@ -2,7 +2,7 @@
 
     python -m tests.reliability.soak FOLDER [SECONDS]
 
-FOLDER holds how far it is: called again it goes on. Points come in an order by chance, so that what
+FOLDER holds how far it is: called again it goes on, as long as the code is the same. Points come in an order by chance, so that what
 was tried when the SECONDS are over is a sample of all.
 """
 
@@ -26,8 +26,10 @@ from tests.orchestrator.conftest import TWO_NODES, environment
 from tests.reliability.checker import OF_THE_MACHINE
 from tests.reliability.kills import changes
 from tests.reliability.little import measured, write_study, wrong
+from trainers.runs.version import versions_below
 
 SEEDS, LONGEST_S = 3, 600
+CODE = ("ablations", "dashboards", "orchestrator", "trainers")
 
 
 def main(folder: Path, seconds: float) -> int:
@@ -78,14 +80,17 @@ class Soak:
         return environment(PYTHONPATH=path, KILLS_TOLD=str(self.told), DINOLAB_LEASE_S="5")
 
     def begin(self) -> None:
-        """The undisturbed run, once; from it come the points."""
+        """The undisturbed run, once for this code; from it come the points."""
         root, log = self.folder / "undisturbed", self.folder / "undisturbed.log"
-        if not (self.folder / "begun").exists():
+        begun, code = self.folder / "begun", json.dumps(versions_below(CODE))
+        if not begun.exists() or begun.read_text() != code:
             shutil.rmtree(root, ignore_errors=True)
             log.unlink(missing_ok=True)
-            code, said = self.run(root, log)
-            assert code == 0, said
-            (self.folder / "begun").touch()
+            # Other code gives other trials: what was tried with it says nothing of this.
+            (self.folder / "points.jsonl").unlink(missing_ok=True)
+            ended, said = self.run(root, log)
+            assert ended == 0, said
+            begun.write_text(code)
         self.expected = measured(root), mirrored(root)
         self.points = [
             (at, after) for at in range(1, len(changes(log)) + 1) for after in (False, True)
