@@ -2,8 +2,8 @@
 
     python -m tests.reliability.soak FOLDER [SECONDS]
 
-FOLDER holds how far it is: called again it goes on, as long as the code is the same. Points come in an order by chance, so that what
-was tried when the SECONDS are over is a sample of all.
+FOLDER holds how far it is: called again it goes on, as long as the code is the same. Points come in
+an order by chance, so that what was tried when the SECONDS are over is a sample of all.
 """
 
 import contextlib
