@@ -50,11 +50,11 @@ def inversion_interval(differences: Floats, alpha: float) -> tuple[Floats, Float
     return ends[..., k - 1], ends[..., len(weights) - k]
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=8)
 def _subsets(n: int) -> Floats:
     """Non-empty subsets of n differences, [subsets, n]: what weighs each in the mean of one.
 
-    All hypotheses of a study have as many seeds, so they share them.
+    All hypotheses of a study share them, at each look.
     """
     if n <= EXACT_SEEDS:
         codes = np.arange(1, 2**n)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from ablations.statistics.flips import TIE, Floats, in_batches, of_length_one, signs
@@ -32,7 +33,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 def spent(fraction: float, alpha: float, kind: Kind) -> float:
     """How much of alpha may be spent when this fraction, in (0, 1], of the seeds is there."""
     if kind == "obf":
-        return float(4 * norm.sf(norm.isf(alpha / 4) / math.sqrt(fraction)))
+        return float(4 * ndtr(ndtri(alpha / 4) / math.sqrt(fraction)))
     return alpha * math.log1p((math.e - 1) * fraction)
 
 

@@ -120,7 +120,13 @@ def summarise(
     )
 
 
+def t_interval_of(summary: Summary, alpha: float) -> Interval:
+    """Student's t interval of the mean of n >= 2 differences, at level 1 - alpha."""
+    assert summary.mean is not None
+    assert summary.standard_deviation is not None
+    return _ends(summary.mean, summary.standard_deviation / math.sqrt(summary.n), summary.n, alpha)
+
+
 def _ends(mean: float, error: float, n: int, alpha: float) -> Interval:
-    """Student's t interval at level 1 - alpha."""
     reach = -float(stdtrit(n - 1, alpha / 2)) * error
     return mean - reach, mean + reach
