@@ -154,7 +154,7 @@ class RankedSigns:
         self._looks = []
         for look in [look for look in looks if look <= n]:
             means = np.abs(self._flips[:, :look] @ row[:look])
-            order = np.argsort(-means, kind="stable")
+            order = np.argsort(-means)
             self._looks.append((look / looks[-1], order, means[order]))
 
     def crosses(self, alpha: float) -> bool:

@@ -61,6 +61,7 @@ def summarise(
     margin: float,
     test: Literal["signflip", "t"],
     same_trial: bool = False,
+    inverted: bool = True,
 ) -> Summary:
     """All statistics of the differences, shape [n]; equal ones (to 12 digits) need no test.
 
@@ -71,6 +72,8 @@ def summarise(
         test: the test behind `p`.
         same_trial: whether the two runs of each pair are one trial, which needs no proof that they
             are equivalent.
+        inverted: whether to invert sign flips for `interval_inversion` and for
+            `p_equivalence_signflip`, which no label depends on and which take longest.
     """
     n = len(differences)
     d = np.array(differences, dtype=np.float64)
@@ -84,10 +87,11 @@ def summarise(
         assert mean is not None
         standard_deviation = float(d.std(ddof=1))
         p = float(signflip_p(d))
-        ends = inversion_interval(d, alpha)
-        interval_inversion = None if ends is None else (float(ends[0]), float(ends[1]))
         p_equivalence = float(tost_p(d, margin, same_trial=same_trial))
-        p_equivalence_signflip = float(tost_signflip_p(d, margin, same_trial=same_trial))
+        if inverted:
+            ends = inversion_interval(d, alpha)
+            interval_inversion = None if ends is None else (float(ends[0]), float(ends[1]))
+            p_equivalence_signflip = float(tost_signflip_p(d, margin, same_trial=same_trial))
         if are_equal(d):
             standard_deviation = 0.0
             interval = interval_equivalence = (mean, mean)

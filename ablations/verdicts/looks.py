@@ -13,29 +13,19 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.design import Design, Spending
+from ablations.design import Design
 from ablations.spec import Gate, Hypothesis, Multiplicity
-from ablations.statistics.e_process import anytime_p
 from ablations.statistics.flips import EXACT_SEEDS
-from ablations.statistics.sequential_p import (
-    confidence_sequence,
-    level,
-    nominal_p,
-    one_sided_level,
-    one_sided_nominal_p,
-    sign_flip_p,
-)
-from ablations.statistics.summary import Summary, t_interval_of
-from ablations.verdicts.evidence import Look, Pair, Run, pairs_of, run_of, same_trial
+from ablations.statistics.sequential_p import level, sign_flip_p
+from ablations.verdicts.at_look import Seen, at_look
+from ablations.verdicts.evidence import Look, Run, run_of
 from ablations.verdicts.families import adjusted, families_of
 from ablations.verdicts.gates import NO_REFERENCES
 from ablations.verdicts.judge import Looked, Verdict, judge
-from ablations.verdicts.summaries import summary_of
 
 Runs = Mapping[tuple[str, int], Run]
 
@@ -73,16 +63,17 @@ def follow(
     """Each hypothesis at the look that decides it, or at the first whose runs are not all there.
 
     A run that failed for good holds its own hypotheses up, and no others. `advise` is as `judge`
-    takes it. `stops` are numbers of seeds by name, at which a hypothesis is decided by whatever
-    label it has then.
+    takes it, and whether sign flips are inverted, as `summarise` does. `stops` are numbers of seeds
+    by name, at which a hypothesis is decided by whatever label it has then.
     """
     by_rule = functools.partial(judge, gates=gates, references=references, advise=advise)
+    see = functools.partial(at_look, inverted=advise)
     found: dict[str, Followed] = {}
     by = "holm" if multiplicity.by == "max-t" else multiplicity.by
     for names in families_of(hypotheses):
         family = {name: hypotheses[name] for name in names}
         method = multiplicity.model_copy(update={"by": by})
-        found |= _follow_family(family, runs, seeds, design, method, by_rule, stops)
+        found |= _follow_family(family, runs, seeds, design, method, by_rule, see, stops)
     return {name: found[name] for name in hypotheses}
 
 
@@ -93,6 +84,7 @@ def _follow_family(
     design: Design,
     multiplicity: Multiplicity,
     by_rule: Callable[..., dict[str, Verdict]],
+    see: Callable[..., Seen],
     stops: Mapping[str, int],
 ) -> dict[str, Followed]:
     found: dict[str, Followed] = {}
@@ -104,7 +96,7 @@ def _follow_family(
         statuses = {name: _statuses(family[name], runs, first) for name in undecided}
         waits = any({"missing", "skipped"} & of_one for of_one in statuses.values())
         held_up = [name for name in undecided if waits or "failed" in statuses[name]]
-        seen = {name: _seen(family[name], runs, first, design) for name in undecided}
+        seen = {name: see(family[name], runs, first, design) for name in undecided}
         for name in undecided:
             if name not in held_up:
                 ps[name] = min(ps[name] or 1.0, seen[name].summary.p or 1.0)
@@ -157,7 +149,7 @@ def _stopped(
 
 def _looked(
     family: Mapping[str, Hypothesis],
-    seen: Mapping[str, "_Seen"],
+    seen: Mapping[str, Seen],
     ps: Mapping[str, float | None],
     multiplicity: Multiplicity,
 ) -> dict[str, Looked]:
@@ -179,101 +171,6 @@ def _decides(label: str, futility: str) -> bool:
 
 def _statuses(hypothesis: Hypothesis, runs: Runs, seeds: Sequence[int]) -> set[str]:
     return {run_of(runs, arm, seed).status for arm in hypothesis.arms for seed in seeds}
-
-
-class _Seen(NamedTuple):
-    """The statistics of the pairs of some seeds."""
-
-    summary: Summary
-    """where all pairs are there, valid over all looks"""
-    alone: Mapping[str, float]
-    """p-values of this look alone and the levels that they are held against, by field of Look"""
-    least_p: float = 1.0
-    """two-sided, over all looks, that so many signs can show"""
-
-
-def _seen(hypothesis: Hypothesis, runs: Runs, seeds: tuple[int, ...], design: Design) -> _Seen:
-    pairs = pairs_of(hypothesis, runs, seeds)
-    if any(pair.difference is None for pair in pairs):
-        return _Seen(summary_of(hypothesis, pairs), {})
-    same = same_trial(hypothesis, runs, seeds)
-    known = _Known(hypothesis.model_dump_json(), hypothesis)
-    return _at_look(known, pairs, same, design.looks, design.spending)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A hypothesis by its JSON: it can hold a mapping, which has no hash."""
-
-    json: str
-    hypothesis: Hypothesis = field(compare=False)
-
-
-@functools.lru_cache(maxsize=4096)
-def _at_look(
-    known: _Known, pairs: tuple[Pair, ...], same: bool, looks: tuple[int, ...], spending: Spending
-) -> _Seen:
-    """The statistics of a hypothesis at the look of so many pairs.
-
-    Its p-values are those of the design, and its intervals cover over all looks together (Jennison
-    and Turnbull 1989).
-    """
-    hypothesis = known.hypothesis
-    alpha, margin = hypothesis.alpha, hypothesis.smallest_effect
-
-    def at(level: float) -> Summary:
-        return summary_of(hypothesis.model_copy(update={"alpha": level}), pairs, same_trial=same)
-
-    d = np.array([pair.difference for pair in pairs])
-    if spending == "e-process":
-        plain = at(alpha)
-        p = float(anytime_p(d))
-        inside = abs(float(d.mean())) < margin
-        # A shift to one side of the mean is rejected half as often.
-        shifted = float(max(anytime_p(d - margin), anytime_p(d + margin))) / 2
-        p_equivalence = shifted if inside else 1.0
-        valid = dataclasses.replace(
-            plain,
-            interval=confidence_sequence(d, alpha),
-            interval_equivalence=confidence_sequence(d, 2 * alpha),
-            interval_inversion=None,
-            p=p,
-            p_equivalence=p_equivalence,
-            p_equivalence_signflip=None,
-        )
-        least = float(anytime_p(np.ones(len(d))))
-        return _Seen(valid, _alone(p, alpha, p_equivalence, alpha), least)
-    number = looks.index(len(d))
-    wide = level(looks, number, alpha, spending)
-    narrow = one_sided_level(looks, number, alpha, spending)
-    plain = at(wide)
-    assert plain.p is not None
-    assert plain.p_equivalence is not None
-    valid = dataclasses.replace(
-        plain,
-        # Student's t needs no other summary, whose exact tests take long.
-        interval_equivalence=at(narrow).interval_equivalence
-        if hypothesis.endpoint
-        else t_interval_of(plain, 2 * narrow),
-        p=sign_flip_p(d, looks, spending, alpha)
-        if hypothesis.by_signs
-        else nominal_p(plain.p, looks, number, spending),
-        p_equivalence=one_sided_nominal_p(plain.p_equivalence, looks, number, spending),
-        p_equivalence_signflip=None,
-    )
-    least = nominal_p(2 / 2 ** len(d), looks, number, spending)
-    return _Seen(valid, _alone(plain.p, wide, plain.p_equivalence, narrow), least)
-
-
-def _alone(
-    p: float, level: float, p_equivalence: float, level_equivalence: float
-) -> dict[str, float]:
-    return {
-        "p": p,
-        "level": level,
-        "p_equivalence": p_equivalence,
-        "level_equivalence": level_equivalence,
-    }
 
 
 def _level(design: Design, seeds: int, alpha: float) -> float:

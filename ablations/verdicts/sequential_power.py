@@ -32,9 +32,9 @@ from ablations.verdicts.simulated_looks import Seen, test_of
 STUDIES = 4_000
 """Simulated studies behind a power: its standard error is 0.8 percentage points at most."""
 
-FLIPS = 512
+FLIPS = 2048
 """Patterns of signs of a simulated test: all where there are no more, else so many that have all
-patterns of the first look equally often, if they can."""
+patterns of early looks equally often, where these are no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +194,12 @@ def _labelled(hypothesis: Hypothesis, seen: Seen, p: Floats, futility: str) -> t
 
 
 def _flips(looks: Sequence[int], rng: np.random.Generator) -> Floats:
-    first, n = looks[0], looks[-1]
+    n = looks[-1]
     if 2 ** (n - 1) <= FLIPS:
         return signs(n)
     flips = rng.choice((-1.0, 1.0), size=(FLIPS, n))
-    if 2 ** (first - 1) <= FLIPS:
-        flips[:, :first] = np.tile(signs(first), (FLIPS // 2 ** (first - 1), 1))
+    if early := [look for look in looks if 2 ** (look - 1) <= FLIPS]:
+        flips[:, : early[-1]] = np.tile(signs(early[-1]), (FLIPS // 2 ** (early[-1] - 1), 1))
     flips[0] = 1.0
     return flips
 

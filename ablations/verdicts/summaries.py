@@ -9,9 +9,16 @@ from ablations.verdicts.evidence import Pair
 
 
 def summary_of(
-    hypothesis: Hypothesis, pairs: Sequence[Pair], *, same_trial: bool = False
+    hypothesis: Hypothesis,
+    pairs: Sequence[Pair],
+    *,
+    same_trial: bool = False,
+    inverted: bool = True,
 ) -> Summary:
-    """Statistics of the pairs that have a difference; exact ones of shares for an endpoint."""
+    """Statistics of the pairs that have a difference; exact ones of shares for an endpoint.
+
+    `same_trial` and `inverted` are as `summarise` takes them.
+    """
     there = [pair for pair in pairs if pair.difference is not None]
     if not hypothesis.endpoint:
         return summarise(
@@ -20,6 +27,7 @@ def summary_of(
             margin=hypothesis.smallest_effect,
             test=hypothesis.test,
             same_trial=same_trial,
+            inverted=inverted,
         )
     return summarise_outcomes(
         [bool(pair.arm) for pair in there],

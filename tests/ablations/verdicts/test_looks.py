@@ -364,3 +364,27 @@ def test_a_look_must_bear_the_first_of_the_family(size, is_said):
     family = {str(number): hypothesis("up") for number in range(size)}
     (note,) = design_notes(family, POCOCK)
     assert ("sign flips of 8 seeds cannot support it" in note) == is_said
+
+
+@pytest.mark.parametrize("spending", ["obf", "pocock"])
+def test_labels_are_the_same_without_what_no_label_depends_on(spending):
+    design = Design(looks=(8, 12, 16), spending=spending, futility="equivalence")
+    stated = ALL | {"collapses": Hypothesis(
+        endpoint="collapsed", contrast=("up", "baseline"), direction="rises", smallest_effect=0.5
+    )}  # fmt: skip
+    whole = follow(stated, {}, runs_of(), SEEDS, design)
+    brief = follow(stated, {}, runs_of(), SEEDS, design, advise=False)
+    assert labels(brief) == labels(whole)
+    for name, one in brief.items():
+        shown = replace(whole[name].verdict, interval_inversion=None)
+        assert one.verdict == shown
+    assert whole["up"].verdict.interval_inversion is not None
+
+
+def test_the_narrow_interval_of_a_look_is_that_of_its_own_level():
+    runs = runs_of()
+    verdict = follow(UP, {}, runs, SEEDS, POCOCK)["up"].verdict
+    d = [runs["up", seed].end["m"] - runs["baseline", seed].end["m"] for seed in range(8)]
+    narrow = one_sided_level((8, 12, 16), 0, 0.05, "pocock")
+    by_t = scipy.stats.ttest_1samp(d, 0.0).confidence_interval(1 - 2 * narrow)
+    assert verdict.interval_equivalence == pytest.approx(tuple(by_t))

@@ -5,6 +5,7 @@ import pytest
 
 from ablations.design import Design as Looks
 from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.verdicts import sequential_power
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import decisive_p
@@ -96,3 +97,30 @@ def test_a_simulated_study_is_followed_as_the_judge_follows_it(spending, by, stu
     np.testing.assert_array_equal(flags, [labels for labels, _, _ in expected])
     np.testing.assert_array_equal(seeds, [wants for _, wants, _ in expected])
     np.testing.assert_array_equal(of_claims, [claims for _, _, claims in expected])
+
+
+def supported_shares(design, differences):
+    """How many of the studies support each hypothesis and each claim."""
+    flags, p, _ = design.followed(differences, np.random.default_rng(0))
+    of_claims = claims_supported(design.claims, design.hypotheses, flags, p)
+    return np.hstack([flags, of_claims]).mean(axis=0)
+
+
+@pytest.mark.parametrize("spending", ["obf", "pocock"])
+def test_some_patterns_of_signs_find_what_all_of_them_do(spending, monkeypatch):
+    stated = {"a": hypothesis("a"), "b": hypothesis("b"), "g": STATED["g"]}
+    claims = {"any": Claim(text="", hypotheses=("a", "g"), rule="any")}
+    design = design_of((8, 12, 16), spending, stated=stated, claims=claims)
+    differences = 1.5 + 1.25 * np.random.default_rng(0).standard_normal((400, 3, 16))
+    some = supported_shares(design, differences)
+    monkeypatch.setattr(sequential_power, "FLIPS", 2**15)
+    assert np.abs(some - supported_shares(design, differences)).max() <= 0.005
+
+
+def test_patterns_of_early_looks_are_all_there_equally_often():
+    flips = sequential_power._flips((8, 12, 16), np.random.default_rng(0))
+    for look in (8, 12):
+        up_to_sign = flips[:, :look] * flips[:, look - 1, None]
+        _, counts = np.unique(up_to_sign, axis=0, return_counts=True)
+        assert len(counts) == 2 ** (look - 1)
+        assert np.ptp(counts) == 0
