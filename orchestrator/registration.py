@@ -101,9 +101,10 @@ class Statement:
     def amend(self, reason: str) -> Entry:
         """Write the next registration. Raises InputError, one line, where there is nothing to.
 
-        Where somebody else amends at the same time, one comes first. If that states the same, it is
-        what comes back, with the reason that it was given.
+        Where somebody else amends at the same time, one comes first. If that states the same for
+        the same reason, it is what comes back; for another one, there is nothing left to amend.
         """
+        reason = said(reason)
         if not self.chain or self.chain[-1].number == 0:
             raise InputError(
                 f"study {self.name} has no registration in {self.store.shown}: `dinolab run` "
@@ -114,9 +115,16 @@ class Statement:
                 f"nothing has changed since registration {self.chain[-1].number} of study "
                 f"{self.name}: there is nothing to amend"
             )
-        while self.changes and not self._put(said(reason)):
+        while self.changes and not self._put(reason):
             pass  # somebody else was first, and the chain is read again
-        return self._with_diff(self.chain[-1])
+        newest = self.chain[-1]
+        if newest.reason != reason:
+            raise InputError(
+                f"somebody else has amended study {self.name} at the same time: registration "
+                f'{newest.number} states the same, for the reason "{newest.reason}"; yours, '
+                f'"{reason}", is in no registration, and there is nothing left to amend'
+            )
+        return self._with_diff(newest)
 
     def _with_diff(self, entry: Entry) -> Entry:
         """Put what was not committed beside its registration; a kill may have left that out."""

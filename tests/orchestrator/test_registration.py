@@ -232,8 +232,23 @@ def test_of_two_that_amend_the_same_at_once_the_second_goes_on_with_what_the_fir
     state(plan).register()
     one, other = state(longer), state(longer)
     first = one.amend("more")
-    assert other.amend("more") == first
+    assert other.amend(" more\n") == first
     assert [entry.number for entry in read_chain(store, "small")] == [1, 2]
+
+
+def test_a_reason_that_comes_second_for_the_same_is_not_dropped_in_silence(
+    plan, longer, store, state
+):
+    state(plan).register()
+    one, other = state(longer), state(longer)
+    one.amend("more power")
+    with pytest.raises(InputError) as caught:
+        other.amend("wider\nintervals")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert 'registration 2 states the same, for the reason "more power"' in line
+    assert 'yours, "wider intervals", is in no registration' in line
+    assert [entry.reason for entry in read_chain(store, "small")] == [None, "more power"]
 
 
 class TestAChainThatIsDamaged:
