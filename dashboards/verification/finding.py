@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablations.verdicts.reasons import seed_list
+from trainers.errors import printable
 from trainers.runs.records import Digest, digest_of
 from trainers.runs.stored_trial import digest_of_file
 from trainers.system.store import Store
@@ -26,6 +27,11 @@ class Finding:
     where: str
     """key of a file in the run root, or what else it is about"""
     what: str
+
+    def __post_init__(self) -> None:
+        # What a damaged file says may be anything, half of a character too.
+        for name in ("where", "what"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     @property
     def line(self) -> str:

@@ -34,6 +34,23 @@ def test_a_finding_ends_with_1_and_its_line(root: Root, dinolab: Call) -> None:
     assert (finding["kind"], finding["where"]) == ("damaged", key)
 
 
+def test_half_a_character_in_a_name_ends_with_1_and_a_line_for_each(
+    root: Root, dinolab: Call
+) -> None:
+    path = root.folder / "studies" / NAME / "verdicts.json"
+    verdicts = json.loads(path.read_text())
+    verdicts["hypotheses"]["half \ud800\nof one"] = {
+        "verdict": {"looks": [{"seeds": 6}], "seeds": []}
+    }
+    path.write_text(json.dumps(verdicts))
+    code, out, err = dinolab("verify", NAME, "--root", root.folder)
+    assert (code, err) == (1, "")
+    assert "half \\ud800\\nof one" in out.encode().decode()
+    code, out, err = dinolab("verify", NAME, "--root", root.folder, "--json")
+    assert (code, err) == (1, "")
+    assert {one["kind"] for one in json.loads(out.encode())["findings"]} == {"differs", "deviated"}
+
+
 def test_bad_input_ends_with_2_and_one_line(root: Root, dinolab: Call) -> None:
     code, out, err = dinolab("verify", "no_such_study", "--root", root.folder)
     assert (code, out, err.count("\n")) == (2, "", 1)

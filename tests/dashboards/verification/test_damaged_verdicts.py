@@ -29,3 +29,22 @@ def test_it_is_a_finding_and_no_look(tmp_path: Path, content: str) -> None:
     store = open_store(tmp_path, make=True)
     store.put("studies/s/verdicts.json", content.encode())
     assert _judged_as(store, "s", []) == 0
+
+
+ODD = ["\\ud800", "a\\nb", "a\\u2028b", "\\u001b[2J", "\\u202e"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("of", ["a name", "a value"])
+def test_odd_characters_are_said_in_one_line_that_can_be_written(odd: str, of: str) -> None:
+    verdict = '{"verdict": {"looks": [{"seeds": 6}], "seeds": [0]}}'
+    text = f'"h{odd}": {verdict}' if of == "a name" else f'"h": {{"verdict": "{odd}"}}'
+    content = f'{{"hypotheses": {{{text}}}}}'.encode()
+    derived = Derived()
+    _check_verdicts(content, {"hypotheses": {}}, "studies/s", derived)
+    for name in _taken(content):
+        derived.found("deviated", "studies/s", f"hypothesis {name} was looked at")
+    assert len(derived.findings) == 1 + (of == "a name")
+    for found in derived.findings:
+        for said in (found.line, *found.to_json().values()):
+            assert said.encode().decode().isprintable()
