@@ -77,6 +77,10 @@ class CheckpointError(DinolabError):
     """A checkpoint is corrupt or belongs to another configuration."""
 
 
+class DivergedError(DinolabError):
+    """What a network makes of images is not finite."""
+
+
 class OutOfMemoryError(DinolabError):
     """A step or an evaluation needs more memory than there is; the message names the knobs."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainers.config import TrainConfig
 from trainers.data.augment import evaluation_crops, normalize
 from trainers.data.image_set import ImageSet
+from trainers.errors import DivergedError
 from trainers.evaluation.classification import TokenFeatures, classification
 from trainers.evaluation.collapse import MOST_IMAGES, OutputSums, feature_panel, output_panel
 from trainers.evaluation.position_probe import position_r2
@@ -72,6 +73,8 @@ def evaluate(
 
     `by_image` is given the metrics that are means over images, by name, of each image: float32
     [n], the first n held-out images in the order of `ImageSet.shuffled`.
+
+    Raises DivergedError, on every worker, where what the networks make of images is not finite.
     """
     with measuring(tf32=config.evaluation.tf32), _uncompiled():
         return _evaluate(state, images, config, world, progress, thorough, by_image)
@@ -230,11 +233,23 @@ class _Panel:
         return network.head_of(each_patch=self.each_patch)
 
     def metrics(self, world: World) -> Metrics:
-        """By name, of what all workers of `world` saw in turn."""
+        """By name, of what all workers of `world` saw in turn.
+
+        Raises DivergedError, on all of them, where that is not finite.
+        """
         metrics = {}
+        features = torch.cat(list(world.in_turn(self.features)))
+        _refuse_not_finite(features, "the teacher's features")
         if self.outputs:
-            metrics = output_panel(torch.cat(list(world.in_turn(self.outputs.kept))))
-        return metrics | feature_panel(torch.cat(list(world.in_turn(self.features))))
+            sums = torch.cat(list(world.in_turn(self.outputs.kept)))
+            _refuse_not_finite(sums, "outputs")
+            metrics = output_panel(sums)
+        return metrics | feature_panel(features)
+
+
+def _refuse_not_finite(values: Tensor, what: str) -> None:
+    if not values.isfinite().all():
+        raise DivergedError(f"{what} are not finite")
 
 
 def _image(features: Features) -> Tensor:

@@ -14,7 +14,7 @@ from trainers.config.stages import augment_of_step
 from trainers.data.augment import augment
 from trainers.data.image_set import ImageSet
 from trainers.data.prefetch import prefetch
-from trainers.errors import ConfigError
+from trainers.errors import ConfigError, DivergedError
 from trainers.evaluation.collapse import collapsed
 from trainers.evaluation.evaluate import evaluate
 from trainers.randomness.sample_order import batch as sample_batch
@@ -66,14 +66,18 @@ def train(
     the last step. With `resume_from`, a checkpoint of the same configuration, the run goes on as
     if it had never stopped, bit for bit on the same device type and world size; else it starts
     from `starting`, the weights that `model.weights` names. A loss or gradient that is not finite
-    ends the run as `diverged`, before the update. SIGTERM ends it where `stopping` listens for it:
+    ends the run as `diverged`, before the update, and so does an evaluation whose features or
+    outputs are not. SIGTERM ends it where `stopping` listens for it:
     saved, with Interrupted. `step_done` is called after each update. `keeper` makes checkpoints
     count; without one, every whole file does.
     """
     config = in_steps(config, len(images.train))
     saves = Saving(config, checkpoints, world, reporter, resume_from, keeper)
     with stopping.heeded(), saves as saving:
-        return _train(config, images, world, reporter, saving, resume_from, starting, step_done)
+        try:
+            return _train(config, images, world, reporter, saving, resume_from, starting, step_done)
+        except _DivergedAtEvaluation as found:
+            return _diverged(found.state, found.what, found.state.step, saving)
 
 
 def _train(
@@ -144,7 +148,7 @@ def _train(
         done = update(state, batch, config, world, logs=logs, asked_to_end=asked)
         state.extend_chain(seen.identifiers, done.digests)
         if done.failure:
-            return _diverged(state, done.failure, saving)
+            return _diverged(state, done.failure, state.step + 1, saving)
         step_done()
 
         evaluates = is_last or state.step % config.evaluation.every == 0
@@ -213,7 +217,15 @@ def _evaluate(
     whole = state.unsharded(config, world, classes)
     with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
         kept = by_image if state.step == config.steps else None
-        return evaluate(whole, images, config, world=world, by_image=kept)
+        try:
+            return evaluate(whole, images, config, world=world, by_image=kept)
+        except DivergedError as error:
+            raise _DivergedAtEvaluation(state, str(error)) from error
+
+
+class _DivergedAtEvaluation(Exception):  # noqa: N818
+    def __init__(self, state: TrainState, what: str) -> None:
+        self.state, self.what = state, what
 
 
 def _refuse_without_weights(config: TrainConfig, starting: Starting | None) -> None:
@@ -240,12 +252,12 @@ def _ended(state: TrainState, config: TrainConfig) -> bool:
     return judged or state.step == config.steps
 
 
-def _diverged(state: TrainState, what: str, saving: Saving) -> Result:
+def _diverged(state: TrainState, what: str, step: int, saving: Saving) -> Result:
     saving.wait()
     last_good = "none" if saving.step is None else f"step {saving.step}"
     return Result(
         status="diverged",
-        reason=f"{what} at step {state.step + 1}; last good checkpoint: {last_good}",
+        reason=f"{what} at step {step}; last good checkpoint: {last_good}",
         step=state.step,
         chain=state.chain.hex(),
     )

@@ -159,6 +159,31 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
     assert result.reason == f"{what} at step 4; last good checkpoint: step 2"
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize(("at", "last"), [(6, "step 4"), (0, "none")])
+@pytest.mark.parametrize("of", ["teacher", "student"])
+def test_weights_that_are_not_finite_at_an_evaluation_end_the_run_as_diverged(
+    tiny, images, recorder, tmp_path, monkeypatch, bad, at, last, of
+):
+    from trainers.training import loop
+
+    evaluate = loop.evaluate
+
+    def spoiled(state, *arguments, **named):
+        if state.step == at:
+            with torch.no_grad():
+                list(getattr(state, of).backbone.blocks[-1].parameters())[-1].fill_(bad)
+        return evaluate(state, *arguments, **named)
+
+    monkeypatch.setattr(loop, "evaluate", spoiled)
+    one = recorder()
+    result = run(override(tiny, {"evaluation.every": 2}), images, one, tmp_path)
+    assert (result.status, result.step) == ("diverged", at)
+    what = "the teacher's features" if of == "teacher" else "outputs"
+    assert result.reason == f"{what} are not finite at step {at}; last good checkpoint: {last}"
+    assert not result.by_image
+
+
 @pytest.mark.slow
 def test_a_network_that_tells_no_images_apart_ends_as_collapsed(tiny, images, recorder, tmp_path):
     # Learning nothing at a very soft temperature, every image keeps the uniform output.
