@@ -117,7 +117,10 @@ def _line(one: "Progress") -> str:
 
 
 def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOption = False) -> None:
-    """Show one trial: which studies name it, its attempts and checkpoints, what it measured."""
+    """Show one trial: which studies name it, its attempts and checkpoints, what it measured.
+
+    Also the registrations under which it was trained, as its result has them.
+    """
     from dashboards.tables.board import find_trial, progress_of, studies_of
     from trainers.metrics import METRICS
     from trainers.system.store import open_store
@@ -137,11 +140,13 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
     ]
     records = [] if progress.state == "damaged" else found.records()
     last = {name: value for _, metrics in records for name, value in metrics.items()}
+    under = [] if progress.state == "damaged" else _trained_under(found, chains)
     if json_:
         print_json(
             {
                 **dataclasses.asdict(progress),
                 "named_by": named,
+                "trained_under": under,
                 "attempts": _attempts(found),
                 "config": json.loads(found.config() or b"null"),
                 "metrics": last,
@@ -150,6 +155,8 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
         return
     console.print(f"trial {found.key}: {progress.state}, step {progress.step} of {progress.steps}")
     console.print(f"named by: {', '.join(named) or 'no study'}")
+    for one in under:
+        console.print(f"trained under: {_registration_text(one)}")
     for problem in problems:
         console.print(problem)
     if progress.reason:
@@ -169,6 +176,35 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
         table.caption = f"of {len(last)} values: --json prints all"
         console.print(table)
     console.print(f"folder: {found.shown}")
+
+
+def _trained_under(
+    trial: "StoredTrial", chains: "Sequence[Sequence[Entry]]"
+) -> list[dict[str, Any]]:
+    """The registrations under which the attempts behind a result ran; none without a result."""
+    from trainers.errors import printable
+
+    known = {entry.digest: entry for chain in chains for entry in chain}
+    rows = []
+    names = (trial.finished() or {}).get("registrations")
+    for digest in map(str, names) if isinstance(names, list) else ():
+        entry = known.get(digest)
+        rows.append(
+            {
+                "study": entry.study if entry else None,
+                "registration": entry.number if entry else None,
+                "sha256": printable(digest) or None,
+            }
+        )
+    return rows
+
+
+def _registration_text(one: dict[str, Any]) -> str:
+    if one["sha256"] is None:
+        return "no registration, outside a study"
+    if one["study"] is None:
+        return f"a registration that is not in this root, sha256 {one['sha256']}"
+    return f"registration {one['registration']} of study {one['study']}, sha256 {one['sha256']}"
 
 
 def _is_shown(metric: str) -> bool:

@@ -329,3 +329,33 @@ def test_a_trial_that_only_an_earlier_registration_names_stays(dinolab, root, ch
     assert "named by: cls/baseline/0 (registration 1)" in out
     _, out, _ = dinolab("gc", "--root", root)
     assert out == "no garbage\n"
+
+
+def test_a_trial_is_shown_with_the_registrations_that_it_was_trained_under(dinolab, root, changed):
+    entry = read_study(LocalStore(root), "cls").entry
+    place = entry.trials[0]
+    arguments = ("amend", changed(CHANGES["direction"]), "--root", root, "--reason", "so")
+    assert dinolab(*arguments)[0] == 0
+    _, out, _ = dinolab("show", place.key, "--root", root)
+    under = f"registration 1 of study cls, sha256 {entry.digest}"
+    assert [line for line in out.splitlines() if "trained under" in line] == [
+        f"trained under: {under}"
+    ]
+    path = root / "trials" / place.key / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "registrations": ["", "f" * 64, entry.digest]}))
+    _, out, _ = dinolab("show", place.key, "--root", root)
+    assert [line.partition(": ")[2] for line in out.splitlines() if "trained under" in line] == [
+        "no registration, outside a study",
+        f"a registration that is not in this root, sha256 {'f' * 64}",
+        under,
+    ]
+    _, out, _ = dinolab("show", place.key, "--root", root, "--json")
+    assert json.loads(out)["trained_under"] == [
+        {"study": None, "registration": None, "sha256": None},
+        {"study": None, "registration": None, "sha256": "f" * 64},
+        {"study": "cls", "registration": 1, "sha256": entry.digest},
+    ]
+    path.unlink()
+    _, out, _ = dinolab("show", place.key, "--root", root)
+    assert "trained under" not in out
