@@ -348,7 +348,9 @@ class Globality:
         found = total.metrics(self.primary, by_head=("globality",))
         if self.of_images is not None and self.by_image is not None:
             seen = min(len(test), max(self.most, self.probe_images))
-            self.by_image |= self.of_images.values(total.values, found, self.primary, seen, world)
+            self.by_image |= self.of_images.values(
+                total.values, total.maps, found, self.primary, seen, world
+            )
         return found | self.alike.metrics()
 
     def _causes(self, images: ImageSet, test: Tensor, world: World) -> Accumulator | None:

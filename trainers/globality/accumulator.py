@@ -50,6 +50,13 @@ class Accumulator:
         """Add `map_sums` of all queries of some images."""
         self._add(self.maps, place, sums_HQN)
 
+    def keep_maps(
+        self, place: tuple[str, str, int], images: range, maps_BHQN: Tensor, nats_BHQ: Tensor
+    ) -> None:
+        """Hand on the maps of all queries of some images, where values of each image are kept."""
+        if self.of_images is not None:
+            self.of_images.add_maps(place, images, maps_BHQN, nats_BHQ)
+
     @staticmethod
     def _add(sums: dict[Key, Tensor], place: Key, more: Tensor) -> None:
         sums[place] = sums[place] + more if place in sums else more

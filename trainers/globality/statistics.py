@@ -160,6 +160,7 @@ class _Rows:
         counted = maps.shape[-1] - (patches is not None)
         nats = measures["entropy"] * (math.log(counted) if counted > 1 else 1)
         self.sums.append(map_sums(maps, nats))
+        self.owner.total.keep_maps((*self.place, self.layer), self.images, maps, nats)
         if self.owner.only_mean_maps:
             return
         own = weights_BHQT.gather(-1, places[:, None].expand(*weights_BHQT.shape[:-1], 1))[..., 0]

@@ -192,10 +192,10 @@ def test_values_of_each_image_have_the_metric_as_their_mean(tiny, images):
 
 
 OF_A_MEAN_MAP = ("positional_bias", "content_dependence")
-"""Of the mean map over images: no image has a value of its own."""
+"""Of the mean map over images: an image has a value only for queries that are few."""
 
 
-def test_every_metric_that_is_a_mean_over_images_is_kept_of_each(tiny, images):
+def test_every_metric_that_is_one_of_images_is_kept_of_each(tiny, images):
     config = override(tiny, {"model.registers": 1})
     by_image: dict[str, Tensor] = {}
     metrics = evaluate(fresh(config), images, config, by_image=by_image)
@@ -207,5 +207,10 @@ def test_every_metric_that_is_a_mean_over_images_is_kept_of_each(tiny, images):
         and not name.endswith(("undefined", "head_max", "head_deviation"))
     }
     assert {name.split("/")[2] for name in left} == set(OF_A_MEAN_MAP)
+    contrasts = {"contrast", "register_contrast", "fixed_patch_contrast"}
+    assert {name.split("/")[1] for name in left} <= {"patch", *contrasts}
+    assert {"shuffled/cls/positional_bias", "globality/register/content_dependence"} <= set(
+        by_image
+    )
     contrasts = {name for name in by_image if "/contrast/" in name}
     assert {"globality/contrast/gyration", "influence/contrast/gyration"} <= contrasts
