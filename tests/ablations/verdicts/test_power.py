@@ -8,7 +8,9 @@ import pytest
 import scipy.stats
 
 from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.statistics.multiplicity import holm_p
 from ablations.statistics.power import tost_power
+from ablations.statistics.sign_flip import signflip_p
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import decisive_p, judge
@@ -278,3 +280,10 @@ def test_an_effect_of_a_yes_or_no_is_the_share_of_seeds():
     assert set(np.unique(draws[:, 1])) == {-1.0, 0.0}
     assert draws.mean((0, 2)) == pytest.approx([0.25, -0.25, 1.0], abs=0.1)
     assert draws[:, 2].std() == pytest.approx(2.0, abs=0.1)
+
+
+def test_holm_adjusts_the_sign_flip_p_of_each_test():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b")}
+    differences = 1.0 + np.random.default_rng(0).standard_normal((3, 2, SEEDS))
+    _, p = supported(stated, differences, Multiplicity(by="holm"))
+    np.testing.assert_allclose(p, holm_p(signflip_p(differences)))

@@ -6,6 +6,7 @@ Over 400 lines: many small facts of one thing, which are looked for together.
 import functools
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ RUNS = runs_of(
         "noisy": 1.0 + 4.0 * NOISE[3],
     }
 )
+LABELS = {
+    "rises": "supported",
+    "falls": "supported",
+    "differs": "supported",
+    "holds": "supported",
+    "excluded": "equivalent",
+    "open": "inconclusive",
+}
 CLAIMS = {
     "both": Claim(text="", hypotheses=("rises", "falls")),
     "either": Claim(text="", hypotheses=("rises", "open"), rule="any"),
@@ -121,6 +130,8 @@ def test_verdicts_of_a_right_judge_change_as_they_must():
     assert claims["both"]["certain"] == "supported"
     assert claims["both"]["null"] == "equivalent"
     assert {of["dropped"] for of in claims.values()} == {"failed"}
+    for name, of in proofs["hypotheses"].items():
+        assert {proof["from"] for proof in of.values()} == {LABELS[name]}
     assert proofs["outcomes"]["refused"] == len(HYPOTHESES) + len(CLAIMS)
 
 
@@ -563,3 +574,25 @@ def test_many_seeds_may_show_equality_at_the_least_alpha():
     proofs = prove(hypotheses, {}, runs, seeds, before, again, MULTIPLICITY)
     assert faults(proofs) == set()
     assert proofs["hypotheses"]["holds"]["alpha"]["to"] == "supported"
+
+
+@pytest.mark.parametrize(("n", "least"), [(8, 2 / 2**8), (20, 4 / 65_536)])
+@pytest.mark.parametrize("by", ["max-t", "holm"])
+def test_a_certain_effect_has_the_least_p_of_its_signs_or_of_random_flips(n, least, by):
+    after = {name: SimpleNamespace(label="supported", p=0.01, n=n) for name in ("rises", "falls")}
+    family = {name: HYPOTHESES[name].model_copy(update={"family": "one"}) for name in after}
+    given = dict.fromkeys(after, [1.0] * n)
+    case = proving._Case("certain", family, after, after, given, Multiplicity(by=by), None)
+    assert case._least("rises") == least * (1 if by == "max-t" else 2)
+
+
+@pytest.mark.parametrize(("rule", "is_asked"), [("any", False), ("all", True)])
+def test_one_wrong_part_excludes_a_claim_on_all_and_not_one_on_any(rule, is_asked):
+    # Of a null both would be wrong, were the one without its own data not left as it is.
+    claim = Claim(text="", hypotheses=("rises", "open"), rule=rule)
+    label = SimpleNamespace(label="supported")
+    after = {"rises": label, "open": label}
+    case = proving._Case("null", HYPOTHESES, after, after, {"rises": [0.0]}, MULTIPLICITY, None)
+    proof = case.proof_of_claim(claim, label, label)
+    assert proof.outcome == ("unchanged" if is_asked else "void")
+    assert proof.before == proof.after == "supported"

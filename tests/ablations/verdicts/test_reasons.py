@@ -1,0 +1,58 @@
+"""What is said of a predicted difference that is excluded."""
+
+import pytest
+
+from ablations.spec import Hypothesis
+from ablations.verdicts.evidence import Pair
+from ablations.verdicts.reasons import decided
+from ablations.verdicts.rule import Control
+from ablations.verdicts.summaries import summary_of
+
+
+def told(direction, *differences, least_p=0.0):
+    """Label and reason of a hypothesis with these differences, whose smallest effect is 1."""
+    stated = Hypothesis(
+        metric="m", contrast=("a", "baseline"), direction=direction, smallest_effect=1.0
+    )
+    pairs = [Pair(seed, d, 0.0, d) for seed, d in enumerate(differences)]
+    control = Control(found="undeclared")
+    label, _, reason = decided(
+        stated, summary_of(stated, pairs), 0.5, control=control, least_p=least_p
+    )
+    return label, reason
+
+
+SMALL = (0.1, 0.2, 0.3, 0.2, 0.1, 0.3)
+WIDE = (-1.9, 1.0, -0.9, -1.2, 0.9, -0.1)
+FAR = (-2.1, -1.9, -2.0, -2.2, -1.8, -2.0)
+BUT = ", but the least p of so many signs is 0.1"
+
+
+def turned(differences):
+    return [-one for one in differences]
+
+
+def test_an_excluded_effect_is_said_to_be_less_than_s():
+    for label, reason in (told("rises", *SMALL), told("falls", *turned(SMALL))):
+        assert label == "refuted"
+        assert reason.endswith(": less than 1 throughout")
+
+
+@pytest.mark.parametrize(
+    ("differences", "says"),
+    [
+        (WIDE, ": a {} would be less than 1 throughout"),
+        (FAR, ", the opposite of the prediction"),
+    ],
+)
+def test_what_goes_against_the_prediction_says_so_and_what_signs_cannot_show(differences, says):
+    for direction, noun, given in (
+        ("rises", "rise", differences),
+        ("falls", "fall", turned(differences)),
+    ):
+        label, reason = told(direction, *given)
+        assert label == "refuted"
+        assert reason.endswith(says.format(noun))
+        label, reason = told(direction, *given, least_p=0.1)
+        assert label == "inconclusive"
+        assert reason.endswith(says.format(noun) + BUT)
