@@ -1,5 +1,6 @@
-"""Are verdicts of sequential designs wrong as seldom as they promise?"""
+"""Are verdicts of sequential designs wrong as seldom as they promise, and found as planned?"""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +13,8 @@ from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import Verdict, decisive_p
 from ablations.verdicts.looks import follow
+from ablations.verdicts.sequential_power import STUDIES, SequentialDesign
+from ablations.verdicts.spread import assumed
 from benchmarks.simulated import ALPHA, Figure, Judged, hypothesis, normal, share
 
 LOOKS = (6, 8, 10)
@@ -19,7 +22,7 @@ E_LOOKS = (7, 8, 9, 10)
 
 
 def sequential(k: int, rng: Generator) -> Iterator[Figure]:
-    """Studies that are followed from look to look: their errors."""
+    """Studies that are followed from look to look: errors, and power as it is planned."""
     for spending in ("obf", "pocock", "e-process"):
         looks = E_LOOKS if spending == "e-process" else LOOKS
         design = Looks(looks=looks, spending=spending, futility="equivalence")
@@ -40,6 +43,27 @@ def sequential(k: int, rng: Generator) -> Iterator[Figure]:
         found = followed([one + 1.0 for one in nothing[:1]], stated, design)
         hits = [of[0].label == "refuted" for of in found]
         yield share(f"{spending}: refuted, exactly the smallest effect", n, "≤", ALPHA, hits)
+        yield from as_planned(k, rng, stated, design)
+
+
+def as_planned(k: int, rng: Generator, stated: Hypothesis, looks: Looks) -> Iterator[Figure]:
+    """The power that `dinolab plan` states for 1.5 smallest effects of one deviation each."""
+    n = looks.looks[-1]
+    plan = SequentialDesign(
+        hypotheses={"h": stated}, claims={}, seeds=n, spread=assumed({"h": stated}),
+        looks=looks, arms=("baseline", "arm", "control"),
+    ).expected(1.5)  # fmt: skip
+    found = [of[0] for of in followed([normal(rng, k, n) + 1.5], stated, looks)]
+    power = plan.power.hypotheses["h"]
+    assert power is not None
+    error = math.sqrt(power * (1 - power) * (1 / k + 1 / STUDIES))
+    hits = float(np.mean([one.label == "supported" for one in found]))
+    what = f"{looks.spending}: supported, 1.5 smallest effects, as planned"
+    yield Figure(what, n, "=", power, hits, error, k)
+    used = np.array([len(one.seeds) for one in found])
+    what = f"{looks.spending}: mean seeds, 1.5 smallest effects, as planned"
+    error = float(used.std()) * math.sqrt(1 / k + 1 / STUDIES)
+    yield Figure(what, n, "=", plan.seeds["h"], float(used.mean()), error, k)
 
 
 def followed(arms: list[Floats], stated: Hypothesis, design: Looks) -> list[list[Verdict]]:

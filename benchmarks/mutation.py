@@ -251,6 +251,7 @@ def report(mutants: Sequence[Mutant], results: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--first", type=int, help="so many of the mutants, drawn at random")
+    parser.add_argument("--draw", type=int, default=0, help="which draw: seed of that order")
     parser.add_argument("--only", nargs="*", default=["*"], help="patterns of names of mutants")
     parser.add_argument("--seconds", type=float, default=10, help="of tests for each")
     parser.add_argument("--at-once", type=int, default=os.cpu_count())
@@ -266,7 +267,7 @@ def main() -> None:
         mutants = list(mutated(folder))
         if not asked.report:
             some = [one for one in mutants if any(fnmatch.fnmatch(one.name, p) for p in asked.only)]
-            random.Random(0).shuffle(some)
+            random.Random(asked.draw).shuffle(some)
             if asked.again:
                 survived = {row["mutant"] for row in rows_of(results) if not is_killed(row)}
                 some = [one for one in some if one.name in survived]
