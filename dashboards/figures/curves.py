@@ -20,6 +20,7 @@ from dashboards.figures.style import (
     empty_figure,
     metric_title,
     room_for,
+    shortened,
 )
 from dashboards.tables.reading import COLLAPSE, CURVES, StudyRun
 
@@ -27,33 +28,50 @@ Line = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """Steps, ascending, and the values there."""
 
 
-def learning_curves(study: StudyRun) -> go.Figure:
-    """k-NN accuracy of [CLS] and training loss over steps, by arm.
+TITLES = {
+    "knn/cls_top1": "k-NN accuracy of [CLS]<br>(share of held-out images)",
+    "loss/total": "training loss (nats)",
+}
 
-    For each of the two panels: two traces for each arm (every seed thin; thick the mean over its
+
+def learning_curves(study: StudyRun, metrics: Sequence[str] = CURVES) -> go.Figure:
+    """k-NN accuracy of [CLS] and training loss over steps, by arm; or only some of them.
+
+    For each of these panels: two traces for each arm (every seed thin; thick the mean over its
     finished seeds or, before one has finished, over all as far as all of them go), and one of
     crosses where runs stand or ended that did not finish.
     """
-    titles = (
-        "k-NN accuracy of [CLS]<br>(share of held-out images)",
-        "training loss (nats)",
-    )
-    height = max(300, 60 + 22 * len(study.arms))
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    height = curve_height(study)
+    figure = make_subplots(rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     drawing = Drawing(figure)
-    for number, (metric, title) in enumerate(zip(CURVES, titles, strict=True)):
+    for number, metric in enumerate(metrics):
         _curves(drawing, study, metric, height=height, number=number)
-        drawing.axis("y", number, title=title)
-    drawing.axis("x", 1, title="step")
-    return drawing.finish(height=80 + 2 * height, left=20, right=room_for(study.arms), top=20)
+        drawing.axis("y", number, title=TITLES[metric])
+    drawing.axis("x", len(metrics) - 1, title="step")
+    return drawing.finish(
+        height=80 + len(metrics) * height, left=20, right=room_for(study.arms), top=20
+    )
 
 
-def collapse_panel(study: StudyRun) -> go.Figure:
-    """Every collapse diagnostic over steps, one panel each, traces as in learning_curves."""
-    metrics = collapse_metrics(study)
+def curve_height(study: StudyRun) -> int:
+    """Pixels of a panel that has room for the names of all arms."""
+    return max(300, 60 + 22 * len(study.arms))
+
+
+def collapse_height(study: StudyRun) -> int:
+    """The same of the collapse panel."""
+    return max(220, 40 + 20 * len(study.arms))
+
+
+def collapse_panel(study: StudyRun, metrics: Sequence[str] | None = None) -> go.Figure:
+    """Collapse diagnostics (every one unless `metrics` are named) over steps, one panel each.
+
+    Traces are as in learning_curves.
+    """
+    metrics = collapse_metrics(study) if metrics is None else metrics
     if not metrics:
         return empty_figure("Collapse diagnostics were not measured yet.")
-    height = max(220, 40 + 20 * len(study.arms))
+    height = collapse_height(study)
     figure = make_subplots(
         rows=len(metrics),
         cols=1,
@@ -84,7 +102,7 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
     names: dict[str, float] = {}
     ended: list[tuple[int, float, str, str]] = []
     inner: list[float] = []
-    for arm in study.arms:
+    for place, arm in enumerate(study.arms, 1):
         by_seed = {seed: lines[arm, seed] for seed in study.seeds if (arm, seed) in lines}
         thin_x: list[int | None] = []
         thin_y: list[float | None] = []
@@ -98,14 +116,13 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
                 text = f"{html.escape(arm)}, seed {seed}: {study.runs[arm, seed].status}"
                 last = (int(steps[finite][-1]), float(values[finite][-1]))
                 ended.append((*last, text, styles[arm].colour))
-        finished = [line for seed, line in by_seed.items() if is_finished(study, arm, seed)]
-        meant = finished or list(by_seed.values())
-        mean_x, mean_y = _mean_line(meant)
+        (mean_x, mean_y), seeds = _meant(study, arm, by_seed)
         if len(mean_y) and math.isfinite(mean_y[-1]):
             names[arm] = float(mean_y[-1])
         style = styles[arm]
         drawing.scatter(
             name=f"{arm}: seeds",
+            meta=place,
             x=thin_x,
             y=thin_y,
             mode="lines",
@@ -116,13 +133,14 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
         )
         drawing.scatter(
             name=f"{arm}: mean",
+            meta=place,
             x=mean_x.tolist(),
             y=mean_y.tolist(),
             mode="lines+markers" if len(mean_x) <= 12 else "lines",
             line={"color": style.colour, "width": 2.5},
             marker={"symbol": style.symbol, "size": 8},
             hovertemplate=f"{html.escape(arm)}, step %{{x}}: %{{y:.4g}}"
-            f"<extra>mean of {len(meant)} seeds</extra>",
+            f"<extra>mean of {seeds} seeds</extra>",
             number=number,
         )
     drawing.scatter(
@@ -155,7 +173,7 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
     gap = 18 * (high - low + 2 * pad) / height
     for arm, y in _spread(names, gap, low=low - pad, high=high + pad).items():
         drawing.text(
-            html.escape(arm),
+            shortened(arm),
             x=1.01,
             y=y,
             xanchor="left",
@@ -164,6 +182,23 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
             xref=f"{axes['xref']} domain",
             yref=axes["yref"],
         )
+
+
+def mean_curves(study: StudyRun, metric: str) -> dict[str, tuple[Line, int]]:
+    """The thick line of each arm that has one, and of how many seeds it is the mean."""
+    lines = _lines(study, metric)
+    by_arm = {
+        arm: {seed: lines[arm, seed] for seed in study.seeds if (arm, seed) in lines}
+        for arm in study.arms
+    }
+    return {arm: _meant(study, arm, by_seed) for arm, by_seed in by_arm.items() if by_seed}
+
+
+def _meant(study: StudyRun, arm: str, by_seed: Mapping[int, Line]) -> tuple[Line, int]:
+    """The mean over finished seeds, over all before one has finished; and their number."""
+    finished = [line for seed, line in by_seed.items() if is_finished(study, arm, seed)]
+    meant = finished or list(by_seed.values())
+    return _mean_line(meant), len(meant)
 
 
 def _lines(study: StudyRun, metric: str) -> dict[tuple[str, int], Line]:

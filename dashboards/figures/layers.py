@@ -1,6 +1,7 @@
 """Globality by layer, at step 0 and at the end."""
 
 import math
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -21,16 +22,16 @@ from dashboards.figures.style import (
 from dashboards.tables.reading import GLOBALITY, StudyRun
 
 
-def globality_by_layer(study: StudyRun) -> go.Figure:
-    """Gyration of the attention of [CLS] and of patches by layer, one panel per arm.
+def globality_by_layer(study: StudyRun, arms: Sequence[str] | None = None) -> go.Figure:
+    """Gyration of the attention of [CLS] and of patches by layer, one panel per arm (or of `arms`).
 
     Four traces for each arm: [CLS] and patch, each at step 0 (dashed) and at the end (solid), means
     over heads and over finished seeds. 1 is the gyration of uniform attention.
     """
-    lines = _by_layer(study)
+    lines = by_layer(study)
     if not lines:
         return empty_figure("Globality by layer was not measured yet.")
-    arms, styles = study.arms, arm_styles(study.arms)
+    arms, styles = arms or study.arms, arm_styles(study.arms)
     columns = min(3, len(arms))
     rows = math.ceil(len(arms) / columns)
     figure = make_subplots(
@@ -105,7 +106,7 @@ def globality_by_layer(study: StudyRun) -> go.Figure:
     return drawing.finish(height=70 + 320 * rows, left=20, right=20, top=50)
 
 
-def _by_layer(study: StudyRun) -> dict[tuple[str, str, str], dict[int, float]]:
+def by_layer(study: StudyRun) -> dict[tuple[str, str, str], dict[int, float]]:
     """Gyration by layer, of each arm, token and when (start or end).
 
     Means over the heads, then over the finished seeds; a layer that was recorded whole, without its

@@ -8,6 +8,7 @@ is escaped: plotly reads a subset of HTML.
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -39,6 +40,12 @@ LABEL_COLOURS = {
     "failed": "#cc79a7",
 }
 
+LONGEST_NAME = 48
+"""Letters of a name at the edge of a panel."""
+
+LONGEST_TITLE = 32
+"""Letters of a line of an axis title: those of two panels do not meet."""
+
 UNITS = {"_s": "seconds", "_mib": "MiB", "_top1": "share"}
 """Units by the last letters of a metric's name."""
 
@@ -61,13 +68,13 @@ def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
 
 
 def metric_title(metric: str, *, minus_start: bool = False) -> str:
-    """Axis title of a metric with its unit where it is known, in at most two lines."""
+    """Axis title of a metric with its unit where it is known; a long one breaks after slashes."""
     unit = next((unit for end, unit in UNITS.items() if metric.endswith(end)), "")
     if metric.startswith("loss/"):
         unit = "nats"
     if metric.endswith("/gyration"):
         unit = "uniform = 1"
-    title = html.escape(metric) + (f" ({unit})" if unit else "")
+    title = wrapped(metric, LONGEST_TITLE) + (f" ({unit})" if unit else "")
     return title + ("<br>minus step 0" if minus_start else "")
 
 
@@ -77,10 +84,19 @@ def whole_ticks(last: int) -> list[int]:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Escaped text in lines of at most `width` letters; also breaks after underscores."""
-    spaced = text.replace("_", "_ ")
-    lines = [line.replace("_ ", "_") for line in textwrap.wrap(spaced, width)]
-    return "<br>".join(html.escape(line) for line in lines)
+    """Escaped text in at most 4 lines of `width` letters, also broken after slashes, underscores.
+
+    Plotly finds no room for panels whose words take all of it.
+    """
+    spaced = text.replace("_", "_ ").replace("/", "/ ")
+    lines = textwrap.wrap(spaced, width, max_lines=4, placeholder="…")
+    return "<br>".join(html.escape(re.sub("([_/]) ", r"\1", line)) for line in lines)
+
+
+def shortened(name: str) -> str:
+    """Escaped name of which LONGEST_NAME letters are left."""
+    kept = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return html.escape(" ".join(kept.split()))
 
 
 def axes_of(number: int) -> dict[str, Any]:
@@ -93,8 +109,8 @@ def _suffix(number: int) -> str:
 
 
 def room_for(names: Iterable[str]) -> int:
-    """Pixels that the longest name needs at the right edge."""
-    return 24 + 7 * max(map(len, names), default=0)
+    """Pixels that the longest name, shortened, needs at the right edge."""
+    return 24 + 7 * min(LONGEST_NAME, max(map(len, names), default=0))
 
 
 class Drawing:

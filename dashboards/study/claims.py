@@ -23,6 +23,8 @@ class Shown(NamedTuple):
     """of the control at each seed; empty where none was declared"""
     described: str
     """what the rows show, in words"""
+    arms: Sequence[int]
+    """that it compares, by their places from 1"""
 
 
 class Asked(NamedTuple):
@@ -43,7 +45,9 @@ def shown_hypotheses(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, 
         words = [_described(f"{name}, {entry['verdict']['label']}", row, alpha)]
         words += [_described("its control", control, alpha)] if control else []
         differences = {pair.seed: pair.difference for pair in pairs}
-        shown[name] = Shown(name, number, entry, row, control, differences, "; ".join(words))
+        arms = [study.arms.index(arm) + 1 for arm in study.hypotheses[name].weights]
+        said = "; ".join(words)
+        shown[name] = Shown(name, number, entry, row, control, differences, said, arms)
     return shown
 
 

@@ -30,6 +30,9 @@ from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.page import packed, rendered
 from dashboards.study.chain import registrations
 from dashboards.study.claims import asked, forest_scale, shown_hypotheses
+from dashboards.study.figures import in_parts
+from dashboards.study.packing import drawn, ids, numbers
+from dashboards.study.tables import every_table
 from dashboards.tables.derived import VERDICTS, interval_shown
 from dashboards.tables.reading import StudyRun
 from trainers.config import leaves
@@ -38,7 +41,7 @@ REPORT = "report.html"
 FIGURES = "figures"
 
 FOREST = "verdict_intervals"
-"""The figure that is a page of its own only."""
+"""The figure that is a page of its own only; the report draws its forest without a script."""
 
 PLOTLY = "plotly.min.js"
 """Beside the pages of figures, which share it."""
@@ -64,6 +67,7 @@ def report_page(
 ) -> bytes:
     """What `report.html` holds; `stale` where `verdicts.json` says something else."""
     shown = shown_hypotheses(study, verdicts)
+    parts = in_parts(study, verdicts, {n: one for n, one in figures.items() if n != FOREST})
     page = rendered(
         _TEMPLATE,
         _FILTERS,
@@ -84,9 +88,14 @@ def report_page(
         saved=saved_text(study.runs, study.design) if study.design else "",
         left_out=_left_out(study),
         stale=stale,
-        figures=list(figures),
-        packed={"plotly": packed(get_plotlyjs()), "figures": packed(_content(figures))},
+        figures=ids(parts),
+        packed={
+            "plotly": packed(get_plotlyjs()),
+            "figures": packed(drawn(parts)),
+            "numbers": packed(numbers(every_table(study, verdicts))),
+        },
         arms=_arms(study),
+        place={arm: number for number, arm in enumerate(study.arms, 1)},
         collapse=_collapse_table(study),
         endpoints=_endpoints(study),
         limits=_limits(study),
@@ -115,12 +124,6 @@ def figure_pages(figures: Mapping[str, go.Figure]) -> Iterator[tuple[str, bytes]
     for name, figure in figures.items():
         page = figure.to_html(include_plotlyjs=PLOTLY, div_id=name, config=_SHOWN)
         yield f"{FIGURES}/{name}.html", page.encode()
-
-
-def _content(figures: Mapping[str, go.Figure]) -> str:
-    """What the report shows of its figures, as JSON; its forest is drawn without a script."""
-    shown = [f'"{name}": {one.to_json()}' for name, one in figures.items() if name != FOREST]
-    return f"{{{', '.join(shown)}}}"
 
 
 def _question(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
@@ -281,7 +284,7 @@ def _collapse_table(study: StudyRun) -> dict[str, Any]:
 
 
 def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
-    """Every value that a hypothesis or a gate rests on, by seed and arm."""
+    """Every value that a hypothesis or a gate rests on, by arm and seed."""
     asked: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for hypothesis in study.hypotheses.values():
         for arm in hypothesis.weights if hypothesis.metric else ():
@@ -292,8 +295,8 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
     for (metric, minus_start), named in asked.items():
         arms = [arm for arm in study.arms if arm in named]
         rows = []
-        for seed in study.seeds:
-            runs = [study.runs[arm, seed] for arm in arms]
+        for arm in arms:
+            runs = [study.runs[arm, seed] for seed in study.seeds]
             cells = [
                 {
                     "value": value_of(run, metric, minus_start),
@@ -301,9 +304,9 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
                 }
                 for run in runs
             ]
-            rows.append({"seed": seed, "cells": cells})
+            rows.append({"arm": arm, "cells": cells})
         title = metric + (", minus step 0" if minus_start else "")
-        tables.append({"title": title, "arms": arms, "rows": rows})
+        tables.append({"title": title, "rows": rows})
     return tables
 
 
