@@ -16,52 +16,16 @@ from dashboards.measurement.report import (
     write_measurement,
 )
 from dashboards.measurement.table import headline, honest_notes, number
-from trainers.config import TrainConfig, override
-from trainers.data.augment import IMAGENET
-from trainers.data.image_set import open_images
+from tests.dashboards.measurement.measured import FACTS, small_measurement
 from trainers.errors import InputError
-from trainers.globality.instruments import Settings
-from trainers.globality.measurable import Measurable
-from trainers.globality.measurement import Plan, bias_of_positional_bias, choose, measure
-from trainers.model.vit import VisionTransformer, initialise
+from trainers.globality.measurement import bias_of_positional_bias
 
 
 @pytest.fixture(scope="module", params=["cls and registers", "neither"])
 def measured(request):
     """A model, its plan and what was measured; with [CLS] and registers, or with neither."""
     torch.set_num_threads(1)
-    both = request.param != "neither"
-    change = {"model.width": 16, "model.heads": 2, "model.depth": 2, "model.cls": both,
-              "model.registers": 2 * both, "loss.cls": float(both),
-              "loss.patches": float(not both)}  # fmt: skip
-    config = override(TrainConfig(), change)
-    network = VisionTransformer(config.model, 16).requires_grad_(False)
-    initialise(network, 0, 0.3)
-    model = Measurable(
-        network=network,
-        name="<small>",
-        weights="random, seed 0",
-        is_random=True,
-        depth=2,
-        has_cls=both,
-        registers=2 * both,
-        patch_size=4,
-        image_size=16,
-        mean=IMAGENET[0],
-        deviation=IMAGENET[1],
-        normalisation="ImageNet's",
-    )
-    images = open_images(config.data, None)
-    places, part = choose(images, 10)
-    settings = Settings(memory=4, patch_queries=64, causal_images=2, replacement="mean")
-    plan = Plan(
-        places=places, part=part, size=16, grid=(4, 4), primary=(1,), batch_size=4,
-        settings=settings,
-    )  # fmt: skip
-    return model, plan, measure(model, images, plan, torch.device("cpu"))
-
-
-FACTS = {"model": {"name": "<small>"}, "images": {"grid": [4, 4]}}
+    return small_measurement(both=request.param != "neither")
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,15 @@
 
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
-from ablations.registration import STUDIES
-from ablations.verdicts.evidence import Run
-from dashboards.tables.chain import read_chain, read_entry
+from dashboards.tables.chain import read_entry
 from dashboards.tables.derived import judged
-from dashboards.tables.long import LONG
-from dashboards.tables.reading import StudyRun
-from trainers.evaluation.collapse import collapsed
-from trainers.system.store import Store, open_store
+from tests.dashboards.published import DOCS, published, published_store
+from trainers.system.store import Store
 
-DOCS = Path(__file__).parents[3] / "docs"
 BY_RULES = ("reason", "label", "tags", "seeds_needed")
 """What newer rules say otherwise of the same numbers: sensitivity and controls came later."""
 
@@ -27,33 +18,7 @@ BY_RULES = ("reason", "label", "tags", "seeds_needed")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A run root whose studies are those of docs/."""
-    (tmp_path / STUDIES).symlink_to(DOCS)
-    return open_store(tmp_path)
-
-
-def published(store: Store, name: str) -> StudyRun:
-    """A published study as its run folder showed it; the collapse panel says which collapsed."""
-    table = pq.read_table(DOCS / name / "results.parquet")
-    last = pc.max(table["step"]).as_py()
-    ends = pc.is_in(table["step"], pa.array([0, last]))
-    table = table.filter(pc.and_(ends, pc.is_null(table["layer"])))
-    values: dict[tuple[str, int, int], dict[str, float]] = defaultdict(dict)
-    columns = [table[name].to_pylist() for name in ("arm", "seed", "step", "metric", "value")]
-    for arm, seed, step, metric, value in zip(*columns, strict=True):
-        values[arm, seed, step][metric] = value
-    runs = {}
-    for arm, seed in dict.fromkeys((arm, seed) for arm, seed, _ in values):
-        end = values[arm, seed, last]
-        why = collapsed(end)
-        runs[arm, seed] = Run(
-            status="collapsed" if why else "finished",
-            reason=why,
-            start=values[arm, seed, 0],
-            end=end,
-        )
-    return StudyRun(
-        store=store, chain=tuple(read_chain(store, name)), runs=runs, table=LONG.empty_table()
-    )
+    return published_store(tmp_path)
 
 
 def close(found: object, expected: object) -> bool:
