@@ -18,9 +18,9 @@ from dashboards.figures.style import (
     arm_styles,
     axes_of,
     empty_figure,
+    marked,
     metric_title,
     room_for,
-    shortened,
 )
 from dashboards.tables.reading import COLLAPSE, CURVES, StudyRun
 
@@ -173,11 +173,10 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
     gap = 18 * (high - low + 2 * pad) / height
     for arm, y in _spread(names, gap, low=low - pad, high=high + pad).items():
         drawing.text(
-            shortened(arm),
+            marked(arm, styles[arm]),
             x=1.01,
             y=y,
             xanchor="left",
-            colour=styles[arm].colour,
             size=12,
             xref=f"{axes['xref']} domain",
             yref=axes["yref"],

@@ -81,7 +81,6 @@ def globality_by_layer(study: StudyRun, arms: Sequence[str] | None = None) -> go
                 x=last + 0.15,
                 y=y,
                 xanchor="left",
-                colour=styles[arm].colour,
                 size=12,
                 **axes_of(number),
             )

@@ -31,6 +31,8 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon")
 
+GLYPHS = dict(zip(SYMBOLS, "●■◆▲▼⬟⬢", strict=True))
+
 LABEL_COLOURS = {
     "supported": "#009e73",
     "refuted": "#d55e00",
@@ -99,6 +101,14 @@ def shortened(name: str) -> str:
     return html.escape(" ".join(kept.split()))
 
 
+def marked(name: str, style: ArmStyle) -> str:
+    """The shortened name after the marker of its arm, which alone has its colour.
+
+    Letters of these colours cannot be read on every ground.
+    """
+    return f'<span style="color: {style.colour}">{GLYPHS[style.symbol]}</span> {shortened(name)}'
+
+
 def axes_of(number: int) -> dict[str, Any]:
     """Plotly's names for the axes of panel `number`, counted from 0 in rows."""
     return {"xref": f"x{_suffix(number)}", "yref": f"y{_suffix(number)}"}
@@ -110,7 +120,7 @@ def _suffix(number: int) -> str:
 
 def room_for(names: Iterable[str]) -> int:
     """Pixels that the longest name, shortened, needs at the right edge."""
-    return 24 + 7 * min(LONGEST_NAME, max(map(len, names), default=0))
+    return 40 + 7 * min(LONGEST_NAME, max(map(len, names), default=0))
 
 
 class Drawing:

@@ -170,6 +170,15 @@ def test_a_point_under_the_pointer_says_what_it_is(pages: dict[str, Made], open_
     assert said.startswith("baseline, seed 0, finished: ")
 
 
+def test_styles_of_the_page_are_not_those_of_its_figures(
+    pages: dict[str, Made], open_page: Open
+) -> None:
+    page = open_page(pages["small"].file).page
+    displays = """() => [...document.querySelectorAll(".js-plotly-plot tspan")].map(
+      one => getComputedStyle(one).display)"""
+    assert set(page.evaluate(displays)) == {"inline"}
+
+
 def test_a_link_unfolds_what_it_leads_to(pages: dict[str, Made], open_page: Open) -> None:
     page = open_page(pages["small"].file).page
     meaning = page.locator("#meaning-failed")
