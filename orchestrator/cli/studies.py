@@ -3,8 +3,9 @@
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -38,6 +39,20 @@ if TYPE_CHECKING:
     from trainers.config import DataConfig
     from trainers.data.image_set import ImageSet
     from trainers.system.store import Store
+
+
+class Form(StrEnum):
+    """As what a figure or a table is written."""
+
+    PDF = "pdf"
+    PNG = "png"
+    SVG = "svg"
+    CSV = "csv"
+    LATEX = "latex"
+
+
+FIGURE_FORMS = (Form.PDF, Form.PNG, Form.SVG)
+TABLE_FORMS = (Form.CSV, Form.LATEX)
 
 
 def load(
@@ -220,15 +235,56 @@ def report(
     root: RootOption = DEFAULT_ROOT,
     ablations: AblationsOption = None,
     scale: ScaleOption = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Write only this figure.", show_default=False),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Write only this table.", show_default=False),
+    ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            "--format",
+            help="Of a figure pdf (the default), png, svg; of a table csv (the default), latex.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Rebuild results, verdicts and report from a run folder; trains nothing."""
-    from dashboards.study.files import write_files
+    """Rebuild results, verdicts and report from a run folder; trains nothing.
+
+    With --figure or --table only that is written, for a paper, into figures/ or tables/ of the run
+    folder.
+    """
     from trainers.system.store import open_store
 
+    _check_form(figure, table, form)
     console = make_console()
     root, name = in_root(study, absolute_root(root, console), ablations, scale)
+    if figure is not None or table is not None:
+        from dashboards.study.files import write_one
+
+        key = write_one(open_store(root), name, figure, table, form and form.value)
+        console.print(f"{root}/{key}", soft_wrap=True)
+        return
+    from dashboards.study.files import write_files
+
     made, verdicts, _ = write_files(open_store(root), name)
     show_verdicts(made, verdicts, root, console)
+
+
+def _check_form(figure: str | None, table: str | None, form: Form | None) -> None:
+    """Raises InputError where the options of a paper do not go together."""
+    if figure is not None and table is not None:
+        raise InputError("--figure and --table: give one of them")
+    if form is None:
+        return
+    if figure is None and table is None:
+        raise InputError(f"--format {form.value} needs --figure or --table")
+    what, allowed = ("figure", FIGURE_FORMS) if table is None else ("table", TABLE_FORMS)
+    if form not in allowed:
+        raise InputError(f"--format {form.value} is of no {what} (allowed: {', '.join(allowed)})")
 
 
 def mirror(
