@@ -1,7 +1,8 @@
 """What all figures of a study share: colours, markers, words, panels.
 
 An arm has the same colour in every figure, from a palette that colour-blind readers can tell apart
-(Okabe and Ito 2008), and the same marker, for those who print in grey. Backgrounds are transparent
+(Okabe and Ito 2008, with a grey and a brown in place of black and yellow, which do not show on
+every ground), and the same marker, for those who print in grey. Backgrounds are transparent
 and text is INK, so that a page can recolour it for a dark screen. Text that comes from a study file
 is escaped: plotly reads a subset of HTML.
 """
@@ -25,9 +26,9 @@ MUTED = "rgba(128, 128, 128, 0.9)"
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-BASELINE_COLOUR = "#7f7f7f"
+BASELINE_COLOUR = "#666666"
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#88402b")
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon")
 
@@ -37,8 +38,8 @@ LABEL_COLOURS = {
     "supported": "#009e73",
     "refuted": "#d55e00",
     "equivalent": "#0072b2",
-    "insensitive": "#8c6d31",
-    "inconclusive": "#7f7f7f",
+    "insensitive": "#88402b",
+    "inconclusive": "#666666",
     "failed": "#cc79a7",
 }
 

@@ -4,14 +4,22 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from dashboards.figures.curves import _spread, collapse_panel, learning_curves
 from dashboards.figures.forest import verdict_intervals
 from dashboards.figures.layers import globality_by_layer
 from dashboards.figures.seeds import paired_seeds
-from dashboards.figures.style import PALETTE, arm_styles, metric_title
+from dashboards.figures.style import (
+    BASELINE_COLOUR,
+    LABEL_COLOURS,
+    PALETTE,
+    arm_styles,
+    metric_title,
+)
 from dashboards.study.figures import every_figure
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import StudyRun, read_study
@@ -102,6 +110,39 @@ def test_an_arm_has_one_colour_everywhere(study: StudyRun, verdicts: Mapping[str
     assert trace(pairs, "loss_on_cls_makes_it_local: loss_on_patches").marker.color == colour
     means = [t for t in learning_curves(study).data if t.name == "loss_on_patches: mean"]
     assert {t.line.color for t in means} == {colour}
+
+
+COLOUR_BLIND = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+}
+"""What linear light becomes for whom, after Machado et al. (2009), severity 1."""
+
+
+@pytest.mark.parametrize("who", COLOUR_BLIND)
+@pytest.mark.parametrize("colours", [(BASELINE_COLOUR, *PALETTE), tuple(LABEL_COLOURS.values())])
+def test_colours_are_told_apart(who: str, colours: tuple[str, ...]) -> None:
+    found = np.array([list(bytes.fromhex(colour[1:])) for colour in colours]) / 255
+    light = np.where(found <= 0.04045, found / 12.92, ((found + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(light @ np.array(COLOUR_BLIND[who]).T, 0, 1)
+    shown = np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
+    for one, other in itertools.combinations(rgb2lab(shown), 2):
+        # A difference of 10 is plain at a glance.
+        assert deltaE_ciede2000(one, other) > 10
 
 
 def test_arms_beyond_the_palette_still_differ() -> None:
