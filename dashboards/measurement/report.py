@@ -16,10 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from dashboards.figures.blocks import Series
 from dashboards.measurement.figures import figures
 from dashboards.measurement.table import (
+    DRAWN,
     MEASURES,
     TOKEN_MEASURES,
+    by_head,
     columns,
     headline,
     honest_notes,
@@ -184,6 +187,8 @@ def _page(
             )
             for name, content in made.items()
         ],
+        drawn=DRAWN.values(),
+        heads=by_head(Series(found.metrics)),
         shown=min(SHOWN, len(plan.places)),
     )  # fmt: skip
 

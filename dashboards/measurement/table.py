@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dashboards.figures.blocks import STYLES, Series
 from trainers.globality.descriptions import TOKENS
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import ENOUGH, Plan, bias_of_positional_bias
@@ -83,6 +84,29 @@ def headline(metrics: Mapping[str, float]) -> list[Row]:
             )
             if any(value is not None for value in (*primary.values(), *final.values())):
                 rows.append(Row(kind=kind, measure=measure, primary=primary, final=final))
+    return rows
+
+
+DRAWN = {
+    "gyration": "spread",
+    "entropy": "entropy",
+    "locality": "locality",
+    "content_dependence": "content dependence",
+    "distance": "distance",
+    "nearest_distance": "least distance",
+}
+"""Measures that figures show of each head, and their titles."""
+
+
+def by_head(series: Series) -> list[tuple[str, int, int, list[float | None]]]:
+    """Of each token, block and head, from 1: what figures show, in the order of DRAWN."""
+    rows = []
+    for token, style in STYLES.items():
+        cells = {measure: series("globality", token, measure) for measure in DRAWN}
+        for block, values in cells["gyration"].items():
+            for head in range(len(values)):
+                shown = [dict(enumerate(one.get(block, ()))).get(head) for one in cells.values()]
+                rows.append((style.name, block, head + 1, shown))
     return rows
 
 

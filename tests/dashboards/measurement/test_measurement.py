@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from dashboards.figures.blocks import Series
 from dashboards.figures.maps import MASS, _holding
 from dashboards.measurement import report as measurement
 from dashboards.measurement.report import (
@@ -15,7 +16,7 @@ from dashboards.measurement.report import (
     long_table,
     write_measurement,
 )
-from dashboards.measurement.table import headline, honest_notes, number
+from dashboards.measurement.table import by_head, headline, honest_notes, number
 from tests.dashboards.measurement.measured import FACTS, small_measurement
 from trainers.errors import InputError
 from trainers.globality.measurement import bias_of_positional_bias
@@ -145,6 +146,18 @@ def test_the_headline_has_every_kind_and_the_difference(measured):
         assert first.primary["difference"] == pytest.approx(difference)
     else:
         assert first.primary["cls"] is None
+
+
+def test_every_head_that_is_drawn_has_its_numbers(measured):
+    model, _, found = measured
+    rows = by_head(Series(found.metrics))
+    tokens = 1 + model.has_cls + bool(model.registers)
+    assert len(rows) == tokens * model.depth * 2
+    token, block, head, values = rows[-1]
+    assert (token, block, head) == ("patches", 2, 2)
+    assert values[:2] == [
+        found.metrics[f"globality/patch/{m}@2.2"] for m in ("gyration", "entropy")
+    ]
 
 
 def test_notes_say_what_limits_the_numbers(measured):
