@@ -42,7 +42,12 @@ def figure_file(figure: go.Figure, form: str) -> bytes:
     """
     try:
         import kaleido
-        from choreographer.browsers import ChromeNotFoundError
+        from choreographer.errors import (
+            BrowserClosedError,
+            BrowserFailedError,
+            ChannelClosedError,
+            ChromeNotFoundError,
+        )
     except ImportError as error:
         raise InputError(f"figures as {form} need kaleido: pip install kaleido") from error
     white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
@@ -56,6 +61,11 @@ def figure_file(figure: go.Figure, form: str) -> bytes:
         raise InputError(
             f"figures as {form} are drawn by Chrome or Chromium, and neither is there: install "
             "one (Debian: apt-get install chromium), or name it in BROWSER_PATH"
+        ) from error
+    except (BrowserClosedError, BrowserFailedError, ChannelClosedError) as error:
+        raise InputError(
+            f"figures as {form} are drawn by Chrome or Chromium, and the one that was found ended "
+            "at once: start it by hand to see why, or name another one in BROWSER_PATH"
         ) from error
     return drawn
 

@@ -117,11 +117,15 @@ def test_what_cannot_be_written_is_said_in_one_line(
     assert sorted(made.folder.rglob("*")) == before
 
 
-def test_without_a_browser_a_figure_is_refused_in_one_line(
-    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("browser", "said"),
+    [("/nowhere/chromium", "neither is there: install one"), ("/bin/false", "ended at once")],
+)
+def test_without_a_browser_that_starts_a_figure_is_refused_in_one_line(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, browser: str, said: str
 ) -> None:
-    monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
+    monkeypatch.setenv("BROWSER_PATH", browser)
     made = make_study()
-    with pytest.raises(InputError, match="apt-get install chromium"):
+    with pytest.raises(InputError, match=said):
         write_one(*made, "paired_seeds", None, "svg")
     assert not (made.folder / "figures").exists()
