@@ -174,6 +174,7 @@ def _curves(drawing: Drawing, study: StudyRun, metric: str, *, height: int, numb
     for arm, y in _spread(names, gap, low=low - pad, high=high + pad).items():
         drawing.text(
             marked(arm, styles[arm]),
+            name=str(study.arms.index(arm) + 1),
             x=1.01,
             y=y,
             xanchor="left",

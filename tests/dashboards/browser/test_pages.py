@@ -159,6 +159,8 @@ def test_a_keyboard_unfolds_and_filters(pages: dict[str, Made], open_page: Open,
     assert page.locator(".hypothesis:visible").count() == len(kept)
     drawn = "learning_curves.data.filter(one => one.meta && one.visible).map(one => one.meta)"
     assert len(set(page.evaluate(drawn))) == 1
+    named = "learning_curves.layout.annotations.filter(one => one.name && one.visible)"
+    assert {one["text"].split()[-1] for one in page.evaluate(named)} == {"loss_on_patches"}
 
 
 def test_a_point_under_the_pointer_says_what_it_is(pages: dict[str, Made], open_page: Open) -> None:
