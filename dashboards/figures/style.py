@@ -26,7 +26,7 @@ MUTED = "rgba(128, 128, 128, 0.9)"
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-BASELINE_COLOUR = "#666666"
+BASELINE_COLOUR = "#707070"
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#88402b")
 
@@ -39,7 +39,7 @@ LABEL_COLOURS = {
     "refuted": "#d55e00",
     "equivalent": "#0072b2",
     "insensitive": "#88402b",
-    "inconclusive": "#666666",
+    "inconclusive": "#707070",
     "failed": "#cc79a7",
 }
 
