@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
 from pypdf import PdfReader
 
 from dashboards.measurement.report import REPORT, write_measurement
@@ -44,8 +45,11 @@ def study_page(folder: Path, study: StudyRun) -> Made:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """The report of a small study, of the largest published one, and of a measured model."""
+def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """The report of a small study, of the largest published one, and of a measured model.
+
+    They are made where a browser shows them.
+    """
     folders = {name: tmp_path_factory.mktemp("page") for name in NAMES}
     small = maker(folders["small"])({("loss_on_patches", 1): "collapsed"})
     large = published(published_store(folders["37 arms"]), "why_cls_is_global-photographs")
