@@ -1,18 +1,21 @@
 """How far each trial of a run root is, as anyone who sees the root can tell."""
 
 import time
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ablations.registration import STUDIES, Entry
+from ablations.verdicts.evidence import Run
 from dashboards.tables.chain import read_chain, read_entry
 from dashboards.tables.reading import study_runs
 from dashboards.tables.trials import places_of
 from trainers.errors import InputError
 from trainers.runs.lease import Lease, expires_s
 from trainers.runs.stored_trial import TRIALS, StoredTrial
-from trainers.system.store import Store
+from trainers.system.store import AT_ONCE, Store
 
 State = Literal[
     "finished", "collapsed", "diverged", "running", "silent", "failed", "interrupted", "waiting",
@@ -99,20 +102,38 @@ def _heard_s(trial: StoredTrial, number: int) -> float:
 
 def board(entry: Entry, store: Store) -> dict[tuple[str, int], Progress]:
     """Progress of every (arm, seed) of a study, in its order; identical arms share a trial."""
+    progress = progress_of_all(entry, store)
+    return (
+        progress if entry.resolved.design is None else skipped(progress, study_runs(entry, store))
+    )
+
+
+def progress_of_all(
+    entry: Entry, store: Store, known: Mapping[str, Progress] = types.MappingProxyType({})
+) -> dict[tuple[str, int], Progress]:
+    """The same, but that nothing is skipped; trials that are `known` by key are not read again."""
     places = list(places_of(entry))
-    begun = set(store.names(TRIALS))
-    found = {
-        key: progress_of(StoredTrial(store, key))
-        if key in begun
-        else Progress(key=key, state="waiting")
-        for key in dict.fromkeys(key for _, _, key in places)
+    begun = set(store.names(TRIALS)) - known.keys()
+    keys = sorted(begun.intersection(key for _, _, key in places))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        read = pool.map(lambda key: progress_of(StoredTrial(store, key)), keys)
+        found = {**known, **dict(zip(keys, read, strict=True))}
+    return {
+        (arm, seed): found.get(key) or Progress(key=key, state="waiting")
+        for arm, seed, key in places
     }
-    progress = {(arm, seed): found[key] for arm, seed, key in places}
-    if entry.resolved.design is not None:
-        for place, run in study_runs(entry, store).items():
-            if run.status == "skipped":
-                progress[place] = replace(progress[place], state="skipped", reason=run.reason)
-    return progress
+
+
+def skipped(
+    progress: Mapping[tuple[str, int], Progress], runs: Mapping[tuple[str, int], Run]
+) -> dict[tuple[str, int], Progress]:
+    """`progress`, where `runs` say what a sequential design had no need of."""
+    return {
+        place: replace(one, state="skipped", reason=runs[place].reason)
+        if runs[place].status == "skipped"
+        else one
+        for place, one in progress.items()
+    }
 
 
 def studies_of(store: Store) -> tuple[list[list[Entry]], list[str]]:

@@ -17,7 +17,7 @@ from ablations.registration import (
     study_folder,
 )
 from trainers.config import explain
-from trainers.errors import InputError, RootError
+from trainers.errors import InputError, RootError, printable
 from trainers.system.store import Store
 
 _AGAIN = (
@@ -37,7 +37,8 @@ def read_chain(store: Store, name: str) -> list[Entry]:
     with contextlib.suppress(ValueError):  # no such name can be a study's
         chain = find_chain(store, name)
     if not chain:
-        raise InputError(f"{store.shown}/{study_folder(name)} is no study: it has no registration")
+        shown = f"{store.shown}/{printable(study_folder(name))}"
+        raise InputError(f"{shown} is no study: it has no registration")
     return chain
 
 

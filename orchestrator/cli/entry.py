@@ -31,6 +31,7 @@ from orchestrator.cli import (
     trials,
     ui,
     verify,
+    watching,
 )
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from trainers.errors import DinolabError, InputError
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify.verify,
     "mirror": studies.mirror,
     "status": trials.status,
+    "watch": watching.watch,
     "show": trials.show,
     "logs": trials.logs,
     "gc": trials.gc,

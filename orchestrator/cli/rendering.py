@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from trainers.system.storage import Location
 
 
-def make_console(*, aside: bool = False) -> Console:
+def make_console(*, aside: bool = False, plain: bool = False) -> Console:
     """A console that prints every text as it stands: paths and names may hold brackets.
 
-    `aside` it writes to standard error: standard output is for a program.
+    `aside` it writes to standard error: standard output is for a program. `plain`: neither colours
+    nor bold letters.
     """
     is_terminal = (sys.stderr if aside else sys.stdout).isatty()
     return Console(
         stderr=aside,
+        color_system=None if plain else "auto",
         width=None if is_terminal else 120,
         soft_wrap=not is_terminal,
         markup=False,

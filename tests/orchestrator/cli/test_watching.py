@@ -1,0 +1,211 @@
+"""The live board: 80 columns, whatever names it holds, and no longer than the study runs."""
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console, Group
+
+from dashboards.tables.watched import Watched
+from orchestrator.cli.watching import board_of, duration
+from tests.dashboards.conftest import ARMS, SEEDS, maker
+from tests.dashboards.tables.test_watched import at_work, left_failed
+from tests.orchestrator.conftest import environment
+from tests.registered import restated
+
+HOSTILE = (
+    "[red]x[/red] :dog:",
+    "a\nb\r\x1b[2J\x07",
+    "n" * 300,
+    "\u202ereversed",
+    "宽" * 90,
+    "../..",
+)
+
+HALF = {(arm, seed): "missing" for arm in ARMS for seed in SEEDS[2:]} | {
+    ("baseline", 0): "failed", ("baseline", 1): "stopped",
+}  # fmt: skip
+
+
+@pytest.fixture
+def half(tmp_path):
+    """A study of which half has run."""
+    made = maker(tmp_path / "runs")(HALF)
+    left_failed(made, "baseline", 0)
+    return made
+
+
+def lines_of(seen, width=80, height=None):
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(Group(*board_of(seen, width, height)))
+    return captured.get().splitlines()
+
+
+def renamed(made, name):
+    """Gives every arm but the baseline, and every hypothesis, a name that begins so."""
+
+    def rename(stated):
+        arms = {arm: arm if arm == "baseline" else f"{name}{n}" for n, arm in enumerate(ARMS)}
+        resolved = stated["resolved"]
+        resolved["arms"] = {arms[arm]: one for arm, one in resolved["arms"].items()}
+        stated["arms"] = {arms[arm]: one for arm, one in stated["arms"].items()}
+        for trial in stated["trials"]:
+            trial["arm"] = arms[trial["arm"]]
+        resolved["gates"] = {}
+        some = {**next(iter(resolved["hypotheses"].values())), "control": ""}
+        some["contrast"] = [arms["loss_on_patches"], "baseline"]
+        resolved["hypotheses"] = {name: some}
+
+    restated(made.registration, rename)
+
+
+def test_a_board_half_way_says_state_step_speed_and_time_left(half):
+    records = [(0, {"globality/cls/entropy": 0.9}), (50, {"loss/total": 1.25})]
+    with at_work(half.store, half.trial("baseline", 2).key, *records):
+        shown = lines_of(Watched(half.store, half.name).look())
+    text = "\n".join(shown)
+    assert shown[0] == "Study why_cls_is_global"
+    assert "1 running" in text
+    assert "1 failed (fail)" in text
+    row = next(line for line in shown if "50/100" in line).split()
+    assert row == ["baseline", "2", "50/100", "2", "25", "s", "1.2500", "0.9000"]
+    assert "worker lost: <out of memory>" in text
+    assert "baseline 1: collapsed: at step 240: outputs are the same for every image" in text
+    assert "verdicts: none before all runs have ended" in text
+    assert "baseline           fail  coll  50 %     ·     ·     ·" in shown
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("otherwise", ["missing", "finished"])
+def test_names_that_are_hostile_stay_inside_the_board(tmp_path, name, otherwise):
+    made = maker(tmp_path / "runs")(HALF if otherwise == "missing" else {})
+    renamed(made, name)
+    records = [(50, {"loss/total": 1.25})]
+    if otherwise == "missing":
+        with at_work(made.store, made.trial("loss_on_patches", 2).key, *records):
+            shown = lines_of(Watched(made.store, made.name).look())
+    else:
+        shown = lines_of(Watched(made.store, made.name).look())
+    assert max(map(cell_len, shown)) <= 80
+    assert all(line.isprintable() for line in shown)
+    begins = {"[": "[red]x[/red] :dog:", "a": r"a\nb\r\x1b[2J\x07"}.get(name[0])
+    assert begins is None or any(line.startswith(begins) for line in shown)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+@pytest.mark.parametrize("height", [1, 8, 24, None])
+def test_a_board_keeps_to_its_width_and_of_its_arms_to_its_height(half, width, height):
+    def add(stated):
+        resolved = stated["resolved"]
+        for n in range(40):
+            resolved["arms"][f"arm_{n}"] = {}
+            stated["arms"][f"arm_{n}"] = stated["arms"]["baseline"]
+        keys = {(trial["arm"], trial["seed"]): trial for trial in stated["trials"]}
+        resolved["seeds"] = list(range(100, 130))
+        stated["trials"] = [
+            {**keys.get((arm, seed - 100), {"key": f"{arm}-{seed}"}), "arm": arm, "seed": seed}
+            for arm in resolved["arms"] for seed in resolved["seeds"]
+        ]  # fmt: skip
+
+    restated(half.registration, add)
+    shown = lines_of(Watched(half.store, half.name).look(), width, height)
+    assert max(map(cell_len, shown)) <= width
+    if height == 24 and width >= 80:
+        assert len(shown) <= height
+        assert "other arms: dinolab status" in shown[-1]
+    if height is None and width >= 80:
+        assert all(any(line.startswith(f"arm_{n} ") for line in shown) for n in range(40))
+
+
+def test_without_a_terminal_a_complete_study_is_printed_once_and_plainly(
+    dinolab, tmp_path, monkeypatch
+):
+    made = maker(tmp_path / "runs")()
+    code, out, err = dinolab("watch", made.name, "--root", made.root)
+    assert (code, err) == (0, "")
+    assert out.count("Study why_cls_is_global\n") == 1
+    assert "\x1b" not in out
+    assert "\ncls_needs_no_position: SUPPORTED (6 seeds, -0.003" in out
+    assert "\nloss_on_cls_makes_it_us…: " in out
+    assert max(map(cell_len, out.splitlines())) <= 80
+    assert dinolab("watch", "--root", made.root)[:2] == (0, out)
+
+
+def test_what_cannot_be_watched_is_one_line(dinolab, tmp_path):
+    (tmp_path / "runs").mkdir()
+    for arguments, line in (
+        (("--root", tmp_path / "nowhere"), "nowhere is not there: give another --root"),
+        (("--root", tmp_path / "runs"), "runs has no studies yet: run one first"),
+        (("s\nt", "--root", tmp_path / "runs"), "is no study: it has no registration"),
+        (("s", "--every", 0, "--root", tmp_path / "runs"), "Invalid value for '--every'"),
+    ):
+        code, out, err = dinolab("watch", *arguments)
+        assert (code, out) == (2, "")
+        assert line in err
+        assert len(err.splitlines()) == 1
+
+
+def in_terminal(root, until, **changes):
+    """What `dinolab watch` writes to a terminal until `until` is there; then Ctrl-C. And its code.
+
+    Nothing of Ray and MLflow can be imported.
+    """
+    program = (
+        "import builtins, sys\n"
+        "real = builtins.__import__\n"
+        "def watched(name, *rest):\n"
+        "    assert name.split('.')[0] not in ('ray', 'mlflow', 'torch'), name\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = watched\n"
+        "from orchestrator.__main__ import main\n"
+        "main()"
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "watch", "--root", root],
+        stdin=theirs, stdout=theirs, stderr=theirs,
+        env=environment(COLUMNS="80", LINES="40", TERM="xterm", **changes),
+    )  # fmt: skip
+    os.close(theirs)
+    out, end = b"", time.monotonic() + 60
+    asked = False
+    with contextlib.suppress(OSError):  # the other end is closed
+        while time.monotonic() < end:
+            out += os.read(ours, 4096)
+            if until in out and not asked:
+                asked = True
+                process.send_signal(signal.SIGINT)
+    os.close(ours)
+    return process.wait(60), out.decode()
+
+
+def test_ctrl_c_ends_watching_without_a_word_and_gives_the_cursor_back(half):
+    code, out = in_terminal(half.root, b"loss_on_patches")
+    assert code == 130
+    assert "interrupted" not in out
+    assert "Traceback" not in out
+    assert out.rfind("\x1b[?25h") > out.rfind("\x1b[?25l") > -1
+    assert "\x1b[31m" in out
+
+
+def test_with_no_color_there_are_plain_lines_in_a_terminal(half):
+    code, out = in_terminal(half.root, b"loss_on_patches", NO_COLOR="1")
+    assert code == 130
+    assert "\x1b" not in out
+    assert "interrupted" not in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (5340, "89 min"), (5400, "1 h 30"),
+     (7170, "2 h 00"), (170000, "47 h 13"), (200000, "2 d 8 h")],
+)  # fmt: skip
+def test_times_are_short(seconds, said):
+    assert duration(seconds) == said
