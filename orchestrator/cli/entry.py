@@ -140,7 +140,7 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         # Without any arguments the help is already printed, and there is no message.
         if error.format_message():
-            print(_line(error), file=sys.stderr)
+            print(line_of(error), file=sys.stderr)
         sys.exit(error.exit_code)
     except InputError as error:
         print(error, file=sys.stderr)
@@ -158,7 +158,7 @@ def main() -> NoReturn:
     sys.exit(code or DONE)
 
 
-def _line(error: typer.TyperException) -> str:
+def line_of(error: typer.TyperException) -> str:
     """What is wrong with the words of a command, on one line, with the nearest of the choices."""
     from trainers.config import nearest
 

@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from orchestrator import interrupt
 from orchestrator.cli.exit_codes import INTERRUPTED
@@ -24,6 +25,10 @@ from orchestrator.cli.options import (
     at_home,
 )
 from orchestrator.cli.rendering import make_console, open_with_progress
+
+if TYPE_CHECKING:
+    from trainers.globality.measurable import Measurable
+    from trainers.globality.measurement import Measurement, Plan
 
 
 def measure(
@@ -106,6 +111,51 @@ def measure(
     in memory linear in tokens, with fused attention as it is. After an interruption nothing is
     left in DIR.
     """
+    console = make_console()
+    try:
+        found = measured(
+            model, console=console, out=out, data=data, thorough=thorough, limit=limit, size=size,
+            weights=weights, heads=heads, pretrained=pretrained, seed=seed, layers=layers,
+            causal_images=causal_images, patch_queries=patch_queries, device=device,
+            batch_size=batch_size, memory=memory, threads=threads, root=root, quiet=quiet,
+        )  # fmt: skip
+    except _NothingWritten:
+        console.print("interrupted: nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+    from orchestrator.cli.measure_output import show_measurement
+
+    show_measurement(*found, console)
+    console.print(f"report: {out / 'report.html'}")
+
+
+class _NothingWritten(KeyboardInterrupt):
+    """An interrupt while a model is measured."""
+
+
+def measured(
+    model: str,
+    *,
+    console: Console,
+    out: Path | None,
+    data: str | None,
+    thorough: bool,
+    limit: int | None,
+    size: int | None,
+    weights: Path | None,
+    heads: int | None,
+    pretrained: bool,
+    seed: int,
+    layers: str | None,
+    causal_images: int | None,
+    patch_queries: int,
+    device: Device,
+    batch_size: int,
+    memory: float,
+    threads: int | None,
+    root: str,
+    quiet: bool,
+) -> "tuple[Measurable, Plan, Measurement]":
+    """The model, what was measured of it, and what came out; written to `out` if that is given."""
     # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dashboards.measurement.report import check_folder, write_measurement
@@ -115,9 +165,9 @@ def measure(
     from trainers.system.memory import memory_explained
     from trainers.system.world import chosen_device
 
-    console = make_console()
     live = console.is_terminal and not quiet
-    check_folder(out)
+    if out is not None:
+        check_folder(out)
     chosen = chosen_device(device)
     if threads is not None:
         measure_options.use_threads(threads)
@@ -143,11 +193,10 @@ def measure(
         with measure_output.measuring_progress(console, live) as (show, drawing):
             with memory_explained("measuring", "lower --batch-size, --memory or --size"):
                 found = measurement.measure(opened, images, plan, chosen, show)
-            drawing()
-            facts = measure_options.facts(model, opened, plan, source, images, chosen)
-            write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
+            if out is not None:
+                drawing()
+                facts = measure_options.facts(model, opened, plan, source, images, chosen)
+                write_measurement(out, opened, plan, found, facts=facts, check=interrupt.check)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
-        raise typer.Exit(INTERRUPTED) from None
-    measure_output.show_measurement(opened, plan, found, console)
-    console.print(f"report: {out / 'report.html'}")
+        raise _NothingWritten from None
+    return opened, plan, found

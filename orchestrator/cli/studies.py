@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -35,6 +35,7 @@ from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from ablations.study.study import Study
+    from dashboards.tables.reading import StudyRun
     from orchestrator.plan import Plan, Trial
     from trainers.config import DataConfig
     from trainers.data.image_set import ImageSet
@@ -109,18 +110,32 @@ def run(
         from orchestrator.witness import refuse_no_witness
 
         refuse_no_witness(witness)
+    checked, chosen = asked(study, data, workers, ablations, scale, only, seeds, time_limit)
+    console = make_console(aside=json_)
+    run_checked(
+        checked, *usable_root(root, console), console, lambda _: chosen, max_concurrent, leave_cpus,
+        quiet=quiet, as_json=json_, witnessing=witness,
+    )  # fmt: skip
+
+
+def asked(
+    study: Path,
+    data: str | None,
+    workers: int | None,
+    ablations: list[Path] | None,
+    scale: str | None,
+    only: list[str] | None,
+    seeds: str | None,
+    time_limit: float | None,
+) -> "tuple[Study, Callable[[Trial], bool]]":
+    """The study that the options of `run` ask for, and which of its trials they choose."""
     checked = load(study, data, workers, ablations, scale)
     if time_limit is not None:
         limited = checked.resources.model_copy(update={"time_limit_s": time_limit})
         checked = replace(checked, resources=limited)
     from orchestrator.cli.choosing import chosen_trials
 
-    chosen = chosen_trials(checked.arms, checked.seeds, only, seeds)
-    console = make_console(aside=json_)
-    run_checked(
-        checked, *usable_root(root, console), console, lambda _: chosen, max_concurrent, leave_cpus,
-        quiet=quiet, as_json=json_, witnessing=witness,
-    )  # fmt: skip
+    return checked, chosen_trials(checked.arms, checked.seeds, only, seeds)
 
 
 def retry(
@@ -191,6 +206,31 @@ def run_checked(
 
     Root and store are those of `usable_root`; `witnessing` and `amending` as in `run_study`.
     """
+    result = trained(
+        study, root, store, console, choosing, max_concurrent, leave_cpus, quiet=quiet,
+        witnessing=witnessing, amending=amending, with_notes=with_notes,
+    )  # fmt: skip
+    show_verdicts(*result, root, console, as_json=as_json)
+
+
+def trained(
+    study: "Study",
+    root: str,
+    store: "Store",
+    console: Console,
+    choosing: "Callable[[Store], Callable[[Trial], bool]]",
+    max_concurrent: int | None,
+    leave_cpus: int,
+    *,
+    quiet: bool,
+    witnessing: str | None = None,
+    amending: str = "",
+    with_notes: bool = True,
+) -> "tuple[StudyRun, dict[str, Any]]":
+    """The same, but that it returns the study as read and its verdicts.
+
+    Raises typer.Exit, 130, when it is interrupted, and says how far it has come.
+    """
     from ablations.registration import REGISTRATIONS, study_folder
     from dashboards.tables.chain import refuse_old_layout
     from orchestrator.driver.cluster import Cluster
@@ -216,7 +256,7 @@ def run_checked(
         )
         try:
             share = Share(max_concurrent=max_concurrent, leave_cpus=leave_cpus)
-            result = run_study(
+            return run_study(
                 plan, images, root, store, console=console, live=live, cluster=cluster,
                 share=share, chosen=choosing(store), witnessing=witnessing, amending=amending,
             )  # fmt: skip
@@ -227,7 +267,6 @@ def run_checked(
                 "the same command goes on from here",
             )
             raise typer.Exit(INTERRUPTED) from None
-    show_verdicts(*result, root, console, as_json=as_json)
 
 
 def report(
