@@ -17,7 +17,7 @@ import typer
 
 from orchestrator.cli import entry, studies
 from orchestrator.cli.measure import measured
-from orchestrator.cli.options import DEFAULT_ROOT, absolute_root
+from orchestrator.cli.options import absolute_root
 from orchestrator.cli.rendering import interval_text, make_console
 from trainers.errors import InputError
 
@@ -109,7 +109,7 @@ class Results:
 
 def run(
     study: Name,
-    root: Name = DEFAULT_ROOT,
+    root: Name | None = None,
     *,
     data: str | None = None,
     workers: int | None = None,
@@ -125,7 +125,8 @@ def run(
 ) -> Results:
     """Run a study as `dinolab run` does, whose options these are, and return its results.
 
-    `study` is a file or the name of a packaged study. Finished runs are not trained again. Raises
+    `study` is a file or the name of a packaged study. Without `root` it is DINOLAB_ROOT, or `runs`.
+    Finished runs are not trained again. Raises
     InputError, one line, before anything is trained, and KeyboardInterrupt when interrupted: what
     was finished stays.
     """
@@ -161,7 +162,8 @@ def load_results(root: Name, study: str) -> Results:
     from dashboards.tables.reading import read_study
     from trainers.system.store import open_store
 
-    found = read_study(open_store(absolute_root(str(root), make_console())), study)
+    given = _checked("status", study, root=root)
+    found = read_study(open_store(absolute_root(given["root"], make_console())), study)
     return Results(found, judged(found))
 
 
@@ -184,7 +186,7 @@ def measure(
     batch_size: int = 16,
     memory: float = 64.0,
     threads: int | None = None,
-    root: Name = DEFAULT_ROOT,
+    root: Name | None = None,
 ) -> "pd.DataFrame":
     """How globally a ViT attends: every value of `dinolab measure`, whose options these are.
 

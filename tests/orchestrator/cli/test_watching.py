@@ -13,11 +13,13 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 
 from dashboards.tables.watched import Watched
-from orchestrator.cli.watching import board_of, duration
+from orchestrator.cli.watching import _looks, board_of, duration
 from tests.dashboards.conftest import ARMS, SEEDS, maker
 from tests.dashboards.tables.test_watched import at_work, left_failed
 from tests.orchestrator.conftest import environment
 from tests.registered import restated
+from tests.trainers.system.object_server import credentials, object_server
+from trainers.system.store import open_store
 
 HOSTILE = (
     "[red]x[/red] :dog:",
@@ -200,6 +202,28 @@ def test_with_no_color_there_are_plain_lines_in_a_terminal(half):
     assert code == 130
     assert "\x1b" not in out
     assert "interrupted" not in out
+
+
+def test_a_root_that_is_away_for_a_while_is_noted_and_asked_again(half):
+    looks = _looks([Watched(half.store, half.name)], every=0.01)
+    seen, note = next(looks)
+    away = half.root.rename(half.root.parent / "away")
+    assert next(looks)[0] == seen
+    assert str(half.root) in next(looks)[1]
+    away.rename(half.root)
+    assert (next(looks)[1], note) == ("", "")
+
+
+@pytest.mark.slow
+def test_a_root_on_object_storage_is_watched_like_a_folder(dinolab, tmp_path, monkeypatch):
+    made = maker(tmp_path / "runs")()
+    here = dinolab("watch", made.name, "--root", made.root)
+    with object_server() as server:
+        credentials(server, monkeypatch)
+        there = open_store("s3://bucket/runs", make=True)
+        for one in made.store.list():
+            there.put(one.key, made.store.get(one.key))
+        assert dinolab("watch", made.name, "--root", "s3://bucket/runs") == here
 
 
 @pytest.mark.parametrize(
