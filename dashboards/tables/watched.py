@@ -40,6 +40,12 @@ class Told:
     """empty while it is not decided"""
     text: str
     """what the newest look has shown, or why there is nothing to say"""
+    seeds: int = 0
+    """that it rests on; 0 where nothing has been shown"""
+    mean: float | None = None
+    """of the paired differences, in the metric's units"""
+    interval: tuple[float, float] | None = None
+    """that decides, valid over all looks"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +211,16 @@ def _at_looks(entry: Entry, runs: Mapping[tuple[str, int], Run]) -> tuple[Told, 
                 text += f", {last.mean:+.4g}"
             if last.interval is not None:
                 text += f" [{last.interval[0]:+.4g}, {last.interval[1]:+.4g}]"
-        told.append(Told(name=name, label=one.verdict.label if one.is_decided else "", text=text))
+        told.append(
+            Told(
+                name=name,
+                label=one.verdict.label if one.is_decided else "",
+                text=text,
+                seeds=looks[-1].seeds if looks else 0,
+                mean=looks[-1].mean if looks else None,
+                interval=looks[-1].interval if looks else None,
+            )
+        )
     return tuple(told)
 
 
@@ -222,5 +237,14 @@ def _at_the_end(name: str, store: Store) -> tuple[Told, ...]:
             text += f", {verdict['mean']:+.4g}"
         if ends is not None:
             text += f", {100 * level:.4g} % [{ends[0]:+.4g}, {ends[1]:+.4g}]"
-        told.append(Told(name=hypothesis, label=verdict["label"], text=text))
+        told.append(
+            Told(
+                name=hypothesis,
+                label=verdict["label"],
+                text=text,
+                seeds=verdict["n"],
+                mean=verdict["mean"],
+                interval=None if ends is None else (ends[0], ends[1]),
+            )
+        )
     return tuple(told)

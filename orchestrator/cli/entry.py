@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from orchestrator import interrupt
 from orchestrator.cli import (
+    comparing,
     embed,
     export,
     ingest,
@@ -77,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": planning.plan,
     "pilot": pilot.pilot,
     "report": studies.report,
+    "compare": comparing.compare,
     "verify": verify.verify,
     "mirror": studies.mirror,
     "status": trials.status,

@@ -1,0 +1,97 @@
+"""The command compare: two studies, or two measured models, side by side."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.cli.options import DEFAULT_ROOT, JsonOption, RootOption, absolute_root, at_home
+from orchestrator.cli.rendering import make_console, print_json
+from trainers.errors import InputError, printable
+
+_WHAT = "Name of a study in the run root, or a folder that `dinolab measure` wrote."
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=_WHAT, show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help=_WHAT, show_default=False)],
+    root: RootOption = DEFAULT_ROOT,
+    json_: JsonOption = False,
+) -> None:
+    """Show two studies of a run root, or two measured models, side by side.
+
+    What differs in what they state, and the effects of each with its own interval. Nothing is
+    judged anew, and while runs of a study are missing it shows what `dinolab watch` does.
+    """
+    from dashboards.measurement.compared import is_measured
+
+    console = make_console()
+    folders = [at_home(Path(one)) for one in (first, second)]
+    measured = [is_measured(folder) for folder in folders]
+    if all(measured):
+        _measurements(folders, console, as_json=json_)
+    elif any(measured):
+        model, other = (first, second) if measured[0] else (second, first)
+        raise InputError(
+            f"{printable(model)} is a measured model and {printable(other)} is not: give two "
+            "studies, or two folders that `dinolab measure` wrote"
+        )
+    else:
+        _studies(first, second, absolute_root(root, console), console, as_json=json_)
+
+
+def _studies(first: str, second: str, root: str, console: Console, *, as_json: bool) -> None:
+    from dashboards.tables.compared import compared_studies
+    from dashboards.tables.watched import Told
+    from trainers.system.store import open_store
+
+    found = compared_studies(open_store(root), first, second)
+    if as_json:
+        print_json({"studies": [first, second], **dataclasses.asdict(found)})
+        return
+    _show_differences(found.differs, console)
+    for name in found.silent:
+        console.print(f"{printable(name)}: runs are missing, and before that nothing is shown")
+
+    def cell(one: Told | None) -> str:
+        return "–" if one is None else f"{one.label.upper() or 'not decided'}\n{one.text}"
+
+    table = Table("hypothesis", printable(first), printable(second))
+    for column in table.columns:
+        column.overflow = "fold"
+    for name, (one, other) in found.hypotheses.items():
+        table.add_row(printable(name), cell(one), cell(other))
+    if found.hypotheses:
+        console.print(table)
+
+
+def _measurements(folders: list[Path], console: Console, *, as_json: bool) -> None:
+    from dashboards.measurement.compared import compared_measurements
+    from dashboards.measurement.table import KINDS, MEASURES, number
+
+    found = compared_measurements(*folders)
+    names = [printable(str(folder)) for folder in folders]
+    if as_json:
+        print_json({"measured": names, **dataclasses.asdict(found)})
+        return
+    _show_differences(found.differs, console)
+    table = Table("metric, over the primary layers", *names, "B − A")
+    for column in table.columns:
+        column.overflow = "fold"
+    for name, (one, other) in found.metrics.items():
+        group, _, rest = name.partition("/")
+        if group in KINDS and rest.partition("/")[2] in MEASURES:
+            difference = None if one is None or other is None else other - one
+            table.add_row(printable(name), number(one), number(other), number(difference))
+    table.caption = f"of {len(found.metrics)} metrics: --json prints all"
+    console.print(table)
+
+
+def _show_differences(differs: list[str], console: Console) -> None:
+    console.print("A → B differs in:" if differs else "A and B state the same")
+    for line in differs:
+        shown = printable(f"  {line}")
+        console.print(shown)
