@@ -79,7 +79,7 @@ def watch(
         console = make_console(plain=True)
         console.width = width
     try:
-        boards = _chosen(store, study)
+        boards = _chosen(store, study, console)
         if live:
             with (
                 # Should the process be ended in the middle, the cursor is not left hidden.
@@ -96,7 +96,7 @@ def watch(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _chosen(store: "Store", study: str | None) -> "list[Watched]":
+def _chosen(store: "Store", study: str | None, console: Console) -> "list[Watched]":
     """The study that is named; else those of the root that are not complete, or all of them."""
     from dashboards.tables.board import studies_of
     from dashboards.tables.watched import Watched
@@ -108,6 +108,8 @@ def _chosen(store: "Store", study: str | None) -> "list[Watched]":
         raise InputError(
             problems[0] if problems else f"{store.shown} has no studies yet: run one first"
         )
+    for problem in problems:
+        console.print(problem)
     boards = [Watched(store, chain[-1].study) for chain in chains]
     return [one for one in boards if not one.look().complete] or boards
 
@@ -161,9 +163,6 @@ def board_of(seen: "Seen", width: int, height: int | None) -> list[RenderableTyp
     Where it would be higher than `height` lines, arms that have ended stand together in one.
     """
     runs = {one.key: one for one in seen.progress.values()}
-    titles: dict[str, str] = {}
-    for (arm, seed), one in seen.progress.items():
-        titles.setdefault(one.key, f"{arm} {seed}")
     parts: list[RenderableType] = [
         _line(f"Study {seen.entry.study}", "bold"),
         Text(_summary(seen)),
@@ -171,12 +170,10 @@ def board_of(seen: "Seen", width: int, height: int | None) -> list[RenderableTyp
     working = [one for one in runs.values() if one.state == "running"]
     if working:
         parts.append(_working(seen, working))
-    odd = [one for one in runs.values() if one.reason and one.state not in ("skipped", "waiting")]
-    for one in odd[:_MOST_REASONS]:
-        style = _CELLS[one.state][1]
-        parts.append(_line(f"{_short(titles[one.key])}: {one.state}: {one.reason}", style))
-    if len(odd) > _MOST_REASONS:
-        parts.append(_line(f"and {len(odd) - _MOST_REASONS} more: dinolab status"))
+    reasons = _reasons(seen)
+    parts += reasons[:_MOST_REASONS]
+    if len(reasons) > _MOST_REASONS:
+        parts.append(_line(f"and {len(reasons) - _MOST_REASONS} more: dinolab status"))
     parts += [
         _line(
             f"{_short(one.name)}: {one.label.upper() or 'not decided'} ({one.text})",
@@ -189,6 +186,21 @@ def board_of(seen: "Seen", width: int, height: int | None) -> list[RenderableTyp
     # The summary may take a second line; the table of runs at work has a head.
     used = len(parts) + 1 + len(working)
     return parts + _arms(seen, width, None if height is None else height - used)
+
+
+def _reasons(seen: "Seen") -> list[Text]:
+    """Why runs ended otherwise than asked for; those of an arm that say the same in one line."""
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for (arm, seed), one in seen.progress.items():
+        if one.reason and one.state != "skipped":
+            seeds.setdefault((arm, one.state, one.reason), []).append(seed)
+    return [
+        _line(
+            f"{_short(arm)} {of[0] if len(of) == 1 else f'({len(of)} seeds)'}: {state}: {reason}",
+            _CELLS[state][1],
+        )
+        for (arm, state, reason), of in seeds.items()
+    ]
 
 
 def _summary(seen: "Seen") -> str:

@@ -12,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, Group
 
+from ablations.registration import registration_key
 from dashboards.tables.watched import Watched
 from orchestrator.cli.watching import _looks, board_of, duration
 from tests.dashboards.conftest import ARMS, SEEDS, maker
@@ -138,6 +139,10 @@ def test_without_a_terminal_a_complete_study_is_printed_once_and_plainly(
     assert "\nloss_on_cls_makes_it_us…: " in out
     assert max(map(cell_len, out.splitlines())) <= 80
     assert dinolab("watch", "--root", made.root)[:2] == (0, out)
+    made.store.put(registration_key("damaged", 1), b"{")
+    code, all_, _ = dinolab("watch", "--root", made.root)
+    assert (code, all_.endswith(out)) == (0, True)
+    assert "registrations/0001.json is damaged" in all_.splitlines()[0]
 
 
 def test_what_cannot_be_watched_is_one_line(dinolab, tmp_path):
