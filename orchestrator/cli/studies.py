@@ -337,6 +337,7 @@ def mirror(
     `run` does that by itself: this is for a mirror that was deleted, or that lies on a server that
     was away, or on another one.
     """
+    from dashboards.tables.derived import judged
     from dashboards.tables.reading import read_study
     from orchestrator.driver.mirrored import Mirrored
     from orchestrator.tracking.store import check_store, shown, tracking_uri
@@ -353,7 +354,7 @@ def mirror(
     trials = run.entry.trials
     for trial in {one.key: one for one in trials}.values():
         mirrored.sync(trial.key, [one.arm for one in trials if one.key == trial.key], trial.seed)
-    mirrored.finish(run)
+    mirrored.finish(run, judged(run))
     if not mirrored.close(patient=True):
         raise typer.Exit(FAILED)
     console.print(f"study {name} is in MLflow at {shown(uri)}")

@@ -135,5 +135,5 @@ def conclude(
 
     study, verdicts, _ = write_files(store, name)
     if shown is not None:
-        shown.finish(study)
+        shown.finish(study, verdicts)
     return study, verdicts

@@ -3,9 +3,9 @@
 import importlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
@@ -67,9 +67,9 @@ class Mirrored:
         """A trial has moved on, or ended; `arms` are those that it stands for."""
         self._add(key, lambda mirror: mirror.sync(key, arms, seed))
 
-    def finish(self, study: "StudyRun") -> None:
+    def finish(self, study: "StudyRun", verdicts: Mapping[str, Any]) -> None:
         """The files of the study are written, and its means can be computed."""
-        self._add(_STUDY, lambda mirror: mirror.finish(study))
+        self._add(_STUDY, lambda mirror: mirror.finish(study, verdicts))
 
     def close(self, within_s: float = DRAIN_S, *, patient: bool = False) -> bool:
         """Mirror what waits, and say in one line what is left. Returns whether nothing is.

@@ -6,19 +6,29 @@ from the run root: a mirror that is behind, or deleted, is made whole by whoever
 
 import hashlib
 import json
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pydantic import ValidationError
 
 from ablations.stated import WORDS, Stated, stated
-from ablations.verdicts.evidence import Run as Evidence
 from dashboards.tables.derived import STATED
 from dashboards.tables.reading import StudyRun
+from orchestrator.tracking.contents import (
+    LONGEST_TAG,
+    arm_note,
+    arm_numbers,
+    arm_parameters,
+    is_at_end,
+    shortened,
+    study_note,
+    study_numbers,
+    verdicts_text,
+)
 from orchestrator.tracking.experiment import own_experiment, root_identity
 from orchestrator.tracking.runs import MlflowRun, StudyRuns
 from orchestrator.tracking.store import (
@@ -30,7 +40,6 @@ from orchestrator.tracking.store import (
 )
 from trainers.config import TrainConfig, explain, flatten
 from trainers.errors import InputError
-from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.newer_records import NewerRecords
 from trainers.runs.records import Record
 from trainers.runs.stored_trial import StoredTrial
@@ -40,11 +49,8 @@ STATUS, REASON = "dinolab.status", "dinolab.reason"
 ENDED = "dinolab.ended"
 """Tag: digest of the result or the failure that the run mirrors, all of it; empty while it runs."""
 
-LONGEST_TAG = 5000
-"""Characters that every MLflow server takes as the value of a tag."""
-
-WITHOUT_MEAN = (*OF_THE_MACHINE, "data/chain")
-"""What the names of metrics begin with whose mean over seeds says nothing."""
+VERDICTS = "dinolab.verdicts"
+"""Tag: the labels of the hypotheses of a study, or of those that name an arm."""
 
 
 class Mirror:
@@ -117,49 +123,45 @@ class Mirror:
         if tags[ENDED]:
             self.readers.pop(key, None)
 
-    def finish(self, study: StudyRun) -> None:
-        """Log each arm's mean and deviation over seeds, and the files of the study."""
+    def finish(self, study: StudyRun, verdicts: Mapping[str, Any]) -> None:
+        """Log what each arm came to, the verdicts as judged, and the files of the study."""
         words = stated(study.chain)
         for arm in study.arms:
-            runs = [study.runs[arm, seed] for seed in study.seeds]
-            ended = [one for one in runs if _is_at_end(one)]
+            ended = [one for one in (study.runs[arm, i] for i in study.seeds) if is_at_end(one)]
             if not ended and self.runs.find(arm, "") is None:
                 continue
-            run, means = self.arm_run(arm), over_seeds(ended)
-            run.read_anew()
-            if not self.runs.log(run, [(0, means)]):
-                run = self.runs.replace(run)
-                self.runs.log(run, [(0, means)])
-            change = str(study.entry.arms[arm].change)
             of_arm = {
                 name: one for name, one in words.items() if arm in study.hypotheses[name].arms
             }
-            self.runs.tag(
-                run,
-                {
-                    "dinolab.seeds": str(len(ended)),
-                    "dinolab.change": change,
-                    STATED: _words_text(of_arm),
-                },
-            )
+            tags = {
+                "dinolab.seeds": str(len(ended)),
+                "dinolab.change": str(study.entry.arms[arm].change),
+                VERDICTS: verdicts_text(verdicts, of_arm),
+                STATED: _words_text(of_arm),
+                MLFLOW_RUN_NOTE: arm_note(study, verdicts, arm),
+            }
+            parameters = arm_parameters(study, arm)
+            run = self.runs.hold(self.arm_run(arm), arm_numbers(study, arm), tags, parameters)
             self.runs.set_status(run, "FINISHED" if len(ended) == len(study.seeds) else "FAILED")
-        run = self.study_run()
-        self.runs.tag(
-            run,
-            {
-                "dinolab.hypotheses_sha256": study.entry.hypotheses_sha256,
-                "dinolab.registration": f"{study.entry.number} {study.entry.digest}",
-                STATED: _words_text(words),
-            },
-        )
+        tags = {
+            "dinolab.hypotheses_sha256": study.entry.hypotheses_sha256,
+            "dinolab.registration": f"{study.entry.number} {study.entry.digest}",
+            VERDICTS: verdicts_text(verdicts, words),
+            STATED: _words_text(words),
+            MLFLOW_RUN_NOTE: study_note(study, verdicts),
+        }
+        run = self.runs.hold(self.study_run(), study_numbers(verdicts), tags)
         self._upload(run)
-        whole = all(_is_at_end(one) for one in study.runs.values())
+        whole = all(is_at_end(one) for one in study.runs.values())
         self.runs.set_status(run, "FINISHED" if whole else "FAILED")
 
     def _is_whole(self, arm: str, key: str, status: str, tags: Mapping[str, str]) -> bool:
-        run = self.runs.find(arm, key)
+        run, above = self.runs.find(arm, key), self.runs.find(arm, "")
         return (
             run is not None
+            and above is not None
+            # Another stands for its arm when a driver was stopped while it replaced that.
+            and run.tags.get(MLFLOW_PARENT_RUN_ID) == above.run_id
             and bool(tags[ENDED])
             and run.tags.get(ENDED) == tags[ENDED]
             and run.status == status
@@ -182,25 +184,6 @@ class Mirror:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self.store.get_file(entry.key, place)
             self.client.log_artifacts(run.run_id, scratch)
-
-
-def over_seeds(runs: Sequence[Evidence]) -> dict[str, float]:
-    """`NAME/mean` and `NAME/sd` over the last steps of `runs`; no deviation of a single one."""
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        for name, value in run.end.items():
-            if "@" not in name and not name.startswith(WITHOUT_MEAN):
-                values.setdefault(name, []).append(value)
-    means = {f"{name}/mean": statistics.fmean(found) for name, found in values.items()}
-    deviations = {
-        f"{name}/sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1
-    }
-    return means | deviations
-
-
-def _is_at_end(run: Evidence) -> bool:
-    """Whether a run came to its last step: one that diverged, failed or is missing did not."""
-    return run.status in ("finished", "collapsed")
 
 
 def _ending(trial: StoredTrial, result: Mapping[str, Any] | None) -> tuple[str, dict[str, str]]:
@@ -226,7 +209,7 @@ def _words_text(of: Mapping[str, Stated]) -> str:
     text = "; ".join(
         f"{word}: {', '.join(names[word])}" for word in reversed(WORDS) if word in names
     )
-    return text if len(text) <= LONGEST_TAG else f"{text[: LONGEST_TAG - 1]}…"
+    return shortened(text, LONGEST_TAG)
 
 
 def _parameters(content: bytes, shown: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ another process, or a lost answer, may have logged beyond that is asked for befo
 import hashlib
 import math
 import struct
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ Records = Sequence[tuple[int, Mapping[str, float]]]
 
 METRICS_A_BATCH = 900
 """MLflow takes 1,000 things at once, tags among them."""
+
+_NONE: Mapping[str, str] = types.MappingProxyType({})
 
 _PARAMETERS_A_BATCH = 100
 _RUNS_A_PAGE = 1000
@@ -121,12 +124,39 @@ class StudyRuns:
                 self.tag(one, {MLFLOW_PARENT_RUN_ID: new.run_id})
         return new
 
-    def tag(self, run: MlflowRun, tags: Mapping[str, str]) -> None:
-        """Set tags, those that are not set already."""
+    def hold(
+        self,
+        run: MlflowRun,
+        numbers: Mapping[str, float],
+        tags: Mapping[str, str],
+        parameters: Mapping[str, str] = _NONE,
+    ) -> MlflowRun:
+        """A run that holds these numbers and parameters and no others: `run`, or one in its place.
+
+        MLflow takes back neither a number nor a parameter.
+        """
+        run.read_anew()
+        is_so = run.metrics <= numbers.keys() and run.parameters.items() <= parameters.items()
+        if not is_so or not self.log(run, [(0, numbers)]):
+            run = self.replace(run)
+            self.log(run, [(0, numbers)])
+        self.tag(run, tags, parameters)
+        return run
+
+    def tag(
+        self, run: MlflowRun, tags: Mapping[str, str], parameters: Mapping[str, str] = _NONE
+    ) -> None:
+        """Set tags, those that are not set already, and at most 100 parameters, those it lacks."""
         new = {name: text for name, text in tags.items() if run.tags.get(name, "") != text}
-        if new:
-            self.client.log_batch(run.run_id, tags=[RunTag(*pair) for pair in new.items()])
+        missing = {name: one for name, one in parameters.items() if name not in run.parameters}
+        if new or missing:
+            self.client.log_batch(
+                run.run_id,
+                params=[Param(*pair) for pair in missing.items()],
+                tags=[RunTag(*pair) for pair in new.items()],
+            )
             run.tags |= new
+            run.parameters |= missing
 
     def set_parameters(self, run: MlflowRun, parameters: Mapping[str, str]) -> None:
         """Log those parameters that the run lacks."""
@@ -210,6 +240,8 @@ class StudyRuns:
         """
         tags = dict(run.data.tags)
         if REPLACED in tags:
+            # Whoever replaced it was stopped before this, or its experiment was restored.
+            self.client.delete_run(run.info.run_id)
             return
         found = MlflowRun(
             run_id=run.info.run_id,

@@ -13,6 +13,7 @@ from rich.console import Console
 
 # What the thread imports first; here it is not what is timed.
 import orchestrator.tracking.mirror  # noqa: F401
+from dashboards.tables.derived import judged
 from orchestrator.driver import mirrored
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.tracking import store as tracking
@@ -90,7 +91,8 @@ def test_trials_and_means_are_there_when_it_is_closed(store, client, beside, sai
         for seed in (0, 1):
             Trial(store, f"key{seed}").finish(1, curve(5))
             beside.sync(f"key{seed}", ["baseline"], seed)
-        beside.finish(study_of({("baseline", seed): ended(0.5) for seed in (0, 1)}, store))
+        study = study_of({("baseline", seed): ended(0.5) for seed in (0, 1)}, store)
+        beside.finish(study, judged(study))
     found = held(client)
     assert found.keys() == {"mini", "baseline", "baseline · seed 0", "baseline · seed 1"}
     assert {one["status"] for one in found.values()} == {"FINISHED"}
@@ -250,7 +252,8 @@ def test_a_root_on_object_storage_has_no_mirror_unless_its_place_is_given(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{template}/mlflow.db")
     with Mirrored("remote", remote, console) as beside:
         beside.sync("key", ["baseline"], 0)
-        beside.finish(study_of({("baseline", 0): ended(0.5)}, store))
+        study = study_of({("baseline", 0): ended(0.5)}, store)
+        beside.finish(study, judged(study))
     assert list(said.left()) == []
     given = MlflowClient(tracking_uri=tracking.tracking_uri(None))
     assert held(given, "remote")["baseline · seed 0"]["status"] == "FINISHED"

@@ -85,16 +85,19 @@ def study_of(
     store: LocalStore,
     hypotheses: Mapping[str, Any] | None = None,
     known: Mapping[str, str] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    claims: Mapping[str, Any] | None = None,
 ) -> StudyRun:
     """A study named mini whose runs ended so, stated when those results were known."""
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = sorted({seed for _, seed in runs})
-    trials = [{"key": f"{arm}-{seed}", "arm": arm, "seed": seed} for arm, seed in runs]
+    trials = [{"key": f"{arms.index(arm)}-{seed}", "arm": arm, "seed": seed} for arm, seed in runs]
     content = {
         "study": "mini", "hypotheses_sha256": "0" * 64, "config": {}, "trials": trials,
-        "arms": {arm: {"change": {}} for arm in arms},
+        "arms": {arm: {"change": (changes or {}).get(arm, {})} for arm in arms},
         "resolved": {"seeds": seeds, "arms": {arm: {"arm": arm} for arm in arms},
-                     "hypotheses": dict(hypotheses or {}), "gates": {}},
+                     "hypotheses": dict(hypotheses or {}), "gates": {},
+                     "claims": dict(claims or {})},
     }  # fmt: skip
     entry = entry_of(written({**content, "number": 1, "known": dict(known or {})}))
     return StudyRun(store=store, chain=(entry,), runs=dict(runs), table=pd.DataFrame())

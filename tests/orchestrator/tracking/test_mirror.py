@@ -6,7 +6,9 @@ from contextlib import closing
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking.mirror import Mirror, over_seeds
+from dashboards.tables.derived import judged
+from orchestrator.tracking.contents import over_seeds
+from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.store import tracking_uri
 from tests.orchestrator.conftest import dinolab
 from tests.orchestrator.tracking.conftest import MISSING, Trial, curve, ended, held, study_of
@@ -96,8 +98,8 @@ def test_the_tags_say_how_hypotheses_were_stated(store, client):
         "alone": {**one, "contrast": ["a"]},
     }
     runs = {(arm, 0): ended(0.5) for arm in ("baseline", "a")}
-    study = study_of(runs, store, hypotheses, known={"baseline-0": "0" * 64})
-    Mirror("mini", store, print).finish(study)
+    study = study_of(runs, store, hypotheses, known={"0-0": "0" * 64})
+    Mirror("mini", store, print).finish(study, judged(study))
     tags = {title: one["tags"] for title, one in held(client).items()}
     assert tags["mini"]["dinolab.stated"] == "exploratory: rises; confirmatory: alone"
     assert tags["mini"]["dinolab.registration"] == f"1 {study.entry.digest}"
@@ -180,7 +182,7 @@ def test_means_are_over_runs_that_came_to_their_end_and_over_numbers_that_have_o
 def test_a_missing_run_is_in_no_mean_and_means_are_logged_once(store, client):
     part = study_of({("baseline", 0): ended(0.5), ("baseline", 1): MISSING}, store)
     for _ in range(2):
-        Mirror("mini", store, print).finish(part)
+        Mirror("mini", store, print).finish(part, judged(part))
     found = held(client)
     assert found["baseline"]["metrics"] == {"knn/cls_top1/mean": [(0, 0.5)]}
     assert found["baseline"]["tags"]["dinolab.seeds"] == "1"
@@ -189,8 +191,9 @@ def test_a_missing_run_is_in_no_mean_and_means_are_logged_once(store, client):
     trial.finish(1, curve(3))
     mirror = Mirror("mini", store, print)
     mirror.sync("key", ["baseline"], 0)
+    whole = study_of(TWO, store)
     for _ in range(2):
-        mirror.finish(study_of(TWO, store))
+        mirror.finish(whole, judged(whole))
     found = held(client)
     assert found["baseline"]["metrics"]["knn/cls_top1/mean"] == [(0, pytest.approx(0.6))]
     assert [found[title]["status"] for title in ("mini", "baseline")] == ["FINISHED", "FINISHED"]
