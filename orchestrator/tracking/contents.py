@@ -106,11 +106,19 @@ def end_points(hypotheses: Iterable[Hypothesis]) -> dict[str, Hypothesis]:
     """What hypotheses compare, by its name in MLflow, each with the first of them."""
     found: dict[str, Hypothesis] = {}
     for one in hypotheses:
-        for metric in dict.fromkeys((one.metric, one.metric_against or one.metric)):
-            named = f"ended/{one.endpoint}" if one.endpoint else metric.replace("@", " at ")
-            name = f"{named}/since_start" if one.minus_start else named
+        metrics = (one.metric, one.metric_against or one.metric)
+        for name, metric in zip(end_point_names(one), metrics, strict=False):
             found.setdefault(name, one.model_copy(update={"metric": metric}))
     return found
+
+
+def end_point_names(hypothesis: Hypothesis) -> list[str]:
+    """The name in MLflow of what a hypothesis compares; two where the sides have a metric each."""
+    if hypothesis.endpoint:
+        return [f"ended/{hypothesis.endpoint}"]
+    metrics = dict.fromkeys((hypothesis.metric, hypothesis.metric_against or hypothesis.metric))
+    since = "/since_start" if hypothesis.minus_start else ""
+    return [f"{metric.replace('@', ' at ')}{since}" for metric in metrics]
 
 
 def over_seeds(runs: Sequence[Run]) -> dict[str, float]:

@@ -38,6 +38,7 @@ from orchestrator.tracking.store import (
     open_store,
     tracking_uri,
 )
+from orchestrator.tracking.views import views, write_views
 from trainers.config import TrainConfig, explain, flatten
 from trainers.errors import InputError
 from trainers.runs.newer_records import NewerRecords
@@ -124,7 +125,7 @@ class Mirror:
             self.readers.pop(key, None)
 
     def finish(self, study: StudyRun, verdicts: Mapping[str, Any]) -> None:
-        """Log what each arm came to, the verdicts as judged, and the files of the study."""
+        """Log what each arm came to, the verdicts as judged, the files of the study, and views."""
         words = stated(study.chain)
         for arm in study.arms:
             ended = [one for one in (study.runs[arm, i] for i in study.seeds) if is_at_end(one)]
@@ -152,6 +153,8 @@ class Mirror:
         }
         run = self.runs.hold(self.study_run(), study_numbers(verdicts), tags)
         self._upload(run)
+        runs = {arm: one.run_id for (arm, key), one in self.runs.runs.items() if not key}
+        write_views(self.client, self.runs.experiment, views(study, runs))
         whole = all(is_at_end(one) for one in study.runs.values())
         self.runs.set_status(run, "FINISHED" if whole else "FAILED")
 
