@@ -172,8 +172,9 @@ class _Pages(NamedTuple):
         return self._at("compare-runs", runs=these, experiments=json.dumps([self.experiment]))
 
     def _at(self, place: str, **query: str) -> str:
-        # Without it MLflow opens on what it has of language models, which is nothing.
-        query = {"workflowType": "machine_learning", **query}
+        # Without it MLflow opens on what it has of language models, which is nothing. Last: of the
+        # page of comparison the runs must come first.
+        query |= {"workflowType": "machine_learning"}
         return f"{self.address}/#/{place}?{urlencode(query, quote_via=quote)}"
 
 
