@@ -16,11 +16,9 @@ import typer
 from orchestrator.cli.exit_codes import DONE, FAILED
 from orchestrator.cli.options import DEFAULT_ROOT, RootOption, absolute_root
 from orchestrator.cli.rendering import make_console
-from trainers.errors import InputError, RootError
+from trainers.errors import InputError, RootError, printable
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from orchestrator.tracking.views import Link
 
 
@@ -45,8 +43,9 @@ def ui(
         shown,
         tracking_uri,
     )
-    from orchestrator.tracking.views import ARMS_COMPARED
+    from orchestrator.tracking.views import ARMS_COMPARED, links
     from orchestrator.tracking.where import folder_of
+    from trainers.system.store import open_store as open_root
 
     console = make_console()
     root = absolute_root(root, console)
@@ -60,18 +59,27 @@ def ui(
     address = shown(uri) if is_server else f"http://127.0.0.1:{port}"
 
     def look() -> "dict[str, list[Link]]":
-        return _links(open_store(folder, console.print), address, root, study)
+        client = open_store(folder, console.print)
+        with contextlib.suppress(RootError):  # a server can be looked at without a run root
+            return links(client, address, open_root(root), study)
+        return {}
 
     found = in_time(uri, look)
+    if study and not found:
+        raise InputError(
+            f"study {study} is not in MLflow; `dinolab mirror {study}` writes it there, and "
+            "without a name all studies that are there are listed"
+        )
     if is_server:
         console.print(f"the MLflow server at {shown(uri)} has its UI there")
     else:
         console.print(f"MLflow UI at {address} (Ctrl-C ends it)")
-    for name, links in found.items():
+    pages = [link for of_study in found.values() for link in of_study]
+    for name, of_study in found.items():
         console.print(f"study {name}")
-        for link in links:
-            console.print(f"  {link.shows}: {link.address}", soft_wrap=True)
-    compared = [link for links in found.values() for link in links if link.shows == ARMS_COMPARED]
+        for link in of_study:
+            console.print(f"  {printable(link.shows)}: {link.address}", soft_wrap=True)
+    compared = [link for link in pages if link.shows == ARMS_COMPARED]
     first = compared[0].address if compared else address
     if is_server:
         if is_to_open:
@@ -82,31 +90,6 @@ def ui(
     if not is_to_open:
         os.execv(sys.executable, [sys.executable, *arguments])
     _serve_and_open([sys.executable, *arguments], address, first)
-
-
-def _links(client: "MlflowClient", address: str, root: str, study: str) -> "dict[str, list[Link]]":
-    from dashboards.tables.chain import read_chain
-    from orchestrator.tracking.experiment import IDENTITY, root_identity
-    from orchestrator.tracking.views import links
-    from trainers.system.store import open_store
-
-    found: dict[str, list[Link]] = {}
-    with contextlib.suppress(RootError):  # a server can be looked at without a run root
-        store = open_store(root)
-
-        def hypotheses_of(name: str) -> list[str]:
-            with contextlib.suppress(InputError):  # whoever reads the study says what is damaged
-                return list(read_chain(store, name)[-1].resolved.hypotheses)
-            return []
-
-        if store.get(IDENTITY) is not None:
-            found = links(client, address, root_identity(store), study, hypotheses_of)
-    if study and not found:
-        raise InputError(
-            f"study {study} is not in MLflow; `dinolab mirror {study}` writes it there, and "
-            "without a name all studies that are there are listed"
-        )
-    return found
 
 
 def _serve_and_open(command: list[str], address: str, page: str) -> NoReturn:

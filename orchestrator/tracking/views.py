@@ -5,15 +5,17 @@ screen: so a link opens charts of the end points, where MLflow alone opens on an
 """
 
 import base64
+import contextlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from mlflow import MlflowClient
 
 from ablations.contrast import BASELINE
+from dashboards.tables.chain import read_chain
 from dashboards.tables.reading import StudyRun
 from orchestrator.tracking.contents import (
     ARM_PARAMETER,
@@ -22,8 +24,10 @@ from orchestrator.tracking.contents import (
     end_point_names,
     end_points,
 )
-from orchestrator.tracking.experiment import ROOT
+from orchestrator.tracking.experiment import IDENTITY, ROOT, root_identity
 from orchestrator.tracking.runs import ARM, KEY, STUDY
+from trainers.errors import InputError
+from trainers.system.store import Store
 
 VIEW = "mlflow.sharedViewState."
 """What the tag of a view begins with, in MLflow's words."""
@@ -75,8 +79,10 @@ def views(study: StudyRun, runs: Mapping[str, str]) -> dict[str, str]:
             f"tags.`{KEY}` = '' and tags.`{ARM}` != ''",
             order,
             {
-                "differences from the baseline": [_bar(f"{name}/difference") for name in points],
-                "means over seeds": [_bar(f"{name}/mean") for name in points],
+                "differences from the baseline": [
+                    _bar(f"{name}/difference", name) for name in points
+                ],
+                "means over seeds": [_bar(f"{name}/mean", name) for name in points],
             },
             selectedColumns=[
                 *(f"params.`{knob}`" for knob in sorted(parameters - {ARM_PARAMETER})),
@@ -87,13 +93,14 @@ def views(study: StudyRun, runs: Mapping[str, str]) -> dict[str, str]:
     for name, one in study.hypotheses.items():
         shown = ", ".join(f"'{runs[arm]}'" for arm in ("", *one.arms) if arm in runs)
         of_it = end_point_names(one)
+        parts = [(point, part) for point in of_it for part in ("difference", "mean")]
         found[HYPOTHESIS + allowed_name(name)] = _state(
             f"attributes.run_id IN ({shown})",
             f"metrics.`{of_it[0]}/{part}`",
             {
-                "arms": [_bar(f"{i}/{one}") for i in of_it for one in ("difference", "mean")],
+                "arms": [_bar(f"{point}/{part}", f"{part}, {point}") for point, part in parts],
                 f"verdict on {name}": [
-                    _bar(f"verdict/{allowed_name(name)}/{one}")
+                    _bar(f"verdict/{allowed_name(name)}/{one}", one)
                     for one in ("effect", "low", "high", "p")
                 ],
             },
@@ -109,17 +116,14 @@ def write_views(client: MlflowClient, experiment: str, wanted: Mapping[str, str]
             client.set_experiment_tag(experiment, name, text)
 
 
-def links(
-    client: MlflowClient,
-    address: str,
-    root: str,
-    study: str,
-    hypotheses_of: Callable[[str], Iterable[str]],
-) -> dict[str, list[Link]]:
-    """Of each study of a root that MLflow has, by name, pages of the UI at `address`.
+def links(client: MlflowClient, address: str, store: Store, study: str) -> dict[str, list[Link]]:
+    """Of each study of a run root that MLflow has, by name, pages of the UI at `address`.
 
     Where `study` is not empty, of that one. Hypotheses have pages where there is one study.
     """
+    if store.get(IDENTITY) is None:
+        return {}
+    root = root_identity(store)
     known: dict[str, tuple[_Pages, dict[str, str]]] = {}
     for one in client.search_experiments(filter_string=f"tags.`{ROOT}` = '{root}'"):
         found = client.search_runs([one.experiment_id], f"tags.`{KEY}` = ''")
@@ -130,9 +134,16 @@ def links(
             known[str(runs[""].data.tags.get(STUDY))] = pages, ids
     known = {name: known[name] for name in sorted(known) if study in ("", name)}
     return {
-        name: pages.all(ids, hypotheses_of(name) if len(known) == 1 else ())
+        name: pages.all(ids, _hypotheses(store, name) if len(known) == 1 else ())
         for name, (pages, ids) in known.items()
     }
+
+
+def _hypotheses(store: Store, study: str) -> list[str]:
+    """The names of those stated last; none where a registration is damaged, which others say."""
+    with contextlib.suppress(InputError):
+        return list(read_chain(store, study)[-1].resolved.hypotheses)
+    return []
 
 
 class _Pages(NamedTuple):
@@ -205,9 +216,9 @@ def _state(
     return f"deflate;{base64.b64encode(packed).decode()}"
 
 
-def _bar(metric: str) -> Chart:
+def _bar(metric: str, title: str = "") -> Chart:
     return {
-        "type": "BAR", "metricKey": metric, "displayName": metric, "deleted": False,
+        "type": "BAR", "metricKey": metric, "displayName": title or metric, "deleted": False,
         "isGenerated": False, "runsCountToCompare": MOST_COMPARED,
     }  # fmt: skip
 

@@ -356,6 +356,14 @@ def test_the_ui_of_a_server_that_does_not_answer_is_one_line(dinolab, tmp_path, 
     assert "has no MLflow store yet" in dinolab("ui", "--root", tmp_path)[2]
 
 
+@pytest.mark.slow
+def test_the_ui_of_a_study_that_mlflow_does_not_have_is_one_line(dinolab, finished):
+    code, _, err = dinolab("ui", "another", "--root", finished[0])
+    assert code == 2
+    assert "study another is not in MLflow; `dinolab mirror another` writes it there" in err
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("moment", ["parse_args", "invoke"])
 def test_an_interrupt_is_heard_while_the_words_of_a_command_are_read(dinolab, monkeypatch, moment):
     def interrupted(*_: object) -> None:

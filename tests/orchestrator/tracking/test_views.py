@@ -12,7 +12,6 @@ import pytest
 from ablations.registration import written
 from dashboards.tables.derived import judged
 from orchestrator.tracking.contents import allowed_name
-from orchestrator.tracking.experiment import root_identity
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.views import HYPOTHESIS, LONGEST_VIEW, VIEW, links, views
 from tests.orchestrator.conftest import dinolab
@@ -101,10 +100,9 @@ def test_a_view_that_no_server_would_take_is_left_out(store):
     assert all(len(text) <= LONGEST_VIEW for text in made.values())
 
 
-def test_links_are_of_the_studies_of_this_root(store, client):
+def test_links_are_of_the_studies_of_this_root(store, client, new_root):
     mirrored(store)
-    root = root_identity(store)
-    found = links(client, "http://here:1/", root, "", lambda name: HYPOTHESES)
+    found = links(client, "http://here:1/", store, "")
     assert [link.shows for link in found["mini"]] == [
         "claims, verdicts, report", "runs by arm, curves", "arms compared", "what arms change",
         "hypothesis a <b>rises</b>", "hypothesis b rises",
@@ -113,8 +111,10 @@ def test_links_are_of_the_studies_of_this_root(store, client):
         assert link.address.startswith("http://here:1/#/")
         assert link.address.endswith("workflowType=machine_learning")
         assert not set(link.address) & set(' <>"\n')
-    assert links(client, "", "another", "", lambda name: ()) == {}
-    assert links(client, "", root, "another", lambda name: ()) == {}
+    assert links(client, "", store, "another") == {}
+    assert links(client, "", new_root("other"), "") == {}
+    store.put("studies/mini/registrations/0001.json", b"damaged")
+    assert len(links(client, "", store, "mini")["mini"]) == 4
 
 
 @pytest.mark.slow
