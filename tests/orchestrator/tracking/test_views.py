@@ -13,7 +13,14 @@ from ablations.registration import written
 from dashboards.tables.derived import judged
 from orchestrator.tracking.contents import allowed_name
 from orchestrator.tracking.mirror import Mirror
-from orchestrator.tracking.views import HYPOTHESIS, LONGEST_VIEW, VIEW, links, views
+from orchestrator.tracking.views import (
+    HYPOTHESIS,
+    LONGEST_VIEW,
+    MOST_HYPOTHESES,
+    VIEW,
+    links,
+    views,
+)
 from tests.orchestrator.conftest import dinolab
 from tests.orchestrator.tracking.conftest import Trial, ended, server, study_of
 
@@ -91,12 +98,13 @@ def test_views_are_written_once(store, client, monkeypatch):
     assert client.get_experiment_by_name("mini").tags == before
 
 
-def test_a_view_that_no_server_would_take_is_left_out(store):
+def test_a_view_that_no_server_would_take_and_those_of_the_last_hypotheses_are_left_out(store):
     metrics = [hashlib.sha256(bytes([i])).hexdigest() for i in range(200)]
     many = {f"of {one}": {**RISES, "metric": one, "contrast": ["a", "baseline"]} for one in metrics}
     study = study_of({(arm, 0): ended(0.5) for arm in ARMS}, store, many)
     made = views(study, {})
     assert VIEW + "arms" not in made
+    assert len(made) == MOST_HYPOTHESES
     assert all(len(text) <= LONGEST_VIEW for text in made.values())
 
 
