@@ -20,7 +20,7 @@ PEER_BATCH = 4
 """Images at once of the peer, whose statistics, on the CPU, take as long for each of any number."""
 
 MEMORY = (16.0, 1024.0)
-"""MiB of attention weights that ours holds at once: the default, and what a card has room for."""
+"""MiB of attention weights that ours holds at once: as in training, and what a card has."""
 
 TOY, TOY_LAYERS = "test_vit", (4, 5)
 

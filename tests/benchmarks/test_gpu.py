@@ -24,7 +24,7 @@ from tests.contracts.pretend_device import pretending
 ROOT = Path(__file__).resolve().parents[2]
 
 BARE = "ray mlflow typer timm pandas plotly sklearn skimage statsmodels rich"
-"""Libraries that a machine lent for its GPU may lack."""
+"""Libraries that a machine with a GPU may lack."""
 
 ABSENT = """
 import os, sys

@@ -149,7 +149,8 @@ class ImageSums:
         # Where the mean is 0, every map is.
         surprise_HQN = -torch.where(mean_HQN > 0, mean_HQN, 1.0).log()
         mean_entropy = torch.special.entr(mean_HQN).sum(-1)
-        scale = math.log(total.shape[-1] - (place[1] == "fixed_patch"))
+        counted = total.shape[-1] - (place[1] == "fixed_patch")
+        scale = math.log(counted) if counted > 1 else 1
         shares = (0 * count_HQ).expand(images, *count_HQ.shape).clone()
         for numbers, both in self._maps[place].items():
             maps_BHQN, nats_BHQ = both[..., :-1].double(), both[..., -1].double()

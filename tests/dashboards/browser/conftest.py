@@ -13,6 +13,19 @@ Open = Callable[..., "Opened"]
 DRAWN = """() => [...document.querySelectorAll("[data-figure]")].every(
   place => place.querySelector(".main-svg") || place.textContent)"""
 
+SETTLED = """() => new Promise(done => {
+  let last = "", frames = 0;
+  const look = () => {
+    const now = JSON.stringify([...document.querySelectorAll("[data-figure], .main-svg")].map(
+      one => [one.offsetWidth, one.getBoundingClientRect().width]));
+    frames = now === last ? frames + 1 : 0;
+    last = now;
+    frames > 20 ? done() : requestAnimationFrame(look);
+  };
+  look();
+})"""
+"""Waits until figures have kept their widths for as long as Plotly puts drawing anew off."""
+
 
 class Opened:
     """A page in a context of its own, and all that a reader would rather not see of it."""
@@ -48,7 +61,7 @@ class Opened:
     def widen(self, width: int) -> None:
         """As on a screen of `width` pixels, everything drawn anew."""
         self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.evaluate("() => new Promise(done => setTimeout(done, 200))")
+        self.page.evaluate(SETTLED)
 
     def close(self) -> None:
         self._context.close()
