@@ -34,7 +34,9 @@ Name = str | PathLike[str]
 class Results:
     """Results of a study as its run root showed them: a tidy table, verdicts, and how runs ended.
 
-    Jupyter shows it as a table of verdicts.
+    Jupyter shows it as a table of verdicts, without means and intervals while runs of a fixed
+    design are missing: whoever sees an effect early stops early. `table` and `verdicts` hold then
+    what `dinolab report` would write.
     """
 
     def __init__(self, study: "StudyRun", verdicts: "Mapping[str, Any]") -> None:
@@ -81,21 +83,23 @@ class Results:
     def _repr_html_(self) -> str:
         from dashboards.tables.derived import interval_shown
 
+        runs = self.study.runs.values()
+        early = self.study.design is None and any(run.status == "missing" for run in runs)
         rows = []
         for name, one in self.verdicts["hypotheses"].items():
             verdict = one["verdict"]
             ends, level = interval_shown(one)
-            mean = "–" if verdict["mean"] is None else f"{verdict['mean']:+.4f}"
-            interval = interval_text(ends, f"{100 * level:.4g} %")
+            mean = "–" if early or verdict["mean"] is None else f"{verdict['mean']:+.4f}"
+            interval = interval_text(None if early else ends, f"{100 * level:.4g} %")
             said = one["hypothesis"]["claim"] or name
             stated = one["stated"]["word"]
             rows.append(
                 (name, said, verdict["label"], str(verdict["n"]), mean, interval, stated,
-                 verdict["reason"])
+                 "runs are missing" if early and verdict["mean"] is not None else verdict["reason"])
             )  # fmt: skip
         titles = ("hypothesis", "claim", "verdict", "seeds", "mean difference", "interval",
                   "stated", "reason")  # fmt: skip
-        ended = sum(run.status == "finished" for run in self.study.runs.values())
+        ended = sum(run.status == "finished" for run in runs)
         caption = f"Study {self.name}: {ended} of {len(self.study.runs)} runs finished"
         head = "".join(f"<th>{title}</th>" for title in titles)
         body = "".join(

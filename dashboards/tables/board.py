@@ -19,10 +19,11 @@ from trainers.system.store import AT_ONCE, Store
 
 State = Literal[
     "finished", "collapsed", "diverged", "running", "silent", "failed", "interrupted", "waiting",
-    "damaged", "skipped",
+    "damaged", "skipped", "ended",
 ]  # fmt: skip
 """`silent`: nobody has said how the attempt ended, and its holder is not heard any more. `skipped`:
-a sequential design had no need of it."""
+a sequential design had no need of it. `ended`: with a result that may not be told
+yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

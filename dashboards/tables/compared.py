@@ -28,9 +28,11 @@ def compared_studies(store: Store, first: str, second: str) -> Compared:
     return Compared(
         differs=changes(seen[0].entry, seen[1].entry),
         hypotheses={name: (told[0].get(name), told[1].get(name)) for name in dict.fromkeys(names)},
-        silent=[
-            study.entry.study
-            for study in seen
-            if study.entry.resolved.hypotheses and not study.told
-        ],
+        silent=list(
+            dict.fromkeys(
+                study.entry.study
+                for study in seen
+                if study.entry.resolved.hypotheses and not study.told
+            )
+        ),
     )

@@ -5,27 +5,34 @@ missing, of no run and no arm; a sequential one shows what its looks have shown,
 """
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ablations.registration import Entry, study_folder
+from ablations.registration import REGISTRATIONS, Entry, study_folder
 from ablations.verdicts.evidence import Run
 from dashboards.tables.board import Progress, progress_of_all, skipped
 from dashboards.tables.chain import read_entry
 from dashboards.tables.reading import read_study, study_runs
 from trainers.errors import InputError
 from trainers.runs.records import parse
-from trainers.runs.stored_trial import RESULT_STATUSES, StoredTrial
+from trainers.runs.stored_trial import RESULT_STATUSES, TRIALS, StoredTrial
 from trainers.system.store import AT_ONCE, Store
 
 LOSS = "loss/total"
 
-MEASURES = ("gyration", "entropy", "coverage", "content_dependence", "positional_bias")
-"""Of globality; the first that is no end point is shown of runs at work."""
+MEASURE = "entropy"
+"""Of globality, which is shown of runs at work where that is allowed."""
 
-ENDED = (*RESULT_STATUSES, "skipped")
+# What trainers.metrics says too, which takes seconds to load.
+_OF_THE_MACHINE = ("time", "memory")
+
+_OF_ATTENTION = (
+    "globality", "student", "norm_weighted", "rollout", "reach", "influence", "shuffled",
+    "mirrored",
+)  # fmt: skip
+
+ENDED = (*RESULT_STATUSES, "skipped", "ended")
 """States of a run to which nothing more will come."""
 
 VERDICTS = "verdicts.json"
@@ -45,7 +52,7 @@ class Told:
     mean: float | None = None
     """of the paired differences, in the metric's units"""
     interval: tuple[float, float] | None = None
-    """that decides, valid over all looks"""
+    """that decides, valid over all looks; None where it has no end"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +62,9 @@ class Seen:
     entry: Entry
     progress: dict[tuple[str, int], Progress]
     loss: str
-    """metric of the running loss; empty where it is an end point"""
+    """metric of the running loss; empty where it would say something of an end point"""
     globality: str
-    """metric of globality; empty where every one is an end point"""
+    """metric of globality; empty where it would say something of an end point"""
     latest: dict[str, dict[str, float]]
     """the newest values of these two, by trial key and metric, of runs at work"""
     told: tuple[Told, ...]
@@ -94,9 +101,13 @@ class Watched:
         entry = read_entry(self.store, self.name)
         progress = progress_of_all(entry, self.store, self._ended)
         self._ended = {one.key: one for one in progress.values() if one.state in RESULT_STATUSES}
-        runs, told = self._judge(entry, progress)
+        complete = self._is_complete(entry, progress)
+        runs, told = self._judge(entry, progress, complete)
         if runs:
             progress = skipped(progress, runs)
+            complete = complete or self._is_complete(entry, progress)
+        if not complete:
+            progress = _untold(entry, progress, told)
         loss, globality = shown_metrics(entry)
         asked = [metric for metric in (loss, globality) if metric]
         running = {one.key for one in progress.values() if one.state == "running"}
@@ -111,7 +122,7 @@ class Watched:
             globality=globality,
             latest=latest,
             told=told,
-            complete=self._is_complete(progress),
+            complete=complete,
         )
 
     def _latest(self, key: str, asked: list[str]) -> dict[str, float]:
@@ -134,20 +145,37 @@ class Watched:
                 break
         return {metric: value for metric, value in found.items() if math.isfinite(value)}
 
-    def _is_complete(self, progress: Mapping[tuple[str, int], Progress]) -> bool:
-        """Whether all have ended; a failed run has once a driver has judged without it."""
+    def _is_complete(self, entry: Entry, progress: Mapping[tuple[str, int], Progress]) -> bool:
+        """Whether all have ended; a failed run has once a driver has judged after all news.
+
+        What a sequential design then still waits for behind a failed run is not coming.
+        """
         states = {one.state for one in progress.values()}
         if states <= {*ENDED}:
             return True
-        if not states <= {*ENDED, "failed"}:
+        waits = {"waiting"} if entry.resolved.design is not None else set()
+        if "failed" not in states or not states <= {*ENDED, "failed", *waits}:
             return False
         folder = study_folder(self.name)
-        judged = [e.changed for e in self.store.list(folder) if e.key == f"{folder}/{VERDICTS}"]
-        quiet_s = min(one.heard_s for one in progress.values() if one.state == "failed")
-        return bool(judged) and judged[0] > time.time() - quiet_s
+        changed = {one.key: one.changed for one in self.store.list(folder)}
+        judged = changed.get(f"{folder}/{VERDICTS}")
+        if judged is None:
+            return False
+        stated = [at for key, at in changed.items() if f"/{REGISTRATIONS}/" in key]
+        begun = {one.key for one in progress.values() if one.state != "waiting"}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            listed = pool.map(lambda key: self.store.list(f"{TRIALS}/{key}"), sorted(begun))
+            # Not of tables, which whoever reads a study keeps beside them.
+            news = [
+                one.changed
+                for of_trial in listed
+                for one in of_trial
+                if one.key.endswith(("/lease.json", "/result.json"))
+            ]
+        return judged > max(stated + news)
 
     def _judge(
-        self, entry: Entry, progress: Mapping[tuple[str, int], Progress]
+        self, entry: Entry, progress: Mapping[tuple[str, int], Progress], complete: bool
     ) -> tuple[Mapping[tuple[str, int], Run], tuple[Told, ...]]:
         """The runs, of a sequential design, and what may be told of hypotheses.
 
@@ -158,30 +186,57 @@ class Watched:
             for place, one in progress.items()
             if one.state in (*RESULT_STATUSES, "failed", "damaged")
         }
-        if self._judged[0] != (entry.digest, ended):
+        if self._judged[0] != (entry.digest, ended, complete):
             runs: Mapping[tuple[str, int], Run] = {}
             told: tuple[Told, ...] = ()
             if entry.resolved.design is not None:
                 runs = study_runs(entry, self.store)
                 told = _at_looks(entry, runs)
-            elif all(one.state in RESULT_STATUSES for one in progress.values()):
+            elif complete:
                 told = _at_the_end(self.name, self.store)
-            self._judged = (entry.digest, ended), runs, told
+            self._judged = (entry.digest, ended, complete), runs, told
         return self._judged[1:]
 
 
 def shown_metrics(entry: Entry) -> tuple[str, str]:
-    """The loss and the metric of globality that are shown of runs at work.
+    """The loss and the metric of globality that are shown of runs at work; empty: it is not.
 
-    Neither says anything of an end point: of a measure that one is about, no token is shown.
+    Measures of a model move together. So globality is shown only where every end point and every
+    gate is a time or a memory, and the loss only where each is that or a measure of attention.
+    Step, speed and time left are always shown.
     """
-    hypotheses = entry.resolved.hypotheses.values()
-    ends = {name for one in hypotheses for name in (one.metric, one.metric_against)}
-    taken = {part for name in ends if name.startswith("globality/") for part in name.split("/")}
-    loss = "" if any(name.startswith("loss/") for name in ends) else LOSS
+    study = entry.resolved
+    ends = {
+        name
+        for one in study.hypotheses.values()
+        for name in (one.end_point, one.metric_against)
+        if name
+    } | {one.metric for one in study.gates.values()}
+    kinds = {name.partition("/")[0] for name in ends} - {*_OF_THE_MACHINE}
     token = "cls" if entry.config.get("model", {}).get("cls", True) else "patch"
-    free = [f"globality/{token}/{one}" for one in MEASURES if one not in taken]
-    return loss, next(iter(free), "")
+    return (
+        LOSS if kinds <= {*_OF_ATTENTION} else "",
+        "" if kinds else f"globality/{token}/{MEASURE}",
+    )
+
+
+def _untold(
+    entry: Entry, progress: Mapping[tuple[str, int], Progress], told: tuple[Told, ...]
+) -> dict[tuple[str, int], Progress]:
+    """`progress`, where runs are only `ended` if how they did is an end point of a hypothesis.
+
+    A sequential design tells it of the seeds of looks that are complete.
+    """
+    seeds = entry.resolved.seeds
+    ends = {name for name, one in entry.resolved.hypotheses.items() if one.endpoint}
+    looked = [one.seeds for one in told if one.name in ends]
+    known = seeds[: min(looked, default=0)] if ends else seeds
+    return {
+        (arm, seed): replace(one, state="ended", reason="")
+        if one.state in RESULT_STATUSES and seed not in known
+        else one
+        for (arm, seed), one in progress.items()
+    }
 
 
 def _at_looks(entry: Entry, runs: Mapping[tuple[str, int], Run]) -> tuple[Told, ...]:
@@ -209,8 +264,8 @@ def _at_looks(entry: Entry, runs: Mapping[tuple[str, int], Run]) -> tuple[Told, 
             text = f"look {len(looks)} of {len(study.design.looks)}, {last.seeds} seeds"
             if last.mean is not None:
                 text += f", {last.mean:+.4g}"
-            if last.interval is not None:
-                text += f" [{last.interval[0]:+.4g}, {last.interval[1]:+.4g}]"
+            if ends := _finite(last.interval):
+                text += f" [{ends[0]:+.4g}, {ends[1]:+.4g}]"
         told.append(
             Told(
                 name=name,
@@ -218,20 +273,21 @@ def _at_looks(entry: Entry, runs: Mapping[tuple[str, int], Run]) -> tuple[Told, 
                 text=text,
                 seeds=looks[-1].seeds if looks else 0,
                 mean=looks[-1].mean if looks else None,
-                interval=looks[-1].interval if looks else None,
+                interval=_finite(looks[-1].interval) if looks else None,
             )
         )
     return tuple(told)
 
 
 def _at_the_end(name: str, store: Store) -> tuple[Told, ...]:
-    """The verdicts of a study of which no run is missing."""
+    """The verdicts of a study of which nothing more will come."""
     from dashboards.tables.derived import interval_shown, judged
 
     told = []
     for hypothesis, entry in judged(read_study(store, name))["hypotheses"].items():
         verdict = entry["verdict"]
-        ends, level = interval_shown(entry)
+        shown, level = interval_shown(entry)
+        ends = _finite(shown)
         text = f"{verdict['n']} seeds"
         if verdict["mean"] is not None:
             text += f", {verdict['mean']:+.4g}"
@@ -244,7 +300,14 @@ def _at_the_end(name: str, store: Store) -> tuple[Told, ...]:
                 text=text,
                 seeds=verdict["n"],
                 mean=verdict["mean"],
-                interval=None if ends is None else (ends[0], ends[1]),
+                interval=ends,
             )
         )
     return tuple(told)
+
+
+def _finite(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    """Both ends; None where one is infinite: it says nothing, and JSON has no such number."""
+    if interval is None or not all(map(math.isfinite, interval)):
+        return None
+    return interval[0], interval[1]

@@ -8,11 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.options import DEFAULT_ROOT, JsonOption, RootOption, absolute_root, at_home
+from orchestrator.cli.options import (
+    DEFAULT_ROOT,
+    JsonOption,
+    RootOption,
+    absolute_root,
+    at_home,
+    name_of_study,
+)
 from orchestrator.cli.rendering import make_console, print_json
 from trainers.errors import InputError, printable
 
-_WHAT = "Name of a study in the run root, or a folder that `dinolab measure` wrote."
+_WHAT = "Name of a study in the run root, or its file, or a folder that `dinolab measure` wrote."
 
 
 def compare(
@@ -48,7 +55,9 @@ def _studies(first: str, second: str, root: str, console: Console, *, as_json: b
     from dashboards.tables.watched import Told
     from trainers.system.store import open_store
 
-    found = compared_studies(open_store(root), first, second)
+    store = open_store(root)
+    first, second = (name_of_study(one, store) for one in (first, second))
+    found = compared_studies(store, first, second)
     if as_json:
         print_json({"studies": [first, second], **dataclasses.asdict(found)})
         return

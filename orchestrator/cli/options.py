@@ -3,10 +3,13 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from trainers.system.store import Store
 
 Given = TypeVar("Given", Path, list[Path], None)
 
@@ -91,6 +94,23 @@ RootOption = Annotated[
         "s3://, gs://, az://.",
     ),
 ]
+
+
+def name_of_study(given: str, store: "Store") -> str:
+    """The name of a study of the root, or the one that a study file gives itself.
+
+    Raises StudyError, with a line for each problem of the file.
+    """
+    from ablations.registration import STUDIES
+
+    path = at_home(Path(given))
+    # isfile says False of what can be no path.
+    if not os.path.isfile(path) or given in store.names(STUDIES):  # noqa: PTH113
+        return given
+    # It loads PyTorch, which a name does not need.
+    from ablations.study.loading import load_study
+
+    return load_study(path).name
 
 
 def _study(given: Path) -> Path:

@@ -175,8 +175,8 @@ def show_verdicts(
 
 
 def print_json(content: Any) -> None:
-    """Print `content` for a program: no console wraps it."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Print `content` for a program: no console wraps it. Every number is finite."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def old_studies_text(names: list[str]) -> str:

@@ -11,7 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.options import DEFAULT_ROOT, JsonOption, RootOption, absolute_root
+from orchestrator.cli.options import (
+    DEFAULT_ROOT,
+    JsonOption,
+    RootOption,
+    absolute_root,
+    name_of_study,
+)
 from orchestrator.cli.rendering import make_console, old_studies_text, print_json
 
 if TYPE_CHECKING:
@@ -31,7 +37,8 @@ TrialArgument = Annotated[
 
 def status(
     study: Annotated[
-        str | None, typer.Argument(help="Name of a study; all if not given.", show_default=False)
+        str | None,
+        typer.Argument(help="Name of a study, or its file; all if not given.", show_default=False),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     json_: JsonOption = False,
@@ -47,7 +54,11 @@ def status(
 
     console = make_console()
     store = open_store(absolute_root(root, console))
-    chains, problems = studies_of(store) if study is None else ([read_chain(store, study)], [])
+    chains, problems = (
+        studies_of(store)
+        if study is None
+        else ([read_chain(store, name_of_study(study, store))], [])
+    )
     boards = {chain[-1].study: board(chain[-1], store) for chain in chains}
     if json_:
         for problem in problems:

@@ -12,8 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import interrupt
-from orchestrator.cli.exit_codes import INTERRUPTED
-from orchestrator.cli.options import DEFAULT_ROOT, QuietOption, RootOption, absolute_root
+from orchestrator.cli.exit_codes import INCOMPLETE, INTERRUPTED
+from orchestrator.cli.options import (
+    DEFAULT_ROOT,
+    QuietOption,
+    RootOption,
+    absolute_root,
+    name_of_study,
+)
 from orchestrator.cli.rendering import make_console
 from trainers.errors import InputError, StoreError, printable
 
@@ -39,6 +45,7 @@ _CELLS = {
     "waiting": ("·", "dim"),
     "damaged": ("dmg", "red"),
     "skipped": ("–", "dim"),
+    "ended": ("end", "dim"),
 }
 """What stands in a cell of the board for each state, and its colour; a running one has a share."""
 
@@ -52,7 +59,9 @@ _LABEL_STYLES = {"supported": "green", "refuted": "red", "equivalent": "green", 
 def watch(
     study: Annotated[
         str | None,
-        typer.Argument(help="Name of a study; all unfinished if not given.", show_default=False),
+        typer.Argument(
+            help="Name of a study, or its file; all unfinished if not given.", show_default=False
+        ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     every: Annotated[
@@ -62,10 +71,11 @@ def watch(
 ) -> None:
     """Watch a study run: a live board of arms × seeds, until all its runs have ended.
 
-    Step, speed, time left, loss and one measure of globality of each run at work. It reads the run
-    root alone, so it works from any machine that sees it. While runs are missing nothing is shown
-    of an end point; a sequential design shows what its looks have shown. Without a terminal, with
-    NO_COLOR or with --quiet the board is printed as plain lines whenever a run changes its state.
+    Step, speed and time left of each run at work; its loss and one measure of globality where they
+    say nothing of an end point. It reads the run root alone, so it works from any machine that sees
+    it. While runs are missing nothing is shown of an end point; a sequential design shows what its
+    looks have shown. Without a terminal, with NO_COLOR or with --quiet the board is printed as
+    plain lines whenever a run changes its state. The exit code is 3 where a run failed for good.
     """
     from trainers.system.store import open_store
 
@@ -78,6 +88,7 @@ def watch(
         width = console.width if console.is_terminal else PLAIN_WIDTH
         console = make_console(plain=True)
         console.width = width
+    seen: list[Seen] = []
     try:
         boards = _chosen(store, study, console)
         if live:
@@ -90,10 +101,19 @@ def watch(
                     shown = _page(seen, note, console.width, console.height)
                     screen.update(shown, refresh=True)
         else:
-            _print_changes(_looks(boards, every), console)
+            seen = _print_changes(_looks(boards, every), console)
     except KeyboardInterrupt:
         # The usual end of watching, of which there is nothing to say.
         raise typer.Exit(INTERRUPTED) from None
+    if any(_lacks_runs(one) for one in seen):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _lacks_runs(seen: "Seen") -> bool:
+    """Whether nothing more will come, and not all runs have a result."""
+    from dashboards.tables.watched import ENDED
+
+    return seen.complete and any(one.state not in ENDED for one in seen.progress.values())
 
 
 def _chosen(store: "Store", study: str | None, console: Console) -> "list[Watched]":
@@ -102,7 +122,7 @@ def _chosen(store: "Store", study: str | None, console: Console) -> "list[Watche
     from dashboards.tables.watched import Watched
 
     if study is not None:
-        return [Watched(store, study)]
+        return [Watched(store, name_of_study(study, store))]
     chains, problems = studies_of(store)
     if not chains:
         raise InputError(
@@ -130,8 +150,10 @@ def _looks(boards: "Sequence[Watched]", every: float) -> "Iterator[tuple[list[Se
         time.sleep(every)
 
 
-def _print_changes(looks: "Iterator[tuple[list[Seen], str]]", console: Console) -> None:
+def _print_changes(looks: "Iterator[tuple[list[Seen], str]]", console: Console) -> "list[Seen]":
+    """Prints each look that differs from the one before; the last one."""
     before: object = None
+    seen: list[Seen] = []
     for seen, note in looks:
         now = (
             [
@@ -145,6 +167,7 @@ def _print_changes(looks: "Iterator[tuple[list[Seen], str]]", console: Console) 
                 console.print()
             before = now
             console.print(_page(seen, note, console.width, None), soft_wrap=False)
+    return seen
 
 
 def _page(seen: "Sequence[Seen]", note: str, width: int, height: int | None) -> Group:
@@ -181,7 +204,11 @@ def board_of(seen: "Seen", width: int, height: int | None) -> list[RenderableTyp
         )
         for one in seen.told
     ]
-    if not seen.told:
+    if _lacks_runs(seen):
+        parts.append(
+            _line(f"a run failed: dinolab report {seen.entry.study} says what that means", "red")
+        )
+    elif not seen.told and not seen.complete and seen.entry.resolved.hypotheses:
         parts.append(_line("verdicts: none before all runs have ended", "dim"))
     # The summary may take a second line; the table of runs at work has a head.
     used = len(parts) + 1 + len(working)

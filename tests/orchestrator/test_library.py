@@ -67,6 +67,16 @@ def test_results_show_themselves_and_names_do_nothing(tmp_path):
     assert "17 of 18 runs finished" in page
 
 
+def test_results_show_no_effect_while_runs_of_a_fixed_design_are_missing(tmp_path):
+    made = maker(tmp_path / "runs")({("cls_position_none", 0): "missing"})
+    results = load_results(made.root, made.name)
+    assert results.verdicts["hypotheses"]["loss_on_cls_makes_it_useful"]["verdict"]["mean"]
+    page = results._repr_html_()
+    assert " % [" not in page
+    assert "changes by" not in page
+    assert "<td>–</td><td>–</td>" in page
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [

@@ -8,7 +8,7 @@ import pytest
 from ablations.registration import registration_key
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
-from dashboards.tables.watched import MEASURES, Watched, shown_metrics
+from dashboards.tables.watched import Watched, shown_metrics
 from tests.dashboards.conftest import ARMS, HYPOTHESES, SEEDS
 from tests.registered import restated
 from trainers.errors import InputError
@@ -40,6 +40,16 @@ def left_failed(made, arm, seed):
 
 def designed(made, **change):
     restated(made.registration, lambda stated: stated["resolved"].update(design=DESIGN, **change))
+
+
+def about(made, metric="", **change):
+    """States one hypothesis, on that metric, and no gate."""
+    some = {**HYPOTHESES["loss_on_cls_makes_it_useful"], "metric": metric, **change}
+    restated(made.registration, lambda s: s["resolved"].update(hypotheses={"h": some}, gates={}))
+
+
+def of_time(made):
+    about(made, "time/step_s")
 
 
 def look(made):
@@ -96,16 +106,17 @@ class TestASequentialDesign:
 class TestARunAtWork:
     def test_has_its_newest_loss_and_globality(self, make_study):
         made = make_study(HALF)
+        of_time(made)
         key = made.trial("baseline", 3).key
         cls = {"globality/cls/entropy": 0.9, "globality/cls/gyration": 0.1}
         with at_work(made.store, key, (0, cls), (4, {"loss/total": 2.0}), (8, {"loss/total": 1.5})):
             seen = look(made)
         assert seen.progress["baseline", 3].state == "running"
-        # Of gyration, a hypothesis of the study is.
         assert seen.latest == {key: {"globality/cls/entropy": 0.9, "loss/total": 1.5}}
 
     def test_is_looked_for_in_segments_that_have_ended(self, make_study):
         made = make_study(HALF)
+        of_time(made)
         trial = made.trial("baseline", 3)
         with at_work(made.store, trial.key, (0, {"globality/cls/entropy": 0.9})) as attempt:
             attempt.records.cut()
@@ -127,23 +138,56 @@ class TestARunAtWork:
             assert look(made).latest == {trial.key: {}}
 
 
-@pytest.mark.parametrize("taken", range(len(MEASURES) + 1))
-def test_no_measure_is_shown_of_which_an_end_point_is(make_study, taken):
+@pytest.mark.parametrize(
+    ("metric", "shown"),
+    [
+        ("time/step_s", ("loss/total", "globality/cls/entropy")),
+        ("memory/peak_gib", ("loss/total", "globality/cls/entropy")),
+        ("globality/cls/gyration", ("loss/total", "")),
+        ("globality/contrast/entropy/final_block", ("loss/total", "")),
+        ("rollout/cls/coverage", ("loss/total", "")),
+        ("influence/patch/distance", ("loss/total", "")),
+        ("loss/total", ("", "")),
+        ("loss/cls_kl", ("", "")),
+        ("knn/cls_top1", ("", "")),
+        ("collapse/target_entropy", ("", "")),
+    ],
+)
+def test_nothing_is_shown_that_says_something_of_an_end_point(make_study, metric, shown):
     made = make_study(HALF)
-    some = next(iter(HYPOTHESES.values()))
-    ends = {f"h{n}": {**some, "metric": f"globality/contrast/{MEASURES[n]}/final_block"}
-            for n in range(taken)}  # fmt: skip
-    restated(made.registration, lambda s: s["resolved"].update(hypotheses=ends))
-    left = [f"globality/cls/{one}" for one in MEASURES[taken:]]
-    assert shown_metrics(look(made).entry) == ("loss/total", left[0] if left else "")
+    about(made, metric)
+    assert shown_metrics(look(made).entry) == shown
 
 
-@pytest.mark.parametrize("metric", ["loss/total", "loss/cls_kl"])
-def test_no_loss_is_shown_of_which_an_end_point_is(make_study, metric):
+def test_nothing_is_shown_that_says_something_of_a_gate(make_study):
     made = make_study(HALF)
-    ends = {"h": {**next(iter(HYPOTHESES.values())), "metric": metric}}
-    restated(made.registration, lambda s: s["resolved"].update(hypotheses=ends))
-    assert shown_metrics(look(made).entry)[0] == ""
+    restated(made.registration, lambda s: s["resolved"].update(hypotheses={}))
+    assert shown_metrics(look(made).entry) == ("", "")
+
+
+class TestAStudyOfHowRunsEnd:
+    def test_tells_none_of_it_while_a_run_is_missing(self, make_study):
+        made = make_study({("baseline", 5): "missing", ("baseline", 0): "collapsed",
+                           ("baseline", 1): "diverged"})  # fmt: skip
+        about(made, endpoint="collapsed")
+        seen = look(made)
+        assert {(one.state, one.reason) for one in seen.progress.values()} == {
+            ("ended", ""), ("waiting", ""),
+        }  # fmt: skip
+        assert shown_metrics(seen.entry) == ("", "")
+
+    def test_tells_it_once_all_runs_have_ended(self, make_study):
+        made = make_study({("baseline", 0): "collapsed"})
+        about(made, endpoint="collapsed")
+        assert look(made).progress["baseline", 0].state == "collapsed"
+
+    def test_of_a_sequential_design_tells_it_of_its_looks(self, make_study):
+        made = make_study({**HALF, ("baseline", 3): "collapsed", ("baseline", 2): "collapsed"})
+        about(made, endpoint="collapsed")
+        designed(made)
+        progress = look(made).progress
+        assert progress["baseline", 2].state == "collapsed"
+        assert progress["baseline", 3].state == "ended"
 
 
 class TestAStudyIsComplete:
@@ -161,6 +205,16 @@ class TestAStudyIsComplete:
         assert not look(made).complete
         made.store.put(f"{made.folder.relative_to(made.root)}/verdicts.json", b"{}")
         assert look(made).complete
+        assert {one.name for one in look(made).told} == {*HYPOTHESES}
+
+    @pytest.mark.parametrize("sequential", [True, False])
+    def test_where_a_failed_run_keeps_a_sequential_one_waiting(self, make_study, sequential):
+        made = make_study({**HALF, ("baseline", 0): "failed"})
+        left_failed(made, "baseline", 0)
+        if sequential:
+            designed(made)
+        made.store.put(f"{made.folder.relative_to(made.root)}/verdicts.json", b"{}")
+        assert look(made).complete == sequential
 
 
 def test_what_is_no_study_is_one_line(make_study):

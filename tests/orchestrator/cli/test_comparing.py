@@ -44,7 +44,7 @@ def test_a_study_with_missing_runs_shows_no_effect(dinolab, tmp_path):
     _, text, _ = dinolab("compare", made.name, made.name, "--root", made.root, "--json")
     assert all(pair == [None, None] for pair in json.loads(text)["hypotheses"].values())
     out = dinolab("compare", made.name, made.name, "--root", made.root)[1]
-    assert f"{made.name}: runs are missing" in out
+    assert out.count(f"{made.name}: runs are missing") == 1
     assert "SUPPORTED" not in out
 
 

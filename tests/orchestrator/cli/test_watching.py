@@ -13,10 +13,11 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 
 from ablations.registration import registration_key
+from ablations.study.where import packaged_studies
 from dashboards.tables.watched import Watched
 from orchestrator.cli.watching import _looks, board_of, duration
 from tests.dashboards.conftest import ARMS, SEEDS, maker
-from tests.dashboards.tables.test_watched import at_work, left_failed
+from tests.dashboards.tables.test_watched import at_work, left_failed, of_time
 from tests.orchestrator.conftest import environment
 from tests.registered import restated
 from tests.trainers.system.object_server import credentials, object_server
@@ -70,6 +71,7 @@ def renamed(made, name):
 
 
 def test_a_board_half_way_says_state_step_speed_and_time_left(half):
+    of_time(half)
     records = [(0, {"globality/cls/entropy": 0.9}), (50, {"loss/total": 1.25})]
     with at_work(half.store, half.trial("baseline", 2).key, *records):
         shown = lines_of(Watched(half.store, half.name).look())
@@ -143,6 +145,38 @@ def test_without_a_terminal_a_complete_study_is_printed_once_and_plainly(
     code, all_, _ = dinolab("watch", "--root", made.root)
     assert (code, all_.endswith(out)) == (0, True)
     assert "registrations/0001.json is damaged" in all_.splitlines()[0]
+
+
+def test_a_study_over_with_a_failed_run_says_so_and_exits_as_run_does(dinolab, tmp_path):
+    made = maker(tmp_path / "runs")({("baseline", 0): "failed"})
+    left_failed(made, "baseline", 0)
+    made.store.put("studies/why_cls_is_global/verdicts.json", b"{}")
+    code, out, _ = dinolab("watch", made.name, "--root", made.root)
+    assert code == 3
+    assert "a run failed: dinolab report why_cls_is_global says what that means" in out
+    assert "none before all runs" not in out
+    assert "FAILED" in out
+    compared = dinolab("compare", made.name, made.name, "--root", made.root)[1]
+    assert "runs are missing" not in compared
+    assert "FAILED" in compared
+
+
+def test_a_complete_study_without_hypotheses_waits_for_nothing(dinolab, tmp_path):
+    made = maker(tmp_path / "runs")(hypotheses={})
+    code, out, _ = dinolab("watch", made.name, "--root", made.root)
+    assert code == 0
+    assert "none before all runs" not in out
+
+
+def test_a_study_is_named_by_its_file_too(dinolab, tmp_path):
+    made = maker(tmp_path / "runs")(name="demo")
+    file = tmp_path / "another.yaml"
+    file.write_text(packaged_studies()["demo"].read_text())
+    for command in ("watch", "status"):
+        by_name = dinolab(command, "demo", "--root", made.root)
+        assert dinolab(command, file, "--root", made.root) == by_name
+        assert by_name[0] == 0
+    assert dinolab("compare", file, "demo", "--root", made.root)[0] == 0
 
 
 def test_what_cannot_be_watched_is_one_line(dinolab, tmp_path):
