@@ -175,7 +175,8 @@ def show_verdicts(
 
 
 def print_json(content: Any) -> None:
-    """Print `content` for a program: no console wraps it. Every number is finite."""
+    """Print `content` for a program: no console wraps it. NaN and infinities are null."""
+    content = json.loads(json.dumps(content), parse_constant=lambda _: None)
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import math
 
 import pytest
 
 from ablations.registration import registration_key
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import read_study
-from dashboards.tables.watched import Watched, shown_metrics
+from dashboards.tables.watched import Watched, _finite, shown_metrics
 from tests.dashboards.conftest import ARMS, HYPOTHESES, SEEDS
 from tests.registered import restated
 from trainers.errors import InputError
@@ -136,6 +137,15 @@ class TestARunAtWork:
         with at_work(made.store, trial.key, (0, {"loss/total": 2.0})):
             made.store.put(trial.newest_segments()[1][0], b"{")
             assert look(made).latest == {trial.key: {}}
+
+
+@pytest.mark.parametrize(
+    ("interval", "ends"),
+    [((-1.0, 2.0), (-1.0, 2.0)), ((-math.inf, 2.0), None), ((-math.inf, math.inf), None),
+     (None, None)],
+)  # fmt: skip
+def test_an_interval_without_an_end_is_none(interval, ends):
+    assert _finite(interval) == ends
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,14 @@ def test_two_measured_models_are_shown_with_their_differences(dinolab, tmp_path)
     assert found["metrics"]["globality/cls/entropy"] == [None, None]
 
 
+def test_json_has_no_number_that_json_has_not(dinolab, tmp_path):
+    a = measured(tmp_path / "a", **{"globality/cls/gyration": float("nan")})
+    b = measured(tmp_path / "b", **{"globality/cls/gyration": -float("inf")})
+    text = dinolab("compare", a, b, "--json")[1]
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert found["metrics"]["globality/cls/gyration"] == [None, None]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"metrics": {"a": "x"}}'])
 def test_what_cannot_be_compared_is_one_line(dinolab, tmp_path, content):
     a, b = measured(tmp_path / "a"), measured(tmp_path / "b")
