@@ -5,6 +5,7 @@ Pure functions of what the trials measured and of the verdicts on it.
 
 import hashlib
 import html
+import math
 import re
 import statistics
 from collections import Counter
@@ -60,7 +61,7 @@ def study_numbers(verdicts: Verdicts) -> dict[str, float]:
     """How many hypotheses have each label, and effect, interval and p of each that has them.
 
     Named `verdicts/LABEL`, and `verdict/NAME/` effect, low, high and p, in the units of the end
-    point; p is the one that the label rests on.
+    point; p is the one that the label rests on. An interval may have no end: then it is not there.
     """
     entries = verdicts["hypotheses"]
     counts = Counter(entry["verdict"]["label"] for entry in entries.values())
@@ -78,7 +79,7 @@ def study_numbers(verdicts: Verdicts) -> dict[str, float]:
         numbers |= {
             f"verdict/{allowed_name(name)}/{part}": float(value)
             for part, value in found.items()
-            if value is not None
+            if value is not None and math.isfinite(value)
         }
     return numbers
 
@@ -214,7 +215,7 @@ def _named(name: str, parts: tuple[str, str, str], found: Summary) -> dict[str, 
     return {
         f"{name}/{part}": float(value)
         for part, value in zip(parts, values, strict=True)
-        if value is not None
+        if value is not None and math.isfinite(value)
     }
 
 

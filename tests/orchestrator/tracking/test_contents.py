@@ -1,5 +1,7 @@
 """What the runs of a study and of its arms hold in MLflow, and that a kill leaves it whole."""
 
+import math
+
 import pytest
 from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
@@ -81,6 +83,14 @@ def test_a_failed_hypothesis_has_no_p(store):
     assert numbers["verdicts/failed"] == 2
     assert "verdict/it rises/effect" in numbers
     assert "verdict/it rises/p" not in numbers
+
+
+def test_an_interval_without_an_end_is_no_metric(store):
+    verdicts = judged(a_study(store))
+    verdicts["hypotheses"]["it rises"]["verdict"]["interval"] = [-math.inf, math.inf]
+    numbers = study_numbers(verdicts)
+    assert "verdict/it rises/effect" in numbers
+    assert all(map(math.isfinite, numbers.values()))
 
 
 def test_an_arm_has_what_it_changes_as_parameters_and_the_baseline_nothing_else(store, client):
