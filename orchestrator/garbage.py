@@ -134,6 +134,7 @@ def _of_a_trial(trial: StoredTrial, *, has_result: bool) -> list[Garbage]:
     if result is None:
         return found
     needed = {str(name) for name in result.get("checkpoints", {}).values()}
+    needed |= set(result.get("of_images", {}))
     for number in trial.attempts():
         if number == result["attempt"]:
             continue

@@ -17,7 +17,7 @@ from dashboards.verification.finding import Finding, Kind, compared, is_digest, 
 from dashboards.verification.tables import same_table, writers_of
 from trainers.config.change import content_of as trial_content_of
 from trainers.errors import InputError
-from trainers.runs.by_image import BY_IMAGE
+from trainers.runs.by_image import AT_START, BY_IMAGE
 from trainers.runs.records import is_segment, parse
 from trainers.runs.stored_trial import SavedState, StoredTrial, read_manifest, sealed
 from trainers.runs.trial import keys_of
@@ -51,7 +51,8 @@ class Checked:
     def is_whole(self) -> bool:
         """Whether nothing is wrong with its result and the files that verdicts rest on."""
         names = [PurePath(one.where).name for one in self.findings if one.kind != "differs"]
-        return not any(name in ("result.json", BY_IMAGE) or is_segment(name) for name in names)
+        rested_on = ("result.json", BY_IMAGE, AT_START)
+        return not any(name in rested_on or is_segment(name) for name in names)
 
     def found(self, kind: Kind, where: str, what: str) -> None:
         """Note what is wrong with a file, once."""
@@ -103,6 +104,8 @@ def _check_result(
         _is_whole(trial, f"{folder}/{name}", digest, by, checked)
         for name, digest in result["files"].items()
     ]
+    for key, digest in trial.of_images(result).items():
+        _is_whole(trial, key, digest, by, checked)
     for name in result.get("checkpoints", {}).values():
         manifest = f"{name.removesuffix('.safetensors')}.json"
         for needed in (name, manifest):
@@ -150,6 +153,8 @@ def _check_manifests(trial: StoredTrial, names: set[str], checked: Checked) -> N
         for file, digest in _files_of(state, names):
             folder = trial.attempt_folder(state.attempt)
             _is_whole(trial, f"{folder}/{file}", digest, key, checked)
+        for file, digest in state.of_images.items():
+            _is_whole(trial, f"{trial.folder}/{file}", digest, key, checked)
 
 
 def _files_of(state: SavedState, names: set[str]) -> Iterator[tuple[str, Any]]:

@@ -165,6 +165,7 @@ CHANGES = {
     "evaluation.globality_layers": ([1, 2], {}),
     "evaluation.globality_probe_images": (5, {}),
     "evaluation.causal_images": (2, {}),
+    "evaluation.map_images": (0, {}),
     "evaluation.replacement": ("other", {"evaluation.causal_images": 2}),
     "evaluation.patch_queries": (10, {"augment.global_size": 60}),
     "evaluation.attention_memory": (0.001, {}),

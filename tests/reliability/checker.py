@@ -17,7 +17,8 @@ ENDED = ("finished", "collapsed")
 _IN_A_TRIAL = re.compile(
     r"config\.json|result\.json|values\.parquet|damaged/\d{4}/result\.json|"
     r"attempts/\d{4}/(lease\.json|failure\.json|log\.txt|metrics-\d{9}\.jsonl|"
-    r"by_image\.safetensors|checkpoint-\d+\.json|checkpoint-\d+(\.safetensors|/.+))"
+    r"by_image(-0)?\.safetensors|maps-\d+\.safetensors|"
+    r"checkpoint-\d+\.json|checkpoint-\d+(\.safetensors|/.+))"
 )
 
 
@@ -68,6 +69,9 @@ def _of_trial(
         content = files.get(f"{folder}/{name}")
         if content is None or digest(content) != stated:
             found.append(f"{folder}/{name} is not what the result says")
+    for name, stated in result["of_images"].items():
+        if digest(files.get(name, b"")) != stated:
+            found.append(f"{name} is not what the result says")
     for name in result["checkpoints"].values():
         if name not in files:
             found.append(f"checkpoint {name} is not there")
@@ -76,6 +80,9 @@ def _of_trial(
             content = files.get(f"{name.rpartition('/')[0]}/{one}", b"")
             if digest(content) != stated:
                 found.append(f"checkpoint {name} is not what its manifest says")
+        for one, stated in manifest.get("of_images", {}).items():
+            if digest(files.get(one, b"")) != stated:
+                found.append(f"{one} is not what the manifest of {name} says")
     segments = sorted(name for name in result["files"] if name.startswith("metrics-"))
     lines = b"".join(files.get(f"{folder}/{name}", b"") for name in segments)
     if records(lines) != expected:

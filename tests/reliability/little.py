@@ -180,7 +180,13 @@ def measured(root: Path) -> dict[str, Any]:
         )
         saved = {step: found[f"{folder}/{name}"] for step, name in result["checkpoints"].items()}
         ended = [result[name] for name in ("status", "reason", "step", "steps", "chain", "data")]
-        of_images = found.get(f"{folder}/attempts/{result['attempt']:04d}/by_image.safetensors")
+        of_images = {
+            name.rpartition("/")[2]: found[f"{folder}/{name}"]
+            for name in (
+                f"attempts/{result['attempt']:04d}/by_image.safetensors",
+                *result["of_images"],
+            )
+        }
         of_trials[folder.split("/")[1]] = (ended, checker.records(lines), saved, of_images)
     table = pq.read_table(pa.BufferReader(found[f"studies/{NAME}/results.parquet"]))
     for prefix in checker.OF_THE_MACHINE:

@@ -25,6 +25,7 @@ FIRST = "attempts/0001"
 
 START, MIDDLE = f"{FIRST}/metrics-000000000.jsonl", f"{FIRST}/metrics-000000002.jsonl"
 IMAGES = f"{FIRST}/by_image.safetensors"
+AT_START, MAPS = f"{FIRST}/by_image-0.safetensors", f"{FIRST}/maps-4.safetensors"
 STATE, MANIFEST = f"{FIRST}/checkpoint-2.safetensors", f"{FIRST}/checkpoint-2.json"
 REGISTRATION = f"studies/{NAME}/registrations/0001.json"
 
@@ -133,6 +134,11 @@ OF_A_FINISHED = [
     Damage("values of images of other numbers", IMAGES, flipped, OTHER, 4),
     Damage("values of images cut", IMAGES, cut, OTHER, 4),
     Damage("values of images missing", IMAGES, None, "is missing", 4),
+    Damage("values of images at step 0 of other numbers", AT_START, flipped, OTHER, 0),
+    Damage("values of images at step 0 missing", AT_START, None, "is missing", 0),
+    Damage("maps of images of other bytes", MAPS, flipped, OTHER, 1),
+    Damage("maps of images cut", MAPS, cut, OTHER, 1),
+    Damage("maps of images missing", MAPS, None, "is missing", 1),
     Damage("values cut", VALUES, cut),
     Damage("values empty", VALUES, empty),
     Damage("values garbage", VALUES, garbage),
@@ -152,6 +158,7 @@ OF_A_BEGUN = [
     Damage("manifest missing", MANIFEST, None, "", 1),
     Damage("records before a checkpoint half", MIDDLE, half_line, "its digest is another", 1),
     Damage("records after a checkpoint half", f"{FIRST}/metrics-000000003.jsonl", half_line, "", 2),
+    Damage("maps before a checkpoint cut", f"{FIRST}/maps-0.safetensors", cut, "another", 0),
     Damage("lease garbage", f"{FIRST}/lease.json", garbage, "", 2),
     Damage("lease missing", f"{FIRST}/lease.json", None, "", 2),
     Damage("failure garbage", f"{FIRST}/failure.json", garbage, "", 2),

@@ -61,6 +61,14 @@ class EvaluationConfig(Knobs):
         ge=0,
         le=10**6,
     )
+    map_images: int = knob(
+        8,
+        "the first held-out images, of which each evaluation keeps maps of what [CLS] attends to; "
+        "0 keeps none",
+        source=OURS,
+        ge=0,
+        le=64,
+    )
     replacement: Literal["mean", "other"] = knob(
         "mean",
         "what stands in for a patch whose influence is measured: the mean patch at its place, or "

@@ -14,6 +14,7 @@ from trainers.data.augment import evaluation_crops, normalize
 from trainers.data.image_set import ImageSet
 from trainers.errors import DivergedError
 from trainers.evaluation.classification import TokenFeatures, classification
+from trainers.evaluation.cls_maps import ClsMaps, shown_pixels
 from trainers.evaluation.collapse import MOST_IMAGES, OutputSums, feature_panel, output_panel
 from trainers.evaluation.position_probe import position_r2
 from trainers.globality.accumulator import Accumulator
@@ -63,6 +64,7 @@ def evaluate(
     progress: Progress | None = None,
     thorough: bool | None = None,
     by_image: dict[str, Tensor] | None = None,
+    maps: dict[str, Tensor] | None = None,
 ) -> Metrics:
     """Every metric of the teacher, and of the student against it, by its name `group/name`.
 
@@ -72,12 +74,14 @@ def evaluate(
     same; without it this one does all.
 
     `by_image` is given the metrics that are means over images, by name, of each image: float32
-    [n], the first n held-out images in the order of `ImageSet.shuffled`.
+    [n], the first n held-out images in the order of `ImageSet.shuffled`. `maps` is given what
+    `ClsMaps.of_all` has of the first `evaluation.map_images` of them, and at the last step
+    `pixels`, uint8 [b, S, S, 3]; nothing where there are to be no maps.
 
     Raises DivergedError, on every worker, where what the networks make of images is not finite.
     """
     with measuring(tf32=config.evaluation.tf32), _uncompiled():
-        return _evaluate(state, images, config, world, progress, thorough, by_image)
+        return _evaluate(state, images, config, world, progress, thorough, by_image, maps)
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[object]:
@@ -96,6 +100,7 @@ def _evaluate(
     progress: Progress | None,
     thorough: bool | None,
     by_image: dict[str, Tensor] | None,
+    maps: dict[str, Tensor] | None,
 ) -> Metrics:
     knobs = config.evaluation
     if thorough is None:
@@ -109,7 +114,8 @@ def _evaluate(
     test = images.shuffled(images.test)
     held_out, known = len(test), len(images.train) * (images.labels is not None)
     panel = _Panel(state, config)
-    globality = Globality(state, config, thorough, by_image)
+    shows = maps is not None and knobs.map_images > 0
+    globality = Globality(state, config, thorough, by_image, shows=shows)
     asked, bank = (TokenFeatures(state.teacher, config, probe, device) for _ in range(2))
     position: list[Tensor] = []
 
@@ -126,6 +132,11 @@ def _evaluate(
         if progress:
             progress(done + len(crops), held_out + known)
     metrics = panel.metrics(world) | globality.metrics(images, test, world)
+    if maps is not None and globality.shown is not None:
+        maps |= globality.shown.of_all(held_out, world)
+        if state.step == config.steps:
+            some = test[: knobs.map_images]
+            maps["pixels"] = shown_pixels(images, some, config.augment.global_size)
     if probe:
         tokens = torch.cat(list(world.in_turn(position)))
         grid = config.augment.global_size // config.model.patch_size
@@ -261,7 +272,7 @@ class Globality:
 
     All instruments on up to `globality_images` when the evaluation is thorough; else attention
     alone, on the first `globality_probe_images`. The student's always on those. `by_image` is given
-    values of each image.
+    values of each image. With `shows`, `shown` has maps of a few images.
     """
 
     def __init__(
@@ -270,6 +281,8 @@ class Globality:
         config: TrainConfig,
         thorough: bool,
         by_image: dict[str, Tensor] | None = None,
+        *,
+        shows: bool = False,
     ) -> None:
         knobs, model = config.evaluation, config.model
         self.config = config
@@ -308,11 +321,14 @@ class Globality:
             tokens, memory=memory, group="student", of_images=kept
         )
         self.alike = Alignment(tokens)
+        self.shown = ClsMaps(tokens, config, thorough=thorough) if shows else None
 
     def observer(self, done: int, *others: Observer) -> Observer:
         """For the teacher's pass over the images after the first `done`."""
         if self.of_images is not None:
             self.of_images.first = done
+        if self.shown is not None:
+            others = (*others, *self.shown.observers(done))
         left = self.most - done
         if left <= 0:
             return of_first(None, *others)
@@ -323,6 +339,8 @@ class Globality:
 
     def see(self, crops: Tensor, draws: ForwardDraws, identifiers: Tensor, done: int) -> None:
         """The images that the teacher was just observed on."""
+        if self.shown is not None:
+            self.shown.see(done)
         left = self.most - done
         if self.thorough and left > 0:
             some = torch.arange(min(left, len(crops)), device=crops.device)
@@ -362,13 +380,19 @@ class Globality:
         device = self.instruments.tokens.patch_queries.device
         if self.of_images is not None:
             self.of_images.first = 0
-        found, _ = measure_causes(
+        share = slice(world.rank, None, world.size)
+        found, influence = measure_causes(
             self.instruments.network,
             [batch[:2] for batch in batches(images, first, self.config, device)],
             self.instruments.tokens,
             replacement=knobs.replacement,
             seed=self.config.seed,
-            share=slice(world.rank, None, world.size),
+            share=share,
             of_images=self.of_images,
         )
+        if self.shown is not None:
+            parts = torch.arange(len(first)).split(knobs.batch_size)
+            # The first of the rows is that of [CLS].
+            numbers = torch.cat([part[share] for part in parts])
+            self.shown.see_influence(len(first), numbers, influence[:, 0])
         return found

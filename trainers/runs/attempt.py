@@ -1,8 +1,8 @@
 """One attempt at a trial: it writes its own folder of the run root, and nothing else of it.
 
-What counts is decided by order: records before the manifest of the checkpoint that follows them,
-the files of a checkpoint before its manifest, all of an attempt before the result, which is put
-only where nobody was first.
+What counts is decided by order: what an evaluation keeps of single images before its records,
+records before the manifest of the checkpoint that follows them, the files of a checkpoint before
+its manifest, all of an attempt before the result, which is put only where nobody was first.
 """
 
 import contextlib
@@ -16,10 +16,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from trainers.config import TrainConfig
 from trainers.errors import first_line
-from trainers.runs.by_image import BY_IMAGE, ByImage, content_of
+from trainers.runs.by_image import AT_START, BY_IMAGE, ByImage, content_of
 from trainers.runs.lease import Held, Holder, Lease, Outcome, Watch, expires_s
+from trainers.runs.maps import KeptMaps, name_of
+from trainers.runs.maps import content_of as content_of_maps
 from trainers.runs.origin import Origin, drop
 from trainers.runs.records import Digest, Records, digest_of
 from trainers.runs.stored_trial import (
@@ -91,7 +95,8 @@ class Attempt:
         self.registrations: list[str] = []
         """SHA-256 of those under which it was computed, in the same order"""
         self._kept: dict[str, str] = {}
-        self._up_to: dict[int, dict[str, Digest]] = {}
+        self._of_images: dict[str, Digest] = {}
+        self._up_to: dict[int, tuple[dict[str, Digest], dict[str, Digest]]] = {}
         self._states: dict[str, SavedState] = {}
         self._by_image: dict[str, Digest] = {}
 
@@ -110,12 +115,13 @@ class Attempt:
         self.registrations = [*(one for one in asked if one != registration), registration]
         if origin is not None:
             self._kept = {**origin.kept, str(origin.step): _name_of(origin)}
+            self._of_images = dict(origin.of_images)
             self.held.change(from_attempt=origin.attempt, from_step=origin.step, step=origin.step)
             self.records = Records(self.store, self.prefix, before=start.records)
 
     def begun(self, step: int) -> None:
         """See Keeper."""
-        self._up_to[step] = self.records.cut()
+        self._up_to[step] = self.records.cut(), dict(self._of_images)
 
     def keep(self, step: int, path: Path, stays: Callable[[int], bool]) -> None:
         """See Keeper. Raises OSError."""
@@ -127,15 +133,17 @@ class Attempt:
             name = file.relative_to(path.parent).as_posix()
             digests[name] = digest_of_file(file)
             self.store.put_file(f"{self.prefix}/{name}", file)
+        records, of_images = self._up_to.pop(step, ({}, {}))
         state = SavedState(
             attempt=self.number,
             step=step,
             name=path.name,
             files=digests,
-            records=self._up_to.pop(step, {}),
+            records=records,
             machines=tuple(self.machines),
             registrations=tuple(self.registrations),
             kept={**self._kept, **own},
+            of_images=of_images,
         )
         self.store.put(manifest_key(self.trial, self.number, step), manifest(state))
         self._states[path.name] = state
@@ -150,11 +158,40 @@ class Attempt:
             for name in state.files:
                 self.store.delete(f"{self.prefix}/{name}")
 
-    def keep_by_image(self, measured: ByImage) -> None:
-        """Write what was measured of each image, for the result. Raises StoreError."""
-        content = content_of(measured)
-        self.store.put(f"{self.prefix}/{BY_IMAGE}", content)
-        self._by_image = {BY_IMAGE: digest_of(content)}
+    def evaluated(
+        self,
+        step: int,
+        names: Tensor,
+        by_image: Mapping[str, Tensor],
+        maps: Mapping[str, Tensor],
+    ) -> None:
+        """See Keeper. Raises StoreError."""
+        if maps:
+            arrays = {name: one.numpy() for name, one in maps.items()}
+            shown = KeptMaps(
+                images=names[: arrays["attention"].shape[1]].numpy(),
+                pixels=arrays.get("pixels"),
+                attention=arrays["attention"],
+                heads=arrays["heads"],
+                rollout=arrays.get("rollout"),
+                influence=arrays.get("influence"),
+            )
+            self._keep_of_images(name_of(step), content_of_maps(shown))
+        if by_image:
+            values = {metric: value.numpy() for metric, value in by_image.items()}
+            content = content_of(ByImage(images=names.numpy(), values=values))
+            if step == 0:
+                self._keep_of_images(AT_START, content)
+            else:
+                self.store.put(f"{self.prefix}/{BY_IMAGE}", content)
+                self._by_image = {BY_IMAGE: digest_of(content)}
+
+    def _keep_of_images(self, name: str, content: bytes) -> None:
+        key = f"{self.prefix}/{name}"
+        self.store.put(key, content)
+        # One that ends where it has begun evaluates again.
+        kept = {old: one for old, one in self._of_images.items() if not old.endswith(f"/{name}")}
+        self._of_images = {**kept, key.removeprefix(f"{self.trial.folder}/"): digest_of(content)}
 
     def commit(self, result: Mapping[str, Any]) -> bool:
         """Put the result, with digests of the configuration and of this attempt's files.
@@ -172,6 +209,7 @@ class Attempt:
             "config": digest_of(self.trial.config() or b""),
             "checkpoints": checkpoints,
             "files": files,
+            "of_images": self._of_images,
         }
         return self.store.put(self.trial.result_key, sealed(content), if_absent=True)
 

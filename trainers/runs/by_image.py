@@ -1,4 +1,4 @@
-"""What a run measured of each held-out image at its last step, as a file beside its records."""
+"""What a run measured of each held-out image at an end of it, as a file beside its records."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ import safetensors
 import safetensors.numpy
 
 BY_IMAGE = "by_image.safetensors"
-"""In the folder of the attempt that has the result."""
+"""Of the last step, in the folder of the attempt that has the result."""
+
+AT_START = "by_image-0.safetensors"
+"""Of step 0, in the folder of the attempt that began there."""
 
 _NAMES = "images"
 

@@ -1,4 +1,4 @@
-"""Where an attempt starts: the newest checkpoint that is whole with all records before it."""
+"""Where an attempt starts: the newest checkpoint that is whole with all that was kept before it."""
 
 import os
 import shutil
@@ -35,6 +35,8 @@ def origin(trial: StoredTrial, folder: Path) -> Origin:
             try:
                 state = trial.state(number, step)
                 records = _records_of(trial, state)
+                for name, digest in state.of_images.items():
+                    trial.intact(f"{trial.folder}/{name}", digest)
                 fetched(trial, state, folder)
             except InputError as error:
                 if trial.store.get(manifest_key(trial, number, step)) is None:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainers.errors import InputError
-from trainers.runs.by_image import BY_IMAGE, ByImage
+from trainers.runs.by_image import AT_START, BY_IMAGE, ByImage
 from trainers.runs.by_image import parse as parse_by_image
 from trainers.runs.lease import Lease
+from trainers.runs.maps import KeptMaps, step_of
+from trainers.runs.maps import parse as parse_maps
 from trainers.runs.records import Digest, Record, digest_of, is_segment, parse
 from trainers.system.store import Store
 
@@ -22,6 +24,8 @@ TRIALS = "trials"
 _MANIFEST = re.compile(r"checkpoint-(\d+)\.json")
 
 RESULT_STATUSES = ("finished", "collapsed", "diverged")
+
+Kept = TypeVar("Kept")
 
 _AGAIN = "restore the file, or run the same command again, which trains that run again"
 
@@ -55,6 +59,8 @@ class SavedState:
     """SHA-256 of those under which it was computed; empty ones: outside a study"""
     kept: Mapping[str, str]
     """earlier checkpoints that stay: their names in the folder of the trial, by step"""
+    of_images: Mapping[str, Digest]
+    """what evaluations up to it kept of single images, by name in the folder of the trial"""
 
 
 class StoredTrial:
@@ -123,24 +129,46 @@ class StoredTrial:
 
     def segments_of(self, result: Mapping[str, Any]) -> dict[str, Digest]:
         """The segments of records that a result rests on: digests by key."""
-        folder = self.attempt_folder(result["attempt"])
-        files = result["files"].items()
-        return {f"{folder}/{name}": digest for name, digest in files if is_segment(name)}
+        files = self._files_of(result).items()
+        return {key: digest for key, digest in files if is_segment(key.rpartition("/")[2])}
 
-    def by_image(self, result: Mapping[str, Any], metrics: Collection[str]) -> ByImage | None:
+    def of_images(self, result: Mapping[str, Any]) -> dict[str, Digest]:
+        """What evaluations of a result's attempts kept of single images: digests by key.
+
+        Empty where none was kept.
+        """
+        kept = result.get("of_images", {})
+        return {f"{self.folder}/{name}": digest for name, digest in kept.items()}
+
+    def by_image(
+        self, result: Mapping[str, Any], metrics: Collection[str], *, at_start: bool = False
+    ) -> ByImage | None:
         """What a result has of `metrics` for each image; None where that was not kept.
 
-        Raises InputError, one line, when the file is damaged or missing.
+        At its last step, or `at_start` at step 0. Raises InputError, one line, when the file is
+        damaged or missing.
         """
-        if BY_IMAGE not in result["files"]:
+        found, name = self._files_of(result), BY_IMAGE
+        if at_start:
+            found, name = self.of_images(result), AT_START
+        key = next((one for one in found if one.endswith(f"/{name}")), None)
+        if key is None:
             return None
-        key = f"{self.attempt_folder(result['attempt'])}/{BY_IMAGE}"
-        try:
-            return parse_by_image(self.intact(key, result["files"][BY_IMAGE]), metrics)
-        except ValueError:
-            raise InputError(
-                f"{self.store.shown}/{key} is damaged: it holds no values of images; {_AGAIN}"
-            ) from None
+        return self._parsed(
+            key, found[key], lambda content: parse_by_image(content, metrics), "values of images"
+        )
+
+    def maps(self, result: Mapping[str, Any]) -> dict[int, KeptMaps]:
+        """Maps of a few images that a result has, by step, ascending; none where none was kept.
+
+        Raises InputError, one line, when a file is damaged or missing.
+        """
+        found = {}
+        for key, digest in self.of_images(result).items():
+            step = step_of(key.rpartition("/")[2])
+            if step is not None:
+                found[step] = self._parsed(key, digest, parse_maps, "maps of images")
+        return dict(sorted(found.items()))
 
     def newest_segments(self) -> tuple[int, list[str]]:
         """The newest attempt that has records, and the keys of its segments in order; 0 if none."""
@@ -228,6 +256,8 @@ class StoredTrial:
             if result := self.finished():
                 self.records()
                 self.by_image(result, ())
+                for key, digest in self.of_images(result).items():
+                    self.intact(key, digest)
         except InputError as error:
             return str(error)
         return ""
@@ -247,6 +277,21 @@ class StoredTrial:
         if self.store.get(self.result_key) == content:
             self.store.delete(self.result_key)
         return f"{self.store.shown}/{key}"
+
+    def _files_of(self, result: Mapping[str, Any]) -> dict[str, Digest]:
+        """Files of the attempt that has the result: digests by key."""
+        folder = self.attempt_folder(result["attempt"])
+        return {f"{folder}/{name}": digest for name, digest in result["files"].items()}
+
+    def _parsed(self, key: str, digest: Digest, parse: Callable[[bytes], Kept], what: str) -> Kept:
+        """What `parse` finds in the file `key`; raises InputError where that is not `what`."""
+        content = self.intact(key, digest)
+        try:
+            return parse(content)
+        except ValueError:
+            raise InputError(
+                f"{self.store.shown}/{key} is damaged: it holds no {what}; {_AGAIN}"
+            ) from None
 
     def _object(self, content: bytes, key: str) -> dict[str, Any]:
         try:
@@ -275,6 +320,7 @@ def manifest(state: SavedState) -> bytes:
         "machines": list(state.machines),
         "registrations": list(state.registrations),
         "kept": dict(state.kept),
+        "of_images": dict(state.of_images),
     }
     return sealed(content)
 
@@ -310,6 +356,7 @@ def read_manifest(number: int, content: bytes | None) -> SavedState | None:
             # Of before, when no attempt said so: as if outside a study.
             registrations=tuple(str(one) for one in found.get("registrations", [""])),
             kept={str(step): str(name) for step, name in found["kept"].items()},
+            of_images={str(n): dict(digest) for n, digest in found.get("of_images", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

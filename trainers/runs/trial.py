@@ -26,7 +26,6 @@ from trainers.errors import (
     listed,
 )
 from trainers.runs.attempt import Attempt, claimed, scratch_folder
-from trainers.runs.by_image import ByImage
 from trainers.runs.lease import Outcome
 from trainers.runs.machine import machine_of
 from trainers.runs.origin import Origin, drop, fetched, origin, path_of
@@ -333,10 +332,6 @@ def _trained(
             step_done=step_done,
             keeper=attempt,
         )
-    if attempt is not None and result.by_image:
-        names = images.identifiers[images.shuffled(images.test)]
-        values = {metric: value.numpy() for metric, value in result.by_image.items()}
-        attempt.keep_by_image(ByImage(images=names.numpy(), values=values))
     return {
         "status": result.status,
         "reason": result.reason,

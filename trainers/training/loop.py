@@ -1,7 +1,7 @@
 """DINO training from top to bottom (Caron et al. 2021, algorithm 1)."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +43,6 @@ class Result:
     """updates done"""
     chain: str
     """hash chain of every crop seen, hexadecimal"""
-    by_image: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
-    """at the last step, metrics that are means over images, of each image: see `evaluate`"""
 
 
 def train(
@@ -69,7 +67,7 @@ def train(
     ends the run as `diverged`, before the update, and so does an evaluation whose features or
     outputs are not. SIGTERM ends it where `stopping` listens for it:
     saved, with Interrupted. `step_done` is called after each update. `keeper` makes checkpoints
-    count; without one, every whole file does.
+    count, and is given what evaluations say of single images; without one, every whole file counts.
     """
     config = in_steps(config, len(images.train))
     saves = Saving(config, checkpoints, world, reporter, resume_from, keeper)
@@ -94,7 +92,7 @@ def _train(
     if resume_from is None:
         _refuse_without_weights(config, starting)
         state = TrainState.fresh(config, world, classes, starting)
-        first = _evaluate(state, images, config, world, classes)
+        first = _evaluate(state, images, config, world, classes, saving)
         reporter.report(0, first)
         saving.after(state, first)
     else:
@@ -102,11 +100,10 @@ def _train(
     stream = Stream(config.seed, "augmentation")
     beside = Beside(world.device)
     evaluation: dict[str, float] = {}
-    by_image: dict[str, Tensor] = {}
     pace = Pace(config, world, classes, state.step)
     last = config.steps
     if state.step and _ended(state, config):
-        evaluation = _evaluate(state, images, config, world, classes, by_image)
+        evaluation = _evaluate(state, images, config, world, classes, saving)
         if stopping.has_collapsed(config, world, evaluation):
             last = state.step
 
@@ -162,7 +159,7 @@ def _train(
                 **pace.metrics(state.step),
             }
         if evaluates:
-            evaluation = _evaluate(state, images, config, world, classes, by_image)
+            evaluation = _evaluate(state, images, config, world, classes, saving)
             metrics |= evaluation
         if logs or evaluates:
             reporter.report(state.step, metrics)
@@ -184,7 +181,6 @@ def _train(
         reason=f"at step {state.step}: {reason}" if reason else "",
         step=state.step,
         chain=state.chain.hex(),
-        by_image=by_image,
     )
 
 
@@ -211,16 +207,25 @@ def _evaluate(
     config: TrainConfig,
     world: World,
     classes: int,
-    by_image: dict[str, Tensor] | None = None,
+    saving: Saving,
 ) -> dict[str, float]:
-    """Metrics, the same on every worker; `by_image` is filled at the last step alone."""
+    """Metrics, the same on every worker; the keeper is given what it says of single images.
+
+    Values of each image are of step 0 and of the last step alone.
+    """
     whole = state.unsharded(config, world, classes)
+    by_image: dict[str, Tensor] = {}
+    maps: dict[str, Tensor] = {}
+    kept = by_image if state.step in (0, config.steps) else None
     with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
-        kept = by_image if state.step == config.steps else None
         try:
-            return evaluate(whole, images, config, world=world, by_image=kept)
+            metrics = evaluate(whole, images, config, world=world, by_image=kept, maps=maps)
         except DivergedError as error:
             raise _DivergedAtEvaluation(state, str(error)) from error
+    if world.is_first:
+        names = images.identifiers[images.shuffled(images.test)]
+        saving.keeper.evaluated(state.step, names, by_image, maps)
+    return metrics
 
 
 class _DivergedAtEvaluation(Exception):  # noqa: N818

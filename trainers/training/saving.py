@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from torch import Tensor
+
 from trainers.config import TrainConfig
 from trainers.config.explain import nearest
 from trainers.errors import ConfigError, UnwrittenError, reason
@@ -36,9 +38,31 @@ class Keeper(Protocol):
     def drop(self, path: Path) -> None:
         """Remove a checkpoint that does not stay."""
 
+    def evaluated(
+        self,
+        step: int,
+        names: Tensor,
+        by_image: Mapping[str, Tensor],
+        maps: Mapping[str, Tensor],
+    ) -> None:
+        """What an evaluation, before its metrics are reported, says of single images: see
+        `evaluate`.
+
+        `names` are those of the held-out images, int64, in the order in which they are measured.
+        """
+
 
 class Folder:
-    """The keeper for whom every whole file of the folder counts."""
+    """The keeper for whom every whole file of the folder counts; images leave none in it."""
+
+    def evaluated(
+        self,
+        step: int,
+        names: Tensor,
+        by_image: Mapping[str, Tensor],
+        maps: Mapping[str, Tensor],
+    ) -> None:
+        """See Keeper."""
 
     def begun(self, step: int) -> None:
         """See Keeper."""

@@ -21,6 +21,8 @@ CHANGES = [
     {"evaluation.batch_size": 100, "evaluation.globality_images": 250, "model.registers": 1},
     # More workers than batches: one of them holds no images at all.
     {"evaluation.batch_size": 1000, "evaluation.causal_images": 5, "evaluation.probes": False},
+    # The images that are shown lie in two batches.
+    {"evaluation.batch_size": 5, "evaluation.globality_images": 12, "evaluation.probes": False},
     {"evaluation.batch_size": 90, "evaluation.replacement": "other", "compute.sharded": True},
 ]
 
@@ -30,15 +32,24 @@ def test_workers_together_find_what_one_finds_alone(tiny, images, tmp_path):
     configs = [override(tiny, {"model.initial_deviation": 0.2, **change}) for change in CHANGES]
     together = run_group(3, *(Job(config, tmp_path) for config in configs), task=metrics_of_each)
     for config, found in zip(configs, together, strict=True):
-        each, of_images = zip(*found, strict=True)
+        each, of_images, maps = zip(*found, strict=True)
         own: dict[str, torch.Tensor] = {}
-        alone = evaluate(TrainState.fresh(config, ALONE, 10), images, config, by_image=own)
+        shown: dict[str, torch.Tensor] = {}
+        state = TrainState.fresh(config, ALONE, 10)
+        state.step = config.steps
+        alone = evaluate(state, images, config, by_image=own, maps=shown)
         assert each == each[:1] * 3
         for kept in of_images:
             assert kept.keys() == own.keys()
             for name, values in kept.items():
                 if "linear_probe" not in name:
                     assert values == pytest.approx(own[name].numpy(), rel=1e-3, abs=1e-5), name
+        for kept in maps:
+            assert kept.keys() == shown.keys()
+            for name, values in kept.items():
+                # Influence is measured in batches of other sizes.
+                near = 1e-3 if name == "influence" else 0
+                assert values == pytest.approx(shown[name].numpy(), rel=near, abs=0), name
         assert each[0].keys() == alone.keys()
         for name, value in each[0].items():
             if name.startswith(("knn/", "gap/")):

@@ -13,7 +13,7 @@ from trainers.config import override
 from trainers.errors import InputError
 from trainers.metrics import OF_THE_MACHINE
 from trainers.runs.attempt import claimed
-from trainers.runs.by_image import BY_IMAGE
+from trainers.runs.by_image import AT_START, BY_IMAGE
 from trainers.runs.records import is_segment
 from trainers.runs.reporters import Fanout
 from trainers.runs.saved_run import find_run
@@ -123,6 +123,8 @@ def left(trial):
         for step, name in sorted(result["checkpoints"].items())
     }
     saved["of images"] = trial.store.get(f"{trial.attempt_folder(result['attempt'])}/{BY_IMAGE}")
+    for key in sorted(trial.of_images(result), key=lambda key: key.rpartition("/")[2]):
+        saved[key.rpartition("/")[2]] = trial.store.get(key)
     return measured(trial), [result[n] for n in ("status", "step", "steps", "chain")], saved
 
 
@@ -140,7 +142,8 @@ def test_an_undisturbed_run_has_one_attempt_and_all_that_its_result_names(whole)
     (records, ended, saved), _ = whole
     assert [step for step, _ in json.loads(records)] == [0, 1, 2, 3, 4]
     assert ended[1:3] == [4, 4]
-    assert list(saved) == ["1", "4", "of images"]
+    of_images = ["by_image-0.safetensors", "maps-0.safetensors", "maps-4.safetensors"]
+    assert list(saved) == ["1", "4", "of images", *of_images]
     assert all(saved.values())
 
 
@@ -194,6 +197,11 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same(config, images, 
         "1": "0001", "4": "0003",
     }  # fmt: skip
     assert [trial.lease(3).from_attempt, trial.lease(3).from_step] == [2, 2]
+    assert sorted(result["of_images"]) == [
+        "attempts/0001/by_image-0.safetensors",
+        "attempts/0001/maps-0.safetensors",
+        "attempts/0003/maps-4.safetensors",
+    ]
     # Its own folder holds every record.
     number, keys = trial.newest_segments()
     assert number == 3
@@ -275,7 +283,14 @@ def test_one_changed_digit_of_a_result_is_damage(config, images, tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "step"),
-    [("metrics-000000000.jsonl", 0), ("metrics-000000003.jsonl", 1), (BY_IMAGE, 4)],
+    [
+        ("metrics-000000000.jsonl", 0),
+        ("metrics-000000003.jsonl", 1),
+        (BY_IMAGE, 4),
+        ("maps-4.safetensors", 1),
+        ("maps-0.safetensors", 0),
+        (AT_START, 0),
+    ],
 )
 def test_a_run_whose_files_are_damaged_comes_again_from_where_they_are_whole(
     config, images, whole, tmp_path, part, step

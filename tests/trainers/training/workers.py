@@ -16,9 +16,10 @@ import torch
 from tests.trainers.method.test_sites import batch
 from trainers.config import TrainConfig
 from trainers.data.image_set import open_images
+from trainers.evaluation.evaluate import evaluate
 from trainers.system.world import World, group_timeout, here
 from trainers.training import checkpoint, stopping
-from trainers.training.loop import _evaluate, train
+from trainers.training.loop import train
 from trainers.training.state import TrainState
 from trainers.training.step import update
 
@@ -108,12 +109,15 @@ def step_saved_after_a_signal(job, world):
 
 
 def metrics_of_each(job, world):
-    """What each worker finds in an evaluation of fresh networks, and of each image."""
+    """What each worker finds in an evaluation of fresh networks, of each image, and of a few."""
     images = open_images(job.config.data, job.folder)
     state = TrainState.fresh(job.config, world, 10)
-    state.step, by_image = job.config.steps, {}
-    metrics = _evaluate(state, images, job.config, world, 10, by_image)
-    return world.of_each((metrics, {name: one.numpy() for name, one in by_image.items()}))
+    state.step = job.config.steps
+    whole = state.unsharded(job.config, world, 10)
+    by_image, maps = {}, {}
+    metrics = evaluate(whole, images, job.config, world=world, by_image=by_image, maps=maps)
+    arrays = [{name: one.numpy() for name, one in kept.items()} for kept in (by_image, maps)]
+    return world.of_each((metrics, *arrays))
 
 
 def seconds_of_an_evaluation(job, world):
@@ -124,7 +128,7 @@ def seconds_of_an_evaluation(job, world):
 
     def evaluated():
         started = time.monotonic()
-        _evaluate(state, images, job.config, world, 10)
+        evaluate(state, images, job.config, world=world)
         world.wait()
         return time.monotonic() - started
 
