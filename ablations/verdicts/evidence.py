@@ -34,6 +34,8 @@ class Run:
     """Seconds it took; None if it has no result."""
     by_image: "ByImage | None" = field(default=None, compare=False, repr=False)
     """Of each held-out image, at the last step; None where that was not kept or not read."""
+    by_image_at_start: "ByImage | None" = field(default=None, compare=False, repr=False)
+    """The same at step 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

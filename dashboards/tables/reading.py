@@ -93,11 +93,12 @@ def read_study(store: Store, name: str) -> StudyRun:
     """
     chain = read_chain(store, name)
     entry = chain[-1]
-    steps, metrics = Steps(), measured_by_image(entry.resolved.hypotheses)
+    steps, hypotheses = Steps(), entry.resolved.hypotheses
+    metrics, at_start = (measured_by_image(hypotheses, at_start=one) for one in (False, True))
     runs, tables = {}, [LONG.empty_table()]
 
     def read(trial: StoredTrial) -> tuple[Run, pa.Table]:
-        return _read(trial, steps, metrics)
+        return _read(trial, steps, metrics, at_start)
 
     for arm, seed, (run, values) in each_place(entry, store, read):
         runs[arm, seed] = run
@@ -138,14 +139,21 @@ def read_run(trial: StoredTrial) -> Run:
     return _read(trial, Steps())[0]
 
 
-def _read(trial: StoredTrial, steps: Steps, by_image: Collection[str] = ()) -> tuple[Run, pa.Table]:
+def _read(
+    trial: StoredTrial,
+    steps: Steps,
+    by_image: Collection[str] = (),
+    by_image_at_start: Collection[str] = (),
+) -> tuple[Run, pa.Table]:
     """How a trial ended, and what figures show of its values; some metrics also by image."""
-    kept = None
+    kept = kept_at_start = None
     try:
         result = trial.finished()
         values = values_of(trial, result)
         if result is not None and by_image:
             kept = trial.by_image(result, by_image)
+        if result is not None and by_image_at_start:
+            kept_at_start = trial.by_image(result, by_image_at_start, at_start=True)
         failure = None if result else trial.failed()
     except InputError as error:
         return Run(status="failed", reason=str(error), start={}, end={}), SCHEMA.empty_table()
@@ -162,6 +170,7 @@ def _read(trial: StoredTrial, steps: Steps, by_image: Collection[str] = ()) -> t
             key=trial.key,
             wall_s=result.get("wall_s"),
             by_image=kept if reached_end else None,
+            by_image_at_start=kept_at_start,
         )
     elif failure is not None:
         run = Run(status="failed", reason=failure.message, start=start, end={})

@@ -81,10 +81,11 @@ def test_nothing_is_left_of_what_goes_not_even_what_a_kill_left_half_written(sto
     assert store.names("trials") == []
 
 
-def test_attempts_without_the_result_go_but_for_checkpoints_that_it_names(store):
+def test_attempts_without_the_result_go_but_for_what_it_names_of_them(store):
     lock_of(store, "s", {("a", 0): "named"})
     trial, first = begun(store, "named")
     for step in (10, 20):
+        first._keep_of_images(f"maps-{step}.safetensors", b"maps")
         first.records.report(step, {"loss/total": 1.0})
         first.begun(step)
         folder = store.local / first.prefix
@@ -93,7 +94,8 @@ def test_attempts_without_the_result_go_but_for_checkpoints_that_it_names(store)
     first.end("interrupted")
     _, second = begun(store, "named")
     second.records.report(STEPS, {"loss/total": 0.5})
-    second._kept = {"10": "attempts/0001/checkpoint-10.safetensors"}
+    state = trial.state(1, 10)
+    second._kept, second._of_images = {"10": f"attempts/0001/{state.name}"}, dict(state.of_images)
     second.commit({"status": "finished", "reason": "", "step": STEPS, "steps": STEPS})
     second.end("finished")
     for one in garbage(store, single=False):
@@ -102,6 +104,7 @@ def test_attempts_without_the_result_go_but_for_checkpoints_that_it_names(store)
     assert left == {
         "attempts/0001/checkpoint-10.safetensors",
         "attempts/0001/checkpoint-10.json",
+        "attempts/0001/maps-10.safetensors",
         "attempts/0002/lease.json",
         "attempts/0002/metrics-000000040.jsonl",
         "result.json",

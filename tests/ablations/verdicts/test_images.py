@@ -114,12 +114,64 @@ def test_weights_and_metrics_are_those_of_the_contrast():
 
 @pytest.mark.parametrize(
     "change",
-    [{"metric": "", "endpoint": "collapsed"}, {"minus_start": True}, {"metric": "g/other"}],
+    [{"metric": "", "endpoint": "collapsed"}, {"metric": "g/other"}],
 )
 def test_what_no_image_has_a_value_of_is_not_measured(change):
     hypothesis = COMPARED.model_copy(update=change)
     assert image_error(hypothesis, runs_of(drawn()), SEEDS) is None
     assert measured_by_image({"h": hypothesis}) == {"g/other"} & {change.get("metric")}
+
+
+SINCE_START = COMPARED.model_copy(update={"minus_start": True})
+
+
+def since_start(ends, starts, names=None, names_at_start=None):
+    """Runs that have values of each image at both steps."""
+    at_start = runs_of(starts, names if names_at_start is None else names_at_start)
+    return {
+        place: dataclasses.replace(run, by_image_at_start=at_start[place].by_image)
+        for place, run in runs_of(ends, names).items()
+    }
+
+
+def test_a_change_since_the_start_is_that_of_the_same_image():
+    ends = np.array([[[5, 7, 6], [4, 9, 8]], [[1, 2, 0], [3, 1, 1]]], np.float32)
+    starts = np.array([[[1, 2, 3], [0, 2, 1]], [[0, 2, 1], [1, 0, 2]]], np.float32)
+    # (5 - 1) - (1 - 0), (7 - 2) - (2 - 2), (6 - 3) - (0 - 1); and at the other seed.
+    by_hand = np.array([[3, 5, 4], [2, 6, 8]], float)
+    found = image_error(SINCE_START, since_start(ends, starts, np.arange(3)), range(2))
+    expected = crossed_error(by_hand, 0.05)
+    assert found["images"] == 3
+    assert found["share"] == pytest.approx(expected.share)
+    assert found["interval"] == pytest.approx(expected.interval)
+
+
+def test_what_an_image_has_at_the_start_too_is_no_error_of_a_change():
+    of_images = 3 * np.random.default_rng(1).standard_normal((2, 1, IMAGES))
+    starts = np.broadcast_to(of_images, (2, 8, IMAGES)).astype(np.float32)
+    runs = since_start(starts + drawn(scale_of_images=0), starts)
+    # Images that differ between the arms from the start on are most of the error at the end.
+    assert image_error(COMPARED, runs, SEEDS)["share"] > 0.8
+    expected = image_error(COMPARED, runs_of(drawn(scale_of_images=0)), SEEDS)
+    found = image_error(SINCE_START, runs, SEEDS)
+    assert found["share"] == pytest.approx(expected["share"], abs=1e-4)
+    assert found["interval"] == pytest.approx(expected["interval"], abs=1e-4)
+
+
+def test_a_change_of_which_one_step_is_not_known_is_not_measured():
+    assert image_error(SINCE_START, runs_of(drawn()), SEEDS) is None
+    shuffled = np.random.default_rng(1).permutation(IMAGES)
+    others = since_start(drawn(), drawn(), names_at_start=shuffled)
+    assert image_error(SINCE_START, others, SEEDS) is None
+    runs = since_start(drawn(), drawn())
+    runs["b", 5] = dataclasses.replace(runs["b", 5], by_image=None)
+    assert image_error(SINCE_START, runs, SEEDS) is None
+
+
+def test_step_0_is_read_for_changes_alone():
+    stated = {"now": COMPARED, "since": SINCE_START.model_copy(update={"metric": "g/since"})}
+    assert measured_by_image(stated) == {"g/m", "g/since"}
+    assert measured_by_image(stated, at_start=True) == {"g/since"}
 
 
 def test_a_run_without_values_of_images_leaves_nothing_to_say():

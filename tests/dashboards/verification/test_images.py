@@ -1,6 +1,7 @@
 """The choice of held-out images, from trained runs to verdicts, report and verification."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from ablations.statistics.crossed import crossed_error
 from dashboards.study.files import write_files
 from tests.dashboards.verification.conftest import NAME, SEEDS, Little, Root
 from tests.dashboards.verification.test_verification import flipped, resealed
-from trainers.runs.by_image import BY_IMAGE
+from trainers.runs.by_image import AT_START, BY_IMAGE
 
 ARMS = ("baseline", "cls_position_none", "one_crop_more")
 METRIC = "globality/contrast/gyration"
@@ -87,17 +88,48 @@ def test_damaged_values_of_images_are_found_and_the_run_counts_no_more(
     assert BY_IMAGE in verdict["reason"]
 
 
-def test_damaged_values_of_images_are_nothing_to_a_change_since_the_start(
+def test_a_change_since_the_start_has_a_share_of_images_too(
     root: Root, little_study: Little
 ) -> None:
     little_study.amend(
         root.store, SEEDS, lambda text: of_gyration(text) + "    minus_start: true\n"
     )
     write_files(root.store, NAME)
-    before = entry_of(root)
-    flipped(root.trial("baseline", 1) / f"attempts/0001/{BY_IMAGE}", -1)
+
+    def kept(arm: str, seed: int, name: str) -> Any:
+        content = (root.trial(arm, seed) / f"attempts/0001/{name}").read_bytes()
+        return safetensors.numpy.load(content)[METRIC].astype(float)
+
+    changes = {
+        arm: np.stack([kept(arm, s, BY_IMAGE) - kept(arm, s, AT_START) for s in range(SEEDS)])
+        for arm in ARMS
+    }
+    expected = crossed_error(changes["cls_position_none"] - changes["baseline"], 0.1)
+    entry = entry_of(root)
+    assert entry["images"]["share"] == pytest.approx(expected.share)
+    assert entry["images"]["interval"] == pytest.approx(expected.interval)
+    assert damages(root) == []
+    path = root.trial("baseline", 1) / f"attempts/0001/{AT_START}"
+    flipped(path, -1)
+    assert damages(root) == [path.relative_to(root.folder).as_posix()]
     write_files(root.store, NAME)
-    assert entry_of(root) == before
+    assert entry_of(root)["verdict"]["label"] == "failed"
+
+
+def test_values_of_images_at_step_0_are_nothing_to_another_end_point(judged: Root) -> None:
+    before = entry_of(judged)
+    flipped(judged.trial("baseline", 1) / f"attempts/0001/{AT_START}", -1)
+    write_files(judged.store, NAME)
+    assert entry_of(judged) == before
+
+
+def test_damaged_maps_are_found_and_verdicts_rest_on_none(judged: Root) -> None:
+    before = entry_of(judged)
+    path = judged.trial("baseline", 1) / "attempts/0001/maps-0.safetensors"
+    flipped(path, -1)
+    assert damages(judged) == [path.relative_to(judged.folder).as_posix()]
+    write_files(judged.store, NAME)
+    assert entry_of(judged) == before
 
 
 def test_runs_of_before_values_of_images_are_judged_the_same_without_them(judged: Root) -> None:

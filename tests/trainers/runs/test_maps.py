@@ -4,8 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
+from trainers.config import override
+from trainers.errors import InputError
+from trainers.evaluation.evaluate import evaluate
 from trainers.runs.maps import KeptMaps, content_of, name_of, parse, step_of
+from trainers.runs.reporters import Fanout
+from trainers.runs.stored_trial import StoredTrial
+from trainers.runs.trial import run_trial
+from trainers.system.store import open_store
+from trainers.system.world import World
+from trainers.training.state import TrainState
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 BITS = np.random.default_rng(0)
 
@@ -76,3 +88,69 @@ def test_a_file_is_named_by_its_step():
     assert step_of(name_of(300)) == 300
     for other in ("maps-.safetensors", "xmaps-1.safetensors", "checkpoint-1.safetensors"):
         assert step_of(other) is None
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, images, tmp_path_factory):
+    torch.set_num_threads(1)
+    trial = StoredTrial(open_store(tmp_path_factory.mktemp("root")), "trial")
+    config = override(tiny, {"steps": 3, "evaluation.every": 2, "model.depth": 2})
+    assert run_trial(trial, config, images=images, world=ALONE, reporter=Fanout())
+    return trial, config
+
+
+def test_a_trial_has_maps_of_each_evaluation(trained, images):
+    trial, config = trained
+    found = trial.maps(trial.finished())
+    assert list(found) == [0, 2, 3]
+    names = images.identifiers[images.shuffled(images.test)]
+    side = config.augment.global_size // config.model.patch_size
+    for step, one in found.items():
+        assert one.images.tolist() == names[:8].tolist()
+        assert one.attention.shape == (2, 8, side, side)
+        assert one.heads.shape == (config.model.heads, 8, side, side)
+        assert one.attention.sum((-2, -1)) == pytest.approx(1, abs=0.02)
+        assert (one.rollout is None) == (one.influence is None) == (step == 2)
+        assert (one.pixels is None) == (step != 3)
+    assert found[3].rollout.shape == (8, side, side)
+    assert len(found[3].influence) == min(8, config.evaluation.causal_images)
+    assert found[3].pixels.shape == (8, 16, 16, 3)
+
+
+def test_the_maps_of_step_0_are_those_of_the_weights_it_starts_from(trained, images):
+    trial, config = trained
+    maps = {}
+    evaluate(TrainState.fresh(config, ALONE, 10), images, config, maps=maps)
+    kept = trial.maps(trial.finished())[0]
+    for name, values in maps.items():
+        assert getattr(kept, name) == pytest.approx(values.numpy(), abs=1 / 255), name
+
+
+def test_a_damaged_or_missing_file_is_one_line(trained):
+    trial, _ = trained
+    key = f"{trial.attempt_folder(1)}/maps-2.safetensors"
+    content = trial.store.get(key)
+    for damage, what in ((lambda: trial.store.put(key, content[:-1]), "is damaged"),
+                         (lambda: trial.store.delete(key), "is missing")):  # fmt: skip
+        damage()
+        with pytest.raises(InputError, match=rf"maps-2\.safetensors {what}") as caught:
+            trial.maps(trial.finished())
+        assert "\n" not in str(caught.value)
+        assert trial.damage() == str(caught.value)
+    trial.store.put(key, content)
+    assert not trial.damage()
+
+
+def test_a_result_of_before_has_none(trained):
+    trial, _ = trained
+    result = {name: one for name, one in trial.finished().items() if name != "of_images"}
+    assert trial.maps(result) == {}
+    assert trial.by_image(result, ["knn/cls_top1"], at_start=True) is None
+
+
+def test_a_run_that_is_to_keep_none_keeps_none(tiny, images, tmp_path):
+    trial = StoredTrial(open_store(tmp_path), "trial")
+    config = override(tiny, {"steps": 1, "evaluation.map_images": 0})
+    assert run_trial(trial, config, images=images, world=ALONE, reporter=Fanout())
+    assert trial.maps(trial.finished()) == {}
+    assert list(trial.finished()["of_images"]) == ["attempts/0001/by_image-0.safetensors"]
