@@ -281,17 +281,11 @@ def test_one_changed_digit_of_a_result_is_damage(config, images, tmp_path):
         trial.finished()
 
 
-@pytest.mark.parametrize(
-    ("part", "step"),
-    [
-        ("metrics-000000000.jsonl", 0),
-        ("metrics-000000003.jsonl", 1),
-        (BY_IMAGE, 4),
-        ("maps-4.safetensors", 1),
-        ("maps-0.safetensors", 0),
-        (AT_START, 0),
-    ],
-)
+WHOLE_BEFORE = {"metrics-000000000.jsonl": 0, "metrics-000000003.jsonl": 1, BY_IMAGE: 4,
+                "maps-4.safetensors": 1, "maps-0.safetensors": 0, AT_START: 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "step"), WHOLE_BEFORE.items())
 def test_a_run_whose_files_are_damaged_comes_again_from_where_they_are_whole(
     config, images, whole, tmp_path, part, step
 ):
