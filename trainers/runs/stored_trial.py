@@ -91,13 +91,14 @@ class StoredTrial:
         if content is None:
             return None
         result = self._object(content, self.result_key)
-        files, digest = result.get("files"), result.pop("sha256", None)
+        named = [result.get("files"), result.get("of_images", {})]
+        digest = result.pop("sha256", None)
         if (
             digest not in (None, _digest_of_object(result))
             or result.get("status") not in RESULT_STATUSES
             or not all(type(result.get(name)) is int for name in ("step", "steps", "attempt"))
-            or not isinstance(files, dict)
-            or not all(isinstance(one, dict) for one in files.values())
+            or not all(isinstance(files, dict) for files in named)
+            or not all(isinstance(one, dict) for files in named for one in files.values())
         ):
             raise InputError(
                 f"{self.store.shown}/{self.result_key} is damaged: it is no result of a run; "
