@@ -23,7 +23,7 @@ from ablations.statistics.e_process import anytime_p, e_values
 from ablations.statistics.power import tost_power
 from ablations.verdicts.judge import Verdict
 from ablations.verdicts.rule import Label
-from benchmarks.followed import sequential
+from benchmarks.followed import always_valid, sequential
 from benchmarks.simulated import (
     ALPHA,
     CONTINUOUS,
@@ -245,7 +245,10 @@ PARTS: dict[str, Callable[[int, Generator], Iterator[Figure]]] = {
     "e-process": e_process,
     "whole studies": whole_studies,
     "mixed claims": mixed_claims,
+    "always valid": always_valid,
 }
+MANY = ("whole studies", "always valid")
+"""Parts of as many studies as `--studies` says."""
 
 
 def figures(part: str, replicates: int) -> list[Figure]:
@@ -264,14 +267,14 @@ def line(one: Figure) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--replicates", type=int, default=2000)
-    parser.add_argument("--studies", type=int, default=10_000, help="of the part `whole studies`")
+    parser.add_argument("--studies", type=int, default=10_000, help=f"of {MANY[0]}, {MANY[1]}")
     parser.add_argument("--only", choices=list(PARTS), nargs="*", default=list(PARTS))
     asked = parser.parse_args()
     print("| what | seeds | promise | found | error | within 3 | replicates |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for part in asked.only:
         before = time.process_time()
-        count = asked.studies if part == "whole studies" else asked.replicates
+        count = asked.studies if part in MANY else asked.replicates
         for one in figures(part, count):
             print(line(one), flush=True)
         print(f"{part}: {time.process_time() - before:.0f} s", file=sys.stderr)

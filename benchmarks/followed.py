@@ -46,6 +46,15 @@ def sequential(k: int, rng: Generator) -> Iterator[Figure]:
         yield from as_planned(k, rng, stated, design)
 
 
+def always_valid(k: int, rng: Generator) -> Iterator[Figure]:
+    """What an e-process supports at any of its looks, where nothing is there."""
+    design = Looks(looks=E_LOOKS, spending="e-process", futility="equivalence")
+    n = E_LOOKS[-1]
+    found = followed([normal(rng, k, n)], hypothesis("arm", "differs", 1e-6), design)
+    hits = [of[0].label == "supported" for of in found]
+    yield share("e-process followed: supported at any seed, no effect", n, "≤", ALPHA, hits)
+
+
 def as_planned(k: int, rng: Generator, stated: Hypothesis, looks: Looks) -> Iterator[Figure]:
     """The power that `dinolab plan` states for 1.5 smallest effects of one deviation each."""
     n = looks.looks[-1]

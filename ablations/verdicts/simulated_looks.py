@@ -161,10 +161,9 @@ class _ByBets:
         low, high = np.full(len(rows), -np.inf), np.full(len(rows), np.inf)
         for shift in (-s, 0.0, s):
             gone = self.of[shift][rows, n - 1] <= alpha
-            low = np.where(gone & (mean > shift), np.maximum(low, shift), low)
-            high = np.where(
-                gone & (mean < shift), np.minimum(high, np.nextafter(shift, -np.inf)), high
-            )
+            above, below = np.nextafter(shift, np.inf), np.nextafter(shift, -np.inf)
+            low = np.where(gone & (mean > shift), np.maximum(low, above), low)
+            high = np.where(gone & (mean < shift), np.minimum(high, below), high)
         small = self.p_equivalence(number, rows) <= alpha
         return _seen(self.one, mean, low, high, small, float(anytime_p(np.ones(n))) <= alpha)
 

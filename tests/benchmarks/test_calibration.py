@@ -9,7 +9,7 @@ import pytest
 from benchmarks.calibration import PARTS, figures, line
 from benchmarks.simulated import Figure, compared, exponential, hypothesis, normal, share
 
-REPLICATES = {"false positives": 50, "whole studies": 200, "sequential": 20}
+REPLICATES = {"false positives": 50, "whole studies": 200, "sequential": 20, "always valid": 40}
 
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "skew"])

@@ -7,6 +7,7 @@ import pytest
 from ablations.spec import Hypothesis
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
+from ablations.verdicts.machines import machines_text
 
 CPU, GPU = "cpu (x86_64, PyTorch 2.11.0)", "cuda (H100, PyTorch 2.11.0, CUDA 12.8)"
 SEEDS = tuple(range(6))
@@ -51,3 +52,12 @@ def test_a_machine_that_was_not_recorded_is_said_beside_one_that_was():
     mixed = verdict(lambda arm, seed: CPU if (arm, seed) == ("arm", 0) else "")
     assert "seed 0: " in mixed.reason
     assert "baseline on a machine that was not recorded" in mixed.reason
+
+
+@pytest.mark.parametrize("status", ["missing", "failed"])
+def test_a_run_that_has_not_ended_is_on_no_machine(status):
+    runs = {
+        ("arm", 0): Run(status="finished", start={}, end={}, machine=CPU),
+        ("baseline", 0): Run(status=status, start={}, end={}, machine=""),
+    }
+    assert machines_text(HYPOTHESIS, runs, (0,)) == ""

@@ -502,6 +502,19 @@ def test_of_one_seed_only_that_it_is_there_is_asked():
     assert set(left) == {"one seed has no statistics"}
 
 
+@pytest.mark.parametrize(("n", "change"), [(2, {}), (6, {"alpha": 0.02})])
+def test_so_few_seeds_are_proved_too_and_nothing_is_asked_that_signs_cannot_show(n, change):
+    runs = {place: run for place, run in RUNS.items() if place[1] < n}
+    hypotheses = {"rises": hypothesis(**change)}
+    again = functools.partial(judged, seeds=SEEDS[:n])
+    before = again(hypotheses, runs)
+    proofs = prove(hypotheses, {}, runs, SEEDS[:n], before, again, MULTIPLICITY)
+    assert faults(proofs) == set()
+    of = proofs["hypotheses"]["rises"]
+    assert of["effect"]["to"] == of["opposite"]["to"] == "inconclusive"
+    assert not any(proof["outcome"] == "void" for proof in of.values())
+
+
 def test_values_since_step_0_are_changed_like_others():
     started = {place: replace(run, start={"probe/knn": 0.25}) for place, run in RUNS.items()}
     hypotheses = {"since": hypothesis(minus_start=True), "holds": hypothesis("alike", "holds")}

@@ -56,3 +56,12 @@ def test_what_goes_against_the_prediction_says_so_and_what_signs_cannot_show(dif
         label, reason = told(direction, *given, least_p=0.1)
         assert label == "inconclusive"
         assert reason.endswith(says.format(noun) + BUT)
+
+
+def test_a_change_where_none_was_predicted_is_said_to_be_outside_only_where_it_is():
+    label, reason = told("holds", *FAR, least_p=0.1)
+    assert label == "inconclusive"
+    assert reason.endswith("is outside ±1" + BUT)
+    label, reason = told("holds", *WIDE, least_p=0.1)
+    assert label == "inconclusive"
+    assert reason.endswith("not outside")

@@ -1,17 +1,26 @@
 """Simulated power of sequential designs, against the judge that follows them from look to look."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
 from ablations.design import Design as Looks
 from ablations.spec import Claim, Hypothesis, Multiplicity
 from ablations.verdicts import sequential_power
+from ablations.verdicts.at_look import at_look
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import decisive_p
 from ablations.verdicts.looks import follow
+from ablations.verdicts.planning import holm_sizes
 from ablations.verdicts.power import claims_supported
-from ablations.verdicts.sequential_power import SequentialDesign
+from ablations.verdicts.sequential_power import (
+    SequentialDesign,
+    holm_sizes_over_looks,
+    least_p_at,
+)
 from ablations.verdicts.spread import assumed
 
 SMALL = (6, 8, 10)
@@ -62,7 +71,13 @@ def followed(design, differences):
         for seed in range(design.seeds)
     }
     found = follow(
-        stated, {}, runs, range(design.seeds), design.looks, multiplicity=design.multiplicity
+        stated,
+        {},
+        runs,
+        range(design.seeds),
+        design.looks,
+        multiplicity=design.multiplicity,
+        advise=False,
     )
     verdicts = {name: one.verdict for name, one in found.items()}
     labels = {name: one.label for name, one in verdicts.items()}
@@ -77,10 +92,10 @@ def followed(design, differences):
 @pytest.mark.parametrize(
     ("spending", "by", "studies"),
     [
-        ("obf", "max-t", 12),
-        ("pocock", "max-t", 12),
-        ("pocock", "fixed-sequence", 8),
-        ("e-process", "max-t", 8),
+        ("obf", "max-t", 6),
+        ("pocock", "max-t", 8),
+        ("pocock", "fixed-sequence", 4),
+        ("e-process", "max-t", 2),
         pytest.param("obf", "max-t", 60, marks=pytest.mark.slow),
         pytest.param("pocock", "max-t", 60, marks=pytest.mark.slow),
         pytest.param("e-process", "holm", 60, marks=pytest.mark.slow),
@@ -97,6 +112,62 @@ def test_a_simulated_study_is_followed_as_the_judge_follows_it(spending, by, stu
     np.testing.assert_array_equal(flags, [labels for labels, _, _ in expected])
     np.testing.assert_array_equal(seeds, [wants for _, wants, _ in expected])
     np.testing.assert_array_equal(of_claims, [claims for _, _, claims in expected])
+
+
+def test_what_is_expected_is_what_the_simulated_studies_show_on_average():
+    stated = {name: STATED[name] for name in ("a", "e", "g")}
+    claims = {
+        "any": Claim(text="", hypotheses=("a", "g"), rule="any"),
+        "all": Claim(text="", hypotheses=("a", "e")),
+    }
+    design = dataclasses.replace(
+        design_of((6, 8), stated=stated, claims=claims, in_smallest_effects=1.25),
+        arms=("baseline", "far", "a", "e", "g", "of no hypothesis"),
+    )
+    (differences,) = design.simulated(1.5, 30)
+    flags, p, seeds = design.followed(differences, np.random.default_rng(1))
+    found = design.expected(1.5, 30)
+    assert found.power.hypotheses == pytest.approx(
+        dict(zip(stated, flags.mean(axis=0), strict=True))
+    )
+    of_claims = claims_supported(claims, stated, flags, p).mean(axis=0)
+    assert found.power.claims == pytest.approx(dict(zip(claims, of_claims, strict=True)))
+    assert found.power == design.power(1.5, 30)
+    assert found.seeds == pytest.approx(dict(zip(stated, seeds.mean(axis=0), strict=True)))
+    a, e, g = seeds.T
+    # The control is that of a and e.
+    control = np.maximum(a, e)
+    used = control + np.maximum(control, g) + a + e + g + 8
+    assert found.saved == pytest.approx(1 - used.mean() / (6 * 8))
+    assert 6 < seeds.mean() < 8
+    assert 0.2 < flags.mean() < 0.8
+
+
+def test_in_a_fixed_sequence_nothing_is_found_behind_what_is_not():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b")}
+    differences = np.array([[[0.1, -0.1] * 4, [2.0] * 8], [[2.0] * 8, [2.0] * 8]])
+    found = {
+        by: design_of((6, 8), by=by, stated=stated, claims={}).followed(
+            differences, np.random.default_rng(0)
+        )
+        for by in ("fixed-sequence", "holm")
+    }
+    assert found["fixed-sequence"][0].tolist() == [[False, False], [True, True]]
+    assert found["holm"][0].tolist() == [[False, True], [True, True]]
+
+
+def test_secondary_hypotheses_share_a_rate_of_false_finds():
+    stated = {name: hypothesis(name, secondary=True) for name in "abc"}
+    # One seed against the others: p .078 of 8 signs, of all three together.
+    one = np.array([3.0] * 6 + [-0.1, -0.2])
+    design = design_of((8,), stated=stated, claims={})
+    flags, p, _ = design.followed(np.array([[one, one, one]]), np.random.default_rng(0))
+    assert flags.all()
+    assert (p <= 0.05).all()
+    primary = {name: hypothesis(name) for name in "abc"}
+    design = design_of((8,), stated=primary, claims={})
+    flags, _, _ = design.followed(np.array([[one, one, one]]), np.random.default_rng(0))
+    assert not flags.any()
 
 
 def supported_shares(design, differences):
@@ -124,3 +195,50 @@ def test_patterns_of_early_looks_are_all_there_equally_often():
         _, counts = np.unique(up_to_sign, axis=0, return_counts=True)
         assert len(counts) == 2 ** (look - 1)
         assert np.ptp(counts) == 0
+
+
+ENDINGS = {"metric": "", "endpoint": "collapsed", "smallest_effect": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("spending", "change"),
+    [
+        *itertools.product(
+            ("obf", "pocock", "e-process"), ({}, {"direction": "holds", "smallest_effect": 0.5})
+        ),
+        *itertools.product(("obf", "pocock"), (ENDINGS, {**ENDINGS, "paired": False})),
+    ],
+)
+def test_the_least_p_at_a_look_is_that_of_runs_that_say_the_same_at_every_seed(spending, change):
+    one = hypothesis(alpha=0.2, **change)
+    holds = one.direction == "holds"
+    value = 0.0 if holds else 9.0
+    runs = {
+        (arm, seed): Run(
+            status="collapsed" if one.endpoint and arm == "a" else "finished",
+            start={}, end={"m": value if arm == "a" else 0.0},
+        )
+        for arm in ("a", "baseline")
+        for seed in range(8)
+    }  # fmt: skip
+    design = Looks(looks=(6, 8), spending=spending)
+    seen = [at_look(one, runs, tuple(range(n)), design).summary for n in design.looks]
+    least = least_p_at(one, design)
+    assert least == pytest.approx([found.p_equivalence if holds else found.p for found in seen])
+    of_three = least if holds else [min(1.0, 3 * p) for p in least]
+    assert least_p_at(one, design, 3) == pytest.approx(of_three)
+
+
+def test_a_t_test_has_no_least_p_at_a_look():
+    assert least_p_at(hypothesis(test="t"), Looks(looks=(6, 8), spending="obf"), 3) == [0.0, 0.0]
+
+
+def test_over_looks_a_family_pays_by_holm_where_max_t_is_asked_for():
+    stated = {name: STATED[name] for name in ("a", "b", "e")}
+    sizes = {
+        by: holm_sizes_over_looks(stated, Multiplicity(by=by))
+        for by in ("max-t", "holm", "fixed-sequence")
+    }
+    assert sizes["max-t"] == sizes["holm"] == {"a": 2, "b": 2, "e": 1}
+    assert sizes["fixed-sequence"] == {"a": 1, "b": 1, "e": 1}
+    assert holm_sizes(stated, Multiplicity()) == {"a": 1, "b": 1, "e": 1}
