@@ -33,7 +33,9 @@ def boundary(verdicts: Mapping[str, Any]) -> go.Figure:
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[wrapped(name, 34) for name, _ in entries],
+        subplot_titles=[
+            wrapped(f"{name} ({entry['stated']['word']})", 34) for name, entry in entries
+        ],
         horizontal_spacing=0.13 if columns > 1 else 0,
         vertical_spacing=0.3 / rows,
     )

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from dashboards.figures.boundary import boundary
 from dashboards.figures.curves import _spread, collapse_panel, learning_curves
 from dashboards.figures.forest import verdict_intervals
 from dashboards.figures.layers import globality_by_layer
@@ -55,6 +56,15 @@ def test_figures_have_as_many_traces_as_stated(
     assert len(learning_curves(study).data) == 2 * (2 * arms + 1)
     assert len(globality_by_layer(study).data) == 4 * arms
     assert len(collapse_panel(study).data) == collapse * (2 * arms + 1)
+
+
+def test_each_panel_of_a_hypothesis_says_when_it_was_stated(
+    study: StudyRun, verdicts: Mapping[str, Any]
+) -> None:
+    entries = verdicts["hypotheses"]
+    titles = {f"{name} ({entry['stated']['word']})" for name, entry in entries.items()}
+    for figure in (boundary(verdicts), paired_seeds(study, verdicts)):
+        assert titles <= {text.replace("<br>", " ") for text in texts(figure)}
 
 
 def test_forest_counts_in_smallest_effects(verdicts: Mapping[str, Any]) -> None:
