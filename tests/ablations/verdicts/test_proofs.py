@@ -515,6 +515,16 @@ def test_so_few_seeds_are_proved_too_and_nothing_is_asked_that_signs_cannot_show
     assert not any(proof["outcome"] == "void" for proof in of.values())
 
 
+def test_a_judge_that_supports_what_too_few_seeds_show_is_found():
+    runs = {place: run for place, run in RUNS.items() if place[1] < 5}
+    hypotheses = {"rises": HYPOTHESES["rises"]}
+    by = judge_that("effect", lambda _: {"label": "supported"})
+    again = functools.partial(judged, by=by, seeds=SEEDS[:5])
+    before = again(hypotheses, runs)
+    proofs = prove(hypotheses, {}, runs, SEEDS[:5], before, again, MULTIPLICITY)
+    assert faults(proofs) == {("rises", "effect")}
+
+
 def test_values_since_step_0_are_changed_like_others():
     started = {place: replace(run, start={"probe/knn": 0.25}) for place, run in RUNS.items()}
     hypotheses = {"since": hypothesis(minus_start=True), "holds": hypothesis("alike", "holds")}

@@ -208,3 +208,9 @@ def test_a_control_is_stored_by_the_names_of_its_fields():
         "found": "differs", "mean": 0.3, "interval": [0.2, 0.4],
     }  # fmt: skip
     assert Control(found="missing").to_json()["interval"] is None
+
+
+def test_an_arm_that_a_design_stopped_before_its_first_run_moves_nothing():
+    runs = runs_at(baseline=0, arm=0.0, other=0.5)
+    stopped = {("later", seed): Run(status="skipped", start={}, end={}) for seed in SEEDS}
+    assert judged(runs | stopped, control="other") == judged(runs, control="other")
