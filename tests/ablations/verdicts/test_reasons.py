@@ -65,3 +65,9 @@ def test_a_change_where_none_was_predicted_is_said_to_be_outside_only_where_it_i
     label, reason = told("holds", *WIDE, least_p=0.1)
     assert label == "inconclusive"
     assert reason.endswith("not outside")
+
+
+def test_what_is_small_is_said_with_nothing_between_its_interval_and_its_control():
+    label, reason = told("holds", *SMALL)
+    assert label == "inconclusive"
+    assert " is inside ±1, but no control was declared: " in reason
