@@ -76,7 +76,7 @@ PROVIDERS = {
         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_ENDPOINT_URL"),
     ),
-    "gs": _Provider(GCSStore, "bucket", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "gs": _Provider(GCSStore, "bucket", "GOOGLE_APPLICATION_CREDENTIALS", ("GOOGLE_BASE_URL",)),
     "az": _Provider(
         AzureStore,
         "container",
@@ -323,7 +323,9 @@ class ObjectStore:
             )
         if any(place in text for place in WITHOUT_CREDENTIALS):
             return _Problem("no credentials were found", f"set {credentials}")
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or code in REFUSED:
+        no_token = "token request" in text and (status or "").startswith("4")
+        is_refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        if is_refused or no_token or code in REFUSED:
             return _Problem(f"{says} to these credentials", f"set {credentials} of one who may")
         if code in ELSEWHERE or status == "301" or "redirect without" in text:
             return _Problem("the bucket is in another region", "set AWS_REGION")
@@ -333,6 +335,9 @@ class ObjectStore:
             return None
         if isinstance(error, FileNotFoundError):
             return ABSENT
+        if "HTTP error: builder error" in text:
+            endpoint = self._provider.endpoints[-1]
+            return _Problem("http:// is only asked when the environment says so", f"set {endpoint}")
         if status is None and "HTTP error" in text:
             endpoint = "".join(f" or {name}" for name in self._provider.endpoints[-1:])
             return _Problem(

@@ -1,4 +1,4 @@
-"""Stores of the tests: a folder, a real S3 server in this process, Azure's emulator."""
+"""Stores of the tests: servers of S3 and of Google's protocol in this process, Azure's emulator."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +12,30 @@ from trainers.system.store import Store, open_store
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[ObjectServer]:
-    with object_server() as server:
+def running_s3() -> Iterator[ObjectServer]:
+    with object_server("s3") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def running_gs() -> Iterator[ObjectServer]:
+    with object_server("gs") as server:
         yield server
 
 
 @pytest.fixture
-def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
+def scheme() -> str:
+    """The protocol of `server`: s3 or gs."""
+    return "s3"
+
+
+@pytest.fixture
+def server(
+    scheme: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ObjectServer]:
     """A server without faults; what waits for it is quick."""
-    credentials(running, monkeypatch)
+    running: ObjectServer = request.getfixturevalue(f"running_{scheme}")
+    credentials(running, monkeypatch, scheme)
     monkeypatch.setattr(object_store, "SHORTEST_PAUSE_S", 0.001)
     monkeypatch.setattr(object_store, "LONGEST_PAUSE_S", 0.01)
     yield running
@@ -28,8 +43,8 @@ def server(running: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
 
 
 @pytest.fixture
-def address(server: ObjectServer, tmp_path: Path) -> str:
-    return f"s3://bucket/{tmp_path.name}/root"
+def address(server: ObjectServer, scheme: str, tmp_path: Path) -> str:
+    return f"{scheme}://bucket/{tmp_path.name}/root"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
-"""A store on object storage: a real S3 server whose answers are late, lost, cut or refusals."""
+"""A store on object storage, S3 or Google's, whose answers are late, lost, cut or refusals."""
 
+import base64
+import json
 import pickle
 import random
 import subprocess
@@ -9,7 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.trainers.system.google_storage import GoogleStorage
 from tests.trainers.system.object_server import (
     FAULTS,
     SECRET,
@@ -17,6 +24,7 @@ from tests.trainers.system.object_server import (
 )
 from trainers.errors import InputError, RootError, StoreError
 from trainers.system import object_store
+from trainers.system.object_store import PROVIDERS
 from trainers.system.store import Store, open_store
 
 # What others warn of in their own code is not ours.
@@ -24,6 +32,18 @@ pytestmark = [
     pytest.mark.filterwarnings(rf"ignore:::{name}\..*")
     for name in ("moto", "botocore", "flask", "werkzeug")
 ]
+
+
+@pytest.fixture(params=["s3", "gs"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def endpoint(scheme: str) -> str:
+    """The variable that names the server."""
+    return PROVIDERS[scheme].endpoints[-1]
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "500 InternalError", "429 TooManyRequests"])
@@ -104,7 +124,7 @@ def said(do: Callable[[], object], kind: type[Exception] = StoreError) -> str:
 
 
 def test_a_storage_that_stays_away_is_one_line(
-    objects: Store, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+    objects: Store, server: ObjectServer, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(object_store, "PATIENCE_S", 0.05)
     server.faults = ["503"] * 1000
@@ -126,7 +146,7 @@ def test_a_storage_that_stays_away_is_one_line(
     for what, do in does:
         assert said(do) == (
             f"{objects.shown}/{what} (the storage at {host} does not answer); mend the network or "
-            "AWS_ENDPOINT_URL, and run the same command again"
+            f"{endpoint}, and run the same command again"
         )
 
 
@@ -150,18 +170,34 @@ def test_a_store_that_travels_leaves_its_secrets_at_home(objects: Store):
 
 
 OPENED_WRONG = {
-    "no-bucket": ("s3://of-nobody/x", [], "there is no bucket of-nobody"),
-    "refused": ("s3://bucket/x", ["403 AccessDenied"], "says 403 AccessDenied to these cred"),
-    "mistyped": ("s3://bucket/x", ["403 SignatureDoesNotMatch"], "set AWS_ACCESS_KEY_ID and"),
-    "region": ("s3://bucket/x", ["301 PermanentRedirect"], "set AWS_REGION"),
-    "user": (f"s3://id:{SECRET}@bucket/x", [], "run root s3://bucket/x was given with a user"),
-    "user-odd": (f"s3://id:{SECRET}?{SECRET}#@bucket/x?y={SECRET}", [], "run root s3://bucket/x w"),
-    "user-alone": ("s3://key@bucket/x", [], "run root s3://bucket/x was given with a user"),
-    "options": (f"s3://bucket/x?secret_access_key={SECRET}", [], "run root s3://bucket/x was"),
-    "fragment": (f"s3://bucket/x#{SECRET}", [], "run root s3://bucket/x was given with a user"),
-    "nothing": ("s3://", [], "give s3://BUCKET/NAME"),
-    "no-name": ("s3://bucket/a//b", [], "give s3://BUCKET/NAME"),
-    "up": ("s3://bucket/../b", [], "give s3://BUCKET/NAME"),
+    "no-bucket": ("SCHEME://of-nobody/x", [], "there is no bucket of-nobody"),
+    "refused": ("SCHEME://bucket/x", ["403 AccessDenied"], "says 403 AccessDenied to these cred"),
+    "mistyped": ("SCHEME://bucket/x", ["403 SignatureDoesNotMatch"], "set CREDENTIALS of one"),
+    "region": ("SCHEME://bucket/x", ["301 PermanentRedirect"], "set AWS_REGION"),
+    "user": (
+        f"SCHEME://id:{SECRET}@bucket/x",
+        [],
+        "run root SCHEME://bucket/x was given with a user",
+    ),
+    "user-odd": (
+        f"SCHEME://id:{SECRET}?{SECRET}#@bucket/x?y={SECRET}",
+        [],
+        "run root SCHEME://bucket/x w",
+    ),
+    "user-alone": ("SCHEME://key@bucket/x", [], "run root SCHEME://bucket/x was given with a user"),
+    "options": (
+        f"SCHEME://bucket/x?secret_access_key={SECRET}",
+        [],
+        "run root SCHEME://bucket/x was",
+    ),
+    "fragment": (
+        f"SCHEME://bucket/x#{SECRET}",
+        [],
+        "run root SCHEME://bucket/x was given with a user",
+    ),
+    "nothing": ("SCHEME://", [], "give SCHEME://BUCKET/NAME"),
+    "no-name": ("SCHEME://bucket/a//b", [], "give SCHEME://BUCKET/NAME"),
+    "up": ("SCHEME://bucket/../b", [], "give SCHEME://BUCKET/NAME"),
     "other": ("ftp://bucket/x", [], "give a path, file://, s3://, gs://, az://"),
     "azure": ("az://container/x", [], "set AZURE_STORAGE_ACCOUNT_NAME and"),
 }
@@ -170,18 +206,23 @@ OPENED_WRONG = {
 @pytest.mark.parametrize("case", OPENED_WRONG)
 @pytest.mark.parametrize("make", [True, False])
 def test_what_cannot_be_opened_is_one_line_without_secrets(
-    server: ObjectServer, case: str, make: bool
+    server: ObjectServer, scheme: str, case: str, make: bool
 ):
     root, faults, expected = OPENED_WRONG[case]
     server.faults = list(faults)
+    root, expected = root.replace("SCHEME", scheme), expected.replace("SCHEME", scheme)
+    expected = expected.replace("CREDENTIALS", PROVIDERS[scheme].credentials)
     assert expected in said(lambda: open_store(root, make=make), InputError)
 
 
-def test_no_network_is_one_line_at_opening(server: ObjectServer, monkeypatch: pytest.MonkeyPatch):
+def test_no_network_is_one_line_at_opening(
+    server: ObjectServer, scheme: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+):
+    root = f"{scheme}://bucket/x"
     monkeypatch.setattr(object_store, "PATIENCE_AT_OPENING_S", 0.05)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9/below")
-    line = said(lambda: open_store("s3://bucket/x", make=True), RootError)
-    assert "(the storage at 127.0.0.1:9 does not answer); mend the network or AWS_ENDPOINT" in line
+    monkeypatch.setenv(endpoint, "http://127.0.0.1:9/below")
+    line = said(lambda: open_store(root, make=True), RootError)
+    assert f"(the storage at 127.0.0.1:9 does not answer); mend the network or {endpoint}" in line
     for wrong in (
         f"{SECRET}:9",
         f"ftp://{SECRET}",
@@ -191,9 +232,9 @@ def test_no_network_is_one_line_at_opening(server: ObjectServer, monkeypatch: py
         "http://a b",
         "http://",
     ):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
-        line = said(lambda: open_store("s3://bucket/x"), RootError)
-        assert line.startswith("AWS_ENDPOINT_URL is no address: set it to https://HOST")
+        monkeypatch.setenv(endpoint, wrong)
+        line = said(lambda: open_store(root), RootError)
+        assert line.startswith(f"{endpoint} is no address: set it to https://HOST")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -210,14 +251,90 @@ def test_a_storage_that_ignores_conditions_is_refused(
     server: ObjectServer, address: str, monkeypatch: pytest.MonkeyPatch
 ):
     """As of some that speak S3; of two attempts both would believe that theirs counts."""
-    plain = server._moto
+    plain = server.application
 
     def ignoring(environ, start):
         environ.pop("HTTP_IF_NONE_MATCH", None)
+        environ.pop("HTTP_X_GOOG_IF_GENERATION_MATCH", None)
         return plain(environ, start)
 
-    monkeypatch.setattr(server, "_moto", ignoring)
+    monkeypatch.setattr(server, "application", ignoring)
     assert "take another storage" in said(lambda: open_store(address, make=True), RootError)
+
+
+@pytest.fixture
+def google(running_gs: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> GoogleStorage:
+    """Google's storage at GOOGLE_BASE_URL, and nothing that says who asks."""
+    monkeypatch.setenv("GOOGLE_BASE_URL", running_gs.address)
+    monkeypatch.setattr(object_store, "PATIENCE_AT_OPENING_S", 0.05)
+    for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP"):
+        monkeypatch.setenv(name, running_gs.address.removeprefix("http://"))
+    application: GoogleStorage = running_gs.application
+    monkeypatch.setattr(application, "of_machine", None)
+    return application
+
+
+def test_a_key_file_that_the_environment_names_signs_what_is_asked(
+    google: GoogleStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+    def is_signed(token: str) -> bool:
+        signed, _, signature = token.rpartition(".")
+        key.public_key().verify(
+            base64.urlsafe_b64decode(f"{signature}=="), signed.encode(), PKCS1v15(), SHA256()
+        )
+        return True
+
+    monkeypatch.setattr(google, "is_known", is_signed)
+    account = {"type": "service_account", "client_email": "x@y", "private_key_id": "1"}
+    (tmp_path / "key.json").write_text(json.dumps({**account, "private_key": pem}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    store = open_store("gs://bucket/signed", make=True)
+    assert store.put("a", b"1", if_absent=True)
+    assert store.get("a") == b"1"
+
+
+def test_a_machine_of_the_cloud_is_given_its_token(
+    google: GoogleStorage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(google, "of_machine", SECRET)
+    assert open_store("gs://bucket/of-a-machine", make=True).put("a", b"1", if_absent=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (None, "set GOOGLE_APPLICATION_CREDENTIALS of one who may"),
+        ("", "set GOOGLE_APPLICATION_CREDENTIALS as the provider gave them"),
+        ("{}", "set GOOGLE_APPLICATION_CREDENTIALS as the provider gave them"),
+        ('{"type": "external_account"}', "set GOOGLE_APPLICATION_CREDENTIALS as the provider"),
+    ],
+)
+def test_credentials_that_are_none_are_one_line(
+    google: GoogleStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str | None,
+    expected: str,
+):
+    if key is not None:
+        (tmp_path / SECRET.replace("/", "")).write_text(key)
+        path = str(tmp_path / SECRET.replace("/", ""))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", path)
+    assert expected in said(lambda: open_store("gs://bucket/x", make=True), RootError)
+
+
+def test_a_key_file_that_names_a_server_without_encryption_is_told_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    server = {"gcs_base_url": "http://127.0.0.1:9", "disable_oauth": True}
+    account = {"client_email": "", "private_key": "", "private_key_id": ""}
+    (tmp_path / "key.json").write_text(json.dumps({**account, **server}))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "key.json"))
+    line = said(lambda: open_store("gs://bucket/x", make=True), RootError)
+    assert "set GOOGLE_BASE_URL, and" in line
 
 
 def test_without_obstore_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""The store: facts of a folder, of S3 with and without errors of the network, and of Azure."""
+"""The store: facts of a folder, of S3 and Google's with and without errors, and of Azure."""
 
 import os
 import pickle
@@ -24,15 +24,25 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["folder", "objects", "objects, a third of the requests fail", "azure"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "folder":
+@pytest.fixture(
+    params=["folder", "s3", "s3, a third of the requests fail", "gs", "gs, as many fail", "azure"]
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def scheme(kind: str) -> str:
+    return kind[:2]
+
+
+@pytest.fixture
+def store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if kind == "folder":
         return open_store(tmp_path / "root", make=True)
-    if request.param == "azure":
-        azure: Store = request.getfixturevalue("azure")
-        return azure
-    objects: Store = request.getfixturevalue("objects")
-    if "fail" in request.param:
+    objects: Store = request.getfixturevalue("azure" if kind == "azure" else "objects")
+    if "fail" in kind:
         request.getfixturevalue("server").rate = 1 / 3
     return objects
 
