@@ -17,7 +17,7 @@ from orchestrator.cli.options import (
     StudyArgument,
     WorkersOption,
 )
-from orchestrator.cli.rendering import make_console
+from orchestrator.cli.rendering import make_console, show_verdicts
 
 
 def pilot(
@@ -43,7 +43,7 @@ def pilot(
     arms. Given again, with more seeds or arms, it grows.
     """
     from orchestrator.cli.choosing import chosen_trials
-    from orchestrator.cli.studies import load, planned, run_checked, usable_root
+    from orchestrator.cli.studies import load, planned, trained, usable_root
     from orchestrator.pilot import pilot_of, read_pilot
 
     console = make_console()
@@ -56,8 +56,8 @@ def pilot(
         f"pilot of study {checked.name}: seeds {', '.join(map(str, made.seeds))}, which never "
         "count in its verdicts; `dinolab plan` uses what they show"
     )
-    run_checked(
+    found = trained(
         made, root, store, console, lambda _: lambda _: True, max_concurrent, leave_cpus,
-        quiet=quiet, as_json=False, with_notes=False,
-        amending="what was asked of the pilot has changed",
+        quiet=quiet, with_notes=False, amending="what was asked of the pilot has changed",
     )  # fmt: skip
+    show_verdicts(*found, root, console)

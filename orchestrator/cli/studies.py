@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -112,10 +112,12 @@ def run(
         refuse_no_witness(witness)
     checked, chosen = asked(study, data, workers, ablations, scale, only, seeds, time_limit)
     console = make_console(aside=json_)
-    run_checked(
-        checked, *usable_root(root, console), console, lambda _: chosen, max_concurrent, leave_cpus,
-        quiet=quiet, as_json=json_, witnessing=witness,
+    root, store = usable_root(root, console)
+    found = trained(
+        checked, root, store, console, lambda _: chosen, max_concurrent, leave_cpus,
+        quiet=quiet, witnessing=witness,
     )  # fmt: skip
+    show_verdicts(*found, root, console, as_json=json_)
 
 
 def asked(
@@ -164,9 +166,9 @@ def retry(
 
     checked = load(study, data, workers, ablations, scale)
     console = make_console()
-    run_checked(
-        checked, *usable_root(root, console), console, failed, None, 0, quiet=quiet, as_json=False
-    )
+    root, store = usable_root(root, console)
+    found = trained(checked, root, store, console, failed, None, 0, quiet=quiet)
+    show_verdicts(*found, root, console)
 
 
 def usable_root(root: str, console: Console) -> "tuple[str, Store]":
@@ -187,32 +189,6 @@ def usable_root(root: str, console: Console) -> "tuple[str, Store]":
     return root, open_store(root, make=True)
 
 
-def run_checked(
-    study: "Study",
-    root: str,
-    store: "Store",
-    console: Console,
-    choosing: "Callable[[Store], Callable[[Trial], bool]]",
-    max_concurrent: int | None,
-    leave_cpus: int,
-    *,
-    quiet: bool,
-    as_json: bool,
-    witnessing: str | None = None,
-    amending: str = "",
-    with_notes: bool = True,
-) -> NoReturn:
-    """Run a study, of which it trains what `choosing` chooses, and end the command.
-
-    Root and store are those of `usable_root`; `witnessing` and `amending` as in `run_study`.
-    """
-    result = trained(
-        study, root, store, console, choosing, max_concurrent, leave_cpus, quiet=quiet,
-        witnessing=witnessing, amending=amending, with_notes=with_notes,
-    )  # fmt: skip
-    show_verdicts(*result, root, console, as_json=as_json)
-
-
 def trained(
     study: "Study",
     root: str,
@@ -227,8 +203,9 @@ def trained(
     amending: str = "",
     with_notes: bool = True,
 ) -> "tuple[StudyRun, dict[str, Any]]":
-    """The same, but that it returns the study as read and its verdicts.
+    """Run a study, of which it trains what `choosing` chooses: as read then, and its verdicts.
 
+    Root and store are those of `usable_root`; `witnessing` and `amending` as in `run_study`.
     Raises typer.Exit, 130, when it is interrupted, and says how far it has come.
     """
     from ablations.registration import REGISTRATIONS, study_folder
