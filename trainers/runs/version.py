@@ -47,10 +47,8 @@ def versions_in(home: Path) -> dict[str, str]:
         path = _file_of(home, name)
         if path is None or name in found or _does_not_count(name):
             continue
-        tree = ast.parse(path.read_bytes())
-        module = _Module()
-        found[name] = _digest(module.written(tree))
-        waiting |= _parents(name) | set(_imported(home, name, tree, module.imports))
+        found[name], tree, imports = _read(path.read_bytes())
+        waiting |= _parents(name) | set(_imported(home, name, tree, imports))
     return dict(sorted(found.items()))
 
 
@@ -58,15 +56,16 @@ def versions_below(folders: Sequence[str]) -> dict[str, str]:
     """Version of each module below `folders` of this project, by dotted name, in order of names."""
     home = Path(__file__).parent.parent.parent
     return {
-        ".".join(path.relative_to(home).with_suffix("").parts): _digest(
-            _Module().written(ast.parse(path.read_bytes()))
-        )
+        ".".join(path.relative_to(home).with_suffix("").parts): _read(path.read_bytes())[0]
         for path in sorted(path for one in folders for path in (home / one).rglob("*.py"))
     }
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+def _read(source: bytes) -> tuple[str, ast.Module, list[ast.Import | ast.ImportFrom]]:
+    """The version of a source, its syntax tree, and every import in it that may be executed."""
+    tree, module = ast.parse(source), _Module()
+    version = hashlib.sha256(module.written(tree).encode()).hexdigest()[:_DIGITS]
+    return version, tree, module.imports
 
 
 def differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Which edits of the code make other runs, and which do not."""
 
 import ast
+import functools
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import trainers
 from trainers.config import TrainConfig
+from trainers.runs import version
 from trainers.runs.trial import trial_key
 from trainers.runs.version import code_versions, differing, versions_in
 
@@ -21,6 +23,14 @@ NOT_EXECUTED = (
     "trainers/adapters/pretrained.py", "trainers/data/sources/folder.py",
     "trainers/data/sources/hugging_face.py", "trainers/metrics.py", "trainers/runs/saved_run.py",
 )  # fmt: skip
+
+
+READ_ONCE = functools.cache(version._read)
+
+
+@pytest.fixture(autouse=True)
+def _files_that_a_test_leaves_alone_are_read_once(monkeypatch):
+    monkeypatch.setattr(version, "_read", READ_ONCE)
 
 
 @pytest.fixture
