@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from ablations.registration import ArmFacts
-from ablations.stated import WORDS
 from ablations.verdicts.evidence import value_of
 from ablations.verdicts.looks import saved_text
 from ablations.verdicts.rule import FEWEST_SEEDS
@@ -28,6 +27,7 @@ from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.rows import STYLE
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.page import packed, rendered
+from dashboards.study.answers import answers, scope
 from dashboards.study.chain import registrations
 from dashboards.study.claims import asked, forest_scale, shown_hypotheses
 from dashboards.study.figures import in_parts
@@ -74,16 +74,13 @@ def report_page(
         study=study,
         registered=study.entry,
         registrations=registrations(study),
-        question=_question(study, verdicts),
-        stated=_how_stated(verdicts),
+        answers=answers(study, verdicts),
         stated_so=_stated_so(verdicts),
         asked=asked(verdicts, shown),
         hypotheses=shown,
         scale=forest_scale(shown),
         style=STYLE,
         verdicts=verdicts,
-        status=_status_sentence(study),
-        judgement=_judgement(verdicts),
         unfinished=_unfinished(study),
         saved=saved_text(study.runs, study.design) if study.design else "",
         left_out=_left_out(study),
@@ -124,52 +121,6 @@ def figure_pages(figures: Mapping[str, go.Figure]) -> Iterator[tuple[str, bytes]
     for name, figure in figures.items():
         page = figure.to_html(include_plotlyjs=PLOTLY, div_id=name, config=_SHOWN)
         yield f"{FIGURES}/{name}.html", page.encode()
-
-
-def _question(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
-    """What was asked, and of which runs."""
-    claims, hypotheses = (len(verdicts[group]) for group in ("claims", "hypotheses"))
-    runs = f"{_counted(len(study.arms), 'arm')} at {_counted(len(study.seeds), 'seed')}"
-    planned = f"Planned: {runs}, on {study.entry.dataset.get('source', 'unknown data')}."
-    if claims:
-        rest = "It rests" if claims == 1 else "They rest"
-        what = f"Asked: do {claims} claims hold?" if claims > 1 else "Asked: does one claim hold?"
-        return f"{what} {rest} on {_counted(hypotheses, 'hypothesis')}. {planned}"
-    return f"Asked: {_counted(hypotheses, 'hypothesis')}. {planned}" if hypotheses else planned
-
-
-def _status_sentence(study: StudyRun) -> str:
-    """How many runs finished, and how the others ended."""
-    counts = Counter(run.status for run in study.runs.values())
-    sentence = f"{counts['finished']} of {_counted(len(study.runs), 'run')} finished"
-    others = [
-        f"{counts[status]} {status}"
-        for status in ("missing", "failed", "collapsed", "diverged", "skipped")
-        if counts[status]
-    ]
-    return sentence + (f"; {', '.join(others)}" if others else "") + "."
-
-
-def _judgement(verdicts: Mapping[str, Any]) -> str:
-    """How many hypotheses have which label."""
-    sentences = []
-    for group, one, several in (
-        ("claims", "claim", "claims"),
-        ("hypotheses", "hypothesis", "hypotheses"),
-    ):
-        counts = Counter(entry["verdict"]["label"] for entry in verdicts[group].values())
-        labels = ", ".join(f"{counts[label]} {label}" for label in LABEL_COLOURS if counts[label])
-        number = sum(counts.values())
-        if number:
-            sentences.append(f"{number} {one if number == 1 else several}: {labels}.")
-    return " ".join(sentences) if verdicts["hypotheses"] else "No hypotheses were declared."
-
-
-def _how_stated(verdicts: Mapping[str, Any]) -> str:
-    """How many hypotheses were stated how; empty without any."""
-    counts = Counter(entry["stated"]["word"] for entry in verdicts["hypotheses"].values())
-    words = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
-    return f"As stated: {words}." if words else ""
 
 
 def _stated_so(verdicts: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
@@ -312,20 +263,13 @@ def _endpoints(study: StudyRun) -> list[dict[str, Any]]:
 
 def _limits(study: StudyRun) -> list[str]:
     """What this study cannot say, whatever its verdicts."""
-    seeds, data, config = len(study.seeds), study.entry.dataset, study.entry.config
+    seeds = len(study.seeds)
     few = f" Fewer than {FEWEST_SEEDS} are descriptive only." if seeds < FEWEST_SEEDS else ""
-    known = [facts.parameters for facts in study.entry.arms.values()]
-    sizes = {parameters for parameters in known if parameters is not None}
-    model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
-    steps = config.get("steps", "unknown")
-    length = steps if "epoch" in str(steps) else f"{steps} steps"
     return [
         f"The unit of replication is the training seed, and there are {seeds} for each arm.{few} "
         "Images, layers and heads lie within a run; more of them would not make the evidence "
         "broader.",
-        f"One data set ({data.get('source', 'unknown')}, {data.get('images', 'unknown')} images), "
-        f"{model} and {length}. Nothing here shows that the same holds for "
-        "other images, larger models or longer training.",
+        scope(study),
         "Inconclusive does not mean that there is no effect; only equivalent, or a supported "
         "“holds”, excludes one as large as the smallest effect of interest.",
         "p-values are adjusted within a family of hypotheses, not over all of them. A verdict that "
@@ -333,16 +277,6 @@ def _limits(study: StudyRun) -> list[str]:
         "seen them, and its p-value is no evidence. Registrations show what this run root has; "
         "that nothing was deleted from it only a witness outside can show.",
     ]
-
-
-def _range(sizes: Iterable[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _counted(count: int, noun: str) -> str:
-    several = "hypotheses" if noun == "hypothesis" else f"{noun}s"
-    return f"{count} {noun if count == 1 else several}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -208,7 +208,8 @@ def test_a_report_is_less_than_half_of_plotly(whole: Made, report: Page) -> None
 
 
 def test_the_first_screen_asks_and_answers(report: Page) -> None:
-    assert report.text.index("Asked: 3 hypotheses. Planned: 3 arms at 6 seeds, on digits.") < 100
+    asked = "What was asked 3 hypotheses. Planned: 3 arms at 6 seeds, on digits."
+    assert report.text.index(asked) < 100
     first = report.text[: report.text.index("Hypotheses")]
     for name in ("cls_needs_no_position", "loss_on_cls_makes_it_useful"):
         assert first.count(name) == 2, "of the row, and of its picture"
@@ -260,7 +261,7 @@ def test_each_claim_stands_above_its_hypotheses(make_study: MakeStudy) -> None:
     }
     restated(made.registration, lambda said: said["resolved"].update(claims={"useful": claim}))
     found = page(made)
-    assert "Asked: does one claim hold? It rests on 3 hypotheses." in found.text
+    assert "Does one claim hold? It rests on 3 hypotheses." in found.text
     text = found.text[: found.text.index("Could these")]
     assert text.index("It is <useful>.") < text.index("loss_on_cls_makes_it_useful")
     assert text.index("loss_on_cls_makes_it_local") < text.index("cls_needs_no_position")

@@ -1,0 +1,144 @@
+"""What a study asked, what came out, how sure that is, what was not done, what would change it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablations.registration import ArmFacts
+from ablations.stated import WORDS
+from ablations.verdicts.rule import is_small
+from dashboards.definitions.text import IN_SHORT
+from dashboards.figures.style import LABEL_COLOURS
+from dashboards.tables.reading import StudyRun
+
+
+def answers(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, str]:
+    """Each question with its answer in words; those that need verdicts only where there are any."""
+    found = {"What was asked": _question(study, verdicts), "What came out": _judgement(verdicts)}
+    if verdicts["hypotheses"]:
+        found["How sure"] = _certainty(study, verdicts)
+    found["What was not done"] = f"{_status(study)} {scope(study)}"
+    if verdicts["hypotheses"]:
+        found["What would change it"] = _changing(verdicts["hypotheses"].values())
+    return found
+
+
+def scope(study: StudyRun) -> str:
+    """The images, models and steps beyond which a study says nothing."""
+    data, config = study.entry.dataset, study.entry.config
+    sizes = {
+        facts.parameters
+        for facts in (study.entry.arms.get(arm, ArmFacts()) for arm in study.arms)
+        if facts.parameters is not None
+    }
+    model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
+    steps = config.get("steps", "unknown")
+    length = steps if "epoch" in str(steps) else f"{steps} steps"
+    return (
+        f"One data set ({data.get('source', 'unknown')}, {data.get('images', 'unknown')} images), "
+        f"{model} and {length}. Nothing here shows that the same holds for "
+        "other images, larger models or longer training."
+    )
+
+
+def _question(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
+    claims, hypotheses = (len(verdicts[group]) for group in ("claims", "hypotheses"))
+    runs = f"{_counted(len(study.arms), 'arm')} at {_counted(len(study.seeds), 'seed')}"
+    planned = f"Planned: {runs}, on {study.entry.dataset.get('source', 'unknown data')}."
+    if claims:
+        rest = "It rests" if claims == 1 else "They rest"
+        what = f"Do {claims} claims hold?" if claims > 1 else "Does one claim hold?"
+        return f"{what} {rest} on {_counted(hypotheses, 'hypothesis')}. {planned}"
+    return f"{_counted(hypotheses, 'hypothesis')}. {planned}" if hypotheses else planned
+
+
+def _judgement(verdicts: Mapping[str, Any]) -> str:
+    """How many claims and hypotheses have which label, and what the labels mean."""
+    if not verdicts["hypotheses"]:
+        return "No hypotheses were declared."
+    sentences: list[str] = []
+    used: set[str] = set()
+    for group, noun in (("claims", "claim"), ("hypotheses", "hypothesis")):
+        counts = Counter(entry["verdict"]["label"] for entry in verdicts[group].values())
+        labels = ", ".join(f"{counts[label]} {label}" for label in LABEL_COLOURS if counts[label])
+        if counts:
+            sentences.append(f"{_counted(counts.total(), noun)}: {labels}.")
+        used |= counts.keys()
+    meant = "; ".join(f"{label}: {IN_SHORT[label]}" for label in LABEL_COLOURS if label in used)
+    return " ".join([*sentences, f"In short, {meant}."])
+
+
+def _certainty(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
+    """On how many seeds it rests, and how hypotheses were stated."""
+    entries = verdicts["hypotheses"].values()
+    planned = _counted(len(study.seeds), "seed")
+    ran = _range(entry["verdict"]["n"] for entry in entries)
+    seeds = planned if ran == str(len(study.seeds)) else f"{ran} of {planned}"
+    counts = Counter(entry["stated"]["word"] for entry in entries)
+    words = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    known = " Exploratory: results existed when it was stated, so its p-value is no evidence."
+    return (
+        f"Differences are means over {seeds}, drawn below with each seed and with intervals. "
+        f"As stated: {words}."
+    ) + known * ("exploratory" in counts)
+
+
+def _status(study: StudyRun) -> str:
+    """How many runs finished, and how the others ended."""
+    counts = Counter(run.status for run in study.runs.values())
+    sentence = f"{counts['finished']} of {_counted(len(study.runs), 'run')} finished"
+    others = [
+        f"{counts[status]} {status}"
+        for status in ("missing", "failed", "collapsed", "diverged", "skipped")
+        if counts[status]
+    ]
+    return sentence + (f"; {', '.join(others)}" if others else "") + "."
+
+
+def _changing(entries: Iterable[Mapping[str, Any]]) -> str:
+    """What would give other labels, and to how many of the hypotheses."""
+    needs: Counter[str] = Counter()
+    most = exploratory = 0
+    for entry in entries:
+        hypothesis, verdict = entry["hypothesis"], entry["verdict"]
+        exploratory += entry["stated"]["word"] == "exploratory"
+        if verdict["label"] != "inconclusive":
+            needs[verdict["label"]] += 1
+        elif _is_small(hypothesis, verdict):
+            needs["control"] += 1
+        else:
+            needs["seeds"] += 1
+            most = max(most, verdict["seeds_needed"] or 0)
+    decided = needs["supported"] + needs["refuted"] + needs["equivalent"]
+    number = f", {most:,} at most" if most else ""
+    parts = [
+        (needs["failed"], "failed: the runs that are missing, or arms that pass their gates"),
+        (
+            needs["insensitive"],
+            "insensitive: a control that moves the end point, or a smaller smallest effect; "
+            "not more seeds",
+        ),
+        (needs["seeds"], f"inconclusive: more seeds{number}"),
+        (needs["control"], "inconclusive: a declared control that is known to differ"),
+        (decided, "decided: only a study of other images, models or training"),
+        (exploratory, "exploratory: the same, stated before there are results, at other seeds"),
+    ]
+    return " ".join(f"{count} {what}." for count, what in parts if count)
+
+
+def _is_small(hypothesis: Mapping[str, Any], verdict: Mapping[str, Any]) -> bool:
+    """Whether an effect is shown to be small, and only a control is wanting."""
+    ends, p = verdict["interval_equivalence"], verdict["p_equivalence"]
+    if ends is None or p is None:
+        return False
+    return is_small(hypothesis["smallest_effect"], hypothesis["alpha"], tuple(ends), p)
+
+
+def _range(numbers: Iterable[int]) -> str:
+    low, high = min(found := list(numbers)), max(found)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _counted(count: int, noun: str) -> str:
+    several = "hypotheses" if noun == "hypothesis" else f"{noun}s"
+    return f"{count} {noun if count == 1 else several}"
