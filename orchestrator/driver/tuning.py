@@ -120,7 +120,10 @@ def train_missing(
     # Imported here: half of what `dinolab` does needs no Ray, whose import takes seconds.
     from ray import tune
 
+    from dashboards.tables.chain import read_entry
+    from dashboards.tables.watched import shown_metrics
     from orchestrator.driver import worker
+    from orchestrator.driver.gauges import OPEN, Gauges
     from orchestrator.driver.needed import Needed
     from orchestrator.driver.searching import Room, Scheduled
     from orchestrator.driver.watcher import Watcher
@@ -150,6 +153,12 @@ def train_missing(
             watcher.tell(trial)
 
         needed = Needed(plan, missing, store) if plan.study.design else None
+        hypotheses = [OPEN] * len(plan.study.hypotheses)
+        gauges = Gauges(
+            plan.study.name,
+            with_loss=bool(shown_metrics(read_entry(store, plan.study.name))[0]),
+            verdicts=needed.labels if needed else lambda: hypotheses,
+        )
         standings = Standings(
             missing, store, driver, say=console.print, finished=finished, needed=needed
         )
@@ -161,6 +170,7 @@ def train_missing(
             standings,
             room,
             progress,
+            gauges,
             lambda one: shown.sync(one.key, one.arms, one.seed),
             time_limit_s=where.resources.time_limit_s,
         )

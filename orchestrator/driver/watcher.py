@@ -11,6 +11,7 @@ import ray
 from ray import cloudpickle, tune
 
 from orchestrator import interrupt
+from orchestrator.driver.gauges import Gauges
 from orchestrator.driver.output import Output
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.searching import Room
@@ -38,13 +39,14 @@ class Watcher(tune.Callback):
         standings: Standings,
         room: Room,
         progress: StudyProgress,
+        gauges: Gauges,
         mirror: Callable[[Trial], None],
         *,
         time_limit_s: float,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
         self.store, self.driver, self.standings, self.room = store, driver, standings, room
-        self.progress, self.mirror = progress, mirror
+        self.progress, self.gauges, self.mirror = progress, gauges, mirror
         self.time_limit_s = time_limit_s
         self._began: dict[str, tuple[float, Any]] = {}
         self._late: set[str] = set()
@@ -65,6 +67,7 @@ class Watcher(tune.Callback):
         interrupt.check()
         self.room.look()
         self._end_what_is_late()
+        self.gauges.look(self.trials, self.standings.known)
         # What is raised in Tune's other calls it takes for an error of its own.
         try:
             while self._over and not self.standings.root_rests:
@@ -87,6 +90,7 @@ class Watcher(tune.Callback):
         if "step" in result:
             metrics = {name: result[name] for name in SHOWN if name in result}
             self.progress.moved(title_of(ours), int(result["step"]), ours.config.steps, metrics)
+            self.gauges.moved(ours.key, ours.arms, result)
             self.mirror(ours)
         if ENDED in result:
             self._ended(trial, result[ENDED])

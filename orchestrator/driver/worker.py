@@ -16,6 +16,7 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dashboards.tables.values import values_of
+from orchestrator.driver.gauges import OF_ARMS
 from orchestrator.driver.output import Output
 from orchestrator.resources import Placement
 from orchestrator.retry import Failure, decide, failure_of, kind_of
@@ -75,7 +76,10 @@ class Ended:
 
 
 SHOWN = ("loss/total", "knn/cls_top1")
-"""Metrics that travel to the driver for the progress display; all others stay in the folder."""
+"""Metrics that travel to the driver for the progress display."""
+
+TOLD = (*SHOWN, *(metric for metric in OF_ARMS if metric not in SHOWN))
+"""The same, and what Prometheus is told; all others stay in the folder."""
 
 
 FOLLOWED_EVERY_S = 1.0
@@ -119,7 +123,7 @@ class TuneReporter:
 
 
 def _shown(step: int, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {"step": step, **{name: metrics[name] for name in SHOWN if name in metrics}}
+    return {"step": step, **{name: metrics[name] for name in TOLD if name in metrics}}
 
 
 @functools.lru_cache(maxsize=2)
