@@ -163,6 +163,56 @@ def client(store: LocalStore) -> MlflowClient:
     return MlflowClient(tracking_uri=tracking_uri(store.root))
 
 
+class Killed(BaseException):
+    """The driver is not there any more."""
+
+
+WRITES = (
+    "create_experiment", "create_run", "log_batch", "set_tag", "set_terminated", "delete_run",
+    "set_experiment_tag", "log_inputs", "log_outputs", "create_logged_model",
+    "log_model_artifacts", "finalize_logged_model", "delete_logged_model",
+)  # fmt: skip
+"""Methods of a client that change what MLflow has of trials."""
+
+KilledAtWrite = Callable[[Callable[[], object], int, bool], bool]
+
+
+@pytest.fixture
+def killed_at_write(monkeypatch: pytest.MonkeyPatch) -> KilledAtWrite:
+    """A function that does `work` up to its write to MLflow of that number, from 1.
+
+    `is_done` says whether that one is done. Whether there are so many comes back.
+    """
+
+    def run(work: Callable[[], object], number: int, is_done: bool) -> bool:
+        written = 0
+
+        def counted(name: str) -> Callable[..., Any]:
+            original = getattr(MlflowClient, name)
+
+            def write(self: MlflowClient, *arguments: Any, **named: Any) -> Any:
+                nonlocal written
+                written += 1
+                if written != number:
+                    return original(self, *arguments, **named)
+                if is_done:
+                    original(self, *arguments, **named)
+                raise Killed
+
+            return write
+
+        with monkeypatch.context() as patched:
+            for name in WRITES:
+                patched.setattr(MlflowClient, name, counted(name))
+            try:
+                work()
+            except Killed:
+                return True
+        return False
+
+    return run
+
+
 def free_port() -> int:
     """A port that nothing listens on."""
     with socket.socket() as free:

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_metric_name
 
 from dashboards.tables.derived import judged
@@ -186,33 +185,14 @@ def test_runs_are_made_anew_when_verdicts_or_changes_do_and_only_then(store, cli
     assert held(client) == before
 
 
-class Killed(BaseException):
-    """The driver is not there any more."""
-
-
 @pytest.mark.parametrize("is_done", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_kill_at_any_write_of_the_end_leaves_what_the_next_driver_makes_equal(
-    store, client, monkeypatch, is_done
+    store, client, monkeypatch, killed_at_write, is_done
 ):
     monkeypatch.setattr(runs, "METRICS_A_BATCH", 5)
     Trial(store, "key").finish(1, curve(2))
     studies = [a_study(store, missing=[("a", 3)]), a_study(store)]
     contents_of = [judged(study) for study in studies]
-    written = kill_at = 0
-
-    def counted(name):
-        original = getattr(MlflowClient, name)
-
-        def write(self, *arguments, **named):
-            nonlocal written
-            written += 1
-            if written != kill_at:
-                return original(self, *arguments, **named)
-            if is_done:
-                original(self, *arguments, **named)
-            raise Killed
-
-        return write
 
     def end(number):
         mirror = Mirror("mini", store, print)
@@ -221,19 +201,11 @@ def test_a_kill_at_any_write_of_the_end_leaves_what_the_next_driver_makes_equal(
 
     end(1)
     expected = held(client)
-    is_killed = True
+    kill_at, is_killed = 0, True
     while is_killed:
         kill_at += 1
         end(0)
-        with monkeypatch.context() as patched:
-            for name in ("create_run", "log_batch", "set_tag", "set_terminated", "delete_run"):
-                patched.setattr(MlflowClient, name, counted(name))
-            written = 0
-            try:
-                end(1)
-                is_killed = False
-            except Killed:
-                pass
+        is_killed = killed_at_write(lambda: end(1), kill_at, is_done)
         end(1)
         assert held(client) == expected
     assert kill_at > 9

@@ -1,9 +1,9 @@
 """Every number of a trial is in MLflow once, whatever was lost, killed or taken over."""
 
+import functools
 import threading
 
 import pytest
-from mlflow import MlflowClient
 
 from orchestrator.tracking import runs
 from orchestrator.tracking.mirror import Mirror
@@ -14,9 +14,6 @@ from trainers.system.store import LocalStore
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TITLE = "baseline · seed 0"
-WRITES = (
-    "create_experiment", "create_run", "log_batch", "set_tag", "set_terminated", "delete_run",
-)  # fmt: skip
 
 
 def sync(store, key="key", arms=("baseline",), seed=0, study="mini"):
@@ -30,10 +27,6 @@ def expected(records):
     return {name: [(step, one[name]) for step, one in records.items()] for name in names}
 
 
-class Killed(BaseException):
-    """The driver is not there any more."""
-
-
 @pytest.mark.parametrize(
     ("is_done", "is_taken_over"),
     [
@@ -44,41 +37,19 @@ class Killed(BaseException):
     ],
 )
 def test_a_kill_at_any_write_leaves_what_the_next_driver_makes_equal(
-    store, client, monkeypatch, is_done, is_taken_over
+    store, client, monkeypatch, killed_at_write, is_done, is_taken_over
 ):
     monkeypatch.setattr(runs, "METRICS_A_BATCH", 8)
     trial = Trial(store, "key")
-    written, kill_at, is_killed = 0, 0, True
-
-    def counted(name):
-        original = getattr(MlflowClient, name)
-
-        def write(self, *arguments, **named):
-            nonlocal written
-            written += 1
-            if written != kill_at:
-                return original(self, *arguments, **named)
-            if is_done:
-                original(self, *arguments, **named)
-            raise Killed
-
-        return write
-
+    kill_at, is_killed = 0, True
     while is_killed:
-        kill_at, written, study = kill_at + 1, 0, f"study {kill_at}"
+        kill_at, study = kill_at + 1, f"study {kill_at}"
         store.delete("trials/key/result.json")
         if is_taken_over:
             trial.segment(1, curve(6, pace=2.0))
         else:
             trial.finish(1, curve(9))
-        with monkeypatch.context() as patched:
-            for name in WRITES:
-                patched.setattr(MlflowClient, name, counted(name))
-            try:
-                sync(store, study=study)
-                is_killed = False
-            except Killed:
-                pass
+        is_killed = killed_at_write(functools.partial(sync, store, study=study), kill_at, is_done)
         if is_taken_over:
             # Another attempt, on a machine of another pace, went on from step 3.
             trial.finish(2, {**curve(3, pace=2.0), **dict(list(curve(9).items())[4:])})
