@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from orchestrator.tracking.where import has_store
+from orchestrator.tracking.where import has_store, logs_teachers
 from trainers.errors import DinolabError, StoreError
 from trainers.system.store import Store
 
@@ -32,16 +32,21 @@ INTERRUPTED_S = 2.0
 _STUDY = ""
 """What waits, beside keys of trials: the study's means and files."""
 
+_TEACHER = "teacher of "
+"""What that begins with which waits until nothing else does: the teacher of a trial."""
+
 
 class Mirrored:
     """Mirrors trials and the study in a thread of its own; never raises, never makes one wait.
 
     One trial waits at most once, however often it moves. An error is said once, and tried again
-    with longer and longer pauses. A context manager, whose end waits for what is left.
+    with longer and longer pauses. A context manager, whose end waits for what is left. Raises
+    InputError, when it is made, where what is to be mirrored is not said as it can be.
     """
 
     def __init__(self, study: str, store: Store, console: Console) -> None:
         self.study, self.store, self.console = study, store, console
+        self._logs_teachers = logs_teachers()
         self._change = threading.Condition()
         self._waiting: dict[str, Callable[[Mirror], None]] = {}
         self._seen: dict[str, Callable[[Mirror], None]] = {}
@@ -66,6 +71,8 @@ class Mirrored:
     def sync(self, key: str, arms: Sequence[str], seed: int) -> None:
         """A trial has moved on, or ended; `arms` are those that it stands for."""
         self._add(key, lambda mirror: mirror.sync(key, arms, seed))
+        if self._logs_teachers:
+            self._add(_TEACHER + key, lambda mirror: mirror.log_teacher(key, arms))
 
     def finish(self, study: "StudyRun", verdicts: Mapping[str, Any]) -> None:
         """The files of the study are written, and its means can be computed."""
@@ -92,9 +99,12 @@ class Mirrored:
             self._waiting, self._seen = {}, {}
             self._is_over = True
         if left and has_store(self.store.local):
-            runs = len(left - {_STUDY})
+            waiting = {one for one in left if not one.startswith(_TEACHER)}
+            runs = len(waiting - {_STUDY})
+            teachers = len({one.removeprefix(_TEACHER) for one in left} - waiting)
             parts = [f"{runs} run{'s' * (runs != 1)}"] * (runs > 0)
             parts += ["means and files of the study"] * (_STUDY in left)
+            parts += [f"teachers of {teachers} run{'s' * (teachers != 1)}"] * (teachers > 0)
             self.console.print(
                 f"not in MLflow yet: {' and '.join(parts)}; `dinolab mirror {self.study}` "
                 "writes what is missing"
@@ -167,7 +177,10 @@ class Mirrored:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _next(self) -> "tuple[str, Callable[[Mirror], None]] | None":
-        """What waits, trials before the study; None when nothing does, and nothing will."""
+        """What waits, trials before the study, and teachers last.
+
+        None when nothing does, and nothing will.
+        """
         with self._change:
             if not self._waiting:
                 # What comes now is a new look.
@@ -175,7 +188,7 @@ class Mirrored:
             self._change.wait_for(lambda: self._is_closing or self._waiting)
             if not self._waiting:
                 return None
-            name = min(self._waiting, key=lambda one: one == _STUDY)
+            name = min(self._waiting, key=lambda one: (one.startswith(_TEACHER), one == _STUDY))
             return name, self._waiting[name]
 
     def _done(self, name: str, work: "Callable[[Mirror], None]") -> None:

@@ -30,7 +30,8 @@ from orchestrator.tracking.contents import (
     verdicts_text,
 )
 from orchestrator.tracking.experiment import own_experiment, root_identity
-from orchestrator.tracking.runs import MlflowRun, StudyRuns
+from orchestrator.tracking.provenance import Provenance, without_credentials
+from orchestrator.tracking.runs import ENDED, REASON, STATUS, MlflowRun, StudyRuns
 from orchestrator.tracking.store import (
     artifact_location,
     in_time,
@@ -45,10 +46,6 @@ from trainers.runs.newer_records import NewerRecords
 from trainers.runs.records import Record
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
-
-STATUS, REASON = "dinolab.status", "dinolab.reason"
-ENDED = "dinolab.ended"
-"""Tag: digest of the result or the failure that the run mirrors, all of it; empty while it runs."""
 
 VERDICTS = "dinolab.verdicts"
 """Tag: the labels of the hypotheses of a study, or of those that name an arm."""
@@ -66,6 +63,7 @@ class Mirror:
         self.study, self.store = study, store
         self.uri = tracking_uri(store.local)
         self.readers: dict[str, NewerRecords] = {}
+        self.provenance = Provenance(store, study)
         root = root_identity(store)
 
         def work() -> tuple[MlflowClient, StudyRuns]:
@@ -100,6 +98,7 @@ class Mirror:
             return
         result = trial.finished()
         status, tags = _ending(trial, result)
+        tags |= self.provenance.tags(key, result)
         behind = [arm for arm in arms if not self._is_whole(arm, key, status, tags)]
         if not behind:
             return
@@ -119,10 +118,21 @@ class Mirror:
                 self.readers.pop(key, None)
                 self.sync(key, arms, seed)
                 return
+            self.provenance.log(self.client, run, tags, parameters)
             self.runs.tag(run, tags)
             self.runs.set_status(run, status)
         if tags[ENDED]:
             self.readers.pop(key, None)
+
+    def log_teacher(self, key: str, arms: Sequence[str]) -> None:
+        """Log the teacher of a trial that has come to its end, and was synced, to its runs.
+
+        Raises InputError, one line, when its checkpoint is damaged.
+        """
+        # It takes as long to import as all the rest.
+        from orchestrator.tracking.teachers import log_teacher
+
+        log_teacher(self.client, self.runs, self.store, key, arms)
 
     def finish(self, study: StudyRun, verdicts: Mapping[str, Any]) -> None:
         """Log what each arm came to, the verdicts as judged, the files of the study, and views."""
@@ -166,7 +176,7 @@ class Mirror:
             # Another stands for its arm when a driver was stopped while it replaced that.
             and run.tags.get(MLFLOW_PARENT_RUN_ID) == above.run_id
             and bool(tags[ENDED])
-            and run.tags.get(ENDED) == tags[ENDED]
+            and all(run.tags.get(name, "") == text for name, text in tags.items())
             and run.status == status
         )
 
@@ -220,4 +230,5 @@ def _parameters(content: bytes, shown: str) -> dict[str, str]:
         config = TrainConfig.model_validate_json(content)
     except ValidationError as error:
         raise InputError(f"{shown} is damaged: {explain(error)[0]}") from None
-    return {knob: str(value) for knob, value in flatten(config).items()}
+    knobs = {knob: str(value) for knob, value in flatten(config).items()}
+    return knobs | {"data.source": without_credentials(config.data.source)}

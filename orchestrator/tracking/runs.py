@@ -33,6 +33,10 @@ _PARAMETERS_A_BATCH = 100
 _RUNS_A_PAGE = 1000
 
 STUDY, ARM, KEY = "dinolab.study", "dinolab.arm", "dinolab.key"
+STATUS, REASON = "dinolab.status", "dinolab.reason"
+ENDED = "dinolab.ended"
+"""Tag: digest of the result or the failure that the run mirrors, all of it; empty while it runs."""
+
 MIRRORED = "dinolab.mirrored_step"
 """Tag: every number up to this step is logged."""
 

@@ -32,7 +32,7 @@ from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestrator.tracking.where import has_store, own_file
+from orchestrator.tracking.where import has_store, logs_teachers, own_file
 from trainers.errors import InputError, first_line
 from trainers.system import atomic
 from trainers.system.storage import locate
@@ -65,6 +65,7 @@ def tracking_uri(root: Path | None) -> str:
 
 def check_store(root: Path | None) -> None:
     """Raises InputError when the store of a run root cannot be used; writes no file."""
+    logs_teachers()
     if not has_store(root):
         return
     uri = tracking_uri(root)
@@ -307,7 +308,11 @@ def _bring_artifacts_home(file: Path, root: Path) -> None:
     """Let artifacts lie in the run root, wherever it was when MLflow wrote their places."""
     home = (root.resolve() / ARTIFACTS).as_uri()
     with contextlib.closing(sqlite3.connect(file, timeout=20)) as database, database:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ):
             places = database.execute(
                 f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file:%/{ARTIFACTS}/%'"
             ).fetchall()

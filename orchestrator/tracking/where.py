@@ -3,6 +3,19 @@
 import os
 from pathlib import Path
 
+from trainers.errors import InputError
+
+TEACHERS = "DINOLAB_MLFLOW_TEACHERS"
+"""Of which runs the teacher is logged as a model: `all`, which is the default, or `none`."""
+
+
+def logs_teachers() -> bool:
+    """Whether teachers are logged. Raises InputError, one line, when TEACHERS is something else."""
+    given = os.environ.get(TEACHERS) or "all"
+    if given not in ("all", "none"):
+        raise InputError(f"{TEACHERS}={given!r}: give all or none")
+    return given == "all"
+
 
 def folder_of(root: str) -> Path | None:
     """The folder of a run root on this machine; None for one on object storage."""
