@@ -1,4 +1,8 @@
-"""What the name of a recorded metric says."""
+"""What the name of a recorded metric says, names in lines, and some of many steps."""
+
+import re
+import textwrap
+from collections.abc import Sequence
 
 from trainers.errors import InputError
 
@@ -20,3 +24,16 @@ def split_metric(key: str) -> tuple[str, int | None, int | None, str | None]:
         return metric, int(layer) if layer else None, int(head) if head else None, token
     except ValueError:
         raise InputError(f"{key!r} is not a metric name: expected name@layer.head") from None
+
+
+def in_lines(text: str, width: int, most: int = 4) -> list[str]:
+    """Text in at most 4 lines of `width` letters, also broken after slashes, underscores."""
+    spaced = text.replace("_", "_ ").replace("/", "/ ")
+    lines = textwrap.wrap(spaced, width, max_lines=most, placeholder="…")
+    return [re.sub("([_/]) ", r"\1", line) for line in lines]
+
+
+def evenly(steps: Sequence[int], most: int) -> list[int]:
+    """At most that many of `steps`, evenly among them, the first and the last too."""
+    number = min(len(steps), most)
+    return [steps[round(place * (len(steps) - 1) / max(number - 1, 1))] for place in range(number)]

@@ -9,14 +9,13 @@ is escaped: plotly reads a subset of HTML.
 
 import html
 import math
-import re
-import textwrap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
 from ablations.spec import BASELINE
+from dashboards.names import in_lines
 
 INK = "#222222"
 
@@ -91,9 +90,7 @@ def wrapped(text: str, width: int) -> str:
 
     Plotly finds no room for panels whose words take all of it.
     """
-    spaced = text.replace("_", "_ ").replace("/", "/ ")
-    lines = textwrap.wrap(spaced, width, max_lines=4, placeholder="…")
-    return "<br>".join(html.escape(re.sub("([_/]) ", r"\1", line)) for line in lines)
+    return "<br>".join(html.escape(line) for line in in_lines(text, width))
 
 
 def shortened(name: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from dashboards.study.figures import every_figure
+from dashboards.study.maps import every_sheet
 from dashboards.study.paper import ENDINGS, figure_file, named, table_file
 from dashboards.study.report import FIGURES, write_figures, write_report
 from dashboards.study.tables import every_table
@@ -42,8 +43,9 @@ def write_one(
     verdicts = judged(study)
     if figure is not None:
         form = form or "pdf"
-        drawn = named("figure", every_figure(study, verdicts), figure)
-        content, folder, of = figure_file(drawn, form), FIGURES, figure
+        figures = {**every_figure(study, verdicts), **every_sheet(study.maps)}
+        content = figure_file(named("figure", figures, figure), form)
+        folder, of = FIGURES, figure
     else:
         form, of = form or "csv", str(table)
         content = table_file(named("table", every_table(study, verdicts), of), form)

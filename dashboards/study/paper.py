@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
+from dashboards.figures.sheets import Sheet, sheet_file
 from dashboards.study.tables import Cell, Table
 from trainers.errors import InputError
 
@@ -35,11 +36,14 @@ def named(what: str, ones: Mapping[str, One], name: str) -> One:
     return ones[name]
 
 
-def figure_file(figure: go.Figure, form: str) -> bytes:
+def figure_file(figure: go.Figure | Sheet, form: str) -> bytes:
     """The figure on a white ground.
 
-    Raises InputError where kaleido or the browser that it draws with is not there.
+    Raises InputError where kaleido or the browser that it draws with is not there; a sheet of maps
+    needs neither.
     """
+    if isinstance(figure, Sheet):
+        return sheet_file(figure, form)
     try:
         import kaleido
         from choreographer.errors import (

@@ -31,6 +31,7 @@ from dashboards.study.answers import answers, scope
 from dashboards.study.chain import registrations
 from dashboards.study.claims import asked, forest_scale, shown_hypotheses
 from dashboards.study.figures import in_parts
+from dashboards.study.maps import every_sheet, heat, photographs, shown_sheets
 from dashboards.study.packing import drawn, ids, numbers
 from dashboards.study.tables import every_table
 from dashboards.tables.derived import VERDICTS, interval_shown
@@ -86,6 +87,10 @@ def report_page(
         left_out=_left_out(study),
         stale=stale,
         figures=ids(parts),
+        maps=study.maps,
+        sheets=shown_sheets(every_sheet(study.maps)),
+        photographs=photographs(study.maps),
+        heat=Markup(heat()),
         packed={
             "plotly": packed(get_plotlyjs()),
             "figures": packed(drawn(parts)),

@@ -7,6 +7,7 @@ from ablations.registration import ArmFacts
 from dashboards.figures.compared import compared, end_point
 from dashboards.figures.curves import collapse_metrics, mean_curves
 from dashboards.figures.layers import by_layer
+from dashboards.study.maps import COLUMNS, every_sheet, rows_of
 from dashboards.tables.derived import interval_shown
 from dashboards.tables.reading import CURVES, StudyRun
 from trainers.config import leaves
@@ -34,7 +35,10 @@ def every_table(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, Table
         "globality_by_layer": lambda: _layers(study),
         "collapse_panel": lambda: _curves(study, collapse_metrics(study)),
     }
-    return {name: make() for name, make in makers.items()}
+    sheets = {
+        name: Table(COLUMNS, rows_of(sheet)) for name, sheet in every_sheet(study.maps).items()
+    }
+    return {name: make() for name, make in makers.items()} | sheets
 
 
 def _claims(verdicts: Mapping[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from ablations.verdicts.evidence import Run
 from ablations.verdicts.images import measured_by_image
 from dashboards.tables.chain import read_chain
 from dashboards.tables.long import LONG, placed
+from dashboards.tables.maps import StudyMaps, study_maps
 from dashboards.tables.trials import each_place
 from dashboards.tables.values import SCHEMA, Steps, values_of
 from trainers.errors import InputError
@@ -84,6 +86,11 @@ class StudyRun:
     def design(self) -> Design | None:
         """The stated sequential design, if there is one."""
         return self.entry.resolved.design
+
+    @cached_property
+    def maps(self) -> StudyMaps | None:
+        """The maps that its runs have kept, of one seed; read when they are asked for."""
+        return study_maps(self.store, self.runs, self.arms, self.seeds)
 
 
 def read_study(store: Store, name: str) -> StudyRun:
