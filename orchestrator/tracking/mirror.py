@@ -30,6 +30,7 @@ from orchestrator.tracking.contents import (
     verdicts_text,
 )
 from orchestrator.tracking.experiment import own_experiment, root_identity
+from orchestrator.tracking.pictures import log_pictures
 from orchestrator.tracking.provenance import Provenance, without_credentials
 from orchestrator.tracking.runs import ENDED, REASON, STATUS, MlflowRun, StudyRuns
 from orchestrator.tracking.store import (
@@ -119,7 +120,7 @@ class Mirror:
                 self.sync(key, arms, seed)
                 return
             self.provenance.log(self.client, run, tags, parameters)
-            self.runs.tag(run, tags)
+            self.runs.tag(run, tags | log_pictures(self.client, run, trial, result))
             self.runs.set_status(run, status)
         if tags[ENDED]:
             self.readers.pop(key, None)

@@ -1,0 +1,106 @@
+"""Pictures of attention in MLflow: one a step, once, under the names that MLflow shows."""
+
+import re
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from orchestrator.tracking.mirror import Mirror
+from orchestrator.tracking.pictures import FOLDER, MOST, NAME
+from tests.dashboards.kept_maps import keep, kept_maps
+from tests.orchestrator.tracking.conftest import Trial, curve
+from trainers.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Killed(BaseException):
+    """The driver is not there any more."""
+
+
+@pytest.fixture
+def finished(store):
+    """A trial that has kept maps at many steps, and MLflow has not seen yet."""
+    trial = Trial(store, "key")
+    trial.finish(1, curve(9))
+    steps = {step: kept_maps(step, is_last=step == 9) for step in range(10)}
+    keep(store.root / "trials" / "key", steps)
+    return trial
+
+
+def mirrored(store, arms=("baseline",)):
+    mirror = Mirror("mini", store, print)
+    mirror.sync("key", arms, 0)
+    return {arm: mirror.runs.find(arm, "key") for arm in arms}
+
+
+def pictures(client, run):
+    names = [one.path.removeprefix(f"{FOLDER}/") for one in client.list_artifacts(run, FOLDER)]
+    return {int(name.split("+")[2]): name for name in names if name.endswith(".png")}
+
+
+def test_a_run_has_one_picture_of_each_of_some_steps(store, client, finished):
+    run = mirrored(store)["baseline"]
+    found = pictures(client, run.run_id)
+    assert sorted(found) == [0, 2, 4, 5, 7, 9]
+    assert len(client.list_artifacts(run.run_id, FOLDER)) == 2 * MOST
+    assert client.get_run(run.run_id).data.tags["mlflow.loggedImages"] == "True"
+    content = client.download_artifacts(run.run_id, f"{FOLDER}/{found[9]}")
+    shown = np.asarray(Image.open(content))
+    assert shown.shape == (4 * 96 + 3 * 4, 4 * 96 + 3 * 4, 3)
+    assert not np.array_equal(shown[:96], shown[100:196])
+
+
+def test_pictures_that_are_logged_again_are_there_once(store, client, finished, monkeypatch):
+    with monkeypatch.context() as patched:
+
+        def killed(self, *arguments):
+            raise Killed
+
+        patched.setattr(MlflowClient, "set_terminated", killed)
+        with pytest.raises(Killed):
+            mirrored(store)
+    run = mirrored(store)["baseline"]
+    before = {one.path for one in client.list_artifacts(run.run_id, FOLDER)}
+    client.delete_tag(run.run_id, "dinolab.ended")
+    assert mirrored(store)["baseline"].run_id == run.run_id
+    assert {one.path for one in client.list_artifacts(run.run_id, FOLDER)} == before
+
+
+def test_names_are_those_that_mlflow_gives_its_own_pictures(store, client, finished):
+    run = mirrored(store)["baseline"].run_id
+    ours = {one.path for one in client.list_artifacts(run, FOLDER)}
+    client.log_image(run, Image.new("RGB", (8, 8)), key=NAME, step=9, timestamp=1)
+    names = {one.path for one in client.list_artifacts(run, FOLDER)}
+
+    def form(name):
+        return re.sub(r"timestamp\+\d+\+[\da-f]{8}-[\da-f-]{27}", "timestamp+T+ID", name)
+
+    assert {form(name) for name in names - ours} <= {form(name) for name in ours}
+
+
+def test_each_arm_of_a_trial_has_its_pictures(store, client, finished):
+    for run in mirrored(store, ("baseline", "same")).values():
+        assert len(pictures(client, run.run_id)) == MOST
+
+
+def test_a_trial_without_maps_has_no_pictures(store, client):
+    Trial(store, "key").finish(1, curve(3))
+    run = mirrored(store)["baseline"].run_id
+    assert client.list_artifacts(run) == []
+    assert "mlflow.loggedImages" not in client.get_run(run).data.tags
+
+
+def test_an_arm_without_cls_has_no_pictures(store, client):
+    Trial(store, "key").finish(1, curve(3))
+    keep(store.root / "trials" / "key", {3: kept_maps(0, is_cls=False)})
+    assert client.list_artifacts(mirrored(store)["baseline"].run_id) == []
+
+
+def test_damaged_maps_are_said_and_the_run_is_not_whole(store, client, finished):
+    path = next((store.root / "trials" / "key" / "attempts" / "0001").glob("maps-9.*"))
+    path.write_bytes(b"other")
+    with pytest.raises(InputError, match="maps-9"):
+        mirrored(store)
