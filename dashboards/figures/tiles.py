@@ -18,6 +18,9 @@ MASS = 0.6
 
 HEAT = "inferno"
 
+LEAST_SPREAD = 0.5
+"""Between the darkest and the lightest, over the weight of uniform attention."""
+
 _LEVELS = 32
 """Colours of a map in a page."""
 
@@ -36,12 +39,12 @@ def is_map(values: Map) -> bool:
 def spread(values: Map) -> tuple[float, float]:
     """The weight that is drawn darkest, and how much more the lightest is.
 
-    A map that is uniform but for noise stays dark: 1 / N is the weight of uniform attention.
+    A map that is uniform but for noise stays dark.
     """
     # A patch that looks does not count itself, and is 0.
     low = float(values[values > 0].min()) if (values > 0).any() else 0.0
     high = float(np.quantile(values, 0.995))
-    return low, max(high - low, 1 / values.size)
+    return low, max(high - low, LEAST_SPREAD / values.size)
 
 
 def shades(values: Map) -> npt.NDArray[np.float64]:

@@ -43,7 +43,7 @@ def every_sheet(maps: StudyMaps | None) -> dict[str, Sheet]:
     sheets = {
         "attention_by_arm": _by_arm(
             maps, few, "Attention of the last block",
-            "What [CLS] attends to in the last block, mean over heads.", _attention,
+            "What [CLS] attends to in the last block, mean over heads.", attention,
         ),
         "attention_over_training": _over_training(maps),
         "rollout_by_arm": _by_arm(
@@ -58,6 +58,11 @@ def every_sheet(maps: StudyMaps | None) -> dict[str, Sheet]:
         ),
     }  # fmt: skip
     return {name: sheet for name, sheet in sheets.items() if len(sheet.pixels)}
+
+
+def attention(kept: KeptMaps) -> Map | None:
+    """That of the last block, [b, rows, columns]; None without a [CLS]."""
+    return kept.attention[-1] if len(kept.attention) else None
 
 
 def rows_of(sheet: Sheet) -> list[list[str | int | float | None]]:
@@ -123,7 +128,7 @@ def _over_training(maps: StudyMaps) -> Sheet:
     for arm, steps in maps.arms.items():
         note = maps.notes[arm]
         columns = [
-            _column(f"step {step}", arm, step, steps[step], _attention, MANY, "")
+            _column(f"step {step}", arm, step, steps[step], attention, MANY, "")
             for step in evenly(tuple(steps), STEPS)
         ] or [Column("", arm, "", (), note)]
         bands.append(Band(f"{arm} ({note})" if steps and note else arm, columns))
@@ -145,10 +150,6 @@ def _sheet(maps: StudyMaps, title: str, caption: str, bands: Sequence[Band]) -> 
     # Influence is measured of fewer images than others.
     shown = max(len(column.maps) for band in bands for column in band.columns)
     return Sheet(title, caption, tuple(maps.pixels[:shown]), bands)
-
-
-def _attention(kept: KeptMaps) -> Map | None:
-    return kept.attention[-1] if len(kept.attention) else None
 
 
 def _shown(column: Column, sheet: Sheet) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.rendering import make_console, print_json
 from trainers.errors import InputError, printable
+from trainers.system.store import Store, open_store
+
+PICTURES = (".png", ".pdf", ".svg")
+"""Endings of the file of pictures."""
 
 _WHAT = "Name of a study in the run root, or its file, or a folder that `dinolab measure` wrote."
 
@@ -26,6 +30,15 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help=_WHAT, show_default=False)],
     second: Annotated[str, typer.Argument(metavar="B", help=_WHAT, show_default=False)],
     root: RootOption = DEFAULT_ROOT,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Writes where [CLS] looks in both studies, on the same images, to FILE: .png, "
+            ".pdf or .svg.",
+            show_default=False,
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Show two studies of a run root, or two measured models, side by side.
@@ -38,6 +51,9 @@ def compare(
     console = make_console()
     folders = [at_home(Path(one)) for one in (first, second)]
     measured = [is_measured(folder) for folder in folders]
+    pictures = at_home(pictures)
+    if pictures is not None:
+        _check_pictures(pictures, measured)
     if all(measured):
         _measurements(folders, console, as_json=json_)
     elif any(measured):
@@ -47,16 +63,48 @@ def compare(
             "studies, or two folders that `dinolab measure` wrote"
         )
     else:
-        _studies(first, second, absolute_root(root, console), console, as_json=json_)
+        store = open_store(absolute_root(root, console))
+        names = [name_of_study(one, store) for one in (first, second)]
+        if pictures is not None:
+            _draw(store, names, pictures)
+        _studies(store, *names, console, as_json=json_)
 
 
-def _studies(first: str, second: str, root: str, console: Console, *, as_json: bool) -> None:
+def _check_pictures(file: Path, measured: list[bool]) -> None:
+    if any(measured):
+        raise InputError(
+            "--pictures is of two studies: of a measured model they are there already, in its "
+            "folder figures/"
+        )
+    if file.suffix not in PICTURES:
+        raise InputError(
+            f"--pictures {printable(str(file))} is of no form that is drawn (allowed: "
+            f"{', '.join(PICTURES)})"
+        )
+
+
+def _draw(store: Store, names: list[str], file: Path) -> None:
+    """Write maps of two studies into a file, whole or not at all."""
+    from dashboards.figures.sheets import sheet_file
+    from dashboards.study.compared import compared_maps
+    from dashboards.tables.reading import read_study
+    from trainers.system.atomic import replace
+
+    content = sheet_file(
+        compared_maps(*(read_study(store, name) for name in names)), file.suffix[1:]
+    )
+    try:
+        replace(file, content)
+    except OSError as error:
+        raise InputError(
+            f"--pictures {printable(str(file))} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def _studies(store: Store, first: str, second: str, console: Console, *, as_json: bool) -> None:
     from dashboards.tables.compared import compared_studies
     from dashboards.tables.watched import Told
-    from trainers.system.store import open_store
 
-    store = open_store(root)
-    first, second = (name_of_study(one, store) for one in (first, second))
     found = compared_studies(store, first, second)
     if as_json:
         print_json({"studies": [first, second], **dataclasses.asdict(found)})

@@ -9,16 +9,18 @@ from trainers.runs.maps import KeptMaps, content_of, name_of
 from trainers.runs.records import digest_of
 
 IMAGES = (11, 7, 305, 42, 8, 19, 77, 3)
-SIDE, GRID, BLOCKS = 32, (8, 8), 3
+SIDE, GRID, BLOCKS = 32, 8, 3
 
 
-def kept_maps(seed: int, *, is_last: bool = True, is_cls: bool = True) -> KeptMaps:
+def kept_maps(
+    seed: int, *, is_last: bool = True, is_cls: bool = True, grid: int = GRID
+) -> KeptMaps:
     """Maps of IMAGES: a blob each, which moves with the seed; those of another seed are others."""
     draw = np.random.default_rng(seed)
-    rows, columns = np.mgrid[: GRID[0], : GRID[1]]
+    rows, columns = np.mgrid[:grid, :grid]
 
     def maps(*shape: int) -> np.ndarray:
-        centre = draw.uniform(0, GRID[0], (*shape, 2, 1, 1))
+        centre = draw.uniform(0, grid, (*shape, 2, 1, 1))
         distance = (rows - centre[..., 0, :, :]) ** 2 + (columns - centre[..., 1, :, :]) ** 2
         found = np.exp(-distance / draw.uniform(2, 12)) + 0.02
         return (found / found.sum((-2, -1), keepdims=True)).astype(np.float32)

@@ -18,7 +18,8 @@ from dashboards.study.report import report_page
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.browser.conftest import Open, Opened
-from tests.dashboards.conftest import maker
+from tests.dashboards.conftest import ARMS, maker
+from tests.dashboards.kept_maps import keep, kept_maps
 from tests.dashboards.measurement.measured import FACTS, small_measurement
 from tests.dashboards.published import published, published_store
 
@@ -44,6 +45,21 @@ def study_page(folder: Path, study: StudyRun) -> Made:
     return Made(file, verdicts)
 
 
+def with_maps(study: StudyRun, root: Path) -> StudyRun:
+    """The study as if its first seed had kept maps, as large as they are of 224 pixels, often."""
+    runs = dict(study.runs)
+    for number, arm in enumerate(study.arms):
+        place = (arm, study.seeds[0])
+        runs[place] = replace(runs[place], key=f"{number:016x}")
+        folder = root / "trials" / runs[place].key
+        folder.mkdir(parents=True)
+        result = {"status": "finished", "step": 600, "steps": 600, "attempt": 1, "files": {}}
+        (folder / "result.json").write_text(json.dumps(result))
+        steps = range(0, 601, 100)
+        keep(folder, {one: kept_maps(number + one, is_last=one == 600, grid=14) for one in steps})
+    return replace(study, runs=runs)
+
+
 @pytest.fixture(scope="module")
 def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """The report of a small study, of the largest published one, and of a measured model.
@@ -51,8 +67,12 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     They are made where a browser shows them.
     """
     folders = {name: tmp_path_factory.mktemp("page") for name in NAMES}
-    small = maker(folders["small"])({("loss_on_patches", 1): "collapsed"})
+    small = maker(folders["small"])({("loss_on_patches", 0): "collapsed"})
+    for number, arm in enumerate(ARMS):
+        steps = {0: kept_maps(9, is_last=False), 600: kept_maps(number)}
+        keep(small.root / small.trial(arm, 0).folder, steps)
     large = published(published_store(folders["37 arms"]), "why_cls_is_global-photographs")
+    large = with_maps(large, folders["37 arms"])
     measured = folders["measured"] / "measured"
     write_measurement(measured, *small_measurement(both=True), facts=FACTS)
     return {
@@ -166,10 +186,31 @@ def test_a_keyboard_unfolds_and_filters(pages: dict[str, Made], open_page: Open,
         if "loss_on_patches" in entry["hypothesis"]["contrast"]
     ]
     assert page.locator(".hypothesis:visible").count() == len(kept)
+    columns = page.locator("[aria-describedby=attention_by_arm-caption] .column:visible")
+    shown = columns.locator("[title]").all_text_contents()
+    assert [one.split()[0] for one in shown] == ["loss_on_patches"]
+    assert columns.count() == 2
     drawn = "learning_curves.data.filter(one => one.meta && one.visible).map(one => one.meta)"
     assert len(set(page.evaluate(drawn))) == 1
     named = "learning_curves.layout.annotations.filter(one => one.name && one.visible)"
     assert {one["text"].split()[-1] for one in page.evaluate(named)} == {"loss_on_patches"}
+
+
+def test_maps_lie_over_their_images(pages: dict[str, Made], open_page: Open) -> None:
+    page = open_page(pages["small"].file).page
+    tiles = page.locator("[aria-describedby=attention_by_arm-caption] .tile:has(img)")
+    assert tiles.count() == 3 * 4
+    sizes = """tiles => tiles.map(tile => {
+      const [whole, map] = [tile, tile.firstElementChild].map(one => one.getBoundingClientRect());
+      return [whole.width, whole.height, map.width, map.height, tile.firstChild.naturalWidth];
+    })"""
+    for width, height, *of_map, patches in tiles.evaluate_all(sizes):
+        assert width == pytest.approx(height, abs=0.1)
+        assert of_map == pytest.approx([width, height], abs=0.1)
+        assert patches == 8
+    assert 'url("data:image/webp' in tiles.first.evaluate(
+        "one => getComputedStyle(one).backgroundImage"
+    )
 
 
 def test_a_point_under_the_pointer_says_what_it_is(pages: dict[str, Made], open_page: Open) -> None:

@@ -28,7 +28,7 @@ def test_a_patch_is_lighter_the_larger_its_weight():
 
 def test_a_map_that_is_uniform_but_for_noise_stays_dark():
     noise = 1 + 0.01 * np.random.default_rng(0).standard_normal((8, 8))
-    assert tiles.shades((noise / noise.sum()).astype(np.float32)).max() < 0.1
+    assert tiles.shades((noise / noise.sum()).astype(np.float32)).max() < 0.2
 
 
 def test_patches_that_hold_most_of_a_map_are_the_fewest():

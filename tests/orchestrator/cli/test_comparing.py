@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.dashboards.conftest import HYPOTHESES, maker
+from tests.dashboards.kept_maps import keep, kept_maps
 from tests.registered import restated
 
 
@@ -112,3 +113,35 @@ def test_what_cannot_be_compared_is_one_line(dinolab, tmp_path, content):
         assert len(err.splitlines()) == 1
     code, _, err = dinolab("compare", "s", "t", "--root", root)
     assert (code, len(err.splitlines())) == (2, 1)
+
+
+def test_pictures_of_two_studies_are_written_whole_or_not_at_all(dinolab, two, tmp_path):
+    file = tmp_path / "pictures" / "both.png"
+    asked = ("compare", "first", "second", "--root", two.root, "--pictures", file)
+    code, out, err = dinolab(*asked)
+    assert (code, out) == (2, "")
+    assert "no run of first has kept maps" in err
+    assert len(err.splitlines()) == 1
+    assert not file.parent.exists()
+    for arm in ("baseline", "loss_on_patches"):
+        keep(two.root / two.trial(arm, 0).folder, {600: kept_maps(1)})
+    code, _, err = dinolab(*asked)
+    assert (code, err) == (0, "")
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("a.gif", "(allowed: .png, .pdf, .svg)"), ("a", "(allowed: .png,")]
+)
+def test_pictures_of_another_form_are_refused(dinolab, two, file, said):
+    code, _, err = dinolab("compare", "first", "second", "--root", two.root, "--pictures", file)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert said in err
+
+
+def test_pictures_of_measured_models_are_where_they_were_written(dinolab, tmp_path):
+    a, b = measured(tmp_path / "a"), measured(tmp_path / "b")
+    code, _, err = dinolab("compare", a, b, "--pictures", tmp_path / "c.png")
+    assert code == 2
+    assert "in its folder figures/" in err
+    assert not (tmp_path / "c.png").exists()

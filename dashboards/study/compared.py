@@ -1,0 +1,53 @@
+"""Where [CLS] looks in two studies: the same images, the arms of one name beside each other."""
+
+import numpy as np
+
+from dashboards.figures.sheets import Band, Column, Sheet
+from dashboards.study.maps import FEW, attention
+from dashboards.tables.maps import StudyMaps
+from dashboards.tables.reading import StudyRun
+from trainers.errors import InputError, printable
+
+
+def compared_maps(first: StudyRun, second: StudyRun) -> Sheet:
+    """Attention of the last block; columns are the arms that both have, or the first of each.
+
+    Raises InputError, one line, where a study has no maps, or none of an image of the other.
+    """
+    maps = [_maps_of(study) for study in (first, second)]
+    images = [one for one in maps[0].images if one in maps[1].images][:FEW]
+    if not images:
+        raise InputError(
+            f"{printable(first.name)} and {printable(second.name)} have maps of no image in common"
+        )
+    both = [arm for arm in first.arms if arm in second.arms]
+    pairs = [(arm, arm) for arm in both] or [(first.arms[0], second.arms[0])]
+    columns = [
+        _column(study.name, arm, one, images)
+        for pair in pairs
+        for study, arm, one in zip((first, second), pair, maps, strict=True)
+    ]
+    places = [maps[0].images.index(image) for image in images]
+    return Sheet(
+        f"{first.name} and {second.name}",
+        "What [CLS] attends to in the last block, mean over heads.",
+        tuple(maps[0].pixels[places]),
+        [Band("", columns)],
+    )
+
+
+def _maps_of(study: StudyRun) -> StudyMaps:
+    if study.maps is None:
+        raise InputError(
+            f"no run of {printable(study.name)} has kept maps: runs of earlier versions have none"
+        )
+    return study.maps
+
+
+def _column(study: str, arm: str, maps: StudyMaps, images: list[int]) -> Column:
+    name, steps = f"{arm} · {study}", maps.arms[arm]
+    found = attention(steps[max(steps)]) if steps else None
+    if found is None:
+        return Column(name, arm, "", (), maps.notes[arm] or "no [CLS]")
+    places = np.array([maps.images.index(image) for image in images])
+    return Column(name, arm, f"step {max(steps)}", tuple(found[places]), maps.notes[arm])
