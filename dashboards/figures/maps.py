@@ -11,12 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dashboards.figures.canvas import INK, SHEET_DOTS
+from dashboards.figures.tiles import HEAT, MASS
 from trainers.globality.measurement import Maps
-
-HEAT = "inferno"
-
-MASS = 0.6
-"""of a map inside its contour (Caron et al. 2021)"""
 
 MOST_HEADS = 16
 """Heads of the final block that are drawn."""

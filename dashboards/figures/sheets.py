@@ -22,6 +22,9 @@ _SIDE, _GAP = 128, 6
 _LINE = 8
 """Columns in a line of a drawing, beside the images themselves."""
 
+_LETTER = 0.1
+"""inches from a line of names to the next"""
+
 _LETTERS = 14
 """of a name above a column, in a line"""
 
@@ -65,35 +68,31 @@ def drawn(sheet: Sheet) -> Figure:
     ]
     step = (_SIDE + _GAP) / DOTS
     width = step * (1 + max(len(columns) for _, columns in lines))
-    heights = [
-        (step * len(sheet.pixels), 0.55 + (0.2 if name else 0)) for name, _ in lines
-    ]  # inches of tiles, and of names above them
-    height = sum(map(sum, heights)) + 0.05
+    below = step * len(sheet.pixels)
+    above = [_LETTER * (0.5 + _tallest(columns) + 2 * bool(name)) for name, columns in lines]
+    height = sum(above) + below * len(lines)
     figure = Figure(figsize=(width, height), dpi=DOTS)
     FigureCanvasAgg(figure)
     figure.set_facecolor("white")
     top = height
-    for (name, columns), (of_tiles, above) in zip(lines, heights, strict=True):
-        top -= above
-        rows = _rows(sheet.pixels, columns)
-        array = tiles.sheet(rows, _GAP)
+    for (name, columns), names in zip(lines, above, strict=True):
+        if name:
+            words = "".join(in_lines(printable(name), 60, 1))
+            figure.text(
+                0, (top - 1.6 * _LETTER) / height, words, fontsize=8, color=QUIET, parse_math=False
+            )
+        top -= names + below
+        array = tiles.sheet(_rows(sheet.pixels, columns), _GAP)
         place = figure.add_axes(
-            (0, (top - of_tiles) / height, array.shape[1] / DOTS / width, of_tiles / height)
+            (0, top / height, array.shape[1] / DOTS / width, array.shape[0] / DOTS / height)
         )
         place.set_axis_off()
         place.imshow(array, interpolation="nearest", aspect="auto")
-        titles = ["image", *("\n".join(_title(one)) for one in columns)]
-        for number, title in enumerate(titles):
-            place.text(
-                number * (_SIDE + _GAP), -8, title, va="bottom", fontsize=6, color=INK,
-                parse_math=False, linespacing=1.1,
+        for number, title in enumerate((["image"], *map(_title, columns))):
+            figure.text(
+                number * step / width, (top + below) / height, "\n".join(title), va="bottom",
+                fontsize=6, linespacing=1.1, color=INK, parse_math=False,
             )  # fmt: skip
-        if name:
-            words = " ".join(in_lines(printable(name), 60, 1))
-            place.text(
-                0, -8 - 0.48 * DOTS, words, va="bottom", fontsize=8, color=QUIET, parse_math=False
-            )
-        top -= of_tiles
     return figure
 
 
@@ -117,6 +116,11 @@ def _rows(pixels: Sequence[Pixels], columns: Sequence[Column]) -> list[list[Pixe
         ]
         for row, picture in enumerate(pixels)
     ]
+
+
+def _tallest(columns: Sequence[Column]) -> int:
+    """Lines of names above them."""
+    return max(len(_title(column)) for column in columns)
 
 
 def _title(column: Column) -> list[str]:

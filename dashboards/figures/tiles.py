@@ -21,7 +21,7 @@ HEAT = "inferno"
 LEAST_SPREAD = 0.5
 """Between the darkest and the lightest, over the weight of uniform attention."""
 
-_LEVELS = 32
+_LEVELS = 16
 """Colours of a map in a page."""
 
 _LEAST, _MOST = 0.35, 0.8
@@ -36,20 +36,10 @@ def is_map(values: Map) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def spread(values: Map) -> tuple[float, float]:
-    """The weight that is drawn darkest, and how much more the lightest is.
-
-    A map that is uniform but for noise stays dark.
-    """
-    # A patch that looks does not count itself, and is 0.
-    low = float(values[values > 0].min()) if (values > 0).any() else 0.0
-    high = float(np.quantile(values, 0.995))
-    return low, max(high - low, LEAST_SPREAD / values.size)
-
-
 def shades(values: Map) -> npt.NDArray[np.float64]:
-    """How light each patch is, from 0 to 1."""
-    low, span = spread(values)
+    """How light each patch is, from 0 to 1; a map that is uniform but for noise stays dark."""
+    low, high = float(values.min()), float(np.quantile(values, 0.995))
+    span = max(high - low, LEAST_SPREAD / values.size)
     return np.clip((values.astype(np.float64) - low) / span, 0, 1)
 
 
@@ -66,16 +56,15 @@ def grey(pixels: Pixels) -> Pixels:
 
 def overlay(values: Map) -> bytes:
     """The map as a PNG of a pixel for each patch, which a page lays over the grey image."""
-    levels = np.rint(shades(values) * (_LEVELS - 1)).astype(np.uint8)
-    image = Image.fromarray(levels, "P")
+    image = Image.fromarray(_levels(values))
     image.putpalette(_COLOURS.tobytes())
-    return _file(image, "PNG", transparency=_HIDDEN.tobytes(), optimize=True)
+    return _file(image, "PNG", transparency=_HIDDEN.tobytes(), optimize=True, bits=4)
 
 
 def colours() -> list[str]:
     """Those of maps over a middle grey, from the least to the most, as CSS writes them."""
     every = zip(_COLOURS.tolist(), _HIDDEN.tolist(), strict=True)
-    return [f"rgba({red}, {green}, {blue}, {a / 255:.2f})" for (red, green, blue), a in every][::4]
+    return [f"rgba({red}, {green}, {blue}, {a / 255:.2f})" for (red, green, blue), a in every][::3]
 
 
 def picture(pixels: Pixels) -> bytes:
@@ -88,10 +77,9 @@ def tile(pixels: Pixels, values: Map, side: int) -> Pixels:
     if not is_map(values):
         return nothing(side)
     base = sized(grey(pixels), side)[..., None].astype(float)
-    levels = np.rint(shades(values) * (_LEVELS - 1)).astype(np.uint8)
     rows = np.arange(side) * values.shape[0] // side
     columns = np.arange(side) * values.shape[1] // side
-    level = levels[rows][:, columns]
+    level = _levels(values)[rows][:, columns]
     hidden = _HIDDEN[level][..., None] / 255
     return np.rint(base * (1 - hidden) + _COLOURS[level] * hidden).astype(np.uint8)
 
@@ -115,6 +103,10 @@ def sheet(rows: list[list[Pixels]], gap: int) -> Pixels:
     padded = [[np.pad(one, padding, constant_values=PAPER) for one in row] for row in rows]
     whole = np.concatenate([np.concatenate(row, axis=1) for row in padded])
     return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
+
+
+def _levels(values: Map) -> npt.NDArray[np.uint8]:
+    return np.rint(shades(values) * (_LEVELS - 1)).astype(np.uint8)
 
 
 def _file(image: Image.Image, form: str, **options: object) -> bytes:

@@ -14,7 +14,7 @@ from dashboards.tables.maps import StudyMaps
 from trainers.runs.maps import KeptMaps
 
 FEW, MANY = 4, 2
-"""Images that are shown of at most FEW_ARMS arms; of more arms, and over training."""
+"""Images that are shown of at most FEW_ARMS arms, and of more; over training half as many."""
 
 FEW_ARMS = 12
 
@@ -45,7 +45,7 @@ def every_sheet(maps: StudyMaps | None) -> dict[str, Sheet]:
             maps, few, "Attention of the last block",
             "What [CLS] attends to in the last block, mean over heads.", attention,
         ),
-        "attention_over_training": _over_training(maps),
+        "attention_over_training": _over_training(maps, few // 2),
         "rollout_by_arm": _by_arm(
             maps, few, "Rollout",
             "What [CLS] attends to through all blocks, by attention rollout.",
@@ -98,11 +98,11 @@ def shown_sheets(sheets: Mapping[str, Sheet]) -> dict[str, dict[str, Any]]:
     }
 
 
-def photographs(maps: StudyMaps | None) -> list[tuple[str, str]]:
+def photographs(sheets: Mapping[str, Sheet]) -> list[tuple[str, str]]:
     """The images in colour, and in grey to lie under maps, as addresses; each is there once."""
     return [
         (_address("webp", tiles.picture(one)), _address("webp", tiles.picture(tiles.grey(one))))
-        for one in (() if maps is None else maps.pixels[:FEW])
+        for one in max((sheet.pixels for sheet in sheets.values()), key=len, default=())
     ]
 
 
@@ -122,13 +122,13 @@ def _by_arm(maps: StudyMaps, few: int, title: str, caption: str, of: Of) -> Shee
     return _sheet(maps, title, caption, [Band("", columns)])
 
 
-def _over_training(maps: StudyMaps) -> Sheet:
+def _over_training(maps: StudyMaps, few: int) -> Sheet:
     """A band for each arm, a column for each of some steps."""
     bands = []
     for arm, steps in maps.arms.items():
         note = maps.notes[arm]
         columns = [
-            _column(f"step {step}", arm, step, steps[step], attention, MANY, "")
+            _column(f"step {step}", arm, step, steps[step], attention, few, "")
             for step in evenly(tuple(steps), STEPS)
         ] or [Column("", arm, "", (), note)]
         bands.append(Band(f"{arm} ({note})" if steps and note else arm, columns))

@@ -69,6 +69,7 @@ def report_page(
     """What `report.html` holds; `stale` where `verdicts.json` says something else."""
     shown = shown_hypotheses(study, verdicts)
     parts = in_parts(study, verdicts, {n: one for n, one in figures.items() if n != FOREST})
+    sheets = every_sheet(study.maps)
     page = rendered(
         _TEMPLATE,
         _FILTERS,
@@ -88,8 +89,8 @@ def report_page(
         stale=stale,
         figures=ids(parts),
         maps=study.maps,
-        sheets=shown_sheets(every_sheet(study.maps)),
-        photographs=photographs(study.maps),
+        sheets=shown_sheets(sheets),
+        photographs=photographs(sheets),
         heat=Markup(heat()),
         packed={
             "plotly": packed(get_plotlyjs()),

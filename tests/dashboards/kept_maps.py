@@ -13,7 +13,7 @@ SIDE, GRID, BLOCKS = 32, 8, 3
 
 
 def kept_maps(
-    seed: int, *, is_last: bool = True, is_cls: bool = True, grid: int = GRID
+    seed: int, *, is_last: bool = True, is_cls: bool = True, grid: int = GRID, side: int = SIDE
 ) -> KeptMaps:
     """Maps of IMAGES: a blob each, which moves with the seed; those of another seed are others."""
     draw = np.random.default_rng(seed)
@@ -25,11 +25,13 @@ def kept_maps(
         found = np.exp(-distance / draw.uniform(2, 12)) + 0.02
         return (found / found.sum((-2, -1), keepdims=True)).astype(np.float32)
 
-    photographs = np.random.default_rng(0).integers(0, 256, (len(IMAGES), 4, 4, 3), np.uint8)
-    number = len(IMAGES)
+    number, light = len(IMAGES), np.random.default_rng(0)
+    squares = light.integers(0, 230, (number, 4, 4, 3), np.uint8)
+    pixels = squares.repeat(side // 4, 1).repeat(side // 4, 2)
+    pixels += light.integers(0, 25, pixels.shape, np.uint8)
     return KeptMaps(
         images=np.array(IMAGES, np.int64),
-        pixels=photographs.repeat(SIDE // 4, 1).repeat(SIDE // 4, 2) if is_last else None,
+        pixels=pixels if is_last else None,
         attention=maps(BLOCKS if is_cls else 0, number),
         heads=maps(2 if is_cls else 0, number),
         rollout=maps(number) if is_last and is_cls else None,

@@ -56,7 +56,8 @@ def with_maps(study: StudyRun, root: Path) -> StudyRun:
         result = {"status": "finished", "step": 600, "steps": 600, "attempt": 1, "files": {}}
         (folder / "result.json").write_text(json.dumps(result))
         steps = range(0, 601, 100)
-        keep(folder, {one: kept_maps(number + one, is_last=one == 600, grid=14) for one in steps})
+        kept = {n: kept_maps(number + n, is_last=n == 600, grid=14, side=96) for n in steps}
+        keep(folder, kept)
     return replace(study, runs=runs)
 
 
