@@ -51,8 +51,8 @@ def compare(
     console = make_console()
     folders = [at_home(Path(one)) for one in (first, second)]
     measured = [is_measured(folder) for folder in folders]
-    pictures = at_home(pictures)
     if pictures is not None:
+        pictures = at_home(pictures)
         _check_pictures(pictures, measured)
     if all(measured):
         _measurements(folders, console, as_json=json_)
@@ -64,10 +64,10 @@ def compare(
         )
     else:
         store = open_store(absolute_root(root, console))
-        names = [name_of_study(one, store) for one in (first, second)]
+        first, second = (name_of_study(one, store) for one in (first, second))
         if pictures is not None:
-            _draw(store, names, pictures)
-        _studies(store, *names, console, as_json=json_)
+            _draw(store, first, second, pictures)
+        _studies(store, first, second, console, as_json=json_)
 
 
 def _check_pictures(file: Path, measured: list[bool]) -> None:
@@ -83,16 +83,15 @@ def _check_pictures(file: Path, measured: list[bool]) -> None:
         )
 
 
-def _draw(store: Store, names: list[str], file: Path) -> None:
+def _draw(store: Store, first: str, second: str, file: Path) -> None:
     """Write maps of two studies into a file, whole or not at all."""
     from dashboards.figures.sheets import sheet_file
     from dashboards.study.compared import compared_maps
     from dashboards.tables.reading import read_study
     from trainers.system.atomic import replace
 
-    content = sheet_file(
-        compared_maps(*(read_study(store, name) for name in names)), file.suffix[1:]
-    )
+    sheet = compared_maps(read_study(store, first), read_study(store, second))
+    content = sheet_file(sheet, file.suffix[1:])
     try:
         replace(file, content)
     except OSError as error:
