@@ -133,7 +133,10 @@ def arm_values(
             for metric, value in metrics.items():
                 if math.isfinite(value):
                     found.setdefault((arm, metric), []).append(value)
-    over = {"time/images_per_s": math.fsum, "memory/peak_gib": max}
+    over: dict[str, Callable[[list[float]], float]] = {
+        "time/images_per_s": math.fsum,
+        "memory/peak_gib": max,
+    }
     return {
         (arm, metric): over.get(metric, _mean)(values) for (arm, metric), values in found.items()
     }
