@@ -130,10 +130,12 @@ class Mirror:
 
         Raises InputError, one line, when its checkpoint is damaged.
         """
-        # It takes as long to import as all the rest.
-        from orchestrator.tracking.teachers import log_teacher
+        found = (self.runs.find(arm, key) for arm in arms)
+        if lacking := [run for run in found if run is not None and run.lacks_teacher]:
+            # It takes a second to import.
+            from orchestrator.tracking.teachers import log_teacher
 
-        log_teacher(self.client, self.runs, self.store, key, arms)
+            log_teacher(self.client, self.runs, self.store, key, lacking)
 
     def finish(self, study: StudyRun, verdicts: Mapping[str, Any]) -> None:
         """Log what each arm came to, the verdicts as judged, the files of the study, and views."""

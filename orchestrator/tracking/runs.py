@@ -43,6 +43,9 @@ MIRRORED = "dinolab.mirrored_step"
 DIGEST = "dinolab.mirrored_digest"
 """Tag: digest of those numbers, without those of the machine."""
 
+TEACHER = "dinolab.teacher"
+"""Tag: the beginning of ENDED, and which model the teacher of the run is, or why there is none."""
+
 REPLACED = "dinolab.replaced"
 """Tag of a deleted run: another stands for it."""
 
@@ -70,6 +73,17 @@ class MlflowRun:
     def step(self) -> int:
         """The step up to which every number is logged; -1 when none is."""
         return int(self.tags.get(MIRRORED, -1))
+
+    @property
+    def end(self) -> str:
+        """The beginning of ENDED."""
+        return self.tags.get(ENDED, "")[:12]
+
+    @property
+    def lacks_teacher(self) -> bool:
+        """Whether it has come to its end, and its teacher is not logged."""
+        has_ended = self.tags.get(STATUS) in ("finished", "collapsed")
+        return has_ended and not self.tags.get(TEACHER, "").startswith(self.end)
 
     def read_anew(self) -> None:
         """Records come from the first one again, perhaps from another attempt."""

@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.export import save as save_program
 
 from orchestrator.tracking.experiment import ROOT
-from orchestrator.tracking.runs import ARM, ENDED, KEY, STATUS, STUDY, MlflowRun, StudyRuns
+from orchestrator.tracking.runs import ARM, ENDED, KEY, STUDY, TEACHER, MlflowRun, StudyRuns
 from trainers.config import ModelConfig, TrainConfig
 from trainers.errors import first_line, printable
 from trainers.model.vit import VisionTransformer
@@ -31,14 +31,9 @@ from trainers.runs.saved_run import SavedRun, run_backbone
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
-TEACHER = "teacher"
-"""Name of the model in its run."""
-
-LOGGED = "dinolab.teacher"
-"""Tag of a run: the beginning of its ENDED, and which model it is, or why there is none."""
-
+_NAME = "teacher"
+"""of the model in its run"""
 _DATA = "data"
-_DIGITS = 12
 
 # Of caches that are looked through while the graph is made, and are not used.
 warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
@@ -60,36 +55,22 @@ class Teacher(nn.Module):
 
 
 def log_teacher(
-    client: MlflowClient, runs: StudyRuns, store: Store, key: str, arms: Sequence[str]
+    client: MlflowClient, runs: StudyRuns, store: Store, key: str, lacking: Sequence[MlflowRun]
 ) -> None:
-    """Log the teacher of a trial to its run in each arm, where the trial has come to its end.
+    """Log the teacher of a trial to those of its runs that lack it, where it has been kept.
 
-    What is there already is not logged again. Raises InputError, one line, when the checkpoint is
-    damaged, and whatever MLflow raises.
+    Raises InputError, one line, when the checkpoint is damaged, and whatever MLflow raises.
     """
-    found = (runs.find(arm, key) for arm in arms)
-    lacking = [run for run in found if run is not None and _lacks(run)]
-    if not lacking:
-        return
     trial = StoredTrial(store, key)
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
         saved = _last_checkpoint(trial, Path(scratch))
         if saved is None:
             return
-        folder = Path(scratch, TEACHER)
+        folder = Path(scratch, _NAME)
         problem = _write_graph(saved, folder)
         for run in lacking:
             what = problem or _log_model(client, runs, run, saved, folder)
-            runs.tag(run, {LOGGED: f"{_end_of(run)} {what}"})
-
-
-def _lacks(run: MlflowRun) -> bool:
-    has_ended = run.tags.get(STATUS) in ("finished", "collapsed")
-    return has_ended and not run.tags.get(LOGGED, "").startswith(_end_of(run))
-
-
-def _end_of(run: MlflowRun) -> str:
-    return run.tags[ENDED][:_DIGITS]
+            runs.tag(run, {TEACHER: f"{run.end} {what}"})
 
 
 def _last_checkpoint(trial: StoredTrial, folder: Path) -> SavedRun | None:
@@ -186,7 +167,7 @@ def _own_model(
             return own[0]
         client.create_logged_model(
             runs.experiment,
-            TEACHER,
+            _NAME,
             run.run_id,
             tags={**{tag: run.tags[tag] for tag in (ROOT, STUDY, ENDED)}, ARM: arm, KEY: key},
             params={"arm": arm, "seed": str(saved.trained.seed), "step": str(saved.step)},
