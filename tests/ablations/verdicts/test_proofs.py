@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ablations.design import Design
 from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
 from ablations.verdicts import judge as judging
 from ablations.verdicts import proofs as proving
@@ -607,6 +608,15 @@ def test_a_certain_effect_has_the_least_p_of_its_signs_or_of_random_flips(n, lea
     given = dict.fromkeys(after, [1.0] * n)
     case = proving._Case("certain", family, after, after, given, Multiplicity(by=by), None)
     assert case._least("rises") == least * (1 if by == "max-t" else 2)
+
+
+@pytest.mark.parametrize(("by", "most"), [("max-t", 0.02), ("holm", 0.02), ("fixed-sequence", 1.0)])
+def test_over_looks_a_planted_effect_must_be_found_by_holm_where_its_p_allows_it(by, most):
+    after = {name: SimpleNamespace(label="supported", p=0.01, n=8) for name in ("rises", "falls")}
+    family = {name: HYPOTHESES[name].model_copy(update={"family": "one"}) for name in after}
+    design = Design(looks=(6, 8), spending="obf")
+    case = proving._Case("effect", family, after, after, {}, Multiplicity(by=by), design)
+    assert case._least("rises") == most
 
 
 @pytest.mark.parametrize(("rule", "is_asked"), [("any", False), ("all", True)])
