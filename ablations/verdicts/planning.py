@@ -93,10 +93,8 @@ def seeds_to_plan(
             level = min(level, sign_flip_level(hypothesis.alpha / attained_by, seeds))
         return found_power(PLANNED_EFFECT * effect, effect, seeds, level) if level > 0 else 0.0
 
-    needed, fewest = (
-        seeds_for(power, margin, hypothesis.alpha / size),
-        fewest_seeds(hypothesis, attained_by),
-    )
+    needed = seeds_for(power, margin, hypothesis.alpha / size)
+    fewest = fewest_seeds(hypothesis)
     return None if needed is None or fewest is None else max(fewest, needed)
 
 

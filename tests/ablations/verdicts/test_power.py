@@ -287,3 +287,12 @@ def test_holm_adjusts_the_sign_flip_p_of_each_test():
     differences = 1.0 + np.random.default_rng(0).standard_normal((3, 2, SEEDS))
     _, p = supported(stated, differences, Multiplicity(by="holm"))
     np.testing.assert_allclose(p, holm_p(signflip_p(differences)))
+
+
+def test_secondary_hypotheses_are_adjusted_by_benjamini_and_hochberg():
+    stated = {name: hypothesis(name, secondary=True) for name in "ab"}
+    differences = 1.0 + np.random.default_rng(0).standard_normal((3, 2, SEEDS))
+    _, p = supported(stated, differences, Multiplicity(by="holm"))
+    false_discovery = scipy.stats.false_discovery_control(signflip_p(differences), axis=1)
+    np.testing.assert_allclose(p, false_discovery)
+    assert (p < holm_p(signflip_p(differences))).any()

@@ -229,6 +229,9 @@ def test_equal_differences_and_zeros_are_no_faults():
     of = proofs["hypotheses"]
     assert of["rises"]["certain"]["text"] == "its data are so already"
     assert of["falls"]["relabelled"]["outcome"] == "void"
+    # Their interval is the same at any alpha: only a label can change.
+    assert of["rises"]["alpha"]["outcome"] == "as asked"
+    assert of["falls"]["alpha"]["outcome"] == "void"
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])

@@ -8,14 +8,15 @@ from ablations.verdicts.reasons import decided
 from ablations.verdicts.rule import Control
 from ablations.verdicts.summaries import summary_of
 
+UNDECLARED = Control(found="undeclared")
 
-def told(direction, *differences, least_p=0.0):
+
+def told(direction, *differences, least_p=0.0, control=UNDECLARED):
     """Label and reason of a hypothesis with these differences, whose smallest effect is 1."""
     stated = Hypothesis(
         metric="m", contrast=("a", "baseline"), direction=direction, smallest_effect=1.0
     )
     pairs = [Pair(seed, d, 0.0, d) for seed, d in enumerate(differences)]
-    control = Control(found="undeclared")
     label, _, reason = decided(
         stated, summary_of(stated, pairs), 0.5, control=control, least_p=least_p
     )
@@ -71,3 +72,26 @@ def test_what_is_small_is_said_with_nothing_between_its_interval_and_its_control
     label, reason = told("holds", *SMALL)
     assert label == "inconclusive"
     assert " is inside ±1, but no control was declared: " in reason
+
+
+@pytest.mark.parametrize(
+    ("control", "says"),
+    [
+        (UNDECLARED, ", but no control was declared: nothing shows that this end point would tell"),
+        (Control(found="missing"), ", but its control has not finished with a number at every"),
+        (
+            Control(found="alike", mean=0.1, interval=(-0.2, 0.4)),
+            ", but its control does not differ enough either: by 0.1 [-0.2, 0.4]",
+        ),
+        (
+            Control(found="differs", mean=1.5, interval=(1.25, 2.0)),
+            "; its control differs by 1.5 [1.25, 2]",
+        ),
+    ],
+)
+def test_a_small_effect_is_told_with_what_its_control_shows(control, says):
+    assert says in told("holds", *SMALL, control=control)[1]
+
+
+def test_of_a_control_that_differs_without_a_number_nothing_is_added():
+    assert told("holds", *SMALL, control=Control(found="differs"))[1].endswith("is inside ±1")

@@ -1,5 +1,7 @@
 """Proofs by mutation of sequential designs: what is right passes all, what is broken is found."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from ablations.spec import Claim, Hypothesis, Multiplicity
 from ablations.verdicts import reasons
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.looks import follow
+from ablations.verdicts.other_looks import look_fault
 from ablations.verdicts.proofs import prove
 from ablations.verdicts.rule import decide
 
@@ -167,3 +170,26 @@ def test_how_runs_of_two_arms_end_is_proved_at_looks(spending):
     assert faults(proofs) == set()
     of = proofs["hypotheses"]["collapses"]
     assert (of["relabelled"]["outcome"], of["dropped"]["outcome"]) == ("as asked", "refused")
+
+
+def verdict_of(seeds, interval):
+    return SimpleNamespace(seeds=seeds, interval=interval)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "interval", "says"),
+    [
+        ("look added", (-0.1, 1.1), ""),
+        ("look added", (0.1, 0.9), "its interval is not wider"),
+        ("look added", (0.0, 1.0), "its interval is not wider"),
+        ("look added", None, "it has no interval"),
+        ("looks dropped", (0.1, 0.9), ""),
+        ("looks dropped", (-0.1, 1.1), "its interval is not narrower"),
+    ],
+)
+def test_an_interval_pays_for_each_look(mutant, interval, says):
+    assert look_fault(mutant, verdict_of(8, (0.0, 1.0)), verdict_of(8, interval)) == says
+
+
+def test_a_look_more_may_stop_earlier():
+    assert look_fault("look added", verdict_of(8, (0.0, 1.0)), verdict_of(6, (0.4, 0.6))) == ""

@@ -183,6 +183,9 @@ class TestIntervals:
         assert judged([3, 1, 4, 1.5, 9]).interval_inversion is None
         assert judged([3, 1, 4, 1.5, 9], alpha=0.1).interval_inversion == (1, 9)
 
+    def test_the_least_alpha_that_five_attain_has_their_range_as_inversion_interval(self):
+        assert inversion_interval(np.array([3, 1, 4, 1.5, 9]), 2 / 2**5) == (1, 9)
+
     @pytest.mark.parametrize("n", [7, 8, 11])
     def test_inversion_interval_holds_the_shifts_that_are_not_rejected(self, n):
         d = np.random.default_rng(n).standard_normal(n)
