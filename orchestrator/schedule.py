@@ -104,8 +104,30 @@ def next(  # noqa: A001 (`schedule.next` is what it is called everywhere)
     return Stop(reason=f"all {len(trials)} trials are finished")
 
 
+def looked(
+    sequential: Sequential, runs: "Mapping[tuple[str, int], Run]"
+) -> "Mapping[str, Followed]":
+    """Each hypothesis as the looks that `runs` allow leave it."""
+    # Imported here: a fixed design needs no statistics, which take a second to load.
+    from ablations.verdicts.looks import follow
+
+    return follow(
+        sequential.hypotheses,
+        sequential.gates,
+        runs,
+        sequential.seeds,
+        sequential.design,
+        multiplicity=sequential.multiplicity,
+        references=sequential.references,
+        advise=False,
+    )
+
+
 def needed(
-    trials: Sequence[Paired], sequential: Sequential, runs: "Mapping[tuple[str, int], Run]"
+    trials: Sequence[Paired],
+    sequential: Sequential,
+    runs: "Mapping[tuple[str, int], Run]",
+    followed: "Mapping[str, Followed] | None" = None,
 ) -> tuple[Paired, ...]:
     """Those of `trials` that are needed, as far as `runs` say, in the order in which to start.
 
@@ -117,29 +139,23 @@ def needed(
         trials: candidates; any others are left to whoever has them.
         sequential: what is to be decided, how, and what a run costs.
         runs: by arm and seed, those that have a result, or have failed for good.
+        followed: what `looked` has found of `runs`, if it has been asked.
     """
+    followed = looked(sequential, runs) if followed is None else followed
     found = {(arm, trial.seed): trial for trial in trials for arm in trial.arms}
-    ordered = (found[place] for place in _places(sequential, runs) if place in found)
+    ordered = (found[place] for place in _places(sequential, runs, followed) if place in found)
     return tuple({trial.key: trial for trial in ordered}.values())
 
 
 def _places(
-    sequential: Sequential, runs: "Mapping[tuple[str, int], Run]"
+    sequential: Sequential,
+    runs: "Mapping[tuple[str, int], Run]",
+    followed: "Mapping[str, Followed]",
 ) -> Iterator[tuple[str, int]]:
     """Each (arm, seed) that is needed, the first first; some come twice."""
-    # Imported here: a fixed design needs no statistics, which take a second to load.
-    from ablations.verdicts.looks import follow, unnamed
+    from ablations.verdicts.looks import unnamed
 
     hypotheses, seeds = sequential.hypotheses, sequential.seeds
-    followed = follow(
-        hypotheses,
-        sequential.gates,
-        runs,
-        seeds,
-        sequential.design,
-        multiplicity=sequential.multiplicity,
-        references=sequential.references,
-    )
     undecided = [name for name, one in followed.items() if not one.is_decided]
     begun = [name for name in undecided if followed[name].verdict.looks]
     begun.sort(key=lambda name: -_worth(name, followed[name], sequential, runs))

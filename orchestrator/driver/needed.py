@@ -42,9 +42,8 @@ class Needed:
         self._open = {trial.key for trial in missing}
         self._finished: dict[str, Run] = {}
         self._failed: set[str] = set()
-        self._runs: Mapping[tuple[str, int], Run] = {}
         self._needed: tuple[Trial, ...] | None = None
-        self._labels: tuple[str, ...] | None = None
+        self._labels: tuple[str, ...] = ("open",) * len(study.hypotheses)
 
     def __call__(self, standings: Mapping[str, Standing]) -> tuple[Trial, ...]:
         """Those trials in the order in which to start, finished ones among them. Raises StoreError.
@@ -71,21 +70,13 @@ class Needed:
                 if trial.key in found
                 for arm in trial.arms
             }
-            self._needed = schedule.needed(self._missing, self._sequential, runs)
-            self._runs, self._labels = runs, None
+            followed = schedule.looked(self._sequential, runs)
+            self._needed = schedule.needed(self._missing, self._sequential, runs, followed)
+            self._labels = tuple(
+                one.verdict.label if one.is_decided else "open" for one in followed.values()
+            )
         return self._needed
 
     def labels(self) -> tuple[str, ...]:
         """Of each hypothesis the label that a look has decided, else `open`; as last called."""
-        if self._labels is None:
-            from ablations.verdicts.looks import follow
-
-            asked = self._sequential
-            followed = follow(
-                asked.hypotheses, asked.gates, self._runs, asked.seeds, asked.design,
-                multiplicity=asked.multiplicity, references=asked.references, advise=False,
-            ).values()  # fmt: skip
-            self._labels = tuple(
-                one.verdict.label if one.is_decided else "open" for one in followed
-            )
         return self._labels
