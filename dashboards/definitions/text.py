@@ -54,7 +54,9 @@ LABELS: Mapping[str, str] = MappingProxyType(
 IN_SHORT: Mapping[str, str] = MappingProxyType(
     {
         "failed": "what it rests on is not all there",
-        "insensitive": "nothing here moves what is measured that far, so it tells nothing",
+        "insensitive": (
+            "nothing here, or not its control, moves what is measured that far, so it tells nothing"
+        ),
         "supported": "it is as predicted",
         "equivalent": "the predicted effect is excluded, and so is its opposite",
         "refuted": "what was predicted is excluded",

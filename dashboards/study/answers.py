@@ -1,11 +1,12 @@
 """What a study asked, what came out, how sure that is, what was not done, what would change it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablations.registration import ArmFacts
 from ablations.stated import WORDS
+from ablations.statistics.power import MOST_SEEDS, POWER
 from ablations.verdicts.rule import is_small
 from dashboards.definitions.text import IN_SHORT
 from dashboards.figures.style import LABEL_COLOURS
@@ -98,19 +99,22 @@ def _status(study: StudyRun) -> str:
 def _changing(entries: Iterable[Mapping[str, Any]]) -> str:
     """What would give other labels, and to how many of the hypotheses."""
     needs: Counter[str] = Counter()
-    most = exploratory = 0
+    planned: list[int | None] = []
+    exploratory = weak = 0
     for entry in entries:
         hypothesis, verdict = entry["hypothesis"], entry["verdict"]
         exploratory += entry["stated"]["word"] == "exploratory"
         if verdict["label"] != "inconclusive":
             needs[verdict["label"]] += 1
+            by_mean = verdict["label"] == "supported" and hypothesis["direction"] != "holds"
+            weak += by_mean and "strong" not in verdict["tags"]
         elif _is_small(hypothesis, verdict):
             needs["control"] += 1
         else:
             needs["seeds"] += 1
-            most = max(most, verdict["seeds_needed"] or 0)
-    decided = needs["supported"] + needs["refuted"] + needs["equivalent"]
-    number = f", {most:,} at most" if most else ""
+            # Of how runs end no number of seeds is planned.
+            planned += [verdict["seeds_needed"]] if hypothesis["metric"] else []
+    decided = needs["supported"] + needs["refuted"] + needs["equivalent"] - weak
     parts = [
         (needs["failed"], "failed: the runs that are missing, or arms that pass their gates"),
         (
@@ -118,12 +122,26 @@ def _changing(entries: Iterable[Mapping[str, Any]]) -> str:
             "insensitive: a control that moves the end point, or a smaller smallest effect; "
             "not more seeds",
         ),
-        (needs["seeds"], f"inconclusive: more seeds{number}"),
+        (needs["seeds"], f"inconclusive: a new study of more seeds{_planned(planned)}"),
         (needs["control"], "inconclusive: a declared control that is known to differ"),
-        (decided, "decided: only a study of other images, models or training"),
+        (
+            weak,
+            "supported, but not strong: other seeds, as only the mean has to reach the smallest "
+            "effect",
+        ),
+        (decided, "decided: rarely other seeds, else other images, models or training"),
         (exploratory, "exploratory: the same, stated before there are results, at other seeds"),
     ]
     return " ".join(f"{count} {what}." for count, what in parts if count)
+
+
+def _planned(seeds: Sequence[int | None]) -> str:
+    """How many seeds new studies are to have, each for one hypothesis."""
+    known = [one for one in seeds if one is not None]
+    if not seeds:
+        return ""
+    most = f"up to {max(known):,}" if len(known) == len(seeds) else f"some over {MOST_SEEDS:,}"
+    return f" (for {POWER:.0%} power {most})"
 
 
 def _is_small(hypothesis: Mapping[str, Any], verdict: Mapping[str, Any]) -> bool:

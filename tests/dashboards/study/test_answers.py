@@ -1,26 +1,43 @@
 """The head of a report answers what somebody asks who has seen nothing else."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from dashboards.definitions.text import IN_SHORT, LABELS
 from dashboards.study.answers import answers
 from dashboards.tables.derived import judged
-from dashboards.tables.reading import read_study
+from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import MakeStudy
 
 
-def entry(label: str, *, half_width: float, needed: int | None = None) -> dict[str, Any]:
+def entry(
+    label: str,
+    *,
+    half_width: float,
+    needed: int | None = None,
+    metric: str = "knn/cls_top1",
+    direction: str = "rises",
+    tags: Sequence[str] = (),
+) -> dict[str, Any]:
     return {
-        "hypothesis": {"smallest_effect": 0.05, "alpha": 0.05},
+        "hypothesis": {
+            "smallest_effect": 0.05, "alpha": 0.05, "metric": metric, "direction": direction,
+        },
         "stated": {"word": "exploratory" if needed else "confirmatory"},
         "verdict": {
             "label": label,
+            "tags": tags,
             "n": 8,
             "interval_equivalence": [-half_width, half_width],
             "p_equivalence": 0.001,
             "seeds_needed": needed,
         },
-    }
+    }  # fmt: skip
+
+
+def changing(study: StudyRun, *entries: dict[str, Any]) -> str:
+    hypotheses = dict(zip("abcd", entries, strict=False))
+    return answers(study, {"claims": {}, "hypotheses": hypotheses})["What would change it"]
 
 
 def test_each_label_says_what_would_change_it(make_study: MakeStudy) -> None:
@@ -29,20 +46,44 @@ def test_each_label_says_what_would_change_it(make_study: MakeStudy) -> None:
         "wide": entry("inconclusive", half_width=0.2, needed=68),
         "wider": entry("inconclusive", half_width=0.3, needed=99),
         "unmoved": entry("insensitive", half_width=0.01),
-        "shown": entry("supported", half_width=0.01),
+        "shown": entry("supported", half_width=0.01, tags=["strong"]),
         "gone": entry("failed", half_width=0.01),
     }
     said = answers(read_study(*make_study()), {"claims": {}, "hypotheses": entries})
     assert said["What would change it"] == (
         "1 failed: the runs that are missing, or arms that pass their gates. "
         "1 insensitive: a control that moves the end point, or a smaller smallest effect; "
-        "not more seeds. 2 inconclusive: more seeds, 99 at most. "
+        "not more seeds. 2 inconclusive: a new study of more seeds (for 80% power up to 99). "
         "1 inconclusive: a declared control that is known to differ. "
-        "1 decided: only a study of other images, models or training. "
+        "1 decided: rarely other seeds, else other images, models or training. "
         "2 exploratory: the same, stated before there are results, at other seeds."
     )
     assert "means over 8 of 6 seeds" in said["How sure"]
     assert said["How sure"].endswith("so its p-value is no evidence.")
+
+
+def test_seeds_beyond_the_most_that_are_planned_are_said(make_study: MakeStudy) -> None:
+    study, wide = read_study(*make_study()), entry("inconclusive", half_width=0.2, needed=68)
+    beyond = entry("inconclusive", half_width=0.9)
+    assert "(for 80% power some over 10,000)" in changing(study, wide, beyond)
+    # Of how runs end nothing is planned.
+    ending = entry("inconclusive", half_width=0.9, metric="")
+    assert "(for 80% power up to 68)" in changing(study, wide, ending)
+    assert changing(study, ending) == "1 inconclusive: a new study of more seeds."
+
+
+def test_what_rests_on_a_mean_alone_is_not_called_decided(make_study: MakeStudy) -> None:
+    study = read_study(*make_study())
+    weak = entry("supported", half_width=0.1)
+    assert changing(study, weak).startswith("1 supported, but not strong: other seeds, ")
+    for certain in (
+        entry("supported", half_width=0.01, tags=["strong"]),
+        entry("supported", half_width=0.01, direction="holds"),
+        entry("refuted", half_width=0.01),
+    ):
+        said = changing(study, weak, certain)
+        assert "1 decided: rarely other seeds, " in said
+        assert "1 supported, but not strong: " in said
 
 
 def test_what_is_missing_is_said_beside_what_was_never_tried(make_study: MakeStudy) -> None:
