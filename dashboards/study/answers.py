@@ -12,6 +12,9 @@ from dashboards.definitions.text import IN_SHORT
 from dashboards.figures.style import LABEL_COLOURS
 from dashboards.tables.reading import StudyRun
 
+JUDGED = ("What came out", "How sure", "What would change it")
+"""Questions whose answers name labels and words of verdicts."""
+
 
 def answers(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, str]:
     """Each question with its answer in words; those that need verdicts only where there are any."""
@@ -141,7 +144,7 @@ def _planned(seeds: Sequence[int | None]) -> str:
     if not seeds:
         return ""
     most = f"up to {max(known):,}" if len(known) == len(seeds) else f"some over {MOST_SEEDS:,}"
-    return f" (for {POWER:.0%} power {most})"
+    return f" (for {100 * POWER:.0f} % power {most})"
 
 
 def _is_small(hypothesis: Mapping[str, Any], verdict: Mapping[str, Any]) -> bool:

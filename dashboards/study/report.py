@@ -27,7 +27,7 @@ from dashboards.figures.curves import collapse_metrics
 from dashboards.figures.rows import STYLE
 from dashboards.figures.style import INK, LABEL_COLOURS, arm_styles
 from dashboards.page import packed, rendered
-from dashboards.study.answers import answers, scope
+from dashboards.study.answers import JUDGED, answers, scope
 from dashboards.study.chain import registrations
 from dashboards.study.claims import asked, forest_scale, shown_hypotheses
 from dashboards.study.figures import in_parts
@@ -77,6 +77,7 @@ def report_page(
         registered=study.entry,
         registrations=registrations(study),
         answers=answers(study, verdicts),
+        judged=JUDGED,
         stated_so=_stated_so(verdicts),
         asked=asked(verdicts, shown),
         hypotheses=shown,

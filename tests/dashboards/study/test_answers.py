@@ -53,7 +53,7 @@ def test_each_label_says_what_would_change_it(make_study: MakeStudy) -> None:
     assert said["What would change it"] == (
         "1 failed: the runs that are missing, or arms that pass their gates. "
         "1 insensitive: a control that moves the end point, or a smaller smallest effect; "
-        "not more seeds. 2 inconclusive: a new study of more seeds (for 80% power up to 99). "
+        "not more seeds. 2 inconclusive: a new study of more seeds (for 80 % power up to 99). "
         "1 inconclusive: a declared control that is known to differ. "
         "1 decided: rarely other seeds, else other images, models or training. "
         "2 exploratory: the same, stated before there are results, at other seeds."
@@ -65,10 +65,10 @@ def test_each_label_says_what_would_change_it(make_study: MakeStudy) -> None:
 def test_seeds_beyond_the_most_that_are_planned_are_said(make_study: MakeStudy) -> None:
     study, wide = read_study(*make_study()), entry("inconclusive", half_width=0.2, needed=68)
     beyond = entry("inconclusive", half_width=0.9)
-    assert "(for 80% power some over 10,000)" in changing(study, wide, beyond)
+    assert "(for 80 % power some over 10,000)" in changing(study, wide, beyond)
     # Of how runs end nothing is planned.
     ending = entry("inconclusive", half_width=0.9, metric="")
-    assert "(for 80% power up to 68)" in changing(study, wide, ending)
+    assert "(for 80 % power up to 68)" in changing(study, wide, ending)
     assert changing(study, ending) == "1 inconclusive: a new study of more seeds."
 
 

@@ -133,6 +133,14 @@ def report(whole: Made) -> Page:
     return page(whole)
 
 
+def test_how_runs_ended_is_no_link_to_what_a_verdict_means(make_study: MakeStudy) -> None:
+    text = report_of(make_study({("loss_on_patches", 1): "failed"})).read_text(encoding="utf-8")
+    answers = dict(re.findall(r"<dt>([^<]*)</dt><dd>(.*?)</dd>", text))
+    assert "1 failed." in answers["What was not done"]
+    assert '<a href="#meaning-failed">failed</a>' in answers["What came out"]
+    assert "#meaning-" not in answers["What was not done"] + answers["What was asked"]
+
+
 def test_report_has_its_sections_in_order(report: Page) -> None:
     assert report.headings == SECTIONS
     assert not report.open
