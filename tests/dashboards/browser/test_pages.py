@@ -191,6 +191,10 @@ def test_a_keyboard_unfolds_and_filters(pages: dict[str, Made], open_page: Open,
     shown = columns.locator("[title]").all_text_contents()
     assert [one.split()[0] for one in shown] == ["loss_on_patches"]
     assert columns.count() == 2
+    training = page.locator("[aria-describedby=attention_over_training-caption]")
+    page.locator("details", has=training).locator("> summary").press("Enter")
+    for one in (training.locator("h3"), training.locator(".sheet"), training.get_by_text("image")):
+        assert one.locator("visible=true").count() == 1
     drawn = "learning_curves.data.filter(one => one.meta && one.visible).map(one => one.meta)"
     assert len(set(page.evaluate(drawn))) == 1
     named = "learning_curves.layout.annotations.filter(one => one.name && one.visible)"
