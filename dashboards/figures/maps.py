@@ -73,7 +73,7 @@ def _sheet(pixels: Tensor, columns: Mapping[str, Tensor], grid: tuple[int, int])
 
 
 def _overlay(place: Axes, image: "np.ndarray", values: Tensor) -> None:
-    """The image in grey under a map from its least to its largest weight, and the contour."""
+    """The image in grey under a map, from its least to nearly its largest weight, and a contour."""
     size = (image.shape[0], image.shape[1])
     if not torch.isfinite(values).all():
         place.imshow(image // 2 + 127, interpolation="nearest")
