@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator.driver.gauges import NAMES, OF_ARMS, OPEN, STATES, Gauges, arm_values
+from orchestrator.driver.gauges import (
+    NAMES,
+    OF_ARMS,
+    OPEN,
+    STATES,
+    TRIALS,
+    VERDICTS,
+    Gauges,
+    arm_values,
+)
 from tests.orchestrator.conftest import environment
 from trainers.metrics import METRICS
 
@@ -53,6 +62,41 @@ def test_metrics_that_cannot_be_set_stop_nothing() -> None:
     for _ in range(3):
         gauges.look(["key"], {"key": "running"})
     assert asked == ["verdicts"] * 2, "no oftener than every five seconds"
+
+
+def test_what_several_drivers_tell_of_a_study_is_counted_once(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("there is no promtool on the PATH: apt-get install prometheus")
+    told = {"running": (1, 2), "finished": (5, 5), "open": (4, 3)}
+    trials, hypotheses = (
+        next(one for one in EXPRESSIONS if name in one).replace("$study", "a")
+        for name in (TRIALS[0], VERDICTS[0])
+    )
+
+    def found(expression: str, label: str, values: dict[str, int]) -> dict[str, Any]:
+        samples = [
+            {"labels": f'{{study="a", {label}="{name}"}}', "value": value}
+            for name, value in values.items()
+        ]
+        return {"expr": expression, "eval_time": "0m", "exp_samples": samples}
+
+    series = [
+        {"series": f'ray_{name}{{study="a", {label}="{of}", driver="{driver}"}}', "values": value}
+        for name, label in ((TRIALS[0], "state"), (VERDICTS[0], "verdict"))
+        for of, values in told.items()
+        for driver, value in enumerate(map(str, values))
+    ]
+    asked = [
+        found(trials, "state", {"running": 3, "finished": 5, "open": 4}),
+        found(hypotheses, "verdict", {"running": 2, "finished": 5, "open": 4}),
+    ]
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps({"tests": [{"input_series": series, "promql_expr_test": asked}]}))
+    done = subprocess.run(
+        [promtool, "test", "rules", file], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_shows_every_series_and_no_other() -> None:
