@@ -64,6 +64,19 @@ def test_metrics_that_cannot_be_set_stop_nothing() -> None:
     assert asked == ["verdicts"] * 2, "no oftener than every five seconds"
 
 
+def test_gauges_that_ray_cannot_set_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        tried.append(arguments)
+        raise RuntimeError("no cluster")
+
+    tried: list[object] = []
+    monkeypatch.setattr("ray.util.metrics.Gauge.set", broken)
+    gauges = Gauges("study", with_loss=True, verdicts=tuple, clock=iter([0.0, 1.0, 9.0]).__next__)
+    for _ in range(3):
+        gauges.look(["key"], {"key": "running"})
+    assert len(tried) == 2, "no oftener than every five seconds"
+
+
 def test_what_several_drivers_tell_of_a_study_is_counted_once(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
