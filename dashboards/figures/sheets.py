@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -24,6 +25,8 @@ _LINE = 8
 
 _LETTER = 0.1
 """inches from a line of names to the next"""
+
+_UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 _LETTERS = 14
 """of a name above a column, in a line"""
@@ -97,9 +100,10 @@ def drawn(sheet: Sheet) -> Figure:
 
 
 def sheet_file(sheet: Sheet, form: str) -> bytes:
-    """The same as a file: pdf, png or svg."""
+    """The same as a file: pdf, png or svg; of the same sheet the same bytes."""
     buffer = io.BytesIO()
-    drawn(sheet).savefig(buffer, format=form)
+    with rc_context({"svg.hashsalt": "dinolab"}):
+        drawn(sheet).savefig(buffer, format=form, metadata=_UNDATED.get(form))
     return buffer.getvalue()
 
 

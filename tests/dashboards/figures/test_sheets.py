@@ -81,6 +81,14 @@ def test_a_sheet_is_a_file_for_a_paper_whatever_its_names_are(form, start):
         assert sheet_file(sheet("a", hostile, maps=1), form).startswith(start)
 
 
+@pytest.mark.parametrize("form", ["png", "pdf", "svg"])
+def test_the_same_sheet_is_the_same_file_at_any_time(form, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    before = sheet_file(sheet("a", "b"), form)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert sheet_file(sheet("a", "b"), form) == before
+
+
 def test_many_columns_go_on_in_another_line():
     one, most, more = (size(sheet(*map(str, range(number)))) for number in (1, 8, 9))
     assert one[0] < most[0] == more[0]
