@@ -27,7 +27,7 @@ def split_metric(key: str) -> tuple[str, int | None, int | None, str | None]:
 
 
 def in_lines(text: str, width: int, most: int = 4) -> list[str]:
-    """Text in at most 4 lines of `width` letters, also broken after slashes, underscores."""
+    """Text in at most `most` lines of `width` letters, also broken after slashes, underscores."""
     spaced = text.replace("_", "_ ").replace("/", "/ ")
     lines = textwrap.wrap(spaced, width, max_lines=most, placeholder="…")
     return [re.sub("([_/]) ", r"\1", line) for line in lines]

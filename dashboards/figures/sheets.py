@@ -28,6 +28,9 @@ _LETTER = 0.1
 
 _UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
+_WIDE = 0.075
+"""inches that a letter above all columns may take"""
+
 _LETTERS = 14
 """of a name above a column, in a line"""
 
@@ -60,6 +63,8 @@ class Sheet(NamedTuple):
     pixels: Sequence[Pixels]
     """[S, S, 3] of each"""
     bands: Sequence[Band]
+    above: Sequence[str] = ()
+    """what a drawing says above all columns, each from a line of its own"""
 
 
 def drawn(sheet: Sheet) -> Figure:
@@ -73,11 +78,16 @@ def drawn(sheet: Sheet) -> Figure:
     width = step * (1 + max(len(columns) for _, columns in lines))
     below = step * len(sheet.pixels)
     above = [_LETTER * (0.5 + _tallest(columns) + 2 * bool(name)) for name, columns in lines]
-    height = sum(above) + below * len(lines)
+    head = [
+        line for said in sheet.above for line in in_lines(printable(said), int(width / _WIDE), 16)
+    ]
+    top = height = 1.5 * _LETTER * len(head) + sum(above) + below * len(lines)
     figure = Figure(figsize=(width, height), dpi=DOTS)
     FigureCanvasAgg(figure)
     figure.set_facecolor("white")
-    top = height
+    for line in head:
+        top -= 1.5 * _LETTER
+        figure.text(0, top / height, line, fontsize=7, color=INK, parse_math=False)
     for (name, columns), names in zip(lines, above, strict=True):
         if name:
             words = "".join(in_lines(printable(name), 60, 1))

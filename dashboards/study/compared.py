@@ -1,4 +1,7 @@
-"""Where [CLS] looks in two studies: the same images, the arms of one name beside each other."""
+"""Where [CLS] looks in two studies: the same images, the arms of one name beside each other.
+
+Names of studies are long, so that A and B stand for them above columns.
+"""
 
 import numpy as np
 
@@ -23,9 +26,9 @@ def compared_maps(first: StudyRun, second: StudyRun) -> Sheet:
     both = [arm for arm in first.arms if arm in second.arms]
     pairs = [(arm, arm) for arm in both] or [(first.arms[0], second.arms[0])]
     columns = [
-        _column(study.name, arm, one, images)
+        _column(mark, arm, one, images)
         for pair in pairs
-        for study, arm, one in zip((first, second), pair, maps, strict=True)
+        for mark, arm, one in zip("AB", pair, maps, strict=True)
     ]
     places = [maps[0].images.index(image) for image in images]
     return Sheet(
@@ -33,6 +36,7 @@ def compared_maps(first: StudyRun, second: StudyRun) -> Sheet:
         "What [CLS] attends to in the last block, mean over heads.",
         tuple(maps[0].pixels[places]),
         [Band("", columns)],
+        (f"A: {first.name}", f"B: {second.name}"),
     )
 
 
@@ -44,8 +48,8 @@ def _maps_of(study: StudyRun) -> StudyMaps:
     return study.maps
 
 
-def _column(study: str, arm: str, maps: StudyMaps, images: list[int]) -> Column:
-    name, steps = f"{arm} · {study}", maps.arms[arm]
+def _column(mark: str, arm: str, maps: StudyMaps, images: list[int]) -> Column:
+    name, steps = f"{mark}: {arm}", maps.arms[arm]
     found = attention(steps[max(steps)]) if steps else None
     if found is None:
         return Column(name, arm, "", (), maps.notes[arm] or "no [CLS]")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dashboards.figures import tiles
-from dashboards.figures.sheets import Band, Column, Sheet, sheet_file
+from dashboards.figures.sheets import Band, Column, Sheet, drawn, sheet_file
 from tests.dashboards.kept_maps import kept_maps
 
 KEPT = kept_maps(0)
@@ -87,6 +87,15 @@ def test_the_same_sheet_is_the_same_file_at_any_time(form, monkeypatch):
     before = sheet_file(sheet("a", "b"), form)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     assert sheet_file(sheet("a", "b"), form) == before
+
+
+def test_what_is_said_above_columns_is_drawn_whole(tmp_path):
+    said = "A: " + "why_cls_is_global-" * 5 + "small"
+    figure = drawn(sheet("a")._replace(above=(said, "B: other")))
+    head = [text for text in figure.texts if text.get_fontsize() == 7]
+    assert "".join(text.get_text() for text in head) == said + "B: other"
+    width = figure.get_figwidth() * figure.dpi
+    assert all(text.get_window_extent().x1 <= width for text in head)
 
 
 def test_many_columns_go_on_in_another_line():

@@ -3,11 +3,13 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dashboards.figures.sheets import drawn
 from dashboards.study.compared import compared_maps
 from dashboards.study.figures import every_figure
 from dashboards.study.files import write_one
@@ -197,7 +199,10 @@ def test_two_studies_are_compared_on_images_of_one_name(pictured: Made) -> None:
     assert first.maps is not None
     sheet = compared_maps(first, first)
     names = [column.name for column in sheet.bands[0].columns]
-    assert names == [f"{arm} · {first.name}" for arm in ARMS for _ in range(2)]
+    assert names == [f"{mark}: {arm}" for arm in ARMS for mark in "AB"]
+    assert sheet.above == (f"A: {first.name}", f"B: {first.name}")
+    titles = [text.get_text() for text in drawn(sheet).texts if text.get_fontsize() == 6]
+    assert len(set(titles)) == len(titles) == 1 + len(names)
     for seed in (0, 2, 3):
         for arm in ARMS:
             turned = kept_maps(7)
@@ -210,7 +215,37 @@ def test_two_studies_are_compared_on_images_of_one_name(pictured: Made) -> None:
     assert IMAGES[:FEW] == first.maps.images[:FEW]
 
 
-def test_studies_without_maps_in_common_are_said_in_a_line(
+def of_arms(study: StudyRun, prefix: str) -> StudyRun:
+    """The study with that before the names of its arms."""
+    arms = {f"{prefix}{arm}": changes for arm, changes in study.entry.resolved.arms.items()}
+    resolved = study.entry.resolved.model_copy(update={"arms": arms})
+    runs = {(f"{prefix}{arm}", seed): run for (arm, seed), run in study.runs.items()}
+    chain = (study.entry.model_copy(update={"resolved": resolved}),)
+    return replace(study, chain=chain, runs=runs)
+
+
+def test_studies_of_no_arm_in_common_are_compared_by_their_first(pictured: Made) -> None:
+    first = read_study(*pictured)
+    sheet = compared_maps(first, of_arms(first, "other_"))
+    names = [column.name for column in sheet.bands[0].columns]
+    assert names == ["A: baseline", "B: other_baseline"]
+    assert all(len(column.maps) == FEW for column in sheet.bands[0].columns)
+
+
+def test_maps_of_other_images_are_not_compared(pictured: Made) -> None:
+    first = read_study(*pictured)
+    assert first.maps is not None
+    others = kept_maps(7)
+    others.images[:] += 1000
+    for arm in ARMS:
+        kept(pictured, arm, 2, {600: others})
+        kept(pictured, arm, 3, {600: others})
+    kept(pictured, "baseline", 0, {600: others})
+    with pytest.raises(InputError, match="of no image in common"):
+        compared_maps(first, read_study(*pictured))
+
+
+def test_a_study_that_has_kept_no_maps_is_said_in_a_line(
     pictured: Made, make_study: MakeStudy, tmp_path: Path
 ) -> None:
     first, second = read_study(*pictured), read_study(*make_study(root=tmp_path / "other"))
