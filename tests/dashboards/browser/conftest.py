@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
+
+from tests.browser import chromium
 
 Open = Callable[..., "Opened"]
 
@@ -70,14 +72,11 @@ class Opened:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a display; it ends with the tests of a file."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    executable = shutil.which("chromium")
+    if executable is None:
         pytest.skip("there is no chromium on the PATH: apt-get install chromium")
-    with sync_playwright() as playwright:
-        # Root has no sandbox.
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium(executable) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from orchestrator.driver.gauges import (
     arm_values,
 )
 from tests.orchestrator.conftest import environment
+from tests.orchestrator.tracking.conftest import free_port
 from trainers.metrics import METRICS
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -206,9 +206,7 @@ def asked_of_prometheus(prometheus: str, scratch: Path, folder: Path) -> Callabl
     assert discovery in said
     said = said.replace(discovery, str(scratch / Path(discovery).name)).replace("15s", "1s")
     config.write_text(said)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = process(
         prometheus, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",

@@ -1,10 +1,6 @@
 """A study that was never trained, of any size, in MLflow as a real one would be."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
-
-from playwright.sync_api import Browser, sync_playwright
 
 from ablations.registration import written
 from dashboards.tables.derived import judged
@@ -49,13 +45,3 @@ def mirrored_study(store: LocalStore, arms: int, seeds: int) -> None:
         Trial(store, place.key, place.seed).finish(1, records)
         mirror.sync(place.key, [place.arm], place.seed)
     mirror.finish(study, judged(study))
-
-
-@contextlib.contextmanager
-def chromium(executable: str) -> Iterator[Browser]:
-    """Debian's Chromium, without a display."""
-    with sync_playwright() as playwright:
-        # Root has no sandbox.
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
+from tests.browser import chromium
 from tests.orchestrator.conftest import dinolab
 from tests.orchestrator.tracking.conftest import server
-from tests.orchestrator.tracking.synthetic import DRAWN, METRIC, RUNS, chromium, mirrored_study
+from tests.orchestrator.tracking.synthetic import DRAWN, METRIC, RUNS, mirrored_study
 from trainers.system.store import LocalStore
 
 CHROMIUM = shutil.which("chromium")
