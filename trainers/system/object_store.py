@@ -323,7 +323,7 @@ class ObjectStore:
             )
         if any(place in text for place in WITHOUT_CREDENTIALS):
             return _Problem("no credentials were found", f"set {credentials}")
-        no_token = "token request" in text and (status or "").startswith("4")
+        no_token = "token request" in text and re.match("4", status or "") and status not in BUSY
         is_refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
         if is_refused or no_token or code in REFUSED:
             return _Problem(f"{says} to these credentials", f"set {credentials} of one who may")

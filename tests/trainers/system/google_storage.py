@@ -43,6 +43,8 @@ class GoogleStorage:
         self.is_known: Callable[[str], bool] = lambda given: given == token
         self.of_machine: str | None = None
         """the token it gives to a machine of the cloud, if any"""
+        self.refusals: list[int] = []
+        """statuses that such a machine is told first"""
         self._buckets: dict[str, dict[str, Object]] = {}
         self._uploads: dict[str, dict[int, Object]] = {}
         self._count = itertools.count(1)
@@ -54,6 +56,8 @@ class GoogleStorage:
 
     def _answer(self, request: Request) -> Response:
         if request.path == TOKENS:
+            if self.refusals:
+                return Response("not now", self.refusals.pop(0))
             if self.of_machine is None:
                 return Response("no service account", 404)
             said = f'{{"access_token": "{self.of_machine}", "expires_in": 3600}}'

@@ -303,6 +303,19 @@ def test_a_machine_of_the_cloud_is_given_its_token(
     assert open_store("gs://bucket/of-a-machine", make=True).put("a", b"1", if_absent=True)
 
 
+@pytest.mark.parametrize("status", [408, 429])
+def test_a_busy_server_of_tokens_is_asked_again(
+    google: GoogleStorage, monkeypatch: pytest.MonkeyPatch, status: int
+):
+    monkeypatch.setattr(google, "of_machine", SECRET)
+    # A machine asks under a name and under an address of that server.
+    monkeypatch.setattr(google, "refusals", [status, status])
+    monkeypatch.setattr(object_store, "PATIENCE_AT_OPENING_S", 10)
+    store = open_store(f"gs://bucket/busy-{status}", make=True)
+    assert google.refusals == []
+    assert store.put("a", b"1", if_absent=True)
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
