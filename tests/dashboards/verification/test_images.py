@@ -1,6 +1,7 @@
 """The choice of held-out images, from trained runs to verdicts, report and verification."""
 
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import safetensors.numpy
 
 from ablations.statistics.crossed import crossed_error
 from dashboards.study.files import write_files
+from dashboards.tables.chain import read_entry
+from orchestrator.garbage import delete, garbage
 from tests.dashboards.verification.conftest import NAME, SEEDS, Little, Root
 from tests.dashboards.verification.test_verification import flipped, resealed
+from trainers.runs.attempt import Attempt
 from trainers.runs.by_image import AT_START, BY_IMAGE
 
 ARMS = ("baseline", "cls_position_none", "one_crop_more")
@@ -130,6 +134,34 @@ def test_damaged_maps_are_found_and_verdicts_rest_on_none(judged: Root) -> None:
     assert damages(judged) == [path.relative_to(judged.folder).as_posix()]
     write_files(judged.store, NAME)
     assert entry_of(judged) == before
+
+
+class Killed(BaseException):
+    """The process is not there any more."""
+
+
+def test_maps_that_were_measured_again_are_not_missed_once_they_are_cleared_away(
+    root: Root, little_study: Little, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(root.trial("baseline", 1))
+    asked = read_entry(root.store, NAME).digest
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Attempt, "commit", killed)
+        with pytest.raises(Killed):
+            little_study.run(root.store, *little_study.plan(SEEDS), asked)
+    little_study.run(root.store, *little_study.plan(SEEDS), asked)
+    maps = root.trial("baseline", 1) / "attempts/0001/maps-4.safetensors"
+    assert maps.is_file()
+    delete(garbage(root.store, single=False), root.store)
+    assert not maps.is_file()
+    write_files(root.store, NAME)
+    assert damages(root) == []
+    (root.trial("baseline", 1) / "attempts/0001/maps-0.safetensors").unlink()
+    assert len(damages(root)) == 1
 
 
 def test_runs_of_before_values_of_images_are_judged_the_same_without_them(judged: Root) -> None:
