@@ -1,8 +1,7 @@
-"""What the name of a recorded metric says, names in lines, and some of many steps."""
+"""What the name of a recorded metric says, and names in lines."""
 
 import re
 import textwrap
-from collections.abc import Sequence
 
 from trainers.errors import InputError
 
@@ -31,9 +30,3 @@ def in_lines(text: str, width: int, most: int = 4) -> list[str]:
     spaced = text.replace("_", "_ ").replace("/", "/ ")
     lines = textwrap.wrap(spaced, width, max_lines=most, placeholder="…")
     return [re.sub("([_/]) ", r"\1", line) for line in lines]
-
-
-def evenly(steps: Sequence[int], most: int) -> list[int]:
-    """At most that many of `steps`, evenly among them, the first and the last too."""
-    number = min(len(steps), most)
-    return [steps[round(place * (len(steps) - 1) / max(number - 1, 1))] for place in range(number)]

@@ -9,7 +9,6 @@ from markupsafe import Markup
 from dashboards.figures import tiles
 from dashboards.figures.sheets import Band, Column, Sheet
 from dashboards.figures.tiles import Map
-from dashboards.names import evenly
 from dashboards.tables.maps import StudyMaps
 from trainers.runs.maps import KeptMaps
 
@@ -17,9 +16,6 @@ FEW, MANY = 4, 2
 """Images that are shown of at most FEW_ARMS arms, and of more; over training half as many."""
 
 FEW_ARMS = 12
-
-STEPS = 6
-"""Steps at most that are shown of a run: the first, the last, and some between them."""
 
 Of = Callable[[KeptMaps], Map | None]
 """Some maps of those that a run has kept, [b, rows, columns]; None if it has none of that kind."""
@@ -123,13 +119,13 @@ def _by_arm(maps: StudyMaps, few: int, title: str, caption: str, of: Of) -> Shee
 
 
 def _over_training(maps: StudyMaps, few: int) -> Sheet:
-    """A band for each arm, a column for each of some steps."""
+    """A band for each arm, a column for each step."""
     bands = []
     for arm, steps in maps.arms.items():
         note = maps.notes[arm]
         columns = [
-            _column(f"step {step}", arm, step, steps[step], attention, few, "")
-            for step in evenly(tuple(steps), STEPS)
+            _column(f"step {step}", arm, step, kept, attention, few, "")
+            for step, kept in steps.items()
         ] or [Column("", arm, "", (), note)]
         bands.append(Band(f"{arm} ({note})" if steps and note else arm, columns))
     caption = "What [CLS] attends to in the last block, mean over heads, as each arm is trained."

@@ -17,7 +17,6 @@ from PIL import Image
 
 from dashboards.figures import tiles
 from dashboards.figures.tiles import Pixels
-from dashboards.names import evenly
 from orchestrator.tracking.runs import MlflowRun
 from trainers.runs.maps import KeptMaps
 from trainers.runs.stored_trial import StoredTrial
@@ -26,9 +25,6 @@ NAME = "cls_attention"
 
 FOLDER = "images"
 """Of artifacts, in which MLflow looks for pictures by step."""
-
-MOST = 6
-"""Pictures of a run: of its first step, its last, and some between."""
 
 _SIDE, _GAP, _ACROSS = 96, 4, 4
 """pixels of a tile, and between two; images beside each other"""
@@ -47,7 +43,7 @@ def log_pictures(
     if pixels is None or not shown:
         return {}
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
-        for step in evenly(shown, MOST):
+        for step in shown:
             image = picture(pixels, maps[step])
             stem = f"{NAME}+step+{step}+timestamp+{run.started + step}+{_identity(step)}"
             image.save(Path(scratch, f"{stem}.png"))

@@ -19,6 +19,7 @@ from trainers.config.knob import (
     Switch,
     knob,
 )
+from trainers.config.map_steps import map_steps
 from trainers.config.method import LossConfig, OptimizerConfig, TargetsConfig, TeacherConfig
 from trainers.config.model import SIZES, HeadConfig, ModelConfig
 from trainers.config.train import TrainConfig
@@ -53,6 +54,7 @@ __all__ = [
     "in_steps",
     "knob",
     "leaves",
+    "map_steps",
     "nearest",
     "override",
     "shown",

@@ -63,8 +63,8 @@ class EvaluationConfig(Knobs):
     )
     map_images: int = knob(
         8,
-        "the first held-out images, of which each evaluation keeps maps of what [CLS] attends to; "
-        "0 keeps none",
+        "the first held-out images, of which at most six evaluations keep maps of what [CLS] "
+        "attends to; 0 keeps none",
         source=OURS,
         ge=0,
         le=64,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trainers.config.map_steps import MOST_MAP_STEPS, evenly
 from trainers.errors import InputError
 from trainers.runs.by_image import AT_START, BY_IMAGE, ByImage
 from trainers.runs.by_image import parse as parse_by_image
@@ -162,14 +163,15 @@ class StoredTrial:
     def maps(self, result: Mapping[str, Any]) -> dict[int, KeptMaps]:
         """Maps of a few images that a result has, by step, ascending; none where none was kept.
 
-        Raises InputError, one line, when a file is damaged or missing.
+        Of one of before, which may have kept more, those of MOST_MAP_STEPS. Raises InputError, one
+        line, when a file is damaged or missing.
         """
-        found = {}
-        for key, digest in self.of_images(result).items():
-            step = step_of(key.rpartition("/")[2])
-            if step is not None:
-                found[step] = self._parsed(key, digest, parse_maps, "maps of images")
-        return dict(sorted(found.items()))
+        kept = self.of_images(result)
+        steps = {step: key for key in kept if (step := step_of(key.rpartition("/")[2])) is not None}
+        return {
+            step: self._parsed(steps[step], kept[steps[step]], parse_maps, "maps of images")
+            for step in evenly(sorted(steps), MOST_MAP_STEPS)
+        }
 
     def newest_segments(self) -> tuple[int, list[str]]:
         """The newest attempt that has records, and the keys of its segments in order; 0 if none."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainers.config import TrainConfig, in_steps
+from trainers.config import TrainConfig, in_steps, map_steps
 from trainers.config.size import remedy_of_evaluation
 from trainers.config.stages import augment_of_step
 from trainers.data.augment import augment
@@ -211,15 +211,16 @@ def _evaluate(
 ) -> dict[str, float]:
     """Metrics, the same on every worker; the keeper is given what it says of single images.
 
-    Values of each image are of step 0 and of the last step alone.
+    Values of each image are of step 0 and of the last step alone, maps of `map_steps`.
     """
     whole = state.unsharded(config, world, classes)
     by_image: dict[str, Tensor] = {}
     maps: dict[str, Tensor] = {}
     kept = by_image if state.step in (0, config.steps) else None
+    shown = maps if state.step in map_steps(config) else None
     with memory_explained("an evaluation", remedy_of_evaluation(config.evaluation)):
         try:
-            metrics = evaluate(whole, images, config, world=world, by_image=kept, maps=maps)
+            metrics = evaluate(whole, images, config, world=world, by_image=kept, maps=shown)
         except DivergedError as error:
             raise _DivergedAtEvaluation(state, str(error)) from error
     if world.is_first:

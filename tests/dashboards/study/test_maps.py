@@ -13,12 +13,13 @@ from dashboards.figures.sheets import drawn
 from dashboards.study.compared import compared_maps
 from dashboards.study.figures import every_figure
 from dashboards.study.files import write_one
-from dashboards.study.maps import FEW, STEPS, every_sheet, photographs, shown_sheets
+from dashboards.study.maps import FEW, every_sheet, photographs, shown_sheets
 from dashboards.study.report import report_page
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import ARMS, Made, MakeStudy
 from tests.dashboards.kept_maps import IMAGES, keep, kept_maps
+from trainers.config.map_steps import MOST_MAP_STEPS
 from trainers.errors import InputError
 from trainers.runs.maps import KeptMaps
 
@@ -136,7 +137,7 @@ def test_over_training_shows_some_steps_with_the_first_and_the_last(make_study: 
     sheet = every_sheet(read_study(*made).maps)["attention_over_training"]
     assert [band.name for band in sheet.bands] == list(ARMS)
     names = [column.name for column in sheet.bands[0].columns]
-    assert len(names) == STEPS
+    assert len(names) == MOST_MAP_STEPS
     assert (names[0], names[-1]) == ("step 0", "step 600")
     assert len(sheet.pixels) == FEW // 2
 

@@ -8,9 +8,10 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from orchestrator.tracking.mirror import Mirror
-from orchestrator.tracking.pictures import FOLDER, MOST, NAME
+from orchestrator.tracking.pictures import FOLDER, NAME
 from tests.dashboards.kept_maps import keep, kept_maps
 from tests.orchestrator.tracking.conftest import Trial, curve
+from trainers.config.map_steps import MOST_MAP_STEPS
 from trainers.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -45,7 +46,7 @@ def test_a_run_has_one_picture_of_each_of_some_steps(store, client, finished):
     run = mirrored(store)["baseline"]
     found = pictures(client, run.run_id)
     assert sorted(found) == [0, 2, 4, 5, 7, 9]
-    assert len(client.list_artifacts(run.run_id, FOLDER)) == 2 * MOST
+    assert len(client.list_artifacts(run.run_id, FOLDER)) == 2 * MOST_MAP_STEPS
     assert client.get_run(run.run_id).data.tags["mlflow.loggedImages"] == "True"
     content = client.download_artifacts(run.run_id, f"{FOLDER}/{found[9]}")
     shown = np.asarray(Image.open(content))
@@ -83,7 +84,7 @@ def test_names_are_those_that_mlflow_gives_its_own_pictures(store, client, finis
 
 def test_each_arm_of_a_trial_has_its_pictures(store, client, finished):
     for run in mirrored(store, ("baseline", "same")).values():
-        assert len(pictures(client, run.run_id)) == MOST
+        assert len(pictures(client, run.run_id)) == MOST_MAP_STEPS
 
 
 def test_a_trial_without_maps_has_no_pictures(store, client):

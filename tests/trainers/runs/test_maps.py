@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.config import override
+from trainers.config import map_steps, override
 from trainers.errors import InputError
 from trainers.evaluation.evaluate import evaluate
 from trainers.runs.maps import KeptMaps, content_of, name_of, parse, step_of
@@ -146,6 +146,49 @@ def test_a_result_of_before_has_none(trained):
     result = {name: one for name, one in trial.finished().items() if name != "of_images"}
     assert trial.maps(result) == {}
     assert trial.by_image(result, ["knn/cls_top1"], at_start=True) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "expected"),
+    [
+        (10, 20, [0, 10]),
+        (11, 4, [0, 4, 8, 11]),
+        (11, 2, [0, 2, 4, 8, 10, 11]),
+        (100, 10, [0, 20, 40, 60, 80, 100]),
+        (10**9, 1, [0, 2 * 10**8, 4 * 10**8, 6 * 10**8, 8 * 10**8, 10**9]),
+    ],
+)
+def test_a_run_keeps_maps_of_its_first_evaluation_its_last_and_four_between(
+    tiny, steps, every, expected
+):
+    assert map_steps(override(tiny, {"steps": steps, "evaluation.every": every})) == expected
+
+
+class Killed(BaseException):
+    """The process is not there any more."""
+
+
+class KilledAt5:
+    def report(self, step, metrics, *, checkpoint=None):
+        if step == 5:
+            raise Killed
+
+
+def test_a_run_of_many_evaluations_keeps_few_maps_also_when_it_goes_on(tiny, images, tmp_path):
+    config = override(
+        tiny, {"steps": 9, "evaluation.every": 1, "checkpoint_every": 1, "evaluation.probes": False}
+    )
+    store = open_store(tmp_path)
+    whole, killed = StoredTrial(store, "whole"), StoredTrial(store, "killed")
+    assert run_trial(whole, config, images=images, world=ALONE, reporter=Fanout())
+    with pytest.raises(Killed):
+        run_trial(killed, config, images=images, world=ALONE, reporter=KilledAt5())
+    assert run_trial(killed, config, images=images, world=ALONE, reporter=Fanout())
+    kept = [trial.maps(trial.finished()) for trial in (whole, killed)]
+    assert [list(one) for one in kept] == [map_steps(config)] * 2 == [[0, 2, 4, 5, 7, 9]] * 2
+    assert [len(trial.of_images(trial.finished())) for trial in (whole, killed)] == [7, 7]
+    for step, one in kept[0].items():
+        assert content_of(one) == content_of(kept[1][step])
 
 
 def test_a_run_that_is_to_keep_none_keeps_none(tiny, images, tmp_path):
