@@ -36,6 +36,8 @@ class Run:
     """Of each held-out image, at the last step; None where that was not kept or not read."""
     by_image_at_start: "ByImage | None" = field(default=None, compare=False, repr=False)
     """The same at step 0."""
+    has_maps: bool = field(default=False, compare=False, repr=False)
+    """Whether it has kept maps of attention."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,38 +41,22 @@ def study_maps(
     store: Store, runs: Mapping[tuple[str, int], Run], arms: Sequence[str], seeds: Sequence[int]
 ) -> StudyMaps | None:
     """Those of the first seed of which most arms have maps; None where no arm has any."""
+    chosen = max(seeds, key=lambda seed: sum(runs[arm, seed].has_maps for arm in arms))
 
-    def kept(place: tuple[str, int]) -> dict[str, Any] | None:
-        """The result of a run that has kept maps."""
-        trial = StoredTrial(store, runs[place].key)
+    def read(arm: str) -> tuple[Steps, str]:
+        run = runs[arm, chosen]
+        trial = StoredTrial(store, run.key)
+        found: Steps = {}
         try:
-            result = trial.finished() if runs[place].key else None
+            if run.has_maps and (result := trial.finished()):
+                found = trial.maps(result)
         except InputError:
-            return None
-        return result if result is not None and trial.of_images(result) else None
+            return {}, "damaged"
+        if run.status == "finished":
+            return found, "" if found else "none kept"
+        return found, _NOTES.get(run.status, run.status)
 
-    most, of = 0, {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for seed in seeds:
-            results = dict(zip(arms, pool.map(kept, [(arm, seed) for arm in arms]), strict=True))
-            found = len(arms) - list(results.values()).count(None)
-            if found > most:
-                most, of, chosen = found, results, seed
-            if found == len(arms):
-                break
-        if not most:
-            return None
-
-        def read(arm: str) -> tuple[Steps, str]:
-            run, result = runs[arm, chosen], of[arm]
-            try:
-                found = StoredTrial(store, run.key).maps(result) if result is not None else {}
-            except InputError:
-                return {}, "damaged"
-            if run.status == "finished":
-                return found, "" if found else "none kept"
-            return found, _NOTES.get(run.status, run.status)
-
         every = dict(zip(arms, pool.map(read, arms), strict=True))
     return _of_same_images(chosen, every)
 

@@ -178,6 +178,7 @@ def _read(
             wall_s=result.get("wall_s"),
             by_image=kept if reached_end else None,
             by_image_at_start=kept_at_start,
+            has_maps=trial.has_maps(result),
         )
     elif failure is not None:
         run = Run(status="failed", reason=failure.message, start=start, end={})

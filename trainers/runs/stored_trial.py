@@ -166,12 +166,19 @@ class StoredTrial:
         Of one of before, which may have kept more, those of MOST_MAP_STEPS. Raises InputError, one
         line, when a file is damaged or missing.
         """
-        kept = self.of_images(result)
-        steps = {step: key for key in kept if (step := step_of(key.rpartition("/")[2])) is not None}
+        kept, keys = self.of_images(result), self._keys_of_maps(result)
         return {
-            step: self._parsed(steps[step], kept[steps[step]], parse_maps, "maps of images")
-            for step in evenly(sorted(steps), MOST_MAP_STEPS)
+            step: self._parsed(keys[step], kept[keys[step]], parse_maps, "maps of images")
+            for step in evenly(sorted(keys), MOST_MAP_STEPS)
         }
+
+    def has_maps(self, result: Mapping[str, Any]) -> bool:
+        """Whether a result has `maps`."""
+        return bool(self._keys_of_maps(result))
+
+    def _keys_of_maps(self, result: Mapping[str, Any]) -> dict[int, str]:
+        found = {step_of(key.rpartition("/")[2]): key for key in self.of_images(result)}
+        return {step: key for step, key in found.items() if step is not None}
 
     def newest_segments(self) -> tuple[int, list[str]]:
         """The newest attempt that has records, and the keys of its segments in order; 0 if none."""

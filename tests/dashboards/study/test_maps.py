@@ -22,6 +22,7 @@ from tests.dashboards.kept_maps import IMAGES, keep, kept_maps
 from trainers.config.map_steps import MOST_MAP_STEPS
 from trainers.errors import InputError
 from trainers.runs.maps import KeptMaps
+from trainers.system.store import LocalStore
 
 SHEETS = [
     "attention_by_arm",
@@ -67,6 +68,28 @@ def test_pictures_are_of_the_first_seed_that_every_arm_has(pictured: Made) -> No
     assert study.maps is not None
     assert study.maps.seed == 2
     assert notes(study)["baseline"] == "not finished"
+
+
+def results_asked_for(study: StudyRun, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of the store to find the maps of a study that has been read."""
+    asked = []
+    get = LocalStore.get
+    monkeypatch.setattr(LocalStore, "get", lambda self, key: asked.append(key) or get(self, key))
+    assert study.maps is None or study.maps.seed == 2
+    return [key for key in asked if key.endswith("/result.json")]
+
+
+def test_of_no_seed_but_the_one_that_is_shown_are_results_read_again(
+    pictured: Made, make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (2, 3):
+        (pictured.root / pictured.trial("cls_position_none", seed).result_key).unlink()
+    asked = results_asked_for(read_study(*pictured), monkeypatch)
+    assert sorted(asked) == sorted(
+        pictured.trial(arm, 2).result_key for arm in ARMS if arm != "cls_position_none"
+    )
+    without = read_study(*make_study(root=tmp_path / "other"))
+    assert results_asked_for(without, monkeypatch) == []
 
 
 def test_a_root_without_maps_has_no_pictures(make_study: MakeStudy) -> None:
