@@ -30,11 +30,12 @@ def compared_maps(first: StudyRun, second: StudyRun) -> Sheet:
         for pair in pairs
         for mark, arm, one in zip("AB", pair, maps, strict=True)
     ]
-    places = [maps[0].images.index(image) for image in images]
+    # One that has kept no images has a grey pixel of each.
+    shown = max(maps, key=lambda one: one.pixels.shape[1])
     return Sheet(
         f"{first.name} and {second.name}",
         "What [CLS] attends to in the last block, mean over heads.",
-        tuple(maps[0].pixels[places]),
+        tuple(shown.pixels[[shown.images.index(image) for image in images]]),
         [Band("", columns)],
         (f"A: {first.name}", f"B: {second.name}"),
     )

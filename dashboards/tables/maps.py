@@ -1,6 +1,6 @@
 """The maps that the runs of a study have kept, of one seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class StudyMaps:
     images: tuple[int, ...]
     """their names"""
     pixels: npt.NDArray[np.uint8]
-    """[b, S, S, 3]; grey where no run has come to its last step"""
+    """[b, S, S, 3]; grey and S = 1 where none were kept"""
     arms: Mapping[str, Steps]
     """of every arm, in order; empty where it has none"""
     notes: Mapping[str, str]
@@ -61,6 +61,13 @@ def study_maps(
     return _of_same_images(chosen, every)
 
 
+def pixels_of(kept: Collection[KeptMaps], images: list[int]) -> npt.NDArray[np.uint8]:
+    """The images of those names, [b, S, S, 3], from whichever maps have them; else grey, S = 1."""
+    found = (one.pixels for one in kept if one.images.tolist() == images)
+    grey = np.full((len(images), 1, 1, 3), _GREY, np.uint8)
+    return next((one for one in found if one is not None), grey)
+
+
 def _of_same_images(seed: int, every: Mapping[str, tuple[Steps, str]]) -> StudyMaps | None:
     """Of all arms those with maps of the images of the first of them, at every step."""
     kept = [one for steps, _ in every.values() for one in steps.values()]
@@ -72,12 +79,10 @@ def _of_same_images(seed: int, every: Mapping[str, tuple[Steps, str]]) -> StudyM
         for arm, (steps, _) in every.items()
         if any(one.images.tolist() != images for one in steps.values())
     }
-    pixels = [one.pixels for one in kept if one.images.tolist() == images]
-    grey = np.full((len(images), 1, 1, 3), _GREY, np.uint8)
     return StudyMaps(
         seed=seed,
         images=tuple(images),
-        pixels=next((one for one in pixels if one is not None), grey),
+        pixels=pixels_of(kept, images),
         arms={arm: {} if arm in others else steps for arm, (steps, _) in every.items()},
         notes={
             arm: "of other images" if arm in others else note for arm, (_, note) in every.items()

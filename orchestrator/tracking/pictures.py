@@ -17,6 +17,7 @@ from PIL import Image
 
 from dashboards.figures import tiles
 from dashboards.figures.tiles import Pixels
+from dashboards.tables.maps import pixels_of
 from orchestrator.tracking.runs import MlflowRun
 from trainers.runs.maps import KeptMaps
 from trainers.runs.stored_trial import StoredTrial
@@ -38,13 +39,14 @@ def log_pictures(
     Raises InputError, one line, when a file of maps is damaged.
     """
     maps = {} if result is None else trial.maps(result)
-    pixels = next((one.pixels for one in maps.values() if one.pixels is not None), None)
-    shown = [step for step, one in maps.items() if len(one.attention)]
-    if pixels is None or not shown:
+    shown = {step: one for step, one in maps.items() if len(one.attention)}
+    if not shown:
         return {}
+    first = next(iter(shown.values()))
+    pixels = pixels_of(maps.values(), first.images.tolist())
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
-        for step in shown:
-            image = picture(pixels, maps[step])
+        for step, kept in shown.items():
+            image = picture(pixels, kept)
             stem = f"{NAME}+step+{step}+timestamp+{run.started + step}+{_identity(step)}"
             image.save(Path(scratch, f"{stem}.png"))
             # What MLflow shows until somebody opens the picture.

@@ -75,7 +75,7 @@ def evaluate(
 
     `by_image` is given the metrics that are means over images, by name, of each image: float32
     [n], the first n held-out images in the order of `ImageSet.shuffled`. `maps` is given what
-    `ClsMaps.of_all` has of the first `evaluation.map_images` of them, and at the last step
+    `ClsMaps.of_all` has of the first `evaluation.map_images` of them, and at step 0
     `pixels`, uint8 [b, S, S, 3]; nothing where there are to be no maps.
 
     Raises DivergedError, on every worker, where what the networks make of images is not finite.
@@ -134,7 +134,8 @@ def _evaluate(
     metrics = panel.metrics(world) | globality.metrics(images, test, world)
     if maps is not None and globality.shown is not None:
         maps |= globality.shown.of_all(held_out, world)
-        if state.step == config.steps:
+        # Every run has that step, however it ends.
+        if state.step == 0:
             some = test[: knobs.map_images]
             maps["pixels"] = shown_pixels(images, some, config.augment.global_size)
     if probe:

@@ -24,7 +24,7 @@ class KeptMaps:
     images: npt.NDArray[np.int64]
     """names, [b]: the first of those that are measured"""
     pixels: npt.NDArray[np.uint8] | None
-    """evaluation crops, [b, S, S, 3], at most 96 pixels a side; at the last step alone"""
+    """evaluation crops, [b, S, S, 3], at most 96 pixels a side; at step 0 alone"""
     attention: npt.NDArray[np.float32]
     """of each block, mean over heads, [L, b, rows, columns]"""
     heads: npt.NDArray[np.float32]

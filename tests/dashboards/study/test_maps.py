@@ -269,6 +269,25 @@ def test_maps_of_other_images_are_not_compared(pictured: Made) -> None:
         compared_maps(first, read_study(*pictured))
 
 
+def test_images_come_from_whichever_maps_have_them(
+    pictured: Made, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    with_images, of_before = read_study(*pictured), make_study(root=tmp_path / "other")
+    for arm in ARMS:
+        kept(of_before, arm, 0, {0: kept_maps(1, is_last=False)})
+    without = read_study(*of_before)
+    assert without.maps is not None
+    assert without.maps.pixels.shape == (len(IMAGES), 1, 1, 3)
+    expected = kept_maps(1).pixels
+    assert expected is not None
+    for pair in ((with_images, without), (without, with_images)):
+        assert np.array_equal(np.stack(compared_maps(*pair).pixels), expected[:FEW])
+    kept(of_before, list(ARMS)[-1], 0, {0: kept_maps(1), 300: kept_maps(2, is_last=False)})
+    maps = read_study(*of_before).maps
+    assert maps is not None
+    assert np.array_equal(maps.pixels, expected)
+
+
 def test_a_study_that_has_kept_no_maps_is_said_in_a_line(
     pictured: Made, make_study: MakeStudy, tmp_path: Path
 ) -> None:

@@ -87,6 +87,16 @@ def test_each_arm_of_a_trial_has_its_pictures(store, client, finished):
         assert len(pictures(client, run.run_id)) == MOST_MAP_STEPS
 
 
+def test_a_run_that_has_kept_no_images_has_pictures_on_grey(store, client):
+    Trial(store, "key").finish(1, curve(3))
+    keep(store.root / "trials" / "key", {0: kept_maps(0, is_last=False)})
+    run = mirrored(store)["baseline"].run_id
+    ((_, name),) = pictures(client, mirrored(store)["baseline"].run_id).items()
+    shown = np.asarray(Image.open(client.download_artifacts(run, f"{FOLDER}/{name}")))
+    assert (shown[:96, :96] == shown[0, 0]).all()
+    assert len(np.unique(shown[100:196, :96])) > 2
+
+
 def test_a_trial_without_maps_has_no_pictures(store, client):
     Trial(store, "key").finish(1, curve(3))
     run = mirrored(store)["baseline"].run_id

@@ -79,14 +79,21 @@ def test_maps_do_not_depend_on_how_images_come(config, images, change):
 def test_an_evaluation_that_is_not_thorough_has_attention_alone(config, images):
     maps = {}
     evaluate(fresh(config), images, config, thorough=False, maps=maps)
-    assert maps.keys() == {"attention", "heads"}
+    assert maps.keys() == {"attention", "heads", "pixels"}
+
+
+def test_images_are_kept_beside_the_first_maps_alone(tiny, images):
+    state, first, last = fresh(tiny), {}, {}
+    evaluate(state, images, tiny, thorough=False, maps=first)
+    state.step = tiny.steps
+    evaluate(state, images, tiny, thorough=False, maps=last)
+    assert ("pixels" in first, "pixels" in last) == (True, False)
 
 
 def test_a_network_without_cls_has_no_maps_but_images(tiny, images):
     config = override(tiny, {"model.cls": False, "loss.cls": 0.0, "loss.patches": 1.0})
-    state, maps = fresh(config), {}
-    state.step = config.steps
-    evaluate(state, images, config, maps=maps)
+    maps = {}
+    evaluate(fresh(config), images, config, maps=maps)
     assert maps.keys() == {"attention", "heads", "pixels"}
     assert maps["attention"].shape == maps["heads"].shape == (0, 8, SIDE, SIDE)
 

@@ -111,10 +111,10 @@ def test_a_trial_has_maps_of_each_evaluation(trained, images):
         assert one.heads.shape == (config.model.heads, 8, side, side)
         assert one.attention.sum((-2, -1)) == pytest.approx(1, abs=0.02)
         assert (one.rollout is None) == (one.influence is None) == (step == 2)
-        assert (one.pixels is None) == (step != 3)
+        assert (one.pixels is None) == (step != 0)
     assert found[3].rollout.shape == (8, side, side)
     assert len(found[3].influence) == min(8, config.evaluation.causal_images)
-    assert found[3].pixels.shape == (8, 16, 16, 3)
+    assert found[0].pixels.shape == (8, 16, 16, 3)
 
 
 def test_the_maps_of_step_0_are_those_of_the_weights_it_starts_from(trained, images):
