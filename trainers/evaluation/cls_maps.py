@@ -73,7 +73,9 @@ class ClsMaps:
 
         All workers have measured it of the first `causal_images`.
         """
-        self.causal_images = causal_images if self.tokens.has_cls else 0
+        if not self.tokens.has_cls:
+            return
+        self.causal_images = causal_images
         some = numbers < self.images
         strengths_BN = influence_BN[some.to(influence_BN.device)]
         reliance = strengths_BN.sum(-1, keepdim=True)

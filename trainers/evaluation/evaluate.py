@@ -381,19 +381,16 @@ class Globality:
         device = self.instruments.tokens.patch_queries.device
         if self.of_images is not None:
             self.of_images.first = 0
-        share = slice(world.rank, None, world.size)
-        found, influence = measure_causes(
+        found, influence, numbers = measure_causes(
             self.instruments.network,
             [batch[:2] for batch in batches(images, first, self.config, device)],
             self.instruments.tokens,
             replacement=knobs.replacement,
             seed=self.config.seed,
-            share=share,
+            share=slice(world.rank, None, world.size),
             of_images=self.of_images,
         )
         if self.shown is not None:
-            parts = torch.arange(len(first)).split(knobs.batch_size)
-            # The first of the rows is that of [CLS].
-            numbers = torch.cat([part[share] for part in parts])
+            # The first of the rows is that of [CLS], where there is one.
             self.shown.see_influence(len(first), numbers, influence[:, 0])
         return found

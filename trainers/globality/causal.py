@@ -122,14 +122,14 @@ def measure_causes(
     others: Tensor | None = None,
     share: slice = slice(None),
     of_images: ImageSums | None = None,
-) -> tuple[Accumulator, Tensor]:
+) -> tuple[Accumulator, Tensor, Tensor]:
     """The functionals of influence and reach maps of images, and total reliance.
 
     `batches` are images [B, 3, S, S] with their draws, two images or more in all; each batch goes
     through the model as one. The mean that stands in for a patch is theirs, or that of `others`
     [M, 3, S, S]. Of each batch only the images of `share` are measured, of which `of_images`
     keeps values. Also returned: their influence on every measured token, [images, Q, N], in the
-    order of `tokens.rows()`.
+    order of `tokens.rows()`, and the numbers of these images among all, int64 [images].
     """
     total = Accumulator(of_images=of_images)
     stream = Stream(seed, "gradient reach/directions")
@@ -142,6 +142,7 @@ def measure_causes(
     kinds = tokens.rows()
     asked = torch.cat([places for _, places, _ in kinds])
     start = 0
+    numbers: list[int] = []
     every = [torch.empty(0, len(asked), tokens.patches, device=device)]
     for crops, draws in batches:
         substitute = replaced[start : start + len(crops)][share]
@@ -158,10 +159,11 @@ def measure_causes(
             _add(total, "reach", token, reach, tokens.grid, patches, measured)
         maps = influence(model, crops, draws, asked, tokens.grid, substitute)
         every.append(maps)
+        numbers += measured
         parts = maps.split([len(places) for _, places, _ in kinds], dim=1)
         for (token, _, patches), part in zip(kinds, parts, strict=True):
             _add(total, "influence", token, part, tokens.grid, patches, measured)
-    return total, torch.cat(every)
+    return total, torch.cat(every), torch.tensor(numbers, dtype=torch.int64)
 
 
 def _add(

@@ -128,7 +128,7 @@ class Instruments:
         images = sum(len(kept) for kept, _ in self.causal)
         if images > 1:
             others = torch.cat(self.of_mean) if self.of_mean else None
-            causes, self.influence = measure_causes(
+            causes, self.influence, _ = measure_causes(
                 self.network,
                 self.causal,
                 self.tokens,

@@ -5,7 +5,7 @@ import torch
 
 from trainers.config import override
 from trainers.data.augment import normalize
-from trainers.evaluation.cls_maps import shown_pixels
+from trainers.evaluation.cls_maps import ClsMaps, shown_pixels
 from trainers.evaluation.evaluate import batches, evaluate
 from trainers.globality.causal import measure_causes
 from trainers.globality.rollout import rollout
@@ -51,7 +51,7 @@ def test_maps_are_what_softmax_of_queries_and_keys_gives(config, images):
     queries = stratified(grid, 64, ALONE.device)
     tokens = Tokens(grid=grid, has_cls=True, registers=1, patch_queries=queries, fixed_patch=None)
     first = [(crops[:3], draws.rows(torch.arange(3)))]
-    _, moved = measure_causes(state.teacher, first, tokens, replacement="mean", seed=config.seed)
+    _, moved, _ = measure_causes(state.teacher, first, tokens, replacement="mean", seed=config.seed)
     moved = moved[:, 0] / moved[:, 0].sum(-1, keepdim=True)
     assert torch.allclose(maps["influence"].flatten(1), moved, atol=1e-5)
 
@@ -96,6 +96,17 @@ def test_a_network_without_cls_has_no_maps_but_images(tiny, images):
     evaluate(fresh(config), images, config, maps=maps)
     assert maps.keys() == {"attention", "heads", "pixels"}
     assert maps["attention"].shape == maps["heads"].shape == (0, 8, SIDE, SIDE)
+
+
+def test_a_network_without_cls_keeps_no_influence_of_another_token(tiny, images):
+    config = override(tiny, {"model.cls": False, "loss.cls": 0.0, "loss.patches": 1.0})
+    queries = stratified((SIDE, SIDE), 64, ALONE.device)
+    tokens = Tokens(
+        grid=(SIDE, SIDE), has_cls=False, registers=0, patch_queries=queries, fixed_patch=None
+    )
+    shown = ClsMaps(tokens, config, thorough=True)
+    shown.see_influence(2, torch.arange(2), torch.ones(2, SIDE * SIDE))
+    assert not shown._parts
 
 
 def test_the_images_that_are_shown_are_evaluation_crops_no_larger_than_they_need_be(tiny, images):

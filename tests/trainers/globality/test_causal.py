@@ -137,7 +137,7 @@ def test_gradients_are_taken_of_at_most_so_many_patch_queries(grid):
             registers_count=0,
         )
 
-    found, _ = measure_causes(model, [(images, None)], tokens, replacement="mean", seed=0)
+    found, _, _ = measure_causes(model, [(images, None)], tokens, replacement="mean", seed=0)
     count = found.values["reach", "patch", "reliance", 0][0].item() / len(images)
     assert count == min(patches, REACH_QUERIES)
     assert found.values["influence", "patch", "reliance", 0][0].item() == patches * len(images)
@@ -150,7 +150,7 @@ def test_images_may_come_in_any_batches(replacement):
     found = []
     for sizes in ([5], [2, 3], [1, 1, 1, 1, 1]):
         batches = [(part, None) for part in crops.split(sizes)]
-        total, _ = measure_causes(
+        total, _, _ = measure_causes(
             Bent(weights), batches, layout(GRID), replacement=replacement, seed=0
         )
         found.append(total.metrics(()))
@@ -158,9 +158,30 @@ def test_images_may_come_in_any_batches(replacement):
     assert found[2] == pytest.approx(found[0], abs=1e-5)
 
 
+def test_each_share_of_each_batch_says_which_images_it_has_measured():
+    weights = torch.randn(10, 9, generator=torch.Generator().manual_seed(6))
+
+    def measured(sizes: list[int], share: slice) -> tuple[Tensor, Tensor]:
+        batches = [(part, None) for part in pictures(7).split(sizes)]
+        _, maps, numbers = measure_causes(
+            Bent(weights), batches, layout(GRID), replacement="mean", seed=0, share=share
+        )
+        return maps, numbers
+
+    whole, numbers = measured([7], slice(None))
+    assert numbers.tolist() == list(range(7))
+    for sizes in ([3, 4], [2, 2, 2, 1]):
+        shares = [measured(sizes, slice(rank, None, 3)) for rank in range(3)]
+        assert sorted(torch.cat([numbers for _, numbers in shares]).tolist()) == list(range(7))
+        for maps, numbers in shares:
+            assert torch.allclose(maps, whole[numbers], atol=1e-5)
+
+
 def metrics_of(weights: Tensor) -> dict[str, float]:
     batches = [(pictures(6), None)]
-    found, _ = measure_causes(Weighing(weights), batches, layout(GRID), replacement="other", seed=0)
+    found, _, _ = measure_causes(
+        Weighing(weights), batches, layout(GRID), replacement="other", seed=0
+    )
     return found.metrics(())
 
 
@@ -180,7 +201,7 @@ def test_equal_weights_reach_everywhere_and_one_weight_reaches_one_patch():
 
 def test_an_output_that_depends_on_nothing_has_no_map_and_is_counted():
     constant, batches = Weighing(torch.zeros(10, 9)), [(pictures(3), None)]
-    found, _ = measure_causes(constant, batches, layout(GRID), replacement="mean", seed=0)
+    found, _, _ = measure_causes(constant, batches, layout(GRID), replacement="mean", seed=0)
     assert found.undefined.total() > 0
     metrics = found.metrics(())
     assert "influence/cls/gyration" not in metrics
