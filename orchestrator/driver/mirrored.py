@@ -32,8 +32,8 @@ INTERRUPTED_S = 2.0
 _STUDY = ""
 """What waits, beside keys of trials: the study's means and files."""
 
-_TEACHER = "teacher of "
-"""What that begins with which waits until nothing else does: the teacher of a trial."""
+_PICTURES, _TEACHER = "pictures of ", "teacher of "
+"""What that begins with which waits until no number does: pictures and the teacher of a trial."""
 
 
 class Mirrored:
@@ -71,6 +71,7 @@ class Mirrored:
     def sync(self, key: str, arms: Sequence[str], seed: int) -> None:
         """A trial has moved on, or ended; `arms` are those that it stands for."""
         self._add(key, lambda mirror: mirror.sync(key, arms, seed))
+        self._add(_PICTURES + key, lambda mirror: mirror.log_pictures(key, arms))
         if self._logs_teachers:
             self._add(_TEACHER + key, lambda mirror: mirror.log_teacher(key, arms))
 
@@ -99,12 +100,13 @@ class Mirrored:
             self._waiting, self._seen = {}, {}
             self._is_over = True
         if left and has_store(self.store.local):
-            waiting = {one for one in left if not one.startswith(_TEACHER)}
+            waiting = {one for one in left if not one.startswith((_PICTURES, _TEACHER))}
             runs = len(waiting - {_STUDY})
-            teachers = len({one.removeprefix(_TEACHER) for one in left} - waiting)
             parts = [f"{runs} run{'s' * (runs != 1)}"] * (runs > 0)
             parts += ["means and files of the study"] * (_STUDY in left)
-            parts += [f"teachers of {teachers} run{'s' * (teachers != 1)}"] * (teachers > 0)
+            for late, what in ((_PICTURES, "pictures"), (_TEACHER, "teachers")):
+                keys = {one.removeprefix(late) for one in left if one.startswith(late)} - waiting
+                parts += [f"{what} of {len(keys)} run{'s' * (len(keys) != 1)}"] * (len(keys) > 0)
             self.console.print(
                 f"not in MLflow yet: {' and '.join(parts)}; `dinolab mirror {self.study}` "
                 "writes what is missing"
@@ -177,7 +179,7 @@ class Mirrored:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _next(self) -> "tuple[str, Callable[[Mirror], None]] | None":
-        """What waits, trials before the study, and teachers last.
+        """What waits, trials before the study, and pictures and teachers last.
 
         None when nothing does, and nothing will.
         """
@@ -188,7 +190,8 @@ class Mirrored:
             self._change.wait_for(lambda: self._is_closing or self._waiting)
             if not self._waiting:
                 return None
-            name = min(self._waiting, key=lambda one: (one.startswith(_TEACHER), one == _STUDY))
+            late = (_PICTURES, _TEACHER)
+            name = min(self._waiting, key=lambda one: (one.startswith(late), one == _STUDY))
             return name, self._waiting[name]
 
     def _done(self, name: str, work: "Callable[[Mirror], None]") -> None:

@@ -120,10 +120,19 @@ class Mirror:
                 self.sync(key, arms, seed)
                 return
             self.provenance.log(self.client, run, tags, parameters)
-            self.runs.tag(run, tags | log_pictures(self.client, run, trial, result))
+            self.runs.tag(run, tags)
             self.runs.set_status(run, status)
         if tags[ENDED]:
             self.readers.pop(key, None)
+
+    def log_pictures(self, key: str, arms: Sequence[str]) -> None:
+        """Log pictures of a trial that has a result, and was synced, to its runs.
+
+        Raises InputError, one line, when a file of the trial is damaged.
+        """
+        found = (self.runs.find(arm, key) for arm in arms)
+        if lacking := [run for run in found if run is not None and run.lacks_pictures]:
+            log_pictures(self.client, self.runs, StoredTrial(self.store, key), lacking)
 
     def log_teacher(self, key: str, arms: Sequence[str]) -> None:
         """Log the teacher of a trial that has come to its end, and was synced, to its runs.

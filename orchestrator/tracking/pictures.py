@@ -6,9 +6,8 @@ the name is made of the run and the step: whoever logs it again writes the same 
 
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
@@ -18,7 +17,7 @@ from PIL import Image
 from dashboards.figures import tiles
 from dashboards.figures.tiles import Pixels
 from dashboards.tables.maps import pixels_of
-from orchestrator.tracking.runs import MlflowRun
+from orchestrator.tracking.runs import PICTURES, MlflowRun, StudyRuns
 from trainers.runs.maps import KeptMaps
 from trainers.runs.stored_trial import StoredTrial
 
@@ -32,27 +31,36 @@ _SIDE, _GAP, _ACROSS = 96, 4, 4
 
 
 def log_pictures(
-    client: MlflowClient, run: MlflowRun, trial: StoredTrial, result: Mapping[str, Any] | None
-) -> dict[str, str]:
-    """Log pictures by step to a run that has a result; the tag that lets MLflow show them.
+    client: MlflowClient, runs: StudyRuns, trial: StoredTrial, lacking: Sequence[MlflowRun]
+) -> None:
+    """Log pictures by step to those runs of a trial that lack them, and that they are there.
 
-    Raises InputError, one line, when a file of maps is damaged.
+    Raises InputError, one line, when a file of maps is damaged, and whatever MLflow raises.
     """
+    result = trial.finished()
     maps = {} if result is None else trial.maps(result)
     shown = {step: one for step, one in maps.items() if len(one.attention)}
-    if not shown:
-        return {}
-    first = next(iter(shown.values()))
-    pixels = pixels_of(maps.values(), first.images.tolist())
-    with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
-        for step, kept in shown.items():
-            image = picture(pixels, kept)
-            stem = f"{NAME}+step+{step}+timestamp+{run.started + step}+{_identity(step)}"
-            image.save(Path(scratch, f"{stem}.png"))
-            # What MLflow shows until somebody opens the picture.
-            image.save(Path(scratch, f"{stem}+compressed.webp"), quality=80)
-        client.log_artifacts(run.run_id, scratch, FOLDER)
-    return {MLFLOW_LOGGED_IMAGES: "True"}
+    images = {}
+    if shown:
+        first = next(iter(shown.values()))
+        pixels = pixels_of(maps.values(), first.images.tolist())
+        images = {step: picture(pixels, kept) for step, kept in shown.items()}
+    for run in lacking:
+        if images:
+            with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
+                for step, image in images.items():
+                    _save(image, Path(scratch), run, step)
+                client.log_artifacts(run.run_id, scratch, FOLDER)
+        shows = {MLFLOW_LOGGED_IMAGES: "True"} if images else {}
+        runs.tag(run, {PICTURES: f"{run.end} {len(images)}", **shows})
+
+
+def _save(image: Image.Image, folder: Path, run: MlflowRun, step: int) -> None:
+    """Under the names by which MLflow shows it."""
+    stem = f"{NAME}+step+{step}+timestamp+{run.started + step}+{_identity(step)}"
+    image.save(folder / f"{stem}.png")
+    # What MLflow shows until somebody opens the picture.
+    image.save(folder / f"{stem}+compressed.webp", quality=80)
 
 
 def picture(pixels: Pixels, maps: KeptMaps) -> Image.Image:

@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from orchestrator.tracking.experiment import ROOT
 from trainers.metrics import OF_THE_MACHINE
+from trainers.runs.stored_trial import RESULT_STATUSES
 
 Records = Sequence[tuple[int, Mapping[str, float]]]
 """Steps, ascending, and the metrics of each."""
@@ -45,6 +46,9 @@ DIGEST = "dinolab.mirrored_digest"
 
 TEACHER = "dinolab.teacher"
 """Tag: the beginning of ENDED, and which model the teacher of the run is, or why there is none."""
+
+PICTURES = "dinolab.pictures"
+"""Tag: the beginning of ENDED, and how many pictures the run has."""
 
 REPLACED = "dinolab.replaced"
 """Tag of a deleted run: another stands for it."""
@@ -84,6 +88,12 @@ class MlflowRun:
         """Whether it has come to its end, and its teacher is not logged."""
         has_ended = self.tags.get(STATUS) in ("finished", "collapsed")
         return has_ended and not self.tags.get(TEACHER, "").startswith(self.end)
+
+    @property
+    def lacks_pictures(self) -> bool:
+        """Whether it has a result, and its pictures are not logged."""
+        has_result = self.tags.get(STATUS) in RESULT_STATUSES
+        return has_result and not self.tags.get(PICTURES, "").startswith(self.end)
 
     def read_anew(self) -> None:
         """Records come from the first one again, perhaps from another attempt."""

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import queue
+import shutil
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from dashboards.tables.derived import judged
 from orchestrator.driver import mirrored
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.tracking import store as tracking
+from tests.dashboards.kept_maps import keep, kept_maps
 from tests.orchestrator.tracking.conftest import (
     Trial,
     client,
@@ -218,6 +220,22 @@ def test_an_experiment_that_is_deleted_in_the_middle_is_restored(store, client, 
     assert beside.close()
     assert len(held(client)) == 4
     assert "MLflow experiment mini had been deleted: it is restored" in list(said.left())
+
+
+def test_a_store_that_takes_no_file_gets_every_number(store, client, beside, said):
+    for seed in (0, 1):
+        Trial(store, f"key{seed}").finish(1, curve(5))
+        keep(store.root / "trials" / f"key{seed}", {5: kept_maps(0)})
+    # No folder can be made there, as on a full disk.
+    shutil.rmtree(store.root / tracking.ARTIFACTS, ignore_errors=True)
+    (store.root / tracking.ARTIFACTS).write_text("")
+    for seed in (0, 1):
+        beside.sync(f"key{seed}", ["baseline"], seed)
+    for seed in (0, 1):
+        wait_for(client, f"baseline · seed {seed}")
+        assert len(held(client)[f"baseline · seed {seed}"]["metrics"]["loss/total"]) == 6
+    assert not beside.close(0.5)
+    assert "not in MLflow yet: pictures of 2 runs" in list(said.left())[-1]
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "attempts/0001/metrics-000000000"])

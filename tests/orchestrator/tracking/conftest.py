@@ -171,6 +171,7 @@ WRITES = (
     "create_experiment", "create_run", "log_batch", "set_tag", "set_terminated", "delete_run",
     "set_experiment_tag", "log_inputs", "log_outputs", "create_logged_model",
     "log_model_artifacts", "finalize_logged_model", "delete_logged_model",
+    "log_artifacts",
 )  # fmt: skip
 """Methods of a client that change what MLflow has of trials."""
 

@@ -1,24 +1,25 @@
 """Pictures of attention in MLflow: one a step, once, under the names that MLflow shows."""
 
+import functools
 import re
+import shutil
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 from PIL import Image
 
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.pictures import FOLDER, NAME
+from orchestrator.tracking.runs import PICTURES
+from orchestrator.tracking.store import ARTIFACTS
 from tests.dashboards.kept_maps import keep, kept_maps
 from tests.orchestrator.tracking.conftest import Trial, curve
 from trainers.config.map_steps import MOST_MAP_STEPS
 from trainers.errors import InputError
 
+KEPT = "tags.`dinolab.key` = 'key'"
+
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Killed(BaseException):
-    """The driver is not there any more."""
 
 
 @pytest.fixture
@@ -31,9 +32,10 @@ def finished(store):
     return trial
 
 
-def mirrored(store, arms=("baseline",)):
-    mirror = Mirror("mini", store, print)
+def mirrored(store, arms=("baseline",), study="mini"):
+    mirror = Mirror(study, store, print)
     mirror.sync("key", arms, 0)
+    mirror.log_pictures("key", arms)
     return {arm: mirror.runs.find(arm, "key") for arm in arms}
 
 
@@ -54,20 +56,38 @@ def test_a_run_has_one_picture_of_each_of_some_steps(store, client, finished):
     assert not np.array_equal(shown[:96], shown[100:196])
 
 
-def test_pictures_that_are_logged_again_are_there_once(store, client, finished, monkeypatch):
-    with monkeypatch.context() as patched:
-
-        def killed(self, *arguments):
-            raise Killed
-
-        patched.setattr(MlflowClient, "set_terminated", killed)
-        with pytest.raises(Killed):
-            mirrored(store)
+def test_pictures_that_are_logged_again_are_there_once(store, client, finished):
     run = mirrored(store)["baseline"]
     before = {one.path for one in client.list_artifacts(run.run_id, FOLDER)}
-    client.delete_tag(run.run_id, "dinolab.ended")
+    client.delete_tag(run.run_id, PICTURES)
     assert mirrored(store)["baseline"].run_id == run.run_id
     assert {one.path for one in client.list_artifacts(run.run_id, FOLDER)} == before
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_kill_at_any_write_leaves_each_picture_once(
+    store, client, finished, killed_at_write, is_done
+):
+    kill_at, is_killed, were_left = 0, True, set()
+    while is_killed:
+        kill_at += 1
+        mirror = Mirror(f"study {kill_at}", store, print)
+        mirror.sync("key", ["baseline"], 0)
+        is_killed = killed_at_write(
+            functools.partial(mirror.log_pictures, "key", ["baseline"]), kill_at, is_done
+        )
+        were_left.add(len([*(store.root / ARTIFACTS).rglob("*.png")]))
+        run = client.get_run(mirrored(store, study=mirror.study)["baseline"].run_id)
+        assert len(client.list_artifacts(run.info.run_id, FOLDER)) == 2 * MOST
+        assert run.data.tags["mlflow.loggedImages"] == "True"
+        shutil.rmtree(store.root / ARTIFACTS)
+    assert kill_at == 3
+    assert were_left == ({MOST} if is_done else {0, MOST})
+
+
+def test_pictures_that_are_there_are_not_written_again(store, finished, killed_at_write):
+    mirrored(store)
+    assert not killed_at_write(lambda: mirrored(store), 1, False)
 
 
 def test_names_are_those_that_mlflow_gives_its_own_pictures(store, client, finished):
@@ -75,6 +95,7 @@ def test_names_are_those_that_mlflow_gives_its_own_pictures(store, client, finis
     ours = {one.path for one in client.list_artifacts(run, FOLDER)}
     client.log_image(run, Image.new("RGB", (8, 8)), key=NAME, step=9, timestamp=1)
     names = {one.path for one in client.list_artifacts(run, FOLDER)}
+    assert names - ours
 
     def form(name):
         return re.sub(r"timestamp\+\d+\+[\da-f]{8}-[\da-f-]{27}", "timestamp+T+ID", name)
@@ -110,8 +131,12 @@ def test_an_arm_without_cls_has_no_pictures(store, client):
     assert client.list_artifacts(mirrored(store)["baseline"].run_id) == []
 
 
-def test_damaged_maps_are_said_and_the_run_is_not_whole(store, client, finished):
+def test_damaged_maps_are_said_and_the_run_has_all_but_pictures(store, client, finished):
     path = next((store.root / "trials" / "key" / "attempts" / "0001").glob("maps-9.*"))
     path.write_bytes(b"other")
     with pytest.raises(InputError, match="maps-9"):
         mirrored(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("mini").experiment_id], KEPT)
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "loss/total")) == 10
+    assert "mlflow.loggedImages" not in run.data.tags
