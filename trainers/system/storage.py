@@ -9,6 +9,7 @@ footer of an Arrow or parquet file does.
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,8 +221,31 @@ def is_there(text: str) -> bool:
         return False
 
 
+def _refuse_credentials(text: str) -> None:
+    """Raises DataError where `text` is a URI with a user or a password: run roots would keep it."""
+    scheme, found, given = text.partition("://")
+    authority = re.split("[/?#]", given)[0]
+    # A secret may hold a slash: what stands before the last @ is never shown.
+    has_secret = "@" in authority or (":" in authority and "@" in given)
+    if found and has_secret and authority.rpartition("@")[0] != "anonymous":
+        shown = printable(f"{scheme}://{re.split('[?#]', given.rpartition('@')[2])[0]}")
+        needed = _CREDENTIALS.get(scheme, "what it needs")
+        raise DataError(
+            f"{shown} was given with a user or a password, which would stand in run roots and "
+            f"logs: give the address alone, and set {needed} in the environment"
+        )
+
+
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
+
+
 def locate(text: str) -> Location:
     """The location that `text` names; it need not exist. Raises DataError."""
+    _refuse_credentials(text)
     if not _can_be_path(text):
         raise DataError(f"{text!r} can be no path: give a folder, a file or a URI such as s3://…")
     if not is_uri(text):

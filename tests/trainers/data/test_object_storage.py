@@ -34,16 +34,16 @@ server.serve_forever()
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """What follows the path in an S3 URI, for a server of our own; the bucket is `bucket`."""
-    with subprocess.Popen(
+    with pytest.MonkeyPatch.context() as patched, subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SERVER],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stdout
+        patched.setenv("AWS_ACCESS_KEY_ID", "key")
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         port = process.stdout.readline().strip()
         options = f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
-        found, _ = fs.FileSystem.from_uri(
-            f"s3://key:secret@bucket{options}&allow_bucket_creation=true"
-        )
+        found, _ = fs.FileSystem.from_uri(f"s3://bucket{options}&allow_bucket_creation=true")
         found.create_dir("bucket")
         yield options
         process.send_signal(signal.SIGKILL)
@@ -52,7 +52,7 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def uri(server: str, request: pytest.FixtureRequest) -> str:
     """A folder of the test's own."""
-    return f"s3://key:secret@bucket/{abs(hash(request.node.name))}{server}"
+    return f"s3://bucket/{abs(hash(request.node.name))}{server}"
 
 
 def below(uri: str, name: str) -> str:
@@ -181,11 +181,37 @@ def test_keys_are_shown_nowhere(pictures, uri, tmp_path):
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line(server):
-    gone = "s3://key:secret@bucket/x?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1"
+    gone = "s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:9&region=us-east-1"
     with pytest.raises(DataError) as caught:
         open_source(gone)
     assert str(caught.value).startswith("s3://bucket/x cannot be reached: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("open_it", [locate, open_source, lambda text: open_source(f"hf:{text}")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "s3://KEYID:SECRET@bucket/images",
+        "s3://KEYID:SEC/SECRET@bucket/images",
+        "s3://KEYID:SEC?SECRET#@bucket/images?region=us-east-1",
+        "s3://KEYID:SECRET@bucket/train-*.parquet",
+        "s3://KEYID@bucket/images",
+        "gs://anonymous:SECRET@bucket/images",
+        "file://KEYID:SECRET@bucket/images",
+    ],
+)
+def test_a_user_or_a_password_in_an_address_is_refused_in_a_line_without_them(given, open_it):
+    with pytest.raises(DataError, match="was given with a user or a password") as caught:
+        open_it(given)
+    assert "://bucket" in str(caught.value)
+    assert "KEYID" not in str(caught.value)
+    assert "SEC" not in str(caught.value).replace("AWS_SECRET_ACCESS_KEY", "")
+
+
+def test_public_buckets_of_google_and_names_with_an_at_stay_addresses():
+    for given in ("gs://anonymous@bucket/images", "s3://bucket/im@ges?region=us-east-1"):
+        assert locate(given).path == f"bucket/{given.partition('?')[0].rpartition('/')[2]}"
 
 
 def test_a_file_uri_is_a_local_path(pictures, tmp_path):
