@@ -26,7 +26,7 @@ from orchestrator.tracking.runs import ARM, ENDED, KEY, STUDY, TEACHER, MlflowRu
 from trainers.config import ModelConfig, TrainConfig
 from trainers.errors import first_line, printable
 from trainers.model.vit import VisionTransformer
-from trainers.runs.origin import fetched
+from trainers.runs.origin import whole
 from trainers.runs.saved_run import SavedRun, run_backbone
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
@@ -74,14 +74,14 @@ def log_teacher(
 
 
 def _last_checkpoint(trial: StoredTrial, folder: Path) -> SavedRun | None:
-    """That of the result, fetched into `folder`; None where it was not kept."""
+    """That of the result; None where it was not kept. Fetched into `folder` if need be."""
     content, result = trial.config(), trial.finished() or {}
     names = {int(step): name for step, name in result.get("checkpoints", {}).items()}
     last = names[max(names)] if names else None
     for state in trial.states():
         if f"{trial.attempt_folder(state.attempt)}/{state.name}" == f"{trial.folder}/{last}":
             config = TrainConfig.model_validate_json(content or b"")
-            path = fetched(trial, state, folder)
+            path = whole(trial, state, folder)
             return SavedRun(checkpoint=path, step=state.step, trained=config, measured=config)
     return None
 

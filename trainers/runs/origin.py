@@ -71,6 +71,22 @@ def fetched(trial: StoredTrial, state: SavedState, folder: Path) -> Path:
     return path_of(state, folder)
 
 
+def whole(trial: StoredTrial, state: SavedState, folder: Path) -> Path:
+    """The checkpoint for who reads it once: where it lies on this machine, or as `fetched`.
+
+    Raises InputError when a file of it is missing or damaged.
+    """
+    local = trial.store.local
+    if local is None:
+        return fetched(trial, state, folder)
+    prefix = trial.attempt_folder(state.attempt)
+    for name, digest in state.files.items():
+        path = local / prefix / name
+        found = digest_of_file(path) if path.is_file() else None
+        _refuse_another(f"{trial.store.shown}/{prefix}/{name}", found, digest)
+    return local / prefix / state.name
+
+
 def path_of(state: SavedState, folder: Path) -> Path:
     """Where `fetched` puts a checkpoint."""
     return folder / _NAME / state.name

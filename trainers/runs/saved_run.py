@@ -1,6 +1,7 @@
 """A run that is on disk, measured again: other evaluation knobs, or other images."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,13 +97,9 @@ def evaluate_run(
 
 def load_run(run: SavedRun, device: torch.device) -> TrainState:
     """The networks of the run, on `device`. Raises CheckpointError when the file is damaged."""
-    try:
+    with _damage_explained(run):
         alone = World(rank=0, size=1, device=device)
         return checkpoint.load(run.checkpoint, run.trained, alone, _classes_in(run.checkpoint))
-    except (KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"checkpoint {run.checkpoint} is damaged: {first_line(error)}"
-        ) from error
 
 
 def run_backbone(
@@ -113,11 +110,22 @@ def run_backbone(
     Raises CheckpointError when the file is damaged.
     """
     config = run.trained
-    state = getattr(load_run(run, torch.device("cpu")), network).backbone.state_dict()
-    # A network of its own: blocks that were compiled for training would compile every observer.
-    backbone = VisionTransformer(config.model, config.augment.global_size, masks="mask" in state)
-    backbone.load_state_dict(state)
+    with _damage_explained(run):
+        state = checkpoint.backbone(run.checkpoint, config, network)
+        masks = "mask" in state
+        backbone = VisionTransformer(config.model, config.augment.global_size, masks=masks)
+        backbone.load_state_dict(state)
     return backbone.requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def _damage_explained(run: SavedRun) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"checkpoint {run.checkpoint} is damaged: {first_line(error)}"
+        ) from error
 
 
 def _checkpoint_at(path: Path) -> Path:

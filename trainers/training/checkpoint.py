@@ -205,6 +205,26 @@ def load(path: Path, config: TrainConfig, world: World, classes: int = 0) -> Tra
     return state
 
 
+def backbone(path: Path, config: TrainConfig, network: str) -> dict[str, Tensor]:
+    """What a backbone needs of the saved `network`, on the CPU, by name; no more is read.
+
+    Raises CheckpointError as `load`, KeyError or ValueError when tensors are missing or damaged.
+    """
+    refuse_another(path, config)
+    prefix = f"{network}.backbone."
+    if path.is_dir():
+        from trainers.system import sharded_files
+
+        whole = sharded_files.shapes(path)
+        tensors = {name: torch.zeros(whole[name]) for name in whole if name.startswith(prefix)}
+        sharded_files.read_into(tensors, path, World.alone(torch.device("cpu")))
+    else:
+        with safetensors.safe_open(os.fspath(path), framework="pt") as opened:
+            names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in names}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
 def _named(state: TrainState) -> dict[str, Tensor]:
     """Every tensor of `state` by name, whole or the part that this worker holds."""
     tensors: dict[str, Tensor] = {}

@@ -12,7 +12,7 @@ from tests.trainers.training.workers import Job, run_group
 from trainers.config import fingerprint, override
 from trainers.errors import CheckpointError, ConfigError, DinolabError, UnwrittenError
 from trainers.metrics import OF_THE_MACHINE
-from trainers.runs.saved_run import evaluate_run, find_run, load_run
+from trainers.runs.saved_run import evaluate_run, find_run, load_run, run_backbone
 from trainers.system.sharded_files import ShardedWriter
 from trainers.system.world import World
 from trainers.training import checkpoint
@@ -345,14 +345,38 @@ def test_a_folder_without_a_part_is_refused_in_one_line(tiny, tmp_path):
     folder = checkpoint.folder_of(tmp_path, 3)
     run_group(1, (config, tmp_path), task=save_parts)
     assert find_run_beside(config, folder).step == 3
+    run = find_run_beside(config, folder)
+    expected = load_run(run, ALONE.device).teacher.backbone.state_dict()
+    found = run_backbone(run).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
     (part,) = folder.glob("*.distcp")
     part.write_bytes(part.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match="is damaged") as caught:
-        load_run(find_run_beside(config, folder), ALONE.device)
-    assert "\n" not in str(caught.value)
+    for read in (lambda: load_run(run, ALONE.device), lambda: run_backbone(run)):
+        with pytest.raises(CheckpointError, match="is damaged") as caught:
+            read()
+        assert "\n" not in str(caught.value)
     (folder / checkpoint.NOTES_NAME).unlink()
     assert not checkpoint.is_checkpoint(folder)
     assert checkpoint.newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("network", ["student", "teacher"])
+def test_of_a_checkpoint_a_backbone_needs_its_own_tensors_alone(tiny, tmp_path, state, network):
+    change(state, 3)
+    path = checkpoint.save(state, tiny, tmp_path, ALONE)
+    with safetensors.safe_open(path, framework="pt") as opened:
+        notes = opened.metadata()
+    own = {
+        name: tensor
+        for name, tensor in safetensors.torch.load_file(path).items()
+        if name.startswith(f"{network}.backbone.")
+    }
+    safetensors.torch.save_file(own, path, notes)
+    found = run_backbone(find_run_beside(tiny, path), network).state_dict()
+    expected = getattr(state, network).backbone.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def find_run_beside(config, path):
