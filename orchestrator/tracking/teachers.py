@@ -8,8 +8,9 @@ import functools
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from trainers.system.store import Store
 _NAME = "teacher"
 """of the model in its run"""
 _DATA = "data"
+_NOT_KEPT = "none: its last checkpoint was not kept"
 
 # Of caches that are looked through while the graph is made, and are not used.
 warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
@@ -62,28 +64,32 @@ def log_teacher(
     Raises InputError, one line, when the checkpoint is damaged, and whatever MLflow raises.
     """
     trial = StoredTrial(store, key)
+    result = trial.finished()
+    if result is None:
+        return
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
-        saved = _last_checkpoint(trial, Path(scratch))
-        if saved is None:
-            return
+        saved = _last_checkpoint(trial, result, Path(scratch))
         folder = Path(scratch, _NAME)
-        problem = _write_graph(saved, folder)
+        problem = _NOT_KEPT if saved is None else _write_graph(saved, folder)
         for run in lacking:
-            what = problem or _log_model(client, runs, run, saved, folder)
+            what = problem
+            if saved is not None and not problem:
+                what = _log_model(client, runs, run, saved, folder)
             runs.tag(run, {TEACHER: f"{run.end} {what}"})
 
 
-def _last_checkpoint(trial: StoredTrial, folder: Path) -> SavedRun | None:
+def _last_checkpoint(
+    trial: StoredTrial, result: Mapping[str, Any], folder: Path
+) -> SavedRun | None:
     """That of the result; None where it was not kept. Fetched into `folder` if need be."""
-    content, result = trial.config(), trial.finished() or {}
     names = {int(step): name for step, name in result.get("checkpoints", {}).items()}
-    last = names[max(names)] if names else None
-    for state in trial.states():
-        if f"{trial.attempt_folder(state.attempt)}/{state.name}" == f"{trial.folder}/{last}":
-            config = TrainConfig.model_validate_json(content or b"")
-            path = whole(trial, state, folder)
-            return SavedRun(checkpoint=path, step=state.step, trained=config, measured=config)
-    return None
+    if not names:
+        return None
+    step = max(names)
+    state = trial.state(int(PurePath(names[step]).parent.name), step)
+    config = TrainConfig.model_validate_json(trial.config() or b"")
+    path = whole(trial, state, folder)
+    return SavedRun(checkpoint=path, step=step, trained=config, measured=config)
 
 
 def _write_graph(saved: SavedRun, folder: Path) -> str:

@@ -13,6 +13,7 @@ from ablations.registration import written
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.provenance import without_credentials
+from orchestrator.tracking.runs import TEACHER
 from orchestrator.tracking.store import check_store, tracking_uri
 from orchestrator.tracking.teachers import Teacher, _graph, _write_graph
 from orchestrator.tracking.where import TEACHERS
@@ -136,6 +137,21 @@ def test_a_run_that_has_not_ended_or_kept_no_checkpoint_has_no_teacher(store, cl
     for seed, key in enumerate(("running", "bare")):
         mirror.sync(key, ["baseline"], seed)
         mirror.log_teacher(key, ["baseline"])
+    assert list(models(client)) == []
+    tags = {key: mirror.runs.find("baseline", key).tags for key in ("running", "bare")}
+    assert TEACHER not in tags["running"]
+    assert tags["bare"][TEACHER].endswith(" none: its last checkpoint was not kept")
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_last_manifest_that_is_gone_or_damaged_is_one_line(store, client, how):
+    (path,) = (store.root / "trials" / "key").glob("attempts/*/checkpoint-2.json")
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"checkpoint-2\.json is damaged"):
+        mirrored(store)
     assert list(models(client)) == []
 
 
