@@ -18,6 +18,7 @@ from dashboards.figures import tiles
 from dashboards.figures.tiles import Pixels
 from dashboards.tables.maps import pixels_of
 from orchestrator.tracking.runs import PICTURES, MlflowRun, StudyRuns
+from orchestrator.tracking.scratch import written_here
 from trainers.runs.maps import KeptMaps
 from trainers.runs.stored_trial import StoredTrial
 
@@ -35,7 +36,8 @@ def log_pictures(
 ) -> None:
     """Log pictures by step to those runs of a trial that lack them, and that they are there.
 
-    Raises InputError, one line, when a file of maps is damaged, and whatever MLflow raises.
+    Raises InputError, one line, when a file of maps is damaged or this machine has no space, and
+    whatever MLflow raises.
     """
     result = trial.finished()
     maps = {} if result is None else trial.maps(result)
@@ -48,8 +50,9 @@ def log_pictures(
     for run in lacking:
         if images:
             with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
-                for step, image in images.items():
-                    _save(image, Path(scratch), run, step)
+                with written_here(f"pictures of {trial.shown}"):
+                    for step, image in images.items():
+                        _save(image, Path(scratch), run, step)
                 client.log_artifacts(run.run_id, scratch, FOLDER)
         shows = {MLFLOW_LOGGED_IMAGES: "True"} if images else {}
         runs.tag(run, {PICTURES: f"{run.end} {len(images)}", **shows})

@@ -5,12 +5,13 @@ MLflow where it is opened, runs no code from its file, and gives the features th
 """
 
 import functools
+import io
 import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,13 +25,18 @@ from torch.export import save as save_program
 
 from orchestrator.tracking.experiment import ROOT
 from orchestrator.tracking.runs import ARM, ENDED, KEY, STUDY, TEACHER, MlflowRun, StudyRuns
+from orchestrator.tracking.scratch import written_here
 from trainers.config import ModelConfig, TrainConfig
 from trainers.errors import first_line, printable
 from trainers.model.vit import VisionTransformer
 from trainers.runs.origin import whole
 from trainers.runs.saved_run import SavedRun, run_backbone
 from trainers.runs.stored_trial import StoredTrial
+from trainers.system.memory import is_out_of_memory
 from trainers.system.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _NAME = "teacher"
 """of the model in its run"""
@@ -61,16 +67,18 @@ def log_teacher(
 ) -> None:
     """Log the teacher of a trial to those of its runs that lack it, where it has been kept.
 
-    Raises InputError, one line, when the checkpoint is damaged, and whatever MLflow raises.
+    Raises InputError, one line, when the checkpoint is damaged or this machine has no memory or
+    space, and whatever MLflow raises.
     """
     trial = StoredTrial(store, key)
     result = trial.finished()
     if result is None:
         return
     with tempfile.TemporaryDirectory(prefix="dinolab-") as scratch:
-        saved = _last_checkpoint(trial, result, Path(scratch))
         folder = Path(scratch, _NAME)
-        problem = _NOT_KEPT if saved is None else _write_graph(saved, folder)
+        with written_here(f"the teacher of {trial.shown}"):
+            saved = _last_checkpoint(trial, result, Path(scratch))
+            problem = _NOT_KEPT if saved is None else _write_graph(saved, folder)
         for run in lacking:
             what = problem
             if saved is not None and not problem:
@@ -101,14 +109,47 @@ def _write_graph(saved: SavedRun, folder: Path) -> str:
     model = config.model.model_copy(update={"weights": ""})
     try:
         graph = _graph(model.model_dump_json(), config.augment.global_size, "mask" in parameters)
-    except Exception as error:  # noqa: BLE001 (torch.export passes on errors of all that it traces)
+    except Exception as error:
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise
         return f"none: torch.export refuses it ({printable(first_line(error))[:200]})"
     (folder / _DATA).mkdir(parents=True)
     own = {f"backbone.{name}": parameter for name, parameter in parameters.items()}
     graph.state_dict.update(own)
-    save_program(graph, folder / _DATA / "model.pt2")
+    with (folder / _DATA / "model.pt2").open("wb") as file:
+        written = _Written(file)
+        save_program(graph, written)
+        written.close()
     graph.state_dict.update(dict.fromkeys(own, _NOTHING))
     return ""
+
+
+class _Written(io.BytesIO):
+    """What is written to it goes into `file`; an error of that comes when it is closed.
+
+    PyTorch ends the whole process where a write fails, as on a full disk.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, content: "Buffer") -> int:
+        """Never raises."""
+        size = memoryview(content).nbytes
+        try:
+            if self._error is None:
+                self._file.write(content)
+        except OSError as error:
+            self._error = error
+        return size
+
+    def close(self) -> None:
+        """Raises the first OSError there was."""
+        super().close()
+        if self._error is not None:
+            raise self._error
 
 
 _NOTHING = nn.Parameter(torch.empty(0), requires_grad=False)
@@ -139,7 +180,8 @@ def _log_model(
 ) -> str:
     """The address of the model, which is whole, and an output of the run."""
     model_id = _own_model(client, runs, run, saved).model_id
-    _write_description(saved, folder, run.run_id, model_id)
+    with written_here("the description of a teacher"):
+        _write_description(saved, folder, run.run_id, model_id)
     client.log_model_artifacts(model_id, os.fspath(folder))
     client.finalize_logged_model(model_id, "READY")
     outputs = client.get_run(run.run_id).outputs

@@ -13,7 +13,7 @@ from orchestrator.tracking.pictures import FOLDER, NAME
 from orchestrator.tracking.runs import PICTURES
 from orchestrator.tracking.store import ARTIFACTS
 from tests.dashboards.kept_maps import keep, kept_maps
-from tests.orchestrator.tracking.conftest import Trial, curve
+from tests.orchestrator.tracking.conftest import Trial, curve, full_disk
 from trainers.config.map_steps import MOST_MAP_STEPS
 from trainers.errors import InputError
 
@@ -78,11 +78,11 @@ def test_a_kill_at_any_write_leaves_each_picture_once(
         )
         were_left.add(len([*(store.root / ARTIFACTS).rglob("*.png")]))
         run = client.get_run(mirrored(store, study=mirror.study)["baseline"].run_id)
-        assert len(client.list_artifacts(run.info.run_id, FOLDER)) == 2 * MOST
+        assert len(client.list_artifacts(run.info.run_id, FOLDER)) == 2 * MOST_MAP_STEPS
         assert run.data.tags["mlflow.loggedImages"] == "True"
         shutil.rmtree(store.root / ARTIFACTS)
     assert kill_at == 3
-    assert were_left == ({MOST} if is_done else {0, MOST})
+    assert were_left == ({MOST_MAP_STEPS} if is_done else {0, MOST_MAP_STEPS})
 
 
 def test_pictures_that_are_there_are_not_written_again(store, finished, killed_at_write):
@@ -101,6 +101,14 @@ def test_names_are_those_that_mlflow_gives_its_own_pictures(store, client, finis
         return re.sub(r"timestamp\+\d+\+[\da-f]{8}-[\da-f-]{27}", "timestamp+T+ID", name)
 
     assert {form(name) for name in names - ours} <= {form(name) for name in ours}
+
+
+def test_a_full_disk_of_this_machine_is_said_to_be_that(store, client, finished):
+    mirror = Mirror("mini", store, print)
+    mirror.sync("key", ["baseline"], 0)
+    with full_disk(), pytest.raises(InputError, match="on this machine: File too large; give"):
+        mirror.log_pictures("key", ["baseline"])
+    assert len(pictures(client, mirrored(store)["baseline"].run_id)) == MOST_MAP_STEPS
 
 
 def test_each_arm_of_a_trial_has_its_pictures(store, client, finished):

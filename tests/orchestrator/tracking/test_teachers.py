@@ -17,7 +17,7 @@ from orchestrator.tracking.runs import TEACHER
 from orchestrator.tracking.store import check_store, tracking_uri
 from orchestrator.tracking.teachers import Teacher, _graph, _write_graph
 from orchestrator.tracking.where import TEACHERS
-from tests.orchestrator.tracking.conftest import Trial, curve, ended, study_of
+from tests.orchestrator.tracking.conftest import Trial, curve, ended, full_disk, study_of
 from trainers.config import ModelConfig, TrainConfig, override
 from trainers.data.image_set import open_images
 from trainers.errors import InputError
@@ -153,6 +153,32 @@ def test_a_last_manifest_that_is_gone_or_damaged_is_one_line(store, client, how)
     with pytest.raises(InputError, match=r"checkpoint-2\.json is damaged"):
         mirrored(store)
     assert list(models(client)) == []
+
+
+def test_a_full_disk_of_this_machine_is_said_to_be_that_and_no_end_of_it(store, client):
+    mirror = Mirror("mini", store, print)
+    mirror.sync("key", ["baseline"], 0)
+    with full_disk(), pytest.raises(InputError, match=r"on this machine: .*TMPDIR"):
+        mirror.log_teacher("key", ["baseline"])
+    assert TEACHER not in mirror.runs.find("baseline", "key").tags
+    mirror.log_teacher("key", ["baseline"])
+    assert [model.status for model in models(client)] == ["READY"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_what_this_machine_lacks_is_not_taken_for_a_graph_that_cannot_be(
+    store, client, monkeypatch, error
+):
+    def refused(*_, **__):
+        raise error
+
+    _graph.cache_clear()
+    monkeypatch.setattr("orchestrator.tracking.teachers.export", refused)
+    with pytest.raises(InputError, match="on this machine: "):
+        mirrored(store)
+    monkeypatch.undo()
+    mirrored(store)
+    assert [model.status for model in models(client)] == ["READY"]
 
 
 def test_a_damaged_checkpoint_is_one_line_and_no_teacher(store, client):
