@@ -55,6 +55,7 @@ class Mirrored:
         self._is_over = False
         """what it would say now, nobody waits for"""
         self._is_failing = False
+        self._is_at_work = False
         self._count = 0
         """of what was mirrored"""
         self._damaged: set[str] = set()
@@ -82,7 +83,8 @@ class Mirrored:
     def close(self, within_s: float = DRAIN_S, *, patient: bool = False) -> bool:
         """Mirror what waits, and say in one line what is left. Returns whether nothing is.
 
-        It takes `within_s` seconds at most; if `patient`, so long after the last that was mirrored.
+        It takes `within_s` seconds at most; if `patient`, so long after the last that was mirrored,
+        without the time of what is being mirrored while MLflow answers.
         """
         with self._change:
             self._is_closing = True
@@ -92,7 +94,7 @@ class Mirrored:
         done, until = self._count, time.monotonic() + within_s
         while self._thread.is_alive() and (left_s := until - time.monotonic()) > 0:
             self._thread.join(min(left_s, 1.0))
-            if patient and self._count != done:
+            if patient and (self._count != done or (self._is_at_work and not self._is_failing)):
                 done, until = self._count, time.monotonic() + within_s
         with self._change:
             left = set(self._waiting) | self._damaged
@@ -140,6 +142,7 @@ class Mirrored:
             from orchestrator.tracking.store import explained, shown, tracking_uri
 
             name, work = found
+            self._is_at_work = True
             try:
                 if mirror is not None and mirror.is_gone():
                     self._say(f"MLflow store {shown(mirror.uri)} is gone: it is made anew")
@@ -174,6 +177,8 @@ class Mirrored:
                     self._said.clear()
                 pause = FIRST_PAUSE_S
                 continue
+            finally:
+                self._is_at_work = False
             self._is_failing = True
             self._pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)

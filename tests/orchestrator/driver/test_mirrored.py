@@ -1,6 +1,7 @@
 """The mirror beside training: whatever MLflow does, nothing waits for it and nothing is lost."""
 
 import contextlib
+import functools
 import http.server
 import queue
 import shutil
@@ -12,12 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-# What the thread imports first; here it is not what is timed.
-import orchestrator.tracking.mirror  # noqa: F401
 from dashboards.tables.derived import judged
 from orchestrator.driver import mirrored
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.tracking import store as tracking
+
+# What the thread imports first; here it is not what is timed.
+from orchestrator.tracking.mirror import Mirror
 from tests.dashboards.kept_maps import keep, kept_maps
 from tests.orchestrator.tracking.conftest import (
     Trial,
@@ -220,6 +222,32 @@ def test_an_experiment_that_is_deleted_in_the_middle_is_restored(store, client, 
     assert beside.close()
     assert len(held(client)) == 4
     assert "MLflow experiment mini had been deleted: it is restored" in list(said.left())
+
+
+def test_a_patient_end_waits_for_what_takes_longer_than_it_waits_for_the_next(
+    store, client, beside, said, monkeypatch
+):
+    begun, calls, wait = threading.Event(), [], threading.Thread.join
+
+    def slow(mirror, key, arms):
+        begun.set()
+        assert may_end.wait(60)
+
+    def join(thread, within_s):
+        calls.append(within_s)
+        if len(calls) == 5:
+            may_end.set()
+        wait(thread, within_s)
+
+    may_end = threading.Event()
+    Trial(store, "key").finish(1, curve(5))
+    monkeypatch.setattr(Mirror, "log_pictures", slow)
+    beside.sync("key", ["baseline"], 0)
+    assert begun.wait(60)
+    monkeypatch.setattr(beside._thread, "join", functools.partial(join, beside._thread))
+    assert beside.close(0.1, patient=True)
+    assert len(calls) >= 5
+    assert list(said.left()) == []
 
 
 def test_a_store_that_takes_no_file_gets_every_number(store, client, beside, said):
