@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,11 @@ from mlflow import MlflowClient
 from mlflow.data.schema import TensorDatasetSchema
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_GIT_DIRTY,
+)
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE, MAX_DATASET_NAME_SIZE
 
 from ablations.registration import Entry
@@ -36,15 +40,24 @@ class Provenance:
         self.store, self.study = store, study
 
     def tags(self, key: str, result: Mapping[str, Any] | None) -> dict[str, str]:
-        """Data, code and commit of a trial, as far as they are known."""
-        entry, result = self._entries.get(key), result or {}
-        data, code, commit = result.get("data"), result.get("code"), None
+        """Data, code and commit of a trial, as far as they are known.
+
+        The commit is that of the registration under which its result was computed; empty where
+        that was in another study, or is not said.
+        """
+        entry = self._entries.get(key)
+        data, code, git = None, None, {}
         if entry is not None:
-            data, code = data or entry.dataset.get("digest"), code or entry.code
-            commit = entry.git.get("commit")
+            data, code, git = entry.dataset.get("digest"), entry.code, entry.git
+        if result is not None:
+            data, code = result.get("data") or data, result.get("code") or code
+            of = next(reversed(result.get("registrations", [])), "")
+            git = next((one.git for one in self._chain if one.digest == of), {})
         digest = code and hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()
-        found = {DATA: data, CODE: digest and digest[:12], MLFLOW_GIT_COMMIT: commit}
-        return {name: str(text) for name, text in found.items() if text}
+        found = {DATA: data, CODE: digest and digest[:12]}
+        known = {name: str(text) for name, text in found.items() if text}
+        dirty = str(git["dirty"]).lower() if "dirty" in git else ""
+        return known | {MLFLOW_GIT_COMMIT: str(git.get("commit") or ""), MLFLOW_GIT_DIRTY: dirty}
 
     def log(
         self,
@@ -67,11 +80,14 @@ class Provenance:
     @cached_property
     def _entries(self) -> dict[str, Entry]:
         """The newest registration that names a trial, by its key."""
+        return {trial.key: entry for entry in self._chain for trial in entry.trials}
+
+    @cached_property
+    def _chain(self) -> Sequence[Entry]:
         # One that cannot be read is said by those who read it.
         with contextlib.suppress(InputError):
-            chain = find_chain(self.store, self.study)
-            return {trial.key: entry for entry in chain for trial in entry.trials}
-        return {}
+            return find_chain(self.store, self.study)
+        return ()
 
 
 def _data_set(digest: str, parameters: Mapping[str, str], registered: Mapping[str, Any]) -> Dataset:

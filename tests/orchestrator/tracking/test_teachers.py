@@ -1,5 +1,6 @@
 """What MLflow has of a run beside numbers: its data set, its code, its teacher as a model."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 
 from ablations.registration import written
+from dashboards.tables.chain import read_chain
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.provenance import without_credentials
@@ -247,6 +249,33 @@ def test_a_run_that_trains_has_what_its_registration_says(store, client):
     assert used.dataset.digest == "d" * 36
     assert json.loads(used.dataset.profile) == {"images": 7, "sha256": "d" * 64}
     assert run.data.tags["mlflow.source.git.commit"] == "c" * 40
+
+
+def test_the_commit_of_a_run_is_that_under_which_it_was_computed_and_stays(
+    store, client, killed_at_write
+):
+    study = study_of({("baseline", seed): ended(0.5) for seed in (0, 1)}, store)
+    entry = study.entry.model_dump(mode="json", exclude={"sha256"})
+    first = written({**entry, "git": {"commit": "a" * 40, "dirty": True}})
+    store.put("studies/mini/registrations/0001.json", first)
+    digest = hashlib.sha256(first).hexdigest()
+    Trial(store, "0-0").finish(1, curve(3), registrations=["", digest])
+    Trial(store, "0-1", 1).finish(1, curve(3), registrations=[digest, "of another study"])
+
+    def synced():
+        mirror = Mirror("mini", store, print)
+        for seed in (0, 1):
+            mirror.sync(f"0-{seed}", ["baseline"], seed)
+        return [mirror.runs.find("baseline", f"0-{seed}").tags for seed in (0, 1)]
+
+    tags = synced()
+    assert tags[0]["mlflow.source.git.commit"] == "a" * 40
+    assert tags[0]["mlflow.source.git.dirty"] == "true"
+    assert not tags[1].get("mlflow.source.git.commit")
+    amended = {"number": 2, "parent": digest, "reason": "more", "git": {"commit": "b" * 40}}
+    store.put("studies/mini/registrations/0002.json", written({**entry, **amended}))
+    assert [one.number for one in read_chain(store, "mini")] == [1, 2]
+    assert not killed_at_write(synced, 1, False)
 
 
 def test_no_user_password_or_option_of_an_address_is_logged(store, client):
