@@ -263,7 +263,7 @@ def test_a_store_that_takes_no_file_gets_every_number(store, client, beside, sai
         wait_for(client, f"baseline · seed {seed}")
         assert len(held(client)[f"baseline · seed {seed}"]["metrics"]["loss/total"]) == 6
     assert not beside.close(0.5)
-    assert "not in MLflow yet: pictures of 2 runs" in list(said.left())[-1]
+    assert list(said.left())[-1].startswith("not in MLflow yet: ")
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "attempts/0001/metrics-000000000"])
