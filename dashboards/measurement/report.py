@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from dashboards.figures.blocks import Series
 from dashboards.measurement.figures import figures
+from dashboards.measurement.maps import MAPS, content_of
 from dashboards.measurement.table import (
     DRAWN,
     MEASURES,
@@ -119,6 +120,7 @@ def write_measurement(
         text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (staged / SUMMARY).write_text(text, encoding="utf-8")
         (staged / REPORT).write_text(page, encoding="utf-8")
+        (staged / MAPS).write_bytes(content_of(found.maps, plan.grid))
         (staged / "figures").mkdir()
         for name, content in made.items():
             (staged / "figures" / f"{name}.png").write_bytes(content)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from orchestrator.cli.rendering import make_console, print_json
 from trainers.errors import InputError, printable
 from trainers.system.store import Store, open_store
 
+if TYPE_CHECKING:
+    from dashboards.figures.sheets import Sheet
+
 PICTURES = (".png", ".pdf", ".svg")
 """Endings of the file of pictures."""
 
@@ -34,7 +37,7 @@ def compare(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Writes where [CLS] looks in both studies, on the same images, to FILE: .png, "
+            help="Writes where [CLS] looks in both, on the same images, to FILE: .png, "
             ".pdf or .svg.",
             show_default=False,
         ),
@@ -53,8 +56,12 @@ def compare(
     measured = [is_measured(folder) for folder in folders]
     if pictures is not None:
         pictures = at_home(pictures)
-        _check_pictures(pictures, measured)
+        _check_pictures(pictures)
     if all(measured):
+        if pictures is not None:
+            from dashboards.measurement.maps import compared_models
+
+            _draw(compared_models(*folders), pictures)
         _measurements(folders, console, as_json=json_)
     elif any(measured):
         model, other = (first, second) if measured[0] else (second, first)
@@ -66,16 +73,14 @@ def compare(
         store = open_store(absolute_root(root, console))
         first, second = (name_of_study(one, store) for one in (first, second))
         if pictures is not None:
-            _draw(store, first, second, pictures)
+            from dashboards.study.compared import compared_maps
+            from dashboards.tables.reading import read_study
+
+            _draw(compared_maps(read_study(store, first), read_study(store, second)), pictures)
         _studies(store, first, second, console, as_json=json_)
 
 
-def _check_pictures(file: Path, measured: list[bool]) -> None:
-    if any(measured):
-        raise InputError(
-            "--pictures is of two studies: of a measured model they are there already, in its "
-            "folder figures/"
-        )
+def _check_pictures(file: Path) -> None:
     if file.suffix not in PICTURES:
         raise InputError(
             f"--pictures {printable(str(file))} is of no form that is drawn (allowed: "
@@ -83,14 +88,11 @@ def _check_pictures(file: Path, measured: list[bool]) -> None:
         )
 
 
-def _draw(store: Store, first: str, second: str, file: Path) -> None:
-    """Write maps of two studies into a file, whole or not at all."""
+def _draw(sheet: "Sheet", file: Path) -> None:
+    """Write it into a file, whole or not at all."""
     from dashboards.figures.sheets import sheet_file
-    from dashboards.study.compared import compared_maps
-    from dashboards.tables.reading import read_study
     from trainers.system.atomic import replace
 
-    sheet = compared_maps(read_study(store, first), read_study(store, second))
     content = sheet_file(sheet, file.suffix[1:])
     try:
         replace(file, content)

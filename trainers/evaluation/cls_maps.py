@@ -114,8 +114,12 @@ def shown_pixels(images: ImageSet, places: Tensor, size: int) -> Tensor:
 
     uint8 [b, S, S, 3], at most MOST_PIXELS a side.
     """
-    crops = evaluation_crops(images.pixels(places), images.aspect(places), size).cpu()
-    if size > MOST_PIXELS:
+    return small(evaluation_crops(images.pixels(places), images.aspect(places), size).cpu())
+
+
+def small(crops: Tensor) -> Tensor:
+    """uint8 [b, 3, S, S], to be looked at: [b, S, S, 3], at most MOST_PIXELS a side."""
+    if crops.shape[-1] > MOST_PIXELS:
         smaller = functional.interpolate(
             crops.float(), size=MOST_PIXELS, mode="bilinear", antialias=True
         )

@@ -57,6 +57,8 @@ class Maps:
     """What one query looks at in a few images; maps are float32 and sum to 1."""
 
     query: str
+    images: Tensor
+    """their names, int64 [n]"""
     pixels: Tensor
     """uint8 [n, 3, S, S]"""
     attention: list[Tensor]
@@ -150,7 +152,8 @@ def measure(
         total = instruments.total()
         pixels, crops = (torch.cat([part[i] for part in first])[:shown] for i in (0, 1))  # type: ignore[misc]
         draws = joined([part[2] for part in first]).rows(torch.arange(shown, device=device))
-        maps = _maps(counted, instruments, pixels, crops, draws)
+        names = images.identifiers[plan.places[:shown]]
+        maps = _maps(counted, instruments, names, pixels, crops, draws)
     metrics = total.metrics(plan.primary, by_head=BY_LAYER)
     return Measurement(metrics=metrics | alike.metrics(), maps=maps)
 
@@ -193,6 +196,7 @@ class _Counted:
 def _maps(
     network: Observable,
     instruments: Instruments,
+    names: Tensor,
     pixels: Tensor,
     crops: Tensor,
     draws: ForwardDraws,
@@ -224,6 +228,7 @@ def _maps(
         moved = (moved / torch.where(reliance < LEAST_RELIANCE, torch.nan, reliance)).cpu()
     return Maps(
         query=name,
+        images=names.cpu(),
         pixels=pixels.cpu(),
         attention=attention.kept,
         rollout=(rolled / rolled.sum(-1, keepdim=True)).cpu(),

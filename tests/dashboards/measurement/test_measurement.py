@@ -40,6 +40,7 @@ def written(measured, tmp_path_factory):
 def test_everything_is_written(written):
     assert sorted(path.name for path in written.iterdir()) == [
         "figures",
+        "maps.safetensors",
         "metrics.parquet",
         "report.html",
         "summary.json",

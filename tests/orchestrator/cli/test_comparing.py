@@ -7,6 +7,7 @@ import pytest
 from tests.dashboards.conftest import HYPOTHESES, maker
 from tests.dashboards.kept_maps import keep, kept_maps
 from tests.registered import restated
+from trainers.runs.maps import content_of
 
 
 @pytest.fixture
@@ -139,9 +140,14 @@ def test_pictures_of_another_form_are_refused(dinolab, two, file, said):
     assert said in err
 
 
-def test_pictures_of_measured_models_are_where_they_were_written(dinolab, tmp_path):
+def test_pictures_of_measured_models_are_written(dinolab, tmp_path):
     a, b = measured(tmp_path / "a"), measured(tmp_path / "b")
-    code, _, err = dinolab("compare", a, b, "--pictures", tmp_path / "c.png")
-    assert code == 2
-    assert "in its folder figures/" in err
-    assert not (tmp_path / "c.png").exists()
+    file = tmp_path / "c.png"
+    code, out, err = dinolab("compare", a, b, "--pictures", file)
+    assert (code, out) == (2, "")
+    assert "a has no maps.safetensors" in err
+    assert not file.exists()
+    for folder, maps in ((a, kept_maps(1)), (b, kept_maps(2))):
+        (folder / "maps.safetensors").write_bytes(content_of(maps))
+    assert dinolab("compare", a, b, "--pictures", file)[0] == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
