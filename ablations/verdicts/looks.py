@@ -89,7 +89,7 @@ def _follow_family(
 ) -> dict[str, Followed]:
     found: dict[str, Followed] = {}
     history: dict[str, list[Look]] = {name: [] for name in family}
-    ps: dict[str, float | None] = dict.fromkeys(family, 1.0)
+    ps = dict.fromkeys(family, 1.0)
     undecided = list(family)
     for n in design.looks:
         first = tuple(seeds[:n])
@@ -99,7 +99,7 @@ def _follow_family(
         seen = {name: see(family[name], runs, first, design) for name in undecided}
         for name in undecided:
             if name not in held_up:
-                ps[name] = min(ps[name] or 1.0, seen[name].summary.p or 1.0)
+                ps[name] = min(ps[name], seen[name].summary.p or 1.0)
 
         looked = _looked(family, seen, ps, multiplicity)
         stated = {name: family[name] for name in seen}
@@ -108,7 +108,7 @@ def _follow_family(
         failed = [name for name, verdict in verdicts.items() if verdict.label == "failed"]
         if failed:
             # The others must not gain from its failure.
-            ps |= dict.fromkeys(failed)
+            ps |= dict.fromkeys(failed, 1.0)
             looked = _looked(family, seen, ps, multiplicity)
             verdicts = by_rule(stated, runs=told, seeds=first, looked=looked)
         for name, verdict in verdicts.items():

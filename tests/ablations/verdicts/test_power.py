@@ -296,3 +296,11 @@ def test_secondary_hypotheses_are_adjusted_by_benjamini_and_hochberg():
     false_discovery = scipy.stats.false_discovery_control(signflip_p(differences), axis=1)
     np.testing.assert_allclose(p, false_discovery)
     assert (p < holm_p(signflip_p(differences))).any()
+
+
+@pytest.mark.parametrize("contrast", [("a",), ("a", "baseline")])
+def test_the_p_of_no_collapse_at_any_seed_counts_each_arm_that_might(contrast):
+    ends = {"metric": "", "endpoint": "collapsed", "smallest_effect": 0.35}
+    stated = {"a": hypothesis(**ends, direction="holds", contrast=contrast)}
+    _, p = supported(stated, np.zeros((1, 1, 8)), Multiplicity())
+    assert p[0, 0] == pytest.approx(len(contrast) * 0.65**8)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from ablations.design import Design
 from ablations.spec import Claim, Gate, Hypothesis, Multiplicity
@@ -632,3 +633,79 @@ def test_one_wrong_part_excludes_a_claim_on_all_and_not_one_on_any(rule, is_aske
     proof = case.proof_of_claim(claim, label, label)
     assert proof.outcome == ("unchanged" if is_asked else "void")
     assert proof.before == proof.after == "supported"
+
+
+@pytest.mark.parametrize("level", [0.05, 0.01])
+def test_the_contrary_must_be_refuted_up_to_a_spread_whose_interval_is_3_s_at_the_level(level):
+    looks = () if level == 0.05 else (SimpleNamespace(level=level, level_equivalence=level),)
+    after = SimpleNamespace(label="inconclusive", looks=looks, n=8)
+    for reach, fault in ((2.9, "it is not refuted"), (3.1, "")):
+        error = reach / scipy.stats.t.isf(level / 2, 7)
+        given = {"rises": error * 8**0.5 * NOISE[0] / NOISE[0].std(ddof=1)}
+        case = proving._Case("opposite", HYPOTHESES, {}, {}, given, MULTIPLICITY, None)
+        assert case._planted_fault("rises", after) == fault
+
+
+@pytest.mark.parametrize(
+    ("found", "sensitivity", "fault"),
+    [
+        ("differs", 1.0, "it is not supported"),
+        ("differs", 0.9, ""),
+        ("differs", None, ""),
+        ("alike", 1.0, ""),
+    ],
+)
+def test_no_change_must_be_supported_where_its_control_and_an_arm_show_one(
+    found, sensitivity, fault
+):
+    control = SimpleNamespace(found=found)
+    after = SimpleNamespace(
+        label="inconclusive", looks=(), n=8, control=control, sensitivity=sensitivity
+    )
+    given = {"holds": 0.2 * NOISE[2]}
+    case = proving._Case("null", HYPOTHESES, {}, {}, given, MULTIPLICITY, None)
+    assert case._planted_fault("holds", after) == fault
+
+
+@pytest.mark.parametrize(
+    ("p", "fault"),
+    [(2e-6, "supported, though its p cannot be alpha"), (1e-6, ""), (None, "")],
+)
+def test_equal_differences_may_have_any_p_of_t_but_none_above_alpha_is_supported(p, fault):
+    after = SimpleNamespace(label="supported", n=8, p_adjusted=p)
+    case = proving._Case("unreachable", HYPOTHESES, {}, {}, {}, MULTIPLICITY, None)
+    assert case._fault("excluded", after, after) == fault
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("label", "refuted", "label"),
+        ("mean", 1.1, "mean"),
+        ("interval", (0.5, 1.6), "interval"),
+        ("p", 0.02, "p"),
+        ("p_adjusted", 0.04, "p"),
+        ("p_equivalence", 0.8, "p of equivalence"),
+    ],
+)
+def test_what_changed_of_a_verdict_is_said_by_its_name(field, value, said):
+    stated = {
+        "label": "supported", "mean": 1.0, "interval": (0.5, 1.5), "p": 0.01, "p_adjusted": 0.03,
+        "p_equivalence": 0.5,
+    }  # fmt: skip
+    before, after = SimpleNamespace(**stated), SimpleNamespace(**stated | {field: value})
+    assert proving._changes(HYPOTHESES["rises"], before, after) == said
+
+
+def test_a_proof_is_stored_from_one_label_to_another():
+    assert proving.Proof(outcome="as asked", before="supported", after="refuted").to_json() == {
+        "outcome": "as asked", "from": "supported", "to": "refuted", "text": "",
+    }  # fmt: skip
+
+
+def test_two_metrics_stay_with_their_arms_where_the_sides_are_exchanged():
+    one = hypothesis(metric_against="probe/token", control="")
+    mirrored = mutated("relabelled", {"h": one}, {}, SEEDS, {})[0]["h"]
+    assert mirrored.weights == {"rising": -1.0, "baseline": 1.0}
+    assert mirrored.metric_of("rising") == "probe/knn"
+    assert mirrored.metric_of("baseline") == "probe/token"

@@ -9,6 +9,7 @@ from ablations.spec import Gate, Hypothesis
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import decisive_p, judge
 from ablations.verdicts.rule import Control, decide
+from ablations.verdicts.sensitivity import control_of
 
 SEEDS = range(8)
 NOISE = np.array([-0.03, 0.02, 0.01, -0.01, 0.03, -0.02, 0.015, -0.015])
@@ -214,3 +215,26 @@ def test_an_arm_that_a_design_stopped_before_its_first_run_moves_nothing():
     runs = runs_at(baseline=0, arm=0.0, other=0.5)
     stopped = {("later", seed): Run(status="skipped", start={}, end={}) for seed in SEEDS}
     assert judged(runs | stopped, control="other") == judged(runs, control="other")
+
+
+@pytest.mark.parametrize(
+    ("differences", "found"),
+    [
+        (1.0 + NOISE, "differs"),
+        (-1.0 + NOISE, "differs"),
+        # All of one sign, but for the interval one of them is too far away.
+        (np.array([0.05] * 7 + [2.0]), "alike"),
+    ],
+)
+def test_a_control_differs_where_its_interval_is_to_one_side_of_0(differences, found):
+    values = {"baseline": np.zeros(8), "other": differences}
+    runs = {
+        (arm, seed): Run(status="finished", start={}, end={"m": float(of[seed])})
+        for arm, of in values.items()
+        for seed in SEEDS
+    }
+    stated = Hypothesis(
+        metric="m", contrast=("arm", "baseline"), direction="holds", smallest_effect=0.1,
+        control="other",
+    )  # fmt: skip
+    assert control_of(stated, runs, SEEDS).found == found

@@ -7,6 +7,7 @@ import pytest
 
 from ablations.design import Design
 from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.verdicts import proofs as proving
 from ablations.verdicts import reasons
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.looks import follow
@@ -193,3 +194,24 @@ def test_an_interval_pays_for_each_look(mutant, interval, says):
 
 def test_a_look_more_may_stop_earlier():
     assert look_fault("look added", verdict_of(8, (0.0, 1.0)), verdict_of(6, (0.4, 0.6))) == ""
+
+
+@pytest.mark.parametrize(
+    ("mutant", "looks", "deviation", "says"),
+    [
+        ("look added", (8,), 1.0, ""),
+        ("looks dropped", (8,), 1.0, "there is one look"),
+        ("looks dropped", (6, 8), 1.0, ""),
+        ("looks dropped", (6, 8), 0.0, "its differences are equal"),
+        ("look added", (6, 8), 0.0, "its differences are equal"),
+    ],
+)
+def test_one_look_cannot_be_dropped_and_equal_differences_pay_for_none(
+    mutant, looks, deviation, says
+):
+    before = SimpleNamespace(
+        label="supported", n=8, p_equivalence=0.1, standard_deviation=deviation
+    )
+    design = Design(looks=looks, spending="obf")
+    case = proving._Case(mutant, HYPOTHESES, {}, {}, {}, Multiplicity(), design)
+    assert case._void("rises", before).partition(",")[0] == says
