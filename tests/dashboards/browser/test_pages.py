@@ -50,7 +50,7 @@ def with_maps(study: StudyRun, root: Path) -> StudyRun:
     runs = dict(study.runs)
     for number, arm in enumerate(study.arms):
         place = (arm, study.seeds[0])
-        runs[place] = replace(runs[place], key=f"{number:016x}")
+        runs[place] = replace(runs[place], key=f"{number:016x}", has_maps=True)
         folder = root / "trials" / runs[place].key
         folder.mkdir(parents=True)
         result = {"status": "finished", "step": 600, "steps": 600, "attempt": 1, "files": {}}

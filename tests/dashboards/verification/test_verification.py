@@ -69,8 +69,8 @@ def test_of_a_study_as_it_was_made_everything_is_checked_and_nothing_found(root:
         "trials": runs,
         "finished": runs,
         # configuration, result, values, and of the attempt two checkpoints, three segments, and
-        # values of images
-        "files": runs * (3 + 2 * 2 + 3 + 1),
+        # values and maps of images at both ends
+        "files": runs * (3 + 2 * 2 + 3 + 2 * 2),
         "crops": 2 * SEEDS,
         "hypotheses": 1,
         "derived": 3 + 6,
