@@ -208,8 +208,10 @@ def test_a_store_that_is_deleted_in_the_middle_is_made_anew_with_all(store, clie
     found = held(again)
     assert [found[f"baseline · seed {seed}"]["status"] for seed in (0, 1)] == ["FINISHED"] * 2
     lines = list(said.left())
-    assert len(lines) == 1, lines
-    assert lines[0].endswith("is gone: it is made anew")
+    # Who writes at that moment meets the error first, and tries again.
+    gone, erring = "is gone: it is made anew", "training goes on, and this is tried again"
+    assert lines[0].endswith((gone, erring)), lines
+    assert len(lines) <= 1 + lines[0].endswith(erring), lines
 
 
 def test_an_experiment_that_is_deleted_in_the_middle_is_restored(store, client, beside, said):
