@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -114,7 +115,10 @@ MISSING = Run(status="missing", start={}, end={})
 
 
 def held(client: MlflowClient, experiment: str = "mini") -> dict[str, dict[str, Any]]:
-    """All that MLflow has of a study, by title of the run, but times; every title is there once."""
+    """All that MLflow has of a study, by title of the run; every title is there once.
+
+    But times, and the identities that MLflow draws.
+    """
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     titles = {run.info.run_id: run.info.run_name for run in found}
     assert len(set(titles.values())) == len(titles)
@@ -123,7 +127,11 @@ def held(client: MlflowClient, experiment: str = "mini") -> dict[str, dict[str, 
             "status": run.info.status,
             "parent": titles.get(run.data.tags.get("mlflow.parentRunId", "")),
             "parameters": run.data.params,
-            "tags": {k: v for k, v in run.data.tags.items() if k.startswith("dinolab.")},
+            "tags": {
+                name: re.sub("models:/m-[0-9a-f]{32}", "models:/MODEL", text)
+                for name, text in run.data.tags.items()
+                if name.startswith("dinolab.")
+            },
             "metrics": {
                 name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
                 for name in run.data.metrics
