@@ -296,7 +296,7 @@ def check_cluster() -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # Ray itself has started us
         return
     if address.startswith(("http://", "https://")):
-        raise _unusable(address, f"that is for `ray job submit --address {address} -- dinolab …`")
+        raise _unusable(address, f"that is for `dinolab submit STUDY --address {address}`")
     if address.startswith("ray://"):
         raise _unusable(address, "Ray Client lets no driver of trials in")
     # HOST:PORT and [IPV6]:PORT. Ray takes other words too, such as auto: it says what is wrong.

@@ -56,7 +56,7 @@ ROOMS = {
         {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
         {"references.py"},
         {"plan.py"},
-        {"registration.py", "witness.py", "pilot.py"},
+        {"registration.py", "witness.py", "pilot.py", "submission.py"},
         {"tracking"},
         {"driver"},
         {"cli"},

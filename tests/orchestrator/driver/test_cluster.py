@@ -19,7 +19,7 @@ from trainers.errors import InputError
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("http://127.0.0.1:8265", "that is for `ray job submit --address http://127.0.0.1:8265"),
+        ("http://127.0.0.1:8265", "for `dinolab submit STUDY --address http://127.0.0.1:8265`"),
         ("ray://127.0.0.1:10001", "Ray Client"),
         ("127.0.0.1:9", "nothing answers there .Connection refused"),
         ("no-such-host.invalid:6379", "nothing answers there"),
