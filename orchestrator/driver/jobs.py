@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import importlib.util
 import json
 import logging
@@ -263,7 +264,7 @@ def _ray_version(address: str) -> str:
         raise _unusable(address, f"nothing answers there ({what})") from None
     except TimeoutError:
         raise _unusable(address, f"nothing answers within {ANSWER_WITHIN_S} s") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (http.client.HTTPException, OSError, ValueError, LookupError, TypeError) as error:
         raise _unusable(address, f"what answers there is no Ray ({_brief(error)})") from None
 
 
