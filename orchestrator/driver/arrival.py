@@ -60,16 +60,13 @@ def differing(here: Mapping[str, str], there: str) -> str:
 
 
 def main() -> None:
-    """Say what differs, and run the command; exit code 2, one line, when it cannot run here."""
+    """Say what differs; exit code 2, one line, when a study cannot run here."""
     here = versions_here()
     if problem := missing(here):
         print(problem, file=sys.stderr)
         sys.exit(2)
     if note := differing(here, os.environ.get(VERSIONS, "")):
-        print(note, flush=True)
-    from orchestrator.__main__ import main as command
-
-    command()
+        print(note)
 
 
 if __name__ == "__main__":

@@ -218,8 +218,8 @@ class Jobs:
 
 def entrypoint(submission: Submission) -> str:
     """The command of a job; the shell becomes the driver, so that signals and codes are its own."""
-    words = ["python", "-m", "orchestrator.driver.arrival", "run", *submission.arguments]
-    return f"exec {shlex.join(words)}"
+    driver = shlex.join(["python", "-m", "orchestrator", "run", *submission.arguments])
+    return f"python -m orchestrator.driver.arrival && exec {driver}"
 
 
 def _attempt(id_: str, identity: str) -> int:

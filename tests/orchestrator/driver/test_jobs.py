@@ -32,8 +32,7 @@ def test_the_shell_of_a_job_becomes_the_driver_and_words_stay_whole():
         study="a", root="/r", arguments=("a b.yaml", "--root", "/r; rm"), files={}
     )
     said = jobs.entrypoint(submission)
-    assert said.startswith("exec python -m orchestrator.driver.arrival run ")
-    assert said.endswith("'a b.yaml' --root '/r; rm'")
+    assert said.endswith(" && exec python -m orchestrator run 'a b.yaml' --root '/r; rm'")
 
 
 @contextlib.contextmanager
