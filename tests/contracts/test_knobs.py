@@ -106,6 +106,8 @@ CHANGES = {
     "model.cls_tied_patch": ([1, 1], {"model.cls_position": "tied"}),
     "model.cls_coordinate": ([-1.0, -1.0], {"model.cls_position": "sincos"}),
     "model.registers": (2, {}),
+    "model.patch_window": (1, {}),
+    "model.cls_window": (1, {}),
     "head.layers": (2, {}),
     "head.hidden": (12, {}),
     "head.bottleneck": (12, {}),

@@ -105,6 +105,23 @@ class ModelConfig(Knobs):
     registers: int = knob(
         0, "extra tokens without position", source="Darcet et al. 2024", ge=0, le=1000
     )
+    patch_window: int = knob(
+        0,
+        "rows and columns away that a patch attends to at most: to itself and patches, no other "
+        "token; 0: to all",
+        unit="patches",
+        source=OURS,
+        ge=0,
+        le=1000,
+    )
+    cls_window: int = knob(
+        0,
+        "the same for [CLS], counted from the middle of the grid",
+        unit="patches",
+        source=OURS,
+        ge=0,
+        le=1000,
+    )
 
     @property
     def mlp_hidden(self) -> int:

@@ -40,6 +40,7 @@ class ClsMaps:
         self.causal_images = 0
         self._attention = QueryMaps(0, tokens.first, memory=self.memory)
         self._passed: list[tuple[Tensor, Tensor]] = []
+        self._allowed: Tensor | None = None
         self._parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         """by name, numbers of images [b] and their maps [..., b, N]"""
 
@@ -52,6 +53,7 @@ class ClsMaps:
 
     def _pass(self, layer: Layer) -> None:
         self._passed.append((layer.queries, layer.keys))
+        self._allowed = layer.allowed
 
     def see(self, done: int) -> None:
         """Take what was observed of the images after the first `done`."""
@@ -64,7 +66,8 @@ class ClsMaps:
         self._parts["heads"].append((numbers, blocks[-1][:, : self.heads].transpose(0, 1)))
         if self.thorough:
             asked = torch.zeros(1, dtype=torch.int64, device=self._passed[0][0].device)
-            rows_BN = rollout(self._passed, asked, self.memory)[:, 0, self.tokens.first :]
+            rows_BT = rollout(self._passed, asked, self.memory, self._allowed)[:, 0]
+            rows_BN = rows_BT[:, self.tokens.first :]
             self._parts["rollout"].append((numbers, rows_BN / rows_BN.sum(-1, keepdim=True)))
         self._attention.kept, self._passed = [], []
 

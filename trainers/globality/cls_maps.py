@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trainers.globality.functionals import conditional
 from trainers.globality.statistics import BYTES
+from trainers.model.attention import within
 from trainers.model.vit import Layer
 
 
@@ -28,11 +29,13 @@ class QueryMaps:
         at_once = max(1, int(min(images, self.memory / (heads * count * BYTES / 2**20))))
         with torch.autocast(layer.queries.device.type, enabled=False):
             parts = zip(layer.queries.split(at_once), layer.keys.split(at_once), strict=True)
-            self.kept.append(torch.cat([self._maps(queries, keys) for queries, keys in parts]))
+            maps = [self._maps(queries, keys, layer.allowed) for queries, keys in parts]
+            self.kept.append(torch.cat(maps))
 
-    def _maps(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def _maps(self, queries: Tensor, keys: Tensor, allowed: Tensor | None) -> Tensor:
         query = queries[:, :, self.query, None].float()
         scores = query @ keys.float().transpose(2, 3) * query.shape[-1] ** -0.5
+        scores = within(scores, None if allowed is None else allowed[self.query])
         own = None
         if self.query >= self.first:
             own = torch.tensor([self.query - self.first], device=query.device)

@@ -214,7 +214,7 @@ def _maps(
     attention = QueryMaps(query, tokens.first)
     keeper = RolloutStatistics(tokens, memory=settings.memory)
     network(crops, draws, observe=of_first(None, attention, keeper))
-    rolled = rollout(keeper.kept, asked, settings.memory)[:, 0, tokens.first :]
+    rolled = rollout(keeper.kept, asked, settings.memory, keeper.allowed)[:, 0, tokens.first :]
     if not tokens.first:
         # As in what is measured, the query itself does not count.
         rolled[:, query] = 0

@@ -15,14 +15,21 @@ from trainers.globality.by_image import ImageSums
 from trainers.globality.functionals import conditional
 from trainers.globality.statistics import BYTES, of_maps
 from trainers.globality.tokens import Tokens
+from trainers.model.attention import within
 from trainers.model.vit import Layer
 
 
-def rollout(layers: Sequence[tuple[Tensor, Tensor]], asked: Tensor, memory: float) -> Tensor:
+def rollout(
+    layers: Sequence[tuple[Tensor, Tensor]],
+    asked: Tensor,
+    memory: float,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """Rows of the rollout of the tokens `asked` (int64 [Q]), [B, Q, T]; each sums to 1.
 
     `layers` are queries and keys [B, H, T, K] of each block, first to last. `memory` bounds the
-    attention weights held at once, MiB.
+    attention weights held at once, MiB. `allowed`, bool [T, T], are the keys that each query may
+    attend to in every block.
     """
     queries, keys = layers[0]
     images, heads, count = queries.shape[:3]
@@ -36,7 +43,9 @@ def rollout(layers: Sequence[tuple[Tensor, Tensor]], asked: Tensor, memory: floa
             moved = torch.zeros_like(rows_BQT)
             for start in range(0, count, at_once):
                 part = slice(start, start + at_once)
-                attention = torch.softmax(scaled[:, :, part] @ keys_KT, dim=-1).mean(1)
+                scores = scaled[:, :, part] @ keys_KT
+                scores = within(scores, None if allowed is None else allowed[part])
+                attention = torch.softmax(scores, dim=-1).mean(1)
                 moved += rows_BQT[:, :, part] @ attention
             rows_BQT = (rows_BQT + moved) / 2
     return rows_BQT
@@ -51,16 +60,19 @@ class RolloutStatistics:
         self.tokens = tokens
         self.memory = memory
         self.kept: list[tuple[Tensor, Tensor]] = []
+        self.allowed: Tensor | None = None
         self.total = Accumulator(of_images=of_images)
 
     def __call__(self, layer: Layer) -> None:
         """Keep one layer of a batch."""
         self.kept.append((layer.queries, layer.keys))
+        self.allowed = layer.allowed
 
     def finish(self) -> None:
         """Measure the rollout of the batch, and forget it."""
         kinds = self.tokens.rows()
-        rows = rollout(self.kept, torch.cat([places for _, places, _ in kinds]), self.memory)
+        asked = torch.cat([places for _, places, _ in kinds])
+        rows = rollout(self.kept, asked, self.memory, self.allowed)
         parts = rows[:, None].split([len(places) for _, places, _ in kinds], dim=2)
         with torch.autocast(rows.device.type, enabled=False):
             for (token, _, patches), part in zip(kinds, parts, strict=True):

@@ -34,6 +34,7 @@ from trainers.globality.functionals import (
 )
 from trainers.globality.tokens import Tokens
 from trainers.grid import Grid
+from trainers.model.attention import within
 from trainers.model.vit import Layer
 
 BYTES = 4
@@ -92,15 +93,19 @@ class AttentionStatistics:
         if self.norm_weighted:
             written_BHT = written_norms(layer.values[rows].float(), layer.projection.float())
         one = len(queries) * queries.shape[1] * self.tokens.count * BYTES / 2**20
-        received = torch.softmax(queries[:, :, : self.tokens.first] @ keys_KT, dim=-1).sum(2)
+        first, allowed = self.tokens.first, layer.allowed
+        scores = queries[:, :, :first] @ keys_KT
+        scores = within(scores, None if allowed is None else allowed[:first])
+        received = torch.softmax(scores, dim=-1).sum(2)
         for token, places, patches in self.tokens.rows():
             plain = _Rows(self, self.group, layer.number, token, images)
             weighted = _Rows(self, "norm_weighted", layer.number, token, images)
             for part in torch.arange(len(places), device=places.device).split(
                 max(1, int(self.memory / one))
             ):
-                some = queries.index_select(2, places[part])
-                attention_BHQT = torch.softmax(some @ keys_KT, dim=-1)
+                scores = queries.index_select(2, places[part]) @ keys_KT
+                scores = within(scores, None if allowed is None else allowed[places[part]])
+                attention_BHQT = torch.softmax(scores, dim=-1)
                 own = None if patches is None else patches[part]
                 plain.see(attention_BHQT, places[part], own)
                 if written_BHT is not None:

@@ -3,12 +3,15 @@
 Shapes: B images, T tokens, D features, H heads, K features of a head.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.config import ModelConfig
 from trainers.model.positions import rotate
+from trainers.model.windows import Windows
 
 FUSED_KERNEL_FROM_TOKENS = 65
 """Tokens from which on attention is computed by the fused kernel on a CPU, too."""
@@ -34,6 +37,7 @@ class Attention(nn.Module):
         rotation: Rotation | None,
         wanted: int,
         segments: Segments | None = None,
+        windows: Windows = (),
     ) -> tuple[Tensor, Heads]:
         """Mixed tokens [B, wanted, D] of the first ones, and queries, keys and values of the heads.
 
@@ -55,9 +59,9 @@ class Attention(nn.Module):
             queries = rotate(queries, cosine[:wanted], sine[:wanted])
             keys = rotate(keys, cosine, sine)
         if segments is None:
-            mixed = attend(queries, keys, values)
+            mixed = attend(queries, keys, values, windows[0][:wanted] if windows else None)
         else:
-            mixed = attend_packed(queries, keys, values, segments)
+            mixed = attend_packed(queries, keys, values, segments, windows)
         mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
         return self.projection(mixed_BTD), (queries, keys, values)
 
@@ -69,22 +73,38 @@ class Attention(nn.Module):
         return [one.transpose(1, 2) for one in each]
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K]."""
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, allowed_QT: Tensor | None = None
+) -> Tensor:
+    """Values [B, H, Q, K] mixed by softmax(q kᵀ / √K); keys and values are [B, H, T, K].
+
+    The softmax is over the keys that are allowed to a query, bool; over all where none is given.
+    """
     # On CPUs the fused kernel is slower than plain products until their scores leave the cache.
     if queries.device.type == "cpu" and keys.shape[2] < FUSED_KERNEL_FROM_TOKENS:
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
-        return scores.softmax(dim=-1) @ values
-    return functional.scaled_dot_product_attention(queries, keys, values)
+        return within(scores, allowed_QT).softmax(dim=-1) @ values
+    return functional.scaled_dot_product_attention(queries, keys, values, allowed_QT)
 
 
-def attend_packed(queries: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
+def within(scores_QT: Tensor, allowed_QT: Tensor | None) -> Tensor:
+    """Scores [..., Q, T] with -∞ for the keys that are not allowed to a query."""
+    return scores_QT if allowed_QT is None else scores_QT.masked_fill(~allowed_QT, -math.inf)
+
+
+def attend_packed(
+    queries: Tensor, keys: Tensor, values: Tensor, segments: Segments, windows: Windows = ()
+) -> Tensor:
     """The same of images one after the other, [1, H, T of all, K]: each attends to itself alone."""
     # Token by token as in memory, and all parts at once: gradients come together in one copy.
     sizes = [images * tokens for images, tokens in segments]
     rows = [one.squeeze(0).transpose(0, 1).split(sizes) for one in (queries, keys, values)]
     mixed = []
     for number, segment in enumerate(segments):
-        each = (one[number].unflatten(0, segment).transpose(1, 2) for one in rows)
-        mixed.append(attend(*each).transpose(1, 2).flatten(0, 1))
+        own_queries, own_keys, own_values = (
+            one[number].unflatten(0, segment).transpose(1, 2) for one in rows
+        )
+        allowed = windows[number] if windows else None
+        part = attend(own_queries, own_keys, own_values, allowed)
+        mixed.append(part.transpose(1, 2).flatten(0, 1))
     return torch.cat(mixed).transpose(0, 1)[None]

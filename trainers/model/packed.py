@@ -29,13 +29,14 @@ def packed(
     segments = tuple((len(tokens), tokens.shape[1]) for tokens, _ in embedded)
     tokens_1TD = torch.cat([tokens.flatten(0, 1) for tokens, _ in embedded])[None]
     rotation = _rotation(backbone, segments, [grid for _, grid in embedded])
+    windows = tuple(one for _, grid in embedded for one in backbone.windows(grid))
     keep = _keep([draws for _, draws in groups], segments)
     together = len(backbone.blocks) - only_first
     for number, block in enumerate(backbone.blocks[:together]):
         own = None if keep is None else keep[number]
         wanted = tokens_1TD.shape[1]
         tokens_1TD = backbone.through(
-            block, tokens_1TD, rotation, own, wanted, number, segments=segments
+            block, tokens_1TD, rotation, own, wanted, number, segments=segments, windows=windows
         )
     sizes = [images * tokens for images, tokens in segments]
     found = []
@@ -47,8 +48,9 @@ def packed(
             own = None if draws.keep is None else draws.keep[:, -1, :, None, None]
             first = backbone.config.cls + backbone.config.registers
             tokens_BTD = backbone.through(
-                backbone.blocks[-1], tokens_BTD, backbone.rotation(grid), own, first, together
-            )
+                backbone.blocks[-1], tokens_BTD, backbone.rotation(grid), own, first, together,
+                windows=backbone.windows(grid),
+            )  # fmt: skip
         found.append(backbone.features(tokens_BTD, grid))
     return found
 

@@ -25,6 +25,7 @@ from trainers.model.positions import (
     rotary_table,
     sine_cosine,
 )
+from trainers.model.windows import Windows, windows
 from trainers.randomness.forward_draws import ForwardDraws
 from trainers.randomness.streams import Stream
 
@@ -36,7 +37,7 @@ class Layer:
     number: int
     """counted from 1"""
     queries: Tensor
-    """[B, H, T, K]; attention is softmax(q kᵀ / √K)"""
+    """[B, H, T, K]; attention is softmax(q kᵀ / √K) over the allowed keys"""
     keys: Tensor
     """[B, H, T, K]"""
     values: Tensor
@@ -47,6 +48,8 @@ class Layer:
     """[B, T, D], the tokens that attention saw, behind its layer norm"""
     tokens: Tensor
     """[B, T, D], output of the block, before the last norm"""
+    allowed: Tensor | None = None
+    """bool [T, T], the keys that each query may attend to; None: all"""
 
 
 Observer = Callable[[Layer], None]
@@ -128,6 +131,7 @@ class Block(nn.Module):
         number: int = 1,
         observe: Observer | None = None,
         segments: Segments | None = None,
+        windows: Windows = (),
     ) -> Tensor:
         """The first `wanted` tokens after the block, which is the `number`-th.
 
@@ -135,7 +139,7 @@ class Block(nn.Module):
         B is 1, and the tokens are those of images one after the other.
         """
         normalised = self.norm1(tokens_BTD)
-        mixed, heads = self.attention(normalised, rotation, wanted, segments)
+        mixed, heads = self.attention(normalised, rotation, wanted, segments, windows)
         if self.layer_scale1 is not None:
             mixed = mixed * self.layer_scale1
         if keep is not None:
@@ -161,6 +165,7 @@ class Block(nn.Module):
                     projection=projection,
                     normalised=normalised,
                     tokens=tokens_BTD,
+                    allowed=windows[0] if windows else None,
                 )
             )
         return tokens_BTD
@@ -235,12 +240,14 @@ class VisionTransformer(nn.Module):
         draws = draws or ForwardDraws()
         tokens_BTD, grid = self.embed(images, draws)
         first = self.config.cls + self.config.registers
-        rotation = self.rotation(grid)
+        rotation, allowed = self.rotation(grid), self.windows(grid)
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             wanted = first if only_first and number == last else tokens_BTD.shape[1]
             keep = None if draws.keep is None else draws.keep[:, number, :, None, None]
-            tokens_BTD = self.through(block, tokens_BTD, rotation, keep, wanted, number, observe)
+            tokens_BTD = self.through(
+                block, tokens_BTD, rotation, keep, wanted, number, observe, windows=allowed
+            )
         return self.features(tokens_BTD, grid)
 
     def through(
@@ -253,15 +260,18 @@ class VisionTransformer(nn.Module):
         number: int,
         observe: Observer | None = None,
         segments: Segments | None = None,
+        windows: Windows = (),
     ) -> Tensor:
         """Tokens after a block, the `number`-th from 0."""
         if self.checkpointing and torch.is_grad_enabled():
             after: Tensor = checkpoint(
-                block, tokens_BTD, rotation, keep, wanted, segments=segments,
+                block, tokens_BTD, rotation, keep, wanted, segments=segments, windows=windows,
                 use_reentrant=False, preserve_rng_state=False,
             )  # fmt: skip
         else:
-            after = block(tokens_BTD, rotation, keep, wanted, number + 1, observe, segments)
+            after = block(
+                tokens_BTD, rotation, keep, wanted, number + 1, observe, segments, windows
+            )
         return after
 
     def features(self, tokens_BTD: Tensor, grid: Grid) -> Features:
@@ -352,6 +362,10 @@ class VisionTransformer(nn.Module):
             config.rotary_base,
             self.embedding.weight.device,
         )
+
+    def windows(self, grid: Grid) -> Windows:
+        """What each token of a grid may attend to; empty: all tokens to all."""
+        return windows(self.config, grid, self.embedding.weight.device)
 
 
 def initialise(module: nn.Module, seed: int, deviation: float, layer_scale: float = 1.0) -> None:
