@@ -1,6 +1,6 @@
 """Is the power that `dinolab plan` states of a sequential design what its judge finds?
 
-    python -m benchmarks.planned [--studies 10000] [--spending obf pocock]
+    python -m benchmarks.planned [--studies 10000] [--spending obf pocock] [--multiples 1]
 
 Studies are simulated apart from the plan, and each is followed from look to look by the code that
 follows runs. They ask for two rises in a family by sign flips, a difference by t, and an
@@ -137,11 +137,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--studies", type=int, default=10_000)
     parser.add_argument("--spending", choices=get_args(Spending), nargs="*", help="only these")
+    parser.add_argument("--multiples", type=float, choices=MULTIPLES, nargs="*", default=MULTIPLES)
     asked = parser.parse_args()
     print("| looks | effect | what | planned | found | points between | within 2 | same studies |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for number, (multiple, (spending, looks)) in enumerate(itertools.product(MULTIPLES, DESIGNS)):
-        if asked.spending and spending not in asked.spending:
+        if (asked.spending and spending not in asked.spending) or multiple not in asked.multiples:
             continue
         before = time.process_time()
         design = Looks(looks=looks, spending=spending, futility="equivalence")

@@ -295,7 +295,9 @@ def test_planted_differences_have_the_mean_they_are_named_for():
     assert np.mean(planted("effect", falls, given)) == pytest.approx(-2)
     assert np.mean(planted("opposite", falls, given)) == pytest.approx(2)
     assert np.std(planted("effect", falls, given)) == pytest.approx(np.std(given))
-    assert planted("certain", falls, given) == [-2, -2, -2, -2]
+    for mutant, of_holds in (("certain", 2), ("unreachable", 0)):
+        assert planted(mutant, falls, given) == [-2, -2, -2, -2]
+        assert planted(mutant, hypothesis(direction="holds"), given) == [of_holds] * 4
     assert np.mean(planted("edited", falls, given)) == pytest.approx(np.mean(given) + 1 / 4)
 
 
@@ -675,6 +677,18 @@ def test_equal_differences_may_have_any_p_of_t_but_none_above_alpha_is_supported
     after = SimpleNamespace(label="supported", n=8, p_adjusted=p)
     case = proving._Case("unreachable", HYPOTHESES, {}, {}, {}, MULTIPLICITY, None)
     assert case._fault("excluded", after, after) == fault
+
+
+@pytest.mark.parametrize(("direction", "of"), [("rises", "p_adjusted"), ("holds", "p_equivalence")])
+@pytest.mark.parametrize(
+    ("p", "fault"), [(2e-6, "supported, though its p is above alpha"), (1e-6, ""), (None, "")]
+)
+def test_at_the_least_alpha_only_a_p_above_it_is_no_support(direction, of, p, fault):
+    after = SimpleNamespace(
+        **{"label": "supported", "interval": None, "p_adjusted": 0.5, "p_equivalence": 0.5, of: p}
+    )
+    one = hypothesis(direction=direction)
+    assert proving._alpha_fault(one, SimpleNamespace(interval=None), after) == fault
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,10 @@ def verdict_of(seeds, interval):
     ],
 )
 def test_an_interval_pays_for_each_look(mutant, interval, says):
-    assert look_fault(mutant, verdict_of(8, (0.0, 1.0)), verdict_of(8, interval)) == says
+    before, after = verdict_of(8, (0.0, 1.0)), verdict_of(8, interval)
+    assert look_fault(mutant, before, after) == says
+    case = proving._Case(mutant, HYPOTHESES, {}, {}, {}, Multiplicity(), DESIGN)
+    assert case._fault("rises", before, after) == says
 
 
 def test_a_look_more_may_stop_earlier():
