@@ -139,13 +139,13 @@ class Mirrored:
             # one does, the report has to wait.
             importlib.import_module("dashboards.study.files")
             from orchestrator.tracking import mirror as mlflow
-            from orchestrator.tracking.store import explained, shown, tracking_uri
+            from orchestrator.tracking.store import explained, tracking_uri
 
             name, work = found
             self._is_at_work = True
             try:
                 if mirror is not None and mirror.is_gone():
-                    self._say(f"MLflow store {shown(mirror.uri)} is gone: it is made anew")
+                    self._say(mirror.gone)
                     mirror = None
                 if mirror is None:
                     mirror = mlflow.Mirror(self.study, self.store, self.console.print)
@@ -165,6 +165,9 @@ class Mirrored:
                     self._done(name, work)
                     continue
             except Exception as error:  # noqa: BLE001 (MLflow passes on errors of many libraries)
+                if mirror is not None and mirror.is_gone():
+                    # Deleted in the middle of that work, which is the first of the next store.
+                    continue
                 self._say(
                     f"{explained(tracking_uri(self.store.local), error)}; training goes on, and "
                     "this is tried again"

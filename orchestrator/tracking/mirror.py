@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pydantic import ValidationError
 
@@ -35,9 +36,11 @@ from orchestrator.tracking.provenance import Provenance, without_credentials
 from orchestrator.tracking.runs import ENDED, REASON, STATUS, MlflowRun, StudyRuns
 from orchestrator.tracking.store import (
     artifact_location,
+    identity,
     in_time,
     is_gone,
     open_store,
+    shown,
     tracking_uri,
 )
 from orchestrator.tracking.views import views, write_views
@@ -69,10 +72,17 @@ class Mirror:
 
         def work() -> tuple[MlflowClient, StudyRuns]:
             client = open_store(store.local, say)
-            experiment = own_experiment(
-                client, study, root, lambda name: artifact_location(store.local, name), say
-            )
-            return client, StudyRuns(client, experiment, root, study)
+            self.opened = identity(self.uri)
+            try:
+                experiment = own_experiment(
+                    client, study, root, lambda name: artifact_location(store.local, name), say
+                )
+                return client, StudyRuns(client, experiment, root, study)
+            except MlflowException:
+                if not self.is_gone():
+                    raise
+                say(self.gone)
+                return work()
 
         self.client, self.runs = in_time(self.uri, work)
 
@@ -86,7 +96,12 @@ class Mirror:
 
     def is_gone(self) -> bool:
         """Whether the store was deleted: another Mirror makes it anew."""
-        return is_gone(self.uri)
+        return is_gone(self.uri, self.opened)
+
+    @property
+    def gone(self) -> str:
+        """What is said of a store that is."""
+        return f"MLflow store {shown(self.uri)} is gone: it is made anew"
 
     def sync(self, key: str, arms: Sequence[str], seed: int) -> None:
         """Log what the trial holds and its run in each arm does not, and how the trial ended.

@@ -97,19 +97,34 @@ def open_store(root: Path | None, say: Callable[[str], None]) -> MlflowClient:
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         file.parent.mkdir(parents=True, exist_ok=True)
         with locate(str(file.parent)).held():
-            if _is_own(file, root) and file.exists() and _is_half_made(file):
+            is_left = _is_own(file, root) and identity(uri) is None
+            if not is_left and _is_own(file, root) and _is_half_made(file):
                 say(f"MLflow store {file} was never made whole: set aside as {_set_aside(file)}")
-            if not file.exists():
+            if is_left or not file.exists():
                 atomic.replace(file, _new_store(root or file.parent))
         if root is not None and _is_own(file, root):
             _bring_artifacts_home(file, root)
     return MlflowClient(tracking_uri=uri)
 
 
-def is_gone(uri: str) -> bool:
-    """Whether the file of a store is not there; who has it open would not notice."""
+def identity(uri: str) -> tuple[int, int] | None:
+    """Device and inode of the file of a store; None where there is none with anything in it.
+
+    SQLite leaves an empty one where the file was deleted while somebody wrote to it.
+    """
     file = _sqlite_file(uri)
-    return file is not None and not file.exists()
+    with contextlib.suppress(OSError):
+        if file is not None and (found := file.stat()).st_size:
+            return found.st_dev, found.st_ino
+    return None
+
+
+def is_gone(uri: str, opened: tuple[int, int] | None) -> bool:
+    """Whether the file of a store is not that which was opened, whose identity is `opened`.
+
+    Who has it open would not notice.
+    """
+    return _sqlite_file(uri) is not None and (opened is None or identity(uri) != opened)
 
 
 def artifact_location(root: Path | None, experiment: str) -> str | None:
