@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from orchestrator import interrupt
 from orchestrator.cli import (
     comparing,
+    deploy,
     embed,
     export,
     ingest,
@@ -99,6 +100,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "ingest": ingest.ingest,
     "ui": ui.ui,
+    "deploy": deploy.deploy,
 }
 
 

@@ -55,6 +55,7 @@ ROOMS = {
     "orchestrator": (
         {"interrupt.py", "resources.py", "retry.py", "cost.py", "schedule.py", "garbage.py"},
         {"references.py"},
+        {"deploy"},
         {"plan.py"},
         {"registration.py", "witness.py", "pilot.py", "submission.py"},
         {"tracking"},
