@@ -42,7 +42,8 @@ recipe: digits_tiny
 dataset: {images}
 seeds: {seeds}
 set:
-  {{steps: 4, checkpoint_every: 2, checkpoints.keep_steps: [1], log_every: 1, batch_size: 8,
+  {{steps: {steps}, checkpoint_every: {checkpoint_every}, checkpoints.keep_steps: [1],
+   log_every: 1, batch_size: 8,
    model.width: 24, model.heads: 2, model.depth: 1, augment.local_crops: 2,
    head.hidden: 16, head.bottleneck: 8, head.prototypes: 16,
    optimizer.warmup_steps: 2, optimizer.freeze_last_layer_steps: 1,
@@ -61,7 +62,7 @@ hypotheses:
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
-def write_study(folder: Path, seeds: int) -> Path:
+def write_study(folder: Path, seeds: int, *, steps: int = 4, checkpoint_every: int = 2) -> Path:
     """The file of a study of two arms of that many seeds, and beside it its images."""
     levels, labels = digits()
     for number, (pixels, label) in enumerate(zip(levels[:24], labels[:24], strict=True)):
@@ -70,7 +71,14 @@ def write_study(folder: Path, seeds: int) -> Path:
         if not path.exists():
             Image.fromarray(pixels).save(path)
     study = folder / "little.yaml"
-    study.write_text(STUDY.format(seeds=seeds, images=folder / "images"))
+    study.write_text(
+        STUDY.format(
+            seeds=seeds,
+            steps=steps,
+            checkpoint_every=checkpoint_every,
+            images=folder / "images",
+        )
+    )
     return study
 
 

@@ -91,7 +91,7 @@ class Soak:
             ended, said = self.run(root, log)
             assert ended == 0, said
             begun.write_text(code)
-        self.expected = measured(root), mirrored(root)
+        self.expected = measured(root), mirrored(root / "mlflow.db")
         self.points = [
             (at, after) for at in range(1, len(changes(log)) + 1) for after in (False, True)
         ]
@@ -144,7 +144,8 @@ class Soak:
         problems += ["a traceback"] if "Traceback" in said else []
         with contextlib.suppress(OSError, KeyError):
             problems += wrong(root, self.expected[0])
-            problems += [] if mirrored(root) == self.expected[1] else ["MLflow differs"]
+            same = mirrored(root / "mlflow.db") == self.expected[1]
+            problems += [] if same else ["MLflow differs"]
         row = {
             "at": at,
             "after": after,
@@ -186,9 +187,9 @@ def kind(change: str) -> str:
     return re.sub(r"(?<=[-/])\d+", "N", change) or "a change that was not reached"
 
 
-def mirrored(root: Path) -> list[tuple[Any, ...]]:
+def mirrored(database: Path) -> list[tuple[Any, ...]]:
     """Every metric in MLflow, of live runs, with the names of its experiment and run."""
-    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as base:
+    with contextlib.closing(sqlite3.connect(database)) as base:
         rows = base.execute(
             "select e.name, r.name, r.status, m.key, m.step, m.value from metrics m "
             "join runs r using (run_uuid) join experiments e using (experiment_id) "

@@ -1,0 +1,319 @@
+"""Faults of a cluster at moments of a study, and what comes of each; prints a table.
+
+    python -m tests.faults.matrix FOLDER
+
+Each cell runs a little study of six trials on two machines (see `machines.py`), lets one thing go
+wrong at one moment, does what a person would do (nothing, or the same command again), and compares
+what is there then with an undisturbed run. FOLDER holds how far it is: called again it goes on.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.faults.machines import ADDRESSES, HEAD, OTHER, Machines
+from tests.reliability.little import measured, write_study, wrong
+from tests.reliability.soak import mirrored
+
+Row = dict[str, Any]
+
+SEEDS, STEPS, LONGEST_S = 3, 100, 300
+TRIALS = 2 * SEEDS
+LEASE_S = 5
+
+_TRIAL = "ray::ImplicitFunc.train"
+_RAYLET = "/raylet/raylet"
+_DRIVER = "orchestrator"
+_GCS = "/gcs_server"
+_MLFLOW, _MLFLOW_PORT = "mlflow", 5000
+
+NOTHING, SAME, NEW = "nothing", "the same command", "a new cluster, the same command"
+"""What a person has to do."""
+
+MOMENTS: dict[str, tuple[str, int]] = {
+    "a trial has begun": ("trials/*/attempts/*/lease.json", 1),
+    "a checkpoint is there": ("trials/*/attempts/*/checkpoint-*.json", 1),
+    "half of the trials have ended": ("trials/*/result.json", TRIALS // 2),
+}
+"""What is in the run root from then on: files, and how many."""
+
+
+class Study:
+    """A little study at work on two machines."""
+
+    def __init__(self, folder: Path, machines: Machines, *, served: bool = False) -> None:
+        self.machines, self.study = (
+            machines,
+            write_study(folder, SEEDS, steps=STEPS, checkpoint_every=20),
+        )
+        self.root, self.served = folder / "root", folder / "served"
+        self.database = self.root / "mlflow.db"
+        self.tracking: dict[str, str] = {}
+        self.said: list[str] = []
+        for left in (self.root, self.served):
+            shutil.rmtree(left, ignore_errors=True)
+        if served:
+            self.served.mkdir()
+            self.database = self.served / "mlflow.db"
+            self.serve()
+
+    def serve(self) -> None:
+        """Start an MLflow server on the head; returns once it answers."""
+        where, uri = ADDRESSES[HEAD], f"sqlite:///{self.database}"
+        arguments = ["--host", where, "--port", str(_MLFLOW_PORT), "--workers", "1",
+                     "--allowed-hosts", "*", "--backend-store-uri", uri,
+                     "--default-artifact-root", str(self.served / "artifacts")]  # fmt: skip
+        command = [sys.executable, "-m", "mlflow", "server", *arguments]
+        process = self.machines.run(HEAD, command, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        assert process.stdout is not None
+        assert any("running on" in line.lower() for line in process.stdout)
+        # It writes a line for each request, and stops where nobody reads them.
+        threading.Thread(target=process.communicate, daemon=True).start()
+        self.tracking = {"MLFLOW_TRACKING_URI": f"http://{where}:{_MLFLOW_PORT}"}
+
+    def start(self) -> subprocess.Popen[str]:
+        """`dinolab run` on the head."""
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            "orchestrator",
+            "run",
+            self.study,
+            "--root",
+            self.root,
+        ]
+        told = {
+            "RAY_ADDRESS": self.machines.address,
+            "DINOLAB_LEASE_S": str(LEASE_S),
+            # Graphs take seconds to make, and nothing of them is compared.
+            "DINOLAB_MLFLOW_TEACHERS": "none",
+        }
+        return self.machines.run(HEAD, list(map(str, command)), **told, **self.tracking)
+
+    def wait_for(self, pattern: str, count: int) -> None:
+        """Return as soon as the root has so many such files."""
+        until = time.monotonic() + LONGEST_S
+        while len(list(self.root.glob(pattern))) < count:
+            assert time.monotonic() < until, f"no {count} {pattern}"
+            time.sleep(0.005)
+
+    def signal_worker(self, what: signal.Signals) -> list[int]:
+        """Send a signal to whatever trains on the other machine, as soon as something does."""
+        until = time.monotonic() + LONGEST_S
+        while not (found := self.machines.signal(OTHER, _TRIAL, what)):
+            assert time.monotonic() < until, "nothing trains there"
+        return found
+
+    def end(self, driver: subprocess.Popen[str]) -> int:
+        """Wait for a driver; its exit code."""
+        try:
+            output, _ = driver.communicate(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            output, _ = driver.communicate()
+            output += f"\nstill running after {LONGEST_S} s"
+        self.said.append(output)
+        return driver.returncode
+
+
+def worker_is_killed(study: Study) -> str:
+    study.signal_worker(signal.SIGKILL)
+    return NOTHING
+
+
+def worker_stands_still(study: Study) -> str:
+    """Longer than its lease: somebody else takes its trial, and then it wakes."""
+    stopped = study.signal_worker(signal.SIGSTOP)
+    time.sleep(2 * LEASE_S)
+    for number in stopped:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGCONT)
+    return NOTHING
+
+
+def raylet_is_killed(study: Study) -> str:
+    study.machines.signal(OTHER, _RAYLET, signal.SIGKILL)
+    return NOTHING
+
+
+def machine_dies(study: Study) -> str:
+    study.machines.kill_all(OTHER)
+    return NOTHING
+
+
+def machine_is_replaced(study: Study) -> str:
+    study.machines.kill_all(OTHER)
+    study.machines.start(OTHER)
+    return NOTHING
+
+
+def link_fails_for_good(study: Study) -> str:
+    study.machines.cut()
+    return NOTHING
+
+
+def link_fails_for_a_while(study: Study) -> str:
+    study.machines.cut()
+    time.sleep(2)
+    study.machines.mend()
+    return NOTHING
+
+
+def driver_is_killed(study: Study) -> str:
+    study.machines.signal(HEAD, _DRIVER, signal.SIGKILL)
+    return SAME
+
+
+def gcs_is_killed(study: Study) -> str:
+    study.machines.signal(HEAD, _GCS, signal.SIGKILL)
+    return NEW
+
+
+def head_dies(study: Study) -> str:
+    study.machines.kill_all(HEAD)
+    return NEW
+
+
+def root_goes_away(study: Study) -> str:
+    away = study.root.with_name("away")
+    study.root.rename(away)
+    time.sleep(2)
+    away.rename(study.root)
+    return SAME
+
+
+def mlflow_hangs(study: Study) -> str:
+    study.machines.signal(HEAD, _MLFLOW, signal.SIGSTOP)
+    time.sleep(5)
+    study.machines.signal(HEAD, _MLFLOW, signal.SIGCONT)
+    return NOTHING
+
+
+def mlflow_dies(study: Study) -> str:
+    study.machines.signal(HEAD, _MLFLOW, signal.SIGKILL)
+    time.sleep(2)
+    study.serve()
+    return NOTHING
+
+
+FAULTS: dict[str, Callable[[Study], str]] = {
+    "a worker is killed": worker_is_killed,
+    "a worker stands still for two leases": worker_stands_still,
+    "the raylet of a machine is killed": raylet_is_killed,
+    "a machine dies": machine_dies,
+    "a machine dies, another comes": machine_is_replaced,
+    "the link between the machines fails": link_fails_for_good,
+    "the link fails for 2 s": link_fails_for_a_while,
+    "the driver is killed": driver_is_killed,
+    "the head's GCS is killed": gcs_is_killed,
+    "the head dies, with the driver": head_dies,
+    "the run root goes away for 2 s": root_goes_away,
+    "the MLflow server hangs for 5 s": mlflow_hangs,
+    "the MLflow server dies, and is started again": mlflow_dies,
+}
+"""What goes wrong; each returns what a person has to do then."""
+
+
+def main(folder: Path) -> int:
+    """Try what is left; how many cells have ended badly."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = _rows(folder)
+    expected = undisturbed(folder)
+    for fault in FAULTS:
+        for moment in MOMENTS:
+            if not any((row["fault"], row["moment"]) == (fault, moment) for row in rows):
+                row = try_(fault, moment, folder, expected)
+                with (folder / "cells.jsonl").open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                rows.append(row)
+                print(f"[{len(rows)}/{len(FAULTS) * len(MOMENTS)}] {json.dumps(row)}", flush=True)
+    print(table(rows))
+    return sum(bool(row["problems"]) for row in rows)
+
+
+def undisturbed(folder: Path) -> tuple[Any, Counter[Any]]:
+    """What the study comes to without a fault: what is measured, and every number in MLflow."""
+    with Machines() as machines:
+        study = Study(folder, machines)
+        code = study.end(study.start())
+        assert code == 0, study.said
+    return measured(study.root), Counter(mirrored(study.database))
+
+
+def try_(fault: str, moment: str, folder: Path, expected: tuple[Any, Counter[Any]]) -> Row:
+    """Let that go wrong then; a row of the table, with `problems` where something is not equal."""
+    began = time.monotonic()
+    with Machines() as machines:
+        study = Study(folder, machines, served="MLflow" in fault)
+        driver = study.start()
+        study.wait_for(*MOMENTS[moment])
+        ended = _ended(study.root)
+        then = FAULTS[fault](study)
+        codes = [study.end(driver)]
+        if then == NEW:
+            for one in (HEAD, OTHER):
+                machines.kill_all(one)
+            for one in (HEAD, OTHER):
+                machines.start(one)
+        # After what it was killed by, or ended with in one line, the same command goes on.
+        if then != NOTHING and codes[0]:
+            codes.append(study.end(study.start()))
+        problems = [] if codes[-1] == 0 else [f"exit {codes}: {study.said[-1][-500:]}"]
+        problems += ["a traceback"] * any("Traceback" in one for one in study.said)
+        with contextlib.suppress(OSError, KeyError):
+            problems += wrong(study.root, expected[0])
+        numbers = Counter(mirrored(study.database))
+        again = [key for key, before in ended.items() if _ended(study.root).get(key) != before]
+        attempts = len(list(study.root.glob("trials/*/attempts/*"))) - TRIALS
+    lost, doubled = expected[1] - numbers, numbers - expected[1]
+    problems += ["finished trials ran again"] * bool(again)
+    problems += ["MLflow differs"] * bool(lost or doubled)
+    if problems:
+        (folder / "said.txt").write_text("\n--\n".join(study.said))
+    return {
+        "fault": fault, "moment": moment, "then": then, "exit": codes, "again": len(again),
+        "attempts": attempts, "lost": lost.total(), "doubled": doubled.total(),
+        "problems": problems, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+
+
+def table(rows: list[Row]) -> str:
+    """A row for each cell."""
+    columns = ("fault", "moment", "a person does", "exit codes", "attempts more",
+               "finished trials run again", "metrics lost", "doubled", "outcome")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", f"| --- | --- | --- | --- |{' ---: |' * 4} --- |"]
+    for row in rows:
+        codes = ", ".join(map(str, row["exit"]))
+        cells = [row["fault"], row["moment"], row["then"], codes, row["attempts"], row["again"],
+                 row["lost"], row["doubled"], "; ".join(row["problems"]) or "equal"]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _rows(folder: Path) -> list[Row]:
+    path = folder / "cells.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _ended(root: Path) -> dict[str, tuple[bytes, int]]:
+    """Of each trial that has a result, the result and how many attempts there are."""
+    return {
+        path.parent.name: (path.read_bytes(), len(list(path.parent.glob("attempts/*"))))
+        for path in root.glob("trials/*/result.json")
+    }
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(bool(main(Path(sys.argv[1]))))

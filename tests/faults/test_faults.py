@@ -1,0 +1,19 @@
+"""What a study comes to when something of its cluster fails; `make soak` tries every cell."""
+
+import pytest
+
+from tests.faults.machines import why_not
+from tests.faults.matrix import table, try_, undisturbed
+
+WHY_NOT = why_not()
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "there are")]
+
+
+def test_a_study_whose_machines_lose_their_link_ends_as_one_undisturbed(tmp_path):
+    fault, moment = "the link between the machines fails", "a checkpoint is there"
+    row = try_(fault, moment, tmp_path, undisturbed(tmp_path))
+    assert row["problems"] == []
+    assert row["exit"] == [0]
+    assert row["attempts"] >= 1, "what the lost machine trained is tried again"
+    assert table([row]).splitlines()[-1].startswith(f"| {fault} | {moment} | nothing | 0 |")
