@@ -103,9 +103,10 @@ def test_a_constant_moves_the_interval_and_changes_no_variance():
         assert getattr(second, name) == pytest.approx(getattr(first, name))
 
 
+@pytest.mark.parametrize("seeds", [2, 7])
 @pytest.mark.parametrize("value", [0.5, 0.1, -1e-9])
-def test_equal_differences_have_no_error(value):
-    found = crossed_error(np.full((7, 11), value), 0.05)
+def test_equal_differences_have_no_error(value, seeds):
+    found = crossed_error(np.full((seeds, 11), value), 0.05)
     assert (found.of_seeds, found.of_images, found.of_both, found.share) == (0, 0, 0, None)
     assert found.interval == pytest.approx((value, value))
 

@@ -72,6 +72,7 @@ def test_what_is_small_is_said_with_nothing_between_its_interval_and_its_control
     label, reason = told("holds", *SMALL)
     assert label == "inconclusive"
     assert " is inside ±1, but no control was declared: " in reason
+    assert reason.endswith(" would tell a difference of 1")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from ablations.spec import Gate, Hypothesis
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import decisive_p, judge
 from ablations.verdicts.rule import Control, decide
-from ablations.verdicts.sensitivity import control_of
+from ablations.verdicts.sensitivity import control_of, largest_effect
 
 SEEDS = range(8)
 NOISE = np.array([-0.03, 0.02, 0.01, -0.01, 0.03, -0.02, 0.015, -0.015])
@@ -215,6 +215,16 @@ def test_an_arm_that_a_design_stopped_before_its_first_run_moves_nothing():
     runs = runs_at(baseline=0, arm=0.0, other=0.5)
     stopped = {("later", seed): Run(status="skipped", start={}, end={}) for seed in SEEDS}
     assert judged(runs | stopped, control="other") == judged(runs, control="other")
+
+
+def test_without_a_baseline_arms_are_compared_with_what_the_hypothesis_compares_with():
+    stated = Hypothesis(
+        metric="m", contrast=("arm", "other"), direction="holds", smallest_effect=0.1
+    )
+    runs = runs_at("m", arm=0.0, other=0.0, third=0.5)
+    largest = largest_effect(stated, runs, SEEDS, own=0.0)
+    assert largest.of == "third"
+    assert largest.effect == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
