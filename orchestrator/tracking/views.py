@@ -7,6 +7,7 @@ screen: so a link opens charts of the end points, where MLflow alone opens on an
 import base64
 import contextlib
 import json
+import types
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 from ablations.contrast import BASELINE
 from dashboards.tables.chain import read_chain
@@ -26,6 +28,7 @@ from orchestrator.tracking.contents import (
     end_points,
 )
 from orchestrator.tracking.experiment import IDENTITY, ROOT, root_identity
+from orchestrator.tracking.pictures import NAME
 from orchestrator.tracking.runs import ARM, KEY, STUDY
 from trainers.errors import InputError
 from trainers.system.store import Store
@@ -36,17 +39,27 @@ VIEW = "mlflow.sharedViewState."
 LONGEST_VIEW = 5000
 """Characters that every MLflow server takes as the value of a tag of an experiment."""
 
-SEEDS, ARMS, HYPOTHESIS = "seeds", "arms", "hypothesis."
+SEEDS, ARMS, PICTURES, HYPOTHESIS = "seeds", "arms", "pictures", "hypothesis."
 """Names of the views; that of a hypothesis goes on with its own name."""
 
 ARMS_COMPARED = "arms compared"
 """What the page of the view ARMS shows."""
+
+PICTURES_SHOWN = "what [CLS] attends to"
+"""What the view PICTURES shows."""
+
+PICTURES_HEIGHT = 900
+"""pixels of its card: two rows of pictures on a usual screen"""
 
 MOST_HYPOTHESES = 10
 """Hypotheses that have a view, the first ones: each is a request, and a study's end awaits it."""
 
 MOST_COMPARED = 100
 """Runs on one page of comparison: with more of them it is slow."""
+
+_HAS_PICTURES = f"tags.`{MLFLOW_LOGGED_IMAGES}` = 'True'"
+
+_OF_MLFLOW: Mapping[str, int] = types.MappingProxyType({})
 
 Chart = dict[str, Any]
 
@@ -93,6 +106,14 @@ def views(study: StudyRun, runs: Mapping[str, str]) -> dict[str, str]:
                 *(f"metrics.`{name}/{one}`" for name in points for one in ("difference", "mean")),
             ],
         ),
+        PICTURES: _state(
+            f"tags.`{KEY}` != '' and {_HAS_PICTURES}",
+            # MLflow shows pictures of the first ten runs: of as many arms as can be, at one seed.
+            "params.`seed`",
+            {PICTURES_SHOWN: [_images(study.entry.config.get("steps", 0))]},
+            {"columns": 1, "cardHeight": PICTURES_HEIGHT},
+            orderByAsc=True,
+        ),
     }
     for name, one in islice(study.hypotheses.items(), MOST_HYPOTHESES):
         shown = ", ".join(f"'{runs[arm]}'" for arm in ("", *one.arms) if arm in runs)
@@ -134,7 +155,8 @@ def links(client: MlflowClient, address: str, store: Store, study: str) -> dict[
         runs = {run.data.tags.get(ARM, ""): run for run in found}
         if "" in runs:
             ids = {arm: runs[arm].info.run_id for arm in sorted(runs)}
-            pages = _Pages(address.rstrip("/"), one.experiment_id, one.tags)
+            pictured = client.search_runs([one.experiment_id], _HAS_PICTURES, max_results=1)
+            pages = _Pages(address.rstrip("/"), one.experiment_id, one.tags, bool(pictured))
             known[str(runs[""].data.tags.get(STUDY))] = pages, ids
     known = {name: known[name] for name in sorted(known) if study in ("", name)}
     return {
@@ -156,6 +178,7 @@ class _Pages(NamedTuple):
     address: str
     experiment: str
     tags: Mapping[str, str]
+    has_pictures: bool
 
     def all(self, runs: Mapping[str, str], hypotheses: Iterable[str]) -> list[Link]:
         """The pages of a study whose arms have these runs."""
@@ -166,6 +189,8 @@ class _Pages(NamedTuple):
         ]
         if len(arms := [run_id for arm, run_id in runs.items() if arm]) > 1:
             found.append(Link("what arms change", self.compared(arms)))
+        if self.has_pictures:
+            found += self.view(PICTURES, PICTURES_SHOWN)
         for name in hypotheses:
             found += self.view(HYPOTHESIS + allowed_name(name), f"hypothesis {name}")
         return found
@@ -194,9 +219,13 @@ class _Pages(NamedTuple):
 
 
 def _state(
-    condition: str, order: str, sections: Mapping[str, Sequence[Chart]], **more: object
+    condition: str,
+    order: str,
+    sections: Mapping[str, Sequence[Chart]],
+    layout: Mapping[str, int] = _OF_MLFLOW,
+    **more: object,
 ) -> str:
-    """What the UI shows, packed as it packs that itself."""
+    """What the UI shows, packed as it packs that itself; `layout` is that of each section."""
     places = {name: str(number) for number, name in enumerate(sections)}
     state = {
         "searchFilter": condition,
@@ -204,7 +233,7 @@ def _state(
         "orderByAsc": False,
         "compareRunSections": [
             {"uuid": place, "name": name, "display": True, "isReordered": True,
-             "deleted": False, "isGenerated": False}
+             "deleted": False, "isGenerated": False, **layout}
             for name, place in places.items()
         ],
         "compareRunCharts": [
@@ -233,4 +262,12 @@ def _line(metric: str) -> Chart:
         "xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "range": {},
         "selectedXAxisMetricKey": "", "yAxisKey": "metric", "yAxisExpressions": [],
         "ignoreOutliers": False, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True,
+    }  # fmt: skip
+
+
+def _images(step: int) -> Chart:
+    """Pictures of what [CLS] attends to; it opens on those of that step."""
+    return {
+        "type": "IMAGE", "imageKeys": [NAME], "step": step, "showRunParams": False,
+        "deleted": False, "isGenerated": False,
     }  # fmt: skip

@@ -18,6 +18,7 @@ from orchestrator.tracking.views import (
     LONGEST_VIEW,
     MOST_HYPOTHESES,
     VIEW,
+    Link,
     links,
     views,
 )
@@ -85,7 +86,7 @@ def test_each_view_finds_its_runs_and_every_number_that_it_charts(store, client)
         held = {name for run in found_by(client, state) for name in run.data.metrics}
         places = {section["uuid"] for section in state["compareRunSections"]}
         for chart in state["compareRunCharts"]:
-            assert chart["metricKey"] in held
+            assert chart["type"] == "IMAGE" or chart["metricKey"] in held
             assert chart["metricSectionId"] in places
 
 
@@ -104,7 +105,9 @@ def test_a_view_that_no_server_would_take_and_those_of_the_last_hypotheses_are_l
     study = study_of({(arm, 0): ended(0.5) for arm in ARMS}, store, many)
     made = views(study, {})
     assert VIEW + "arms" not in made
-    assert len(made) == MOST_HYPOTHESES
+    assert made.keys() - {VIEW + "pictures"} == {
+        VIEW + HYPOTHESIS + f"of {one}" for one in metrics[:MOST_HYPOTHESES]
+    }
     assert all(len(text) <= LONGEST_VIEW for text in made.values())
 
 
@@ -120,9 +123,18 @@ def test_links_are_of_the_studies_of_this_root(store, client, new_root):
         assert link.address.endswith("workflowType=machine_learning")
         assert not set(link.address) & set(' <>"\n')
     assert links(client, "", store, "another") == {}
+    run = found_by(client, states(client)["seeds"])[0]
+    client.set_tag(run.info.run_id, "mlflow.loggedImages", "True")
+    (of_pictures,) = {*links(client, "", store, "")["mini"]} - {
+        Link(shows, address.removeprefix("http://here:1")) for shows, address in found["mini"]
+    }
+    assert of_pictures.shows == "what [CLS] attends to"
+    assert [one.info.run_id for one in found_by(client, states(client)["pictures"])] == [
+        run.info.run_id
+    ]
     assert links(client, "", new_root("other"), "") == {}
     store.put("studies/mini/registrations/0001.json", b"damaged")
-    assert len(links(client, "", store, "mini")["mini"]) == 4
+    assert len(links(client, "", store, "mini")["mini"]) == 5
 
 
 @pytest.mark.slow
