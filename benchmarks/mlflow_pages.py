@@ -14,9 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.browser import chromium
 from tests.orchestrator.conftest import dinolab
 from tests.orchestrator.tracking.conftest import server
-from tests.orchestrator.tracking.synthetic import DRAWN, chromium, mirrored_study
+from tests.orchestrator.tracking.synthetic import DRAWN, mirrored_study
 from trainers.system.store import LocalStore
 
 CHARTS = {"runs by arm, curves": "lines", "arms compared": "arm-1"}

@@ -9,7 +9,14 @@ from playwright.sync_api import Page
 from tests.browser import chromium
 from tests.orchestrator.conftest import dinolab
 from tests.orchestrator.tracking.conftest import server
-from tests.orchestrator.tracking.synthetic import DRAWN, METRIC, RUNS, mirrored_study
+from tests.orchestrator.tracking.synthetic import (
+    ARM_RUNS,
+    DRAWN,
+    LONG_RUNS,
+    METRIC,
+    RUNS,
+    mirrored_study,
+)
 from trainers.system.store import LocalStore
 
 CHROMIUM = shutil.which("chromium")
@@ -23,6 +30,11 @@ pytestmark = [
 CURVES = """(steps) => [...document.querySelectorAll(".js-plotly-plot")].some(plot =>
   plot.data.filter(one => one.mode === "lines+markers" && one.x.length === steps).length > 1)"""
 """Whether a chart has a curve of so many steps of more than one arm."""
+
+PICTURED = """([step, atLeast]) => [...document.images].filter(
+  one => decodeURIComponent(one.src).includes(`cls_attention+step+${step}+`)
+  && one.naturalWidth > 0 && one.getBoundingClientRect().width > 50).length >= atLeast"""
+"""Whether so many pictures of attention at a step are on the page, loaded and to be seen."""
 
 PATIENCE_MS = 120_000
 
@@ -89,3 +101,18 @@ def test_no_word_of_a_study_becomes_more_than_text(links: dict[str, str], page: 
     page.goto(links[f"hypothesis {RUNS}"])
     page.get_by_text(f"verdict on {RUNS}").first.wait_for()
     assert page.locator("[onerror], [href^='javascript:']").count() == 0
+
+
+def test_pictures_of_ten_arms_are_shown_at_the_last_step(links: dict[str, str], page: Page) -> None:
+    page.goto(links["what [CLS] attends to"])
+    page.wait_for_function(PICTURED, arg=[5, 10])
+
+
+def test_no_word_of_an_arm_becomes_more_than_text(links: dict[str, str], page: Page) -> None:
+    page.goto(links["arms compared"])
+    page.get_by_role("link", name=ARM_RUNS).first.click()
+    page.get_by_text("Parameters (").first.wait_for()
+    for text in (ARM_RUNS, LONG_RUNS, RUNS):
+        page.get_by_text(text).first.wait_for()
+    assert page.locator("[onerror], [href^='javascript:']").count() == 0
+    assert page.locator("script", has_text="ran = 1").count() == 0
