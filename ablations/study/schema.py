@@ -121,8 +121,8 @@ class StudyFile(Declared):
     recipe: str = Field(description="base recipe, see `dinolab list recipes`")
     dataset: str = Field(
         "",
-        description="`digits`, `photographs`, or the path of a folder of images (its sub-folders "
-        "are the labels); empty: the recipe's own",
+        description="`digits`, `photographs`, `scenes_far`, `scenes_near`, or the path of a folder "
+        "of images (its sub-folders are the labels); empty: the recipe's own",
     )
     set: Change = Field({}, description="knobs changed in every arm, the baseline included")
     seeds: Seeds = Field(description="how many (0, 1, 2, ...), or a list; arms are paired by seed")

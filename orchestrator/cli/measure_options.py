@@ -42,7 +42,8 @@ def images_wanted(model: Measurable, data: str | None, size: int | None) -> Data
     own = model.trained_on
     if data is None and own is None:
         raise InputError(
-            "--data is missing: `digits`, `photographs`, a folder, or what `dinolab ingest` made"
+            "--data is missing: a folder, what `dinolab ingest` made, or a name that "
+            "`dinolab list datasets` has"
         )
     side = model.image_size if size is None else size
     model.grid(side)

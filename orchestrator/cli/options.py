@@ -37,8 +37,8 @@ ModelImagesOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="`digits`, `photographs`, a folder of images, or what `dinolab ingest` made; a "
-        "checkpoint of dinolab knows its own.",
+        help="`digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images, or what "
+        "`dinolab ingest` made; a checkpoint of dinolab knows its own.",
         show_default=False,
     ),
 ]

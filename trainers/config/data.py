@@ -17,7 +17,8 @@ class DataConfig(Knobs):
 
     source: str = knob(
         "digits",
-        "`digits`, `photographs`, a folder of images, or what `dinolab ingest` made (path or URI)",
+        "`digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images, or what "
+        "`dinolab ingest` made (path or URI)",
         source=OURS,
     )
     image_size: int = knob(

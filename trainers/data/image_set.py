@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from trainers.data.cut import Images
 from trainers.data.decode import UnreadableImage, decode_to, decoding_threads, side_by_side
 from trainers.data.digits import digits
 from trainers.data.ingest import Progress, ingest
-from trainers.data.photographs import CLASS_NAMES, photographs
+from trainers.data.photographs import CLASS_NAMES, Crops, photographs
 from trainers.data.portable import portable
+from trainers.data.scenes import CLASSES, Scenes, scenes
 from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.errors import DataError, printable, reason
@@ -195,26 +196,29 @@ def _open_digits(config: DataConfig) -> ImageSet:
     )
 
 
-def _open_photographs(config: DataConfig) -> ImageSet:
-    crops = photographs()
-    names = ["/".join(map(str, corner)) for corner in crops.corners.tolist()]
-    digest = hashlib.sha256(crops.pixels.tobytes() + crops.labels.numpy().tobytes())
-    digest.update(crops.held_out.numpy().tobytes())
+def _with_split(made: Crops | Scenes, class_names: tuple[str, ...], config: DataConfig) -> ImageSet:
+    """An embedded set that says what is held out."""
+    parts = (made.pixels, made.labels.numpy(), made.held_out.numpy())
     return ImageSet(
-        digest=digest.hexdigest(),
-        identifiers=torch.tensor([identifier(name) for name in names]),
-        labels=crops.labels,
-        class_names=CLASS_NAMES,
-        sizes=torch.tensor(crops.pixels.shape[2:0:-1]).expand(len(names), 2),
+        digest=hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest(),
+        identifiers=torch.tensor([identifier(name) for name in made.names]),
+        labels=made.labels,
+        class_names=class_names,
+        sizes=torch.tensor(made.pixels.shape[2:0:-1]).expand(len(made.labels), 2),
         skipped=(),
-        parts=((~crops.held_out).nonzero()[:, 0], crops.held_out.nonzero()[:, 0]),
-        read=lambda place: portable(crops.pixels[place]),
+        parts=((~made.held_out).nonzero()[:, 0], made.held_out.nonzero()[:, 0]),
+        read=lambda place: portable(made.pixels[place]),
         side=config.image_size,
         declared=True,
     )
 
 
-_EMBEDDED = {"digits": _open_digits, "photographs": _open_photographs}
+_EMBEDDED: Mapping[str, Callable[[DataConfig], ImageSet]] = {
+    "digits": _open_digits,
+    "photographs": lambda config: _with_split(photographs(), CLASS_NAMES, config),
+    "scenes_far": lambda config: _with_split(scenes("far"), CLASSES["far"], config),
+    "scenes_near": lambda config: _with_split(scenes("near"), CLASSES["near"], config),
+}
 
 
 def _open_any(config: DataConfig, cache: Path, progress: Progress | None) -> ImageSet:
@@ -270,8 +274,9 @@ def _folder(config: DataConfig, home: Location) -> Folder:
 
 def _hinted(config: DataConfig, error: DataError) -> DataError:
     return DataError(
-        f"{error}; data.source is `digits`, `photographs`, a folder of images or what `dinolab "
-        "ingest` made" + nearest(Path(config.source).name.lower(), list(EMBEDDED))
+        f"{error}; data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder "
+        "of images or what `dinolab ingest` made"
+        + nearest(Path(config.source).name.lower(), list(EMBEDDED))
     )
 
 

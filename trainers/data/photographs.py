@@ -76,6 +76,11 @@ class Crops:
     held_out: Tensor
     """bool [n]"""
 
+    @property
+    def names(self) -> list[str]:
+        """Of each crop, from its photograph and corner."""
+        return ["/".join(map(str, corner)) for corner in self.corners.tolist()]
+
 
 def photographs() -> Crops:
     """All crops, photograph by photograph, row by row."""

@@ -22,7 +22,7 @@ from pyarrow import fs
 from trainers.errors import DataError, printable, reason
 from trainers.system.atomic import replacing
 
-EMBEDDED = ("digits", "photographs")
+EMBEDDED = ("digits", "photographs", "scenes_far", "scenes_near")
 """Data sets that are named and lie nowhere."""
 
 

@@ -387,7 +387,8 @@ def refusal(source: str, cache: Path) -> str:
 def test_a_missing_folder_is_refused(tmp_path, cache):
     assert refusal(f"{tmp_path}/gone", cache) == (
         f"image folder '{tmp_path}/gone' cannot be read: No such file or directory; "
-        "data.source is `digits`, `photographs`, a folder of images or what `dinolab ingest` made"
+        "data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images "
+        "or what `dinolab ingest` made"
     )
 
 
@@ -395,7 +396,8 @@ def test_a_missing_folder_is_refused(tmp_path, cache):
 def test_a_word_near_digits_is_refused_with_a_suggestion(word, cache):
     assert refusal(word, cache) == (
         f"image folder '{word}' cannot be read: No such file or directory; "
-        "data.source is `digits`, `photographs`, a folder of images or what `dinolab ingest` made; "
+        "data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images "
+        "or what `dinolab ingest` made; "
         "did you mean digits?"
     )
 
@@ -404,7 +406,10 @@ def test_a_word_near_digits_is_refused_with_a_suggestion(word, cache):
     "source", ["", "~no-such-user/x", "x" * 5000, "two\nlines", "a\0b", "\ud800"]
 )
 def test_what_can_be_no_folder_is_refused(source, cache):
-    assert "data.source is `digits`, `photographs`, a folder" in refusal(source, cache)
+    assert (
+        "data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder"
+        in refusal(source, cache)
+    )
 
 
 def test_a_file_is_refused(animals, cache):

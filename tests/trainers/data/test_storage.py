@@ -82,7 +82,15 @@ def test_a_path_is_made_absolute_and_home_is_meant_by_a_tilde(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "text",
     [
-        *("digits", "photographs", "s3://bucket/x", "file:///data", "torchvision:cifar10:here"),
+        *(
+            "digits",
+            "photographs",
+            "scenes_far",
+            "scenes_near",
+            "s3://bucket/x",
+            "file:///data",
+            "torchvision:cifar10:here",
+        ),
         *("hf:mnist", "hf:here", "/data/photos", "", "a\0b", "\ud800"),
     ],
 )
