@@ -144,10 +144,18 @@ class Machines:
     def cut(self) -> None:
         """Let the link between the machines fail."""
         _ip("-n", self.names[OTHER], "link", "set", "eth0", "down")
+        assert not self.is_linked()
 
     def mend(self) -> None:
         """Let it work again."""
         _ip("-n", self.names[OTHER], "link", "set", "eth0", "up")
+
+    def is_linked(self) -> bool:
+        """Whether the head answers on the other machine."""
+        asked = f"import socket; socket.create_connection(({ADDRESSES[HEAD]!r}, {PORT}), 5)"
+        with self.run(OTHER, [sys.executable, "-c", asked]) as process:
+            process.communicate()
+        return process.returncode == 0
 
 
 def _ip(*arguments: str) -> None:

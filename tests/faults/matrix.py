@@ -158,6 +158,11 @@ def machine_is_replaced(study: Study) -> str:
     return NOTHING
 
 
+def machine_stands_still(study: Study) -> str:
+    study.machines.signal(OTHER, "", signal.SIGSTOP)
+    return NOTHING
+
+
 def link_fails_for_good(study: Study) -> str:
     study.machines.cut()
     return NOTHING
@@ -213,6 +218,7 @@ FAULTS: dict[str, Callable[[Study], str]] = {
     "the raylet of a machine is killed": raylet_is_killed,
     "a machine dies": machine_dies,
     "a machine dies, another comes": machine_is_replaced,
+    "a machine stands still for good": machine_stands_still,
     "the link between the machines fails": link_fails_for_good,
     "the link fails for 2 s": link_fails_for_a_while,
     "the driver is killed": driver_is_killed,
@@ -315,5 +321,7 @@ def _ended(root: Path) -> dict[str, tuple[bytes, int]]:
 
 
 if __name__ == "__main__":
+    # So that what runs on the machines ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(bool(main(Path(sys.argv[1]))))

@@ -15,5 +15,4 @@ def test_a_study_whose_machines_lose_their_link_ends_as_one_undisturbed(tmp_path
     row = try_(fault, moment, tmp_path, undisturbed(tmp_path))
     assert row["problems"] == []
     assert row["exit"] == [0]
-    assert row["attempts"] >= 1, "what the lost machine trained is tried again"
     assert table([row]).splitlines()[-1].startswith(f"| {fault} | {moment} | nothing | 0 |")
