@@ -112,7 +112,7 @@ def _list_datasets() -> Table:
     )
     scenes = "3,200 scenes made by rule, 48×48, 4 labels:"
     table.add_row("scenes_far", f"{scenes} how two objects at opposite borders differ; embedded")
-    table.add_row("scenes_near", f"{scenes} which texture one of 16 tiles has; embedded")
+    table.add_row("scenes_near", f"{scenes} which texture lies in it; embedded")
     table.add_row("PATH", "a folder of images of any sizes and modes; sub-folders are labels")
     table.add_row("DIR", "what `dinolab ingest SOURCE --out DIR` made, local or s3://, gs://")
     return table
