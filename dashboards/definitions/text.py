@@ -55,12 +55,13 @@ IN_SHORT: Mapping[str, str] = MappingProxyType(
     {
         "failed": "what it rests on is not all there",
         "insensitive": (
-            "nothing here, or not its control, moves what is measured that far, so it tells nothing"
+            "nothing here, or not its control, moves what is measured by as much as the smallest "
+            "effect, so this study could not have seen it"
         ),
         "supported": "it is as predicted",
         "equivalent": "the predicted effect is excluded, and so is its opposite",
         "refuted": "what was predicted is excluded",
-        "inconclusive": "the data do not decide",
+        "inconclusive": "the data do not decide, or a control is wanting",
     }
 )
 """What a label means, for who reads no further."""

@@ -52,8 +52,15 @@ def _question(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
     if claims:
         rest = "It rests" if claims == 1 else "They rest"
         what = f"Do {claims} claims hold?" if claims > 1 else "Does one claim hold?"
-        return f"{what} {rest} on {_counted(hypotheses, 'hypothesis')}. {planned}"
-    return f"{_counted(hypotheses, 'hypothesis')}. {planned}" if hypotheses else planned
+        return f"{what} {rest} on {_counted(hypotheses, 'hypothesis')}{_EACH} {planned}"
+    return f"{_counted(hypotheses, 'hypothesis')}{_EACH} {planned}" if hypotheses else planned
+
+
+_EACH = ", each with the smallest effect that counts."
+
+_ANSWERS = ("supported", "equivalent", "refuted")
+"""Labels of claims that are named: the others tell nothing yet."""
+_MOST_NAMED = 4
 
 
 def _judgement(verdicts: Mapping[str, Any]) -> str:
@@ -64,12 +71,31 @@ def _judgement(verdicts: Mapping[str, Any]) -> str:
     used: set[str] = set()
     for group, noun in (("claims", "claim"), ("hypotheses", "hypothesis")):
         counts = Counter(entry["verdict"]["label"] for entry in verdicts[group].values())
-        labels = ", ".join(f"{counts[label]} {label}" for label in LABEL_COLOURS if counts[label])
+        named = _named(verdicts[group]) if group == "claims" else {}
+        labels = ", ".join(
+            f"{counts[label]} {label}{named.get(label, '')}"
+            for label in LABEL_COLOURS
+            if counts[label]
+        )
+        if counts and group == "claims" and not counts["supported"]:
+            labels += "; none is supported"
         if counts:
             sentences.append(f"{_counted(counts.total(), noun)}: {labels}.")
         used |= counts.keys()
     meant = "; ".join(f"{label}: {IN_SHORT[label]}" for label in LABEL_COLOURS if label in used)
     return " ".join([*sentences, f"In short, {meant}."])
+
+
+def _named(claims: Mapping[str, Any]) -> dict[str, str]:
+    """Of a label that is an answer the claims that have it, where they are few."""
+    names: dict[str, list[str]] = {}
+    for name, entry in claims.items():
+        names.setdefault(entry["verdict"]["label"], []).append(name)
+    return {
+        label: f" ({', '.join(names[label])})"
+        for label in _ANSWERS
+        if 0 < len(names.get(label, ())) <= _MOST_NAMED
+    }
 
 
 def _certainty(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
@@ -83,7 +109,7 @@ def _certainty(study: StudyRun, verdicts: Mapping[str, Any]) -> str:
     known = " Exploratory: results existed when it was stated, so its p-value is no evidence."
     return (
         f"Differences are means over {seeds}, drawn below with each seed and with intervals. "
-        f"As stated: {words}."
+        f"When they were stated: {words}."
     ) + known * ("exploratory" in counts)
 
 
@@ -122,18 +148,18 @@ def _changing(entries: Iterable[Mapping[str, Any]]) -> str:
         (needs["failed"], "failed: the runs that are missing, or arms that pass their gates"),
         (
             needs["insensitive"],
-            "insensitive: a control that moves the end point, or a smaller smallest effect; "
-            "not more seeds",
+            "insensitive: a control that moves what is measured, or a smallest effect that is "
+            "smaller; not more seeds",
         ),
         (needs["seeds"], f"inconclusive: a new study of more seeds{_planned(planned)}"),
         (needs["control"], "inconclusive: a declared control that is known to differ"),
         (
             weak,
-            "supported, but not strong: other seeds, as only the mean has to reach the smallest "
-            "effect",
+            "supported, but not strong (the mean reaches the smallest effect, its interval does "
+            "not): other seeds",
         ),
-        (decided, "decided: rarely other seeds, else other images, models or training"),
-        (exploratory, "exploratory: the same, stated before there are results, at other seeds"),
+        (decided, "decided: other images, models or training; rarely other seeds"),
+        (exploratory, "exploratory: a new study at other seeds, stated before there are results"),
     ]
     return " ".join(f"{count} {what}." for count, what in parts if count)
 
@@ -144,7 +170,7 @@ def _planned(seeds: Sequence[int | None]) -> str:
     if not seeds:
         return ""
     most = f"up to {max(known):,}" if len(known) == len(seeds) else f"some over {MOST_SEEDS:,}"
-    return f" (for {100 * POWER:.0f} % power {most})"
+    return f" ({most} of them for {100 * POWER:.0f} % power)"
 
 
 def _is_small(hypothesis: Mapping[str, Any], verdict: Mapping[str, Any]) -> bool:

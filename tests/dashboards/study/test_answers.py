@@ -52,11 +52,12 @@ def test_each_label_says_what_would_change_it(make_study: MakeStudy) -> None:
     said = answers(read_study(*make_study()), {"claims": {}, "hypotheses": entries})
     assert said["What would change it"] == (
         "1 failed: the runs that are missing, or arms that pass their gates. "
-        "1 insensitive: a control that moves the end point, or a smaller smallest effect; "
-        "not more seeds. 2 inconclusive: a new study of more seeds (for 80 % power up to 99). "
+        "1 insensitive: a control that moves what is measured, or a smallest effect that is "
+        "smaller; not more seeds. "
+        "2 inconclusive: a new study of more seeds (up to 99 of them for 80 % power). "
         "1 inconclusive: a declared control that is known to differ. "
-        "1 decided: rarely other seeds, else other images, models or training. "
-        "2 exploratory: the same, stated before there are results, at other seeds."
+        "1 decided: other images, models or training; rarely other seeds. "
+        "2 exploratory: a new study at other seeds, stated before there are results."
     )
     assert "means over 8 of 6 seeds" in said["How sure"]
     assert said["How sure"].endswith("so its p-value is no evidence.")
@@ -65,25 +66,25 @@ def test_each_label_says_what_would_change_it(make_study: MakeStudy) -> None:
 def test_seeds_beyond_the_most_that_are_planned_are_said(make_study: MakeStudy) -> None:
     study, wide = read_study(*make_study()), entry("inconclusive", half_width=0.2, needed=68)
     beyond = entry("inconclusive", half_width=0.9)
-    assert "(for 80 % power some over 10,000)" in changing(study, wide, beyond)
+    assert "(some over 10,000 of them for 80 % power)" in changing(study, wide, beyond)
     # Of how runs end nothing is planned.
     ending = entry("inconclusive", half_width=0.9, metric="")
-    assert "(for 80 % power up to 68)" in changing(study, wide, ending)
+    assert "(up to 68 of them for 80 % power)" in changing(study, wide, ending)
     assert changing(study, ending) == "1 inconclusive: a new study of more seeds."
 
 
 def test_what_rests_on_a_mean_alone_is_not_called_decided(make_study: MakeStudy) -> None:
     study = read_study(*make_study())
     weak = entry("supported", half_width=0.1)
-    assert changing(study, weak).startswith("1 supported, but not strong: other seeds, ")
+    assert changing(study, weak).startswith("1 supported, but not strong (the mean ")
     for certain in (
         entry("supported", half_width=0.01, tags=["strong"]),
         entry("supported", half_width=0.01, direction="holds"),
         entry("refuted", half_width=0.01),
     ):
         said = changing(study, weak, certain)
-        assert "1 decided: rarely other seeds, " in said
-        assert "1 supported, but not strong: " in said
+        assert "1 decided: other images, " in said
+        assert "1 supported, but not strong (" in said
 
 
 def test_what_is_missing_is_said_beside_what_was_never_tried(make_study: MakeStudy) -> None:
@@ -92,6 +93,20 @@ def test_what_is_missing_is_said_beside_what_was_never_tried(make_study: MakeStu
     assert said["What was not done"].startswith("17 of 18 runs finished; 1 missing. One data set (")
     for label in {one["verdict"]["label"] for one in judged(study)["hypotheses"].values()}:
         assert f"{label}: {IN_SHORT[label]}" in said["What came out"]
+
+
+def test_claims_that_are_answered_are_named(make_study: MakeStudy) -> None:
+    study, shown = read_study(*make_study()), entry("refuted", half_width=0.01)
+
+    def came_out(**labels: str) -> str:
+        claims = {name: {"verdict": {"label": label}} for name, label in labels.items()}
+        return answers(study, {"claims": claims, "hypotheses": {"one": shown}})["What came out"]
+
+    said = came_out(a="refuted", b="insensitive", c="refuted")
+    assert said.startswith("3 claims: 2 refuted (a, c), 1 insensitive; none is supported.")
+    assert came_out(a="supported").startswith("1 claim: 1 supported (a). 1 hypothesis: ")
+    many = came_out(**dict.fromkeys("abcde", "refuted"))
+    assert many.startswith("5 claims: 5 refuted; none is supported.")
 
 
 def test_a_study_without_hypotheses_answers_what_it_can(make_study: MakeStudy) -> None:

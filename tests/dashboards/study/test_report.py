@@ -216,12 +216,15 @@ def test_a_report_is_less_than_half_of_plotly(whole: Made, report: Page) -> None
 
 
 def test_the_first_screen_asks_and_answers(report: Page) -> None:
-    asked = "What was asked 3 hypotheses. Planned: 3 arms at 6 seeds, on digits."
+    asked = (
+        "What was asked 3 hypotheses, each with the smallest effect that counts. "
+        "Planned: 3 arms at 6 seeds, on digits."
+    )
     assert report.text.index(asked) < 100
     first = report.text[: report.text.index("Hypotheses")]
     for name in ("cls_needs_no_position", "loss_on_cls_makes_it_useful"):
         assert first.count(name) == 2, "of the row, and of its picture"
-    assert "As stated: 3 confirmatory." in first
+    assert "When they were stated: 3 confirmatory." in first
     assert "loss_on_patches − baseline, knn/cls_top1: falls by 0.05" in first
     assert "globality/cls/gyration, minus step 0: " in first
 

@@ -171,7 +171,7 @@ def test_turned_round_it_is_exploratory_on_every_surface(dinolab, root, changed)
     assert json.loads(metadata[b"dinolab.stated"]) == {"none_helps": "exploratory"}
     report = re.sub("<[^>]*>", "", (folder / "report.html").read_text())
     for part in (
-        "As stated: 1 exploratory.",
+        "When they were stated: 1 exploratory.",
         "hypothesis none_helps: direction rises -&gt; falls",
         "so it was meant",
         "exploratory: none_helps. Stated in registration 2 of ",
