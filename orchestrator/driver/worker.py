@@ -139,9 +139,10 @@ def _train(
     # First: other code may not even read the configuration.
     assignment.planned.refuse_other_code()
     config = TrainConfig.model_validate_json(assignment.config)
+    # Before images, whose index would make a root that has gone away anew.
+    trial = assignment.stored()
     images = _images(config.data, assignment.cache)
     world.wait()  # for those whose machine takes longer
-    trial = assignment.stored()
     finished = run_trial(
         trial,
         config,
