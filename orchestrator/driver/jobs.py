@@ -165,16 +165,12 @@ class Jobs:
                 passed += len(new)
 
         while True:
-            lost = False
             # Whatever the websocket raises: the next question tells whether the head is there.
-            try:
+            with contextlib.suppress(Exception):
                 asyncio.run(tail())
-            except Exception:  # noqa: BLE001
-                lost = True
             now = self.named(job.id)
             if now.has_ended:
-                if not lost:
-                    return now
+                # What came after the last look of who sends it.
                 write(self.logs(job)[passed:])
                 return now
             time.sleep(1)
