@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from ablations.design import Spending
 from ablations.spec import LONGEST_NAME, Claim, Declared, Gate, Hypothesis, Multiplicity
+from trainers.config.data import EMBEDDED_NAMES
 
 Change = dict[str, Any]
 
@@ -121,8 +122,8 @@ class StudyFile(Declared):
     recipe: str = Field(description="base recipe, see `dinolab list recipes`")
     dataset: str = Field(
         "",
-        description="`digits`, `photographs`, `scenes_far`, `scenes_near`, or the path of a folder "
-        "of images (its sub-folders are the labels); empty: the recipe's own",
+        description=f"{EMBEDDED_NAMES}, or the path of a folder of images (its sub-folders are the "
+        "labels); empty: the recipe's own",
     )
     set: Change = Field({}, description="knobs changed in every arm, the baseline included")
     seeds: Seeds = Field(description="how many (0, 1, 2, ...), or a list; arms are paired by seed")

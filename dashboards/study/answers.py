@@ -71,16 +71,16 @@ def _judgement(verdicts: Mapping[str, Any]) -> str:
     used: set[str] = set()
     for group, noun in (("claims", "claim"), ("hypotheses", "hypothesis")):
         counts = Counter(entry["verdict"]["label"] for entry in verdicts[group].values())
-        named = _named(verdicts[group]) if group == "claims" else {}
-        labels = ", ".join(
+        if not counts:
+            continue
+        named = _named(verdicts["claims"]) if group == "claims" else {}
+        parts = [
             f"{counts[label]} {label}{named.get(label, '')}"
             for label in LABEL_COLOURS
             if counts[label]
-        )
-        if counts and group == "claims" and not counts["supported"]:
-            labels += "; none is supported"
-        if counts:
-            sentences.append(f"{_counted(counts.total(), noun)}: {labels}.")
+        ]
+        rest = "; none is supported" * (group == "claims" and not counts["supported"])
+        sentences.append(f"{_counted(counts.total(), noun)}: {', '.join(parts)}{rest}.")
         used |= counts.keys()
     meant = "; ".join(f"{label}: {IN_SHORT[label]}" for label in LABEL_COLOURS if label in used)
     return " ".join([*sentences, f"In short, {meant}."])

@@ -37,7 +37,7 @@ ModelImagesOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="`digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images, or what "
+        help="A name that `dinolab list datasets` has, a folder of images, or what "
         "`dinolab ingest` made; a checkpoint of dinolab knows its own.",
         show_default=False,
     ),

@@ -64,9 +64,11 @@ class Scheduled(Searcher):
         standings: Standings,
         room: Room,
         assigned: Callable[[Trial, Launched], object],
+        settle: Callable[[], None],
     ) -> None:
         super().__init__()
-        self.standings, self.room, self.assigned = standings, room, assigned
+        self.standings, self.room = standings, room
+        self.assigned, self.settle = assigned, settle
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles it so that it could restore itself; the run root does that here.
@@ -74,8 +76,10 @@ class Scheduled(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next configuration, None, or FINISHED."""
-        # Tune asks in a loop of its own while nothing runs.
+        # Tune asks in a loop of its own while nothing runs, for up to 600 s: what ended when the
+        # run root was away would be known only after it.
         interrupt.check()
+        self.settle()
         room = self.room.look()
         try:
             while isinstance(decided := self.standings.decided(), Launch):

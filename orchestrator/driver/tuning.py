@@ -177,7 +177,7 @@ def train_missing(
         tuner = tune.Tuner(
             tune.with_resources(run, _trial_resources(placement)),
             tune_config=tune.TuneConfig(
-                search_alg=Scheduled(standings, room, assigned),
+                search_alg=Scheduled(standings, room, assigned, watcher.settle),
                 num_samples=-1,
                 reuse_actors=not is_group,
                 trial_dirname_creator=lambda one: str(one.trial_id),

@@ -68,7 +68,14 @@ class Watcher(tune.Callback):
         self.room.look()
         self._end_what_is_late()
         self.gauges.look(self.trials, self.standings.known)
-        # What is raised in Tune's other calls it takes for an error of its own.
+        # Not where they end: what is raised there Tune takes for an error of its own.
+        self.settle()
+
+    def settle(self) -> None:
+        """Record how attempts have ended, unless the run root rests.
+
+        Raises StoreError when that has failed too often.
+        """
         try:
             while self._over and not self.standings.root_rests:
                 self._settle(*self._over[0])

@@ -33,9 +33,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from orchestrator.tracking.where import has_store, logs_teachers, own_file
-from trainers.errors import InputError, first_line
+from trainers.errors import InputError, StoreError, first_line
 from trainers.system import atomic
 from trainers.system.storage import locate
+from trainers.system.store import refuse_gone
 
 ANSWER_WITHIN_S = 45.0
 """A store that takes longer to open does not answer."""
@@ -86,7 +87,8 @@ def check_store(root: Path | None) -> None:
 def open_store(root: Path | None, say: Callable[[str], None]) -> MlflowClient:
     """A client of the run root's store, which is made when it is not there.
 
-    `say` gets a line when a half-made store was set aside. Raises whatever MLflow raises.
+    `say` gets a line when a half-made store was set aside. Raises StoreError when the run root is
+    gone, and whatever MLflow raises.
     """
     # Ray, which is up by now, may have put loggers back to what they say by themselves.
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
@@ -95,13 +97,18 @@ def open_store(root: Path | None, say: Callable[[str], None]) -> MlflowClient:
     if file is not None:
         # A connection that is kept open would go on writing to a file that was deleted.
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        if root is not None and _is_own(file, root):
+            refuse_gone(root)
         file.parent.mkdir(parents=True, exist_ok=True)
         with locate(str(file.parent)).held():
             is_left = _is_own(file, root) and identity(uri) is None
             if not is_left and _is_own(file, root) and _is_half_made(file):
                 say(f"MLflow store {file} was never made whole: set aside as {_set_aside(file)}")
             if is_left or not file.exists():
-                atomic.replace(file, _new_store(root or file.parent))
+                made = _new_store(root or file.parent)
+                # Which takes seconds: a folder that is gone by now must not be made anew.
+                with atomic.replacing(file) as written:
+                    written.write(made)
         if root is not None and _is_own(file, root):
             _bring_artifacts_home(file, root)
     return MlflowClient(tracking_uri=uri)
@@ -142,7 +149,7 @@ def in_time(uri: str, work: Callable[[], Result]) -> Result:
     """What `work` on the store returns.
 
     Raises InputError, in one line, for whatever is wrong with the store, and when it has not
-    answered within ANSWER_WITHIN_S.
+    answered within ANSWER_WITHIN_S; StoreError where the run root is gone.
     """
     future: Future[Result] = Future()
 
@@ -156,7 +163,7 @@ def in_time(uri: str, work: Callable[[], Result]) -> Result:
     threading.Thread(target=run, daemon=True).start()
     try:
         return future.result(ANSWER_WITHIN_S)
-    except InputError:
+    except (InputError, StoreError):
         raise
     except Exception as error:
         what = _trouble(error) if future.done() else f"no answer within {ANSWER_WITHIN_S:.0f} s"

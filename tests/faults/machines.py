@@ -30,13 +30,6 @@ NOTICED_SOON = {
 }
 """A machine that does not answer counts as lost after seconds rather than half a minute."""
 
-_RAY = """
-import sys
-from ray.scripts.scripts import main
-sys.argv = ["ray", *sys.argv[1:]]
-main()
-"""
-
 
 def why_not() -> str:
     """Why there can be no such machines here; empty where there can."""
@@ -91,12 +84,13 @@ class Machines:
             ports = ["--head", f"--port={PORT}", "--include-dashboard=false"]
         else:
             ports = [f"--address={self.address}"]
-        arguments = [
-            "start", *ports, f"--node-ip-address={ADDRESSES[one]}", "--num-cpus=1",
+        command = [
+            sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts", "start", *ports,
+            f"--node-ip-address={ADDRESSES[one]}", "--num-cpus=1",
             "--object-store-memory=100000000", "--disable-usage-stats", "--block",
             *([f"--temp-dir={self.scratch}"] if one == HEAD else []),
         ]  # fmt: skip
-        process = self.run(one, [sys.executable, "-u", "-W", "ignore", "-c", _RAY, *arguments])
+        process = self.run(one, command, PYTHONUNBUFFERED="1")
         assert process.stdout is not None
         said = []
         for line in process.stdout:

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.machines import ADDRESSES, HEAD, OTHER, Machines
-from tests.reliability.little import measured, write_study, wrong
-from tests.reliability.soak import mirrored
+from tests.reliability.little import measured, write_study
+from tests.reliability.soak import LONGEST_S, differing, mirrored, outcome
 
 Row = dict[str, Any]
 
-SEEDS, STEPS, LONGEST_S = 3, 100, 300
+SEEDS, STEPS = 3, 100
 TRIALS = 2 * SEEDS
 LEASE_S = 5
 
@@ -51,18 +51,16 @@ MOMENTS: dict[str, tuple[str, int]] = {
 class Study:
     """A little study at work on two machines."""
 
-    def __init__(self, folder: Path, machines: Machines, *, served: bool = False) -> None:
-        self.machines, self.study = (
-            machines,
-            write_study(folder, SEEDS, steps=STEPS, checkpoint_every=20),
-        )
+    def __init__(self, folder: Path, machines: Machines, *, has_server: bool = False) -> None:
+        self.machines = machines
+        self.study = write_study(folder, SEEDS, steps=STEPS, checkpoint_every=20)
         self.root, self.served = folder / "root", folder / "served"
         self.database = self.root / "mlflow.db"
         self.tracking: dict[str, str] = {}
         self.said: list[str] = []
         for left in (self.root, self.served):
             shutil.rmtree(left, ignore_errors=True)
-        if served:
+        if has_server:
             self.served.mkdir()
             self.database = self.served / "mlflow.db"
             self.serve()
@@ -83,23 +81,15 @@ class Study:
 
     def start(self) -> subprocess.Popen[str]:
         """`dinolab run` on the head."""
-        command = [
-            sys.executable,
-            "-u",
-            "-m",
-            "orchestrator",
-            "run",
-            self.study,
-            "--root",
-            self.root,
-        ]
+        command = [sys.executable, "-u", "-m", "orchestrator", "run", str(self.study)]
+        command += ["--root", str(self.root)]
         told = {
             "RAY_ADDRESS": self.machines.address,
             "DINOLAB_LEASE_S": str(LEASE_S),
             # Graphs take seconds to make, and nothing of them is compared.
             "DINOLAB_MLFLOW_TEACHERS": "none",
         }
-        return self.machines.run(HEAD, list(map(str, command)), **told, **self.tracking)
+        return self.machines.run(HEAD, command, **told, **self.tracking)
 
     def wait_for(self, pattern: str, count: int) -> None:
         """Return as soon as the root has so many such files."""
@@ -117,118 +107,99 @@ class Study:
 
     def end(self, driver: subprocess.Popen[str]) -> int:
         """Wait for a driver; its exit code."""
-        try:
-            output, _ = driver.communicate(timeout=LONGEST_S)
-        except subprocess.TimeoutExpired:
-            driver.kill()
-            output, _ = driver.communicate()
-            output += f"\nstill running after {LONGEST_S} s"
+        code, output = outcome(driver)
         self.said.append(output)
-        return driver.returncode
+        return code
 
 
-def worker_is_killed(study: Study) -> str:
+def worker_is_killed(study: Study) -> None:
     study.signal_worker(signal.SIGKILL)
-    return NOTHING
 
 
-def worker_stands_still(study: Study) -> str:
-    """Longer than its lease: somebody else takes its trial, and then it wakes."""
+def worker_stands_still(study: Study) -> None:
+    """Longer than its lease, and then it wakes."""
     stopped = study.signal_worker(signal.SIGSTOP)
     time.sleep(2 * LEASE_S)
     for number in stopped:
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGCONT)
-    return NOTHING
 
 
-def raylet_is_killed(study: Study) -> str:
+def raylet_is_killed(study: Study) -> None:
     study.machines.signal(OTHER, _RAYLET, signal.SIGKILL)
-    return NOTHING
 
 
-def machine_dies(study: Study) -> str:
+def machine_dies(study: Study) -> None:
     study.machines.kill_all(OTHER)
-    return NOTHING
 
 
-def machine_is_replaced(study: Study) -> str:
+def machine_is_replaced(study: Study) -> None:
     study.machines.kill_all(OTHER)
     study.machines.start(OTHER)
-    return NOTHING
 
 
-def machine_stands_still(study: Study) -> str:
+def machine_stands_still(study: Study) -> None:
     study.machines.signal(OTHER, "", signal.SIGSTOP)
-    return NOTHING
 
 
-def link_fails_for_good(study: Study) -> str:
+def link_fails_for_good(study: Study) -> None:
     study.machines.cut()
-    return NOTHING
 
 
-def link_fails_for_a_while(study: Study) -> str:
+def link_fails_for_a_while(study: Study) -> None:
     study.machines.cut()
     time.sleep(2)
     study.machines.mend()
-    return NOTHING
 
 
-def driver_is_killed(study: Study) -> str:
+def driver_is_killed(study: Study) -> None:
     study.machines.signal(HEAD, _DRIVER, signal.SIGKILL)
-    return SAME
 
 
-def gcs_is_killed(study: Study) -> str:
+def gcs_is_killed(study: Study) -> None:
     study.machines.signal(HEAD, _GCS, signal.SIGKILL)
-    return NEW
 
 
-def head_dies(study: Study) -> str:
+def head_dies(study: Study) -> None:
     study.machines.kill_all(HEAD)
-    return NEW
 
 
-def root_goes_away(study: Study) -> str:
+def root_goes_away(study: Study) -> None:
     away = study.root.with_name("away")
     study.root.rename(away)
     time.sleep(2)
     away.rename(study.root)
-    return SAME
 
 
-def mlflow_hangs(study: Study) -> str:
+def mlflow_hangs(study: Study) -> None:
     study.machines.signal(HEAD, _MLFLOW, signal.SIGSTOP)
     time.sleep(5)
     study.machines.signal(HEAD, _MLFLOW, signal.SIGCONT)
-    return NOTHING
 
 
-def mlflow_dies(study: Study) -> str:
+def mlflow_dies(study: Study) -> None:
     study.machines.signal(HEAD, _MLFLOW, signal.SIGKILL)
     time.sleep(2)
     study.serve()
-    return NOTHING
 
 
-FAULTS: dict[str, Callable[[Study], str]] = {
-    "a worker is killed": worker_is_killed,
-    "a worker stands still for two leases": worker_stands_still,
-    "the raylet of a machine is killed": raylet_is_killed,
-    "a machine dies": machine_dies,
-    "a machine dies, another comes": machine_is_replaced,
-    "a machine stands still for good": machine_stands_still,
-    "the link between the machines fails": link_fails_for_good,
-    "the link fails for 2 s": link_fails_for_a_while,
-    "the driver is killed": driver_is_killed,
-    "the head's GCS is killed": gcs_is_killed,
-    "the head dies, with the driver": head_dies,
-    "the run root goes away for 2 s": root_goes_away,
-    "the MLflow server hangs for 5 s": mlflow_hangs,
-    "the MLflow server dies, and is started again": mlflow_dies,
+FAULTS: dict[str, tuple[Callable[[Study], None], str]] = {
+    "a worker is killed": (worker_is_killed, NOTHING),
+    "a worker stands still for two leases": (worker_stands_still, NOTHING),
+    "the raylet of a machine is killed": (raylet_is_killed, NOTHING),
+    "a machine dies": (machine_dies, NOTHING),
+    "a machine dies, another comes": (machine_is_replaced, NOTHING),
+    "a machine stands still for good": (machine_stands_still, NOTHING),
+    "the link between the machines fails": (link_fails_for_good, NOTHING),
+    "the link fails for 2 s": (link_fails_for_a_while, NOTHING),
+    "the driver is killed": (driver_is_killed, SAME),
+    "the head's GCS is killed": (gcs_is_killed, NEW),
+    "the head dies, with the driver": (head_dies, NEW),
+    "the run root goes away for 2 s": (root_goes_away, NOTHING),
+    "the MLflow server hangs for 5 s": (mlflow_hangs, NOTHING),
+    "the MLflow server dies, and is started again": (mlflow_dies, NOTHING),
 }
-"""What goes wrong; each returns what a person has to do then."""
+"""What goes wrong, and what a person has to do then."""
 
 
 def main(folder: Path) -> int:
@@ -261,11 +232,12 @@ def try_(fault: str, moment: str, folder: Path, expected: tuple[Any, Counter[Any
     """Let that go wrong then; a row of the table, with `problems` where something is not equal."""
     began = time.monotonic()
     with Machines() as machines:
-        study = Study(folder, machines, served="MLflow" in fault)
+        study = Study(folder, machines, has_server="MLflow" in fault)
         driver = study.start()
         study.wait_for(*MOMENTS[moment])
         ended = _ended(study.root)
-        then = FAULTS[fault](study)
+        fail, then = FAULTS[fault]
+        fail(study)
         codes = [study.end(driver)]
         if then == NEW:
             for one in (HEAD, OTHER):
@@ -277,8 +249,7 @@ def try_(fault: str, moment: str, folder: Path, expected: tuple[Any, Counter[Any
             codes.append(study.end(study.start()))
         problems = [] if codes[-1] == 0 else [f"exit {codes}: {study.said[-1][-500:]}"]
         problems += ["a traceback"] * any("Traceback" in one for one in study.said)
-        with contextlib.suppress(OSError, KeyError):
-            problems += wrong(study.root, expected[0])
+        problems += differing(study.root, expected[0])
         numbers = Counter(mirrored(study.database))
         again = [key for key, before in ended.items() if _ended(study.root).get(key) != before]
         attempts = len(list(study.root.glob("trials/*/attempts/*"))) - TRIALS

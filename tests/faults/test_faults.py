@@ -5,9 +5,13 @@ import pytest
 from tests.faults.machines import why_not
 from tests.faults.matrix import table, try_, undisturbed
 
-WHY_NOT = why_not()
+pytestmark = pytest.mark.slow
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "there are")]
+
+@pytest.fixture(autouse=True)
+def _machines() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
 
 
 def test_a_study_whose_machines_lose_their_link_ends_as_one_undisturbed(tmp_path):

@@ -108,13 +108,7 @@ class Soak:
             text=True,
             env={**self._environment(), "RAY_ADDRESS": self.address},
         ) as process:
-            try:
-                output, _ = process.communicate(timeout=LONGEST_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                output, _ = process.communicate()
-                output += f"\nstill running after {LONGEST_S} s"
-        return process.returncode, output
+            return outcome(process)
 
     def rows(self) -> list[dict[str, Any]]:
         """What has come of the points that were tried."""
@@ -142,10 +136,9 @@ class Soak:
             problems += [] if code == 0 else [f"then exit {code}: {again[-500:]}"]
             said += again
         problems += ["a traceback"] if "Traceback" in said else []
-        with contextlib.suppress(OSError, KeyError):
-            problems += wrong(root, self.expected[0])
-            same = mirrored(root / "mlflow.db") == self.expected[1]
-            problems += [] if same else ["MLflow differs"]
+        problems += differing(root, self.expected[0])
+        same = mirrored(root / "mlflow.db") == self.expected[1]
+        problems += [] if same else ["MLflow differs"]
         row = {
             "at": at,
             "after": after,
@@ -187,8 +180,32 @@ def kind(change: str) -> str:
     return re.sub(r"(?<=[-/])\d+", "N", change) or "a change that was not reached"
 
 
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output of a command, which is killed after LONGEST_S."""
+    try:
+        output, _ = process.communicate(timeout=LONGEST_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        output += f"\nstill running after {LONGEST_S} s"
+    return process.returncode, output
+
+
+def differing(root: Path, undisturbed: dict[str, Any]) -> list[str]:
+    """What a study lacks of an undisturbed one, also where it did not come to its files."""
+    try:
+        return wrong(root, undisturbed)
+    except (OSError, KeyError) as error:
+        return [f"cannot be compared: {error!r}"]
+
+
 def mirrored(database: Path) -> list[tuple[Any, ...]]:
-    """Every metric in MLflow, of live runs, with the names of its experiment and run."""
+    """Every metric in MLflow, of live runs, with the names of its experiment and run.
+
+    None where there is no store.
+    """
+    if not database.exists():
+        return []
     with contextlib.closing(sqlite3.connect(database)) as base:
         rows = base.execute(
             "select e.name, r.name, r.status, m.key, m.step, m.value from metrics m "

@@ -11,14 +11,19 @@ LEAST_SQUARE = 4
 SMALL_SQUARE = 64
 """Side up to which squares are cut between pixels: rounding a box would matter."""
 
+EMBEDDED = ("digits", "photographs", "scenes_far", "scenes_near")
+"""Data sets that are named and lie nowhere."""
+
+EMBEDDED_NAMES = ", ".join(f"`{name}`" for name in EMBEDDED)
+"""The same in words for people."""
+
 
 class DataConfig(Knobs):
     """Which images, at which resolution, and which of them are held out."""
 
     source: str = knob(
         "digits",
-        "`digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images, or what "
-        "`dinolab ingest` made (path or URI)",
+        f"{EMBEDDED_NAMES}, a folder of images, or what `dinolab ingest` made (path or URI)",
         source=OURS,
     )
     image_size: int = knob(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import DataConfig, nearest
-from trainers.config.data import SMALL_SQUARE
+from trainers.config.data import EMBEDDED, EMBEDDED_NAMES, SMALL_SQUARE
 from trainers.data import arrow
 from trainers.data.arrow import Manifest, identifier
 from trainers.data.cut import Images
@@ -30,7 +30,7 @@ from trainers.data.sources.folder import Folder
 from trainers.data.sources.source import Skipped
 from trainers.errors import DataError, printable, reason
 from trainers.randomness.streams import Stream
-from trainers.system.storage import EMBEDDED, Location, locate
+from trainers.system.storage import Location, locate
 from trainers.system.transfer import sent_images
 
 KEPT_BYTES = 256 * 2**20
@@ -274,9 +274,8 @@ def _folder(config: DataConfig, home: Location) -> Folder:
 
 def _hinted(config: DataConfig, error: DataError) -> DataError:
     return DataError(
-        f"{error}; data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder "
-        "of images or what `dinolab ingest` made"
-        + nearest(Path(config.source).name.lower(), list(EMBEDDED))
+        f"{error}; data.source is {EMBEDDED_NAMES}, a folder of images or what `dinolab ingest` "
+        "made" + nearest(Path(config.source).name.lower(), list(EMBEDDED))
     )
 
 

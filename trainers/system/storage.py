@@ -19,11 +19,9 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from trainers.config.data import EMBEDDED
 from trainers.errors import DataError, printable, reason
 from trainers.system.atomic import replacing
-
-EMBEDDED = ("digits", "photographs", "scenes_far", "scenes_near")
-"""Data sets that are named and lie nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,18 @@ def open_store(root: str | Path, *, make: bool = False) -> Store:
     return open_object_store(f"{scheme}://{rest}", make=make)
 
 
+def refuse_gone(root: Path) -> None:
+    """Raises StoreError, one line, when a run root that was there is not.
+
+    Of a mount that has gone away, what lies below the mount point must not be written to.
+    """
+    if not root.is_dir():
+        raise StoreError(
+            f"run root {printable(str(root))} is gone: bring it back (a mount?), and run the same "
+            "command again"
+        )
+
+
 class LocalStore:
     """A folder, on a disk or a mount that machines share. Files that begin with `.` do not count.
 
@@ -118,7 +130,7 @@ class LocalStore:
             try:
                 return path.read_bytes()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                self._refuse_without_root()
+                refuse_gone(self.root)
                 return None
 
     def names(self, prefix: str = "") -> list[str]:
@@ -129,7 +141,7 @@ class LocalStore:
                     one.name for one in (self._path(prefix) if prefix else self.root).iterdir()
                 ]
             except (FileNotFoundError, NotADirectoryError):
-                self._refuse_without_root()
+                refuse_gone(self.root)
                 return []
         return sorted(name for name in found if not name.startswith("."))
 
@@ -159,7 +171,7 @@ class LocalStore:
         own = self._path(key)
         with self._explained(key, "read"):
             if not own.is_file():
-                self._refuse_without_root()
+                refuse_gone(self.root)
                 return False
             if own != path.absolute():
                 with atomic.replacing_by_name(path) as written:
@@ -213,19 +225,11 @@ class LocalStore:
         """Make the folders between the root and `folder`, and make them last."""
         if folder.is_dir():
             return
-        self._refuse_without_root()
+        refuse_gone(self.root)
         missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
         for one in reversed(missing):
             one.mkdir(exist_ok=True)
             atomic.sync(one.parent)
-
-    def _refuse_without_root(self) -> None:
-        # Of a mount that has gone away, what lies below the mount point must not be written to.
-        if not self.root.is_dir():
-            raise StoreError(
-                f"run root {self.shown} is gone: bring it back (a mount?), and run the same "
-                "command again"
-            )
 
     @contextlib.contextmanager
     def _explained(self, key: str, what: str) -> Iterator[None]:
@@ -234,7 +238,7 @@ class LocalStore:
         except StoreError:
             raise
         except OSError as error:
-            self._refuse_without_root()
+            refuse_gone(self.root)
             raise StoreError(
                 f"{self.shown}/{key} cannot be {what} ({reason(error)}); mend that, and run the "
                 "same command again"
@@ -245,7 +249,7 @@ class LocalStore:
         start = self._path(prefix) if prefix else self.root
         entries = []
         with self._explained(prefix, "listed"):
-            self._refuse_without_root()
+            refuse_gone(self.root)
             for folder, folders, files in os.walk(start, onerror=_unless_missing):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 for name in files:

@@ -16,7 +16,7 @@ from orchestrator.tracking import store
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.tracking.store import check_store, in_time, tracking_uri
 from tests.orchestrator.conftest import environment
-from trainers.errors import InputError
+from trainers.errors import InputError, StoreError
 from trainers.system.store import LocalStore
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -184,6 +184,28 @@ def test_what_a_store_that_is_there_refuses_is_not_called_silence(root):
     with pytest.raises(InputError, match=r"it refuses \(.*no-such-run") as caught:
         in_time(mirror.uri, lambda: mirror.client.get_run("no-such-run"))
     assert "does not answer" not in str(caught.value)
+
+
+def test_a_run_root_that_has_gone_away_is_not_made_anew(root):
+    kept = LocalStore(root)
+    root.rename(root.with_name("away"))
+    with pytest.raises(StoreError, match="is gone: bring it back") as caught:
+        Mirror("tiny", kept, print)
+    assert "\n" not in str(caught.value)
+    assert not root.exists()
+
+
+def test_nor_is_one_that_goes_away_while_its_store_is_made(tmp_path, monkeypatch):
+    kept = LocalStore(tmp_path / "runs", make=True)
+
+    def made(root):
+        root.rename(root.with_name("away"))
+        return b"a store"
+
+    monkeypatch.setattr(store, "_new_store", made)
+    with pytest.raises(InputError, match="No such file or directory"):
+        Mirror("tiny", kept, print)
+    assert [path.name for path in tmp_path.iterdir()] == ["away"]
 
 
 def test_mlflow_logs_nothing_when_its_store_is_opened_again(tmp_path, capfd):
