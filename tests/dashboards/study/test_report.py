@@ -272,7 +272,7 @@ def test_each_claim_stands_above_its_hypotheses(make_study: MakeStudy) -> None:
     }
     restated(made.registration, lambda said: said["resolved"].update(claims={"useful": claim}))
     found = page(made)
-    assert "Does one claim hold? It rests on 3 hypotheses." in found.text
+    assert "Does one claim hold? It rests on 3 hypotheses, each with the" in found.text
     text = found.text[: found.text.index("Could these")]
     assert text.index("It is <useful>.") < text.index("loss_on_cls_makes_it_useful")
     assert text.index("loss_on_cls_makes_it_local") < text.index("cls_needs_no_position")
