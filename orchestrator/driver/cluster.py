@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -147,8 +148,24 @@ def _connected(leave_cpus: int) -> Iterator[Path]:
         try:
             yield Path(scratch)
         finally:
-            with interrupt.kept():
+            with interrupt.kept(), _nothing_collected():
                 ray.shutdown()
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No thread collects what is left in cycles, in the meantime.
+
+    Ray's compiled code ends the process, with exit code 1, where a reference to an object of Ray's
+    goes while another thread is amid `ray.shutdown`.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _start(scratch: str, cpus: int, quiet: dict[str, Any]) -> None:

@@ -94,3 +94,35 @@ def test_what_leads_to_the_first_trial_loads_no_mlflow_and_no_compiler():
     ).stdout.split()  # fmt: skip
     assert "torch" in said
     assert {"mlflow", "plotly", "torch._dynamo"} & set(said) == set()
+
+
+# References in cycles, given up one by one from when Ray counts as left until it is.
+COLLECTS_WHILE_RAY_IS_LEFT = """
+import gc
+from orchestrator.driver.cluster import Cluster
+with Cluster() as cluster:
+    cluster.connected()
+    import ray
+    worker = ray._private.worker.global_worker
+    held = []
+    for number in range(3000):
+        cycle = [ray.put(number)]
+        cycle.append(cycle)
+        held.append(cycle)
+    gc.collect()
+    cluster.leave()
+    while cluster._thread.is_alive():
+        if held and not worker.connected:
+            held.pop()
+        others = [[] for _ in range(1000)]
+print("left", len(held) < 3000, gc.isenabled())
+"""
+
+
+@pytest.mark.slow
+def test_what_is_collected_while_ray_is_left_does_not_end_the_process():
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTS_WHILE_RAY_IS_LEFT],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "left True True\n")

@@ -200,7 +200,9 @@ def stopped(
                     break
             again = dinolab(*submit, **here)
             stop = dinolab("job", "stop", "mini", **here)
-            rest, _ = following.communicate(timeout=60)
+            # Not by communicate(), which knows nothing of what was read ahead of that line.
+            rest = following.stdout.read()
+            following.wait(timeout=60)
         finally:
             following.kill()
     return Stopped(
