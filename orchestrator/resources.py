@@ -92,7 +92,7 @@ def place(
         )
 
     def held(node: Node) -> int:
-        return _held(resources, gpus, node)
+        return held_by(node, resources, gpus)
 
     now = sum(held(node) for node in nodes) // resources.workers
     later = sum(held(node) * node.count for node in everything) // resources.workers
@@ -114,8 +114,8 @@ def place(
     )
 
 
-def _held(resources: Resources, gpus: float, node: Node) -> int:
-    """How many workers a machine holds."""
+def held_by(node: Node, resources: Resources, gpus: float) -> int:
+    """How many workers of `gpus` each a machine holds."""
     asked = resources.node_labels
     if node.labels is not None and any(node.labels.get(k) != v for k, v in asked.items()):
         return 0

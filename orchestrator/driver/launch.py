@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ablations.stated import lines_of, stated
 from orchestrator.driver.cluster import Cluster, address_given
+from orchestrator.driver.machines import refuse_blind
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import damaged_trials, left_behind_text, set_aside_damaged
 from orchestrator.driver.tuning import ALL_OF_IT, Share, placed, train_missing
@@ -69,6 +70,9 @@ def run_study(
             if missing
             else None
         )
+        if where and address_given():
+            sources = sorted({trial.config.data.source for trial in missing})
+            refuse_blind(root, store, sources, resources, where.placement, console)
         set_aside_damaged(damaged, store, console.print)
         is_amended = bool(amending and statement.changes)
         entry = statement.amend(amending) if is_amended else statement.register()

@@ -1,18 +1,20 @@
 """Two machines of a Ray cluster on this one: each a network namespace of its own, with a link.
 
-They share this machine's files, as two machines share the folder that a run root lies in, and
-nothing else: all that runs on one can be killed at once, and the link between them can be cut.
+They share this machine's files, if nothing else is said, as two machines share the folder that a
+run root lies in, and nothing more: all that runs on one can be killed at once, and the link between
+them can be cut.
 """
 
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -44,9 +46,14 @@ def why_not() -> str:
 
 
 class Machines:
-    """A head and another machine, of one CPU each. A context manager."""
+    """A head and another machine, of one CPU each. A context manager.
 
-    def __init__(self) -> None:
+    On the other one the folders of `empty` are there, with nothing in them, and those of `first`
+    are where Python looks first.
+    """
+
+    def __init__(self, *, empty: Sequence[Path] = (), first: Sequence[Path] = ()) -> None:
+        self._empty, self._first = empty, first
         self.names = {one: f"dinolab-{one}-{os.getpid()}" for one in ADDRESSES}
         self.address = f"{ADDRESSES[HEAD]}:{PORT}"
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -90,7 +97,14 @@ class Machines:
             "--object-store-memory=100000000", "--disable-usage-stats", "--block",
             *([f"--temp-dir={self.scratch}"] if one == HEAD else []),
         ]  # fmt: skip
-        process = self.run(one, command, PYTHONUNBUFFERED="1")
+        changes = {"PYTHONUNBUFFERED": "1"}
+        if one == OTHER and self._empty:
+            # Each machine has mounts of its own.
+            mounts = [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in self._empty]
+            command = ["sh", "-c", f'{" && ".join(mounts)} && exec "$@"', "sh", *command]
+        if one == OTHER and self._first:
+            changes["PYTHONPATH"] = ":".join(map(str, self._first))
+        process = self.run(one, command, **changes)
         assert process.stdout is not None
         said = []
         for line in process.stdout:
