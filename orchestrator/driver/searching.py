@@ -25,9 +25,16 @@ MOST_WAITING = 64
 class Room:
     """How many trials may have been launched at once; follows the cluster while it runs."""
 
-    def __init__(self, resources: Resources, most: int | None, say: Callable[[str], None]) -> None:
-        self._resources, self._most, self._say = resources, most, say
-        self._room, self._looked_at = 0, float("-inf")
+    def __init__(
+        self,
+        resources: Resources,
+        most: int | None,
+        say: Callable[[str], None],
+        share: Callable[[int], int] = lambda seats: seats,
+    ) -> None:
+        """`share` tells how many of so many are not left to other drivers."""
+        self._resources, self._most, self._say, self._share = resources, most, say, share
+        self.number, self._looked_at = 0, float("-inf")
         self._said = ""
 
     def look(self) -> int:
@@ -36,8 +43,8 @@ class Room:
         if now - self._looked_at >= LOOKED_EVERY_S:
             self._looked_at = now
             refuse_lost()
-            self._room = self._placed()
-        return self._room
+            self.number = self._placed()
+        return self.number
 
     def _placed(self) -> int:
         addable = nodes_addable(self._resources)
@@ -48,7 +55,7 @@ class Room:
             return 0
         if not made.concurrent:
             self._once("note: waiting for the cluster to add machines")
-        return min(made.attainable, made.concurrent + MOST_WAITING)
+        return self._share(min(made.attainable, made.concurrent + MOST_WAITING))
 
     def _once(self, line: str) -> None:
         if line != self._said:

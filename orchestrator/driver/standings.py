@@ -74,6 +74,12 @@ class Standings:
         return len(self.launched)
 
     @property
+    def wanted(self) -> int:
+        """How many trials are still to be run here, those included that run."""
+        known = map(self.known.get, (trial.key for trial in self.trials))
+        return sum(standing in (None, "running", "resting") for standing in known)
+
+    @property
     def root_rests(self) -> bool:
         """Whether the run root is left alone, after trouble with it."""
         return self._clock() < self._root_rests_until

@@ -126,6 +126,7 @@ def train_missing(
     from orchestrator.driver.gauges import OPEN, Gauges
     from orchestrator.driver.needed import Needed
     from orchestrator.driver.searching import Room, Scheduled
+    from orchestrator.driver.sharing import Sharing, processes_given_up
     from orchestrator.driver.watcher import Watcher
 
     placement = where.placement
@@ -147,7 +148,10 @@ def train_missing(
             cache=cache,
         )
 
-    with StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress:
+    with (
+        StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress,
+        Sharing(where.resources.device, lambda: standings.wanted, console.print) as sharing,
+    ):
 
         def finished(trial: Trial) -> None:
             watcher.tell(trial)
@@ -162,7 +166,7 @@ def train_missing(
         standings = Standings(
             missing, store, driver, say=console.print, finished=finished, needed=needed
         )
-        room = Room(where.resources, where.share.max_concurrent, console.print)
+        room = Room(where.resources, where.share.max_concurrent, console.print, sharing.share)
         watcher = Watcher(
             missing,
             store,
@@ -199,7 +203,8 @@ def train_missing(
                         end_lease(StoredTrial(store, trial.key), driver, "interrupted")
 
         where.afterwards.append(release)
-        tuner.fit()
+        with processes_given_up(lambda: watcher.is_full):
+            tuner.fit()
         interrupt.check()
 
 

@@ -59,6 +59,11 @@ class Watcher(tune.Callback):
         # Tune pickles its callbacks so that it could restore itself; the run root does that here.
         return {}
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many trials run as there is room for; those that have just ended do not."""
+        return self.standings.running - len(self._over) >= self.room.number
+
     def _ours(self, ray_trial: Any) -> Trial:
         return self.trials[ray_trial.config["trial"].key]
 
