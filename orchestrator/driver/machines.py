@@ -80,7 +80,7 @@ class Answer:
 
 
 def contents(source: str) -> str:
-    """A hash of the names that lie in a folder, one level deep; of a file, of its size.
+    """A hash of the names that lie in a folder, one level deep; all files have the same.
 
     Raises DataError when nothing is there.
     """

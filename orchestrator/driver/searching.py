@@ -49,13 +49,15 @@ class Room:
     def _placed(self) -> int:
         addable = nodes_addable(self._resources)
         try:
-            made = place(self._resources, nodes_there(), addable, most=self._most)
+            made = place(self._resources, nodes_there(), addable)
         except InputError as error:
             self._once(f"note: waiting, since {error}")
             return 0
         if not made.concurrent:
             self._once("note: waiting for the cluster to add machines")
-        return self._share(min(made.attainable, made.concurrent + MOST_WAITING))
+        # Shares are of all that is there, whatever each driver limits itself to.
+        share = self._share(min(made.attainable, made.concurrent + MOST_WAITING))
+        return share if self._most is None else min(share, self._most)
 
     def _once(self, line: str) -> None:
         if line != self._said:

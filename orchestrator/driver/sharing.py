@@ -39,14 +39,17 @@ def dealt(seats: int, wants: Mapping[str, int], turn: int) -> dict[str, int]:
 class Sharing:
     """A driver among those that train on a cluster's devices of one kind. A context manager.
 
-    Each tells the cluster how many trials it has yet to see through. Those whose job is over do not
+    Each tells the cluster how many trials it wants to run at once. Those whose job is over do not
     count, and nothing has to be cleaned up after one that was killed.
     """
 
-    def __init__(self, device: str, wanted: Callable[[], int], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, device: str, wanted: Callable[[], int], most: int | None, say: Callable[[str], None]
+    ) -> None:
+        """`wanted` tells how many trials there are to run, of which it runs `most` at once."""
         import ray
 
-        self._device, self._wanted, self._say = device, wanted, say
+        self._device, self._wanted, self._most, self._say = device, wanted, most, say
         self._job = ray.get_runtime_context().get_job_id()
         self._wants: dict[str, int] = {}
 
@@ -63,9 +66,10 @@ class Sharing:
         before = len(self._wants)
         # A head that does not answer now: as it was.
         with contextlib.suppress(Exception):
-            told = {"device": self._device, "wants": self._wanted()}
+            wants = self._wanted() if self._most is None else min(self._wanted(), self._most)
+            told = {"device": self._device, "wants": wants}
             _internal_kv_put(self._job, json.dumps(told), overwrite=True, namespace=_NAMESPACE)
-            self._wants = {self._job: self._wanted(), **self._others()}
+            self._wants = {self._job: wants, **self._others()}
         others = len(self._wants) - 1
         if others < 1:
             return seats

@@ -129,7 +129,7 @@ def train_missing(
     from orchestrator.driver.sharing import Sharing, processes_given_up
     from orchestrator.driver.watcher import Watcher
 
-    placement = where.placement
+    placement, most = where.placement, where.share.max_concurrent
     is_group = placement.workers > 1
     run = functools.partial(worker.run_group if is_group else worker.run_alone, placement=placement)
     run.__name__ = "trial"  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ def train_missing(
 
     with (
         StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress,
-        Sharing(where.resources.device, lambda: standings.wanted, console.print) as sharing,
+        Sharing(where.resources.device, lambda: standings.wanted, most, console.print) as sharing,
     ):
 
         def finished(trial: Trial) -> None:
@@ -166,7 +166,7 @@ def train_missing(
         standings = Standings(
             missing, store, driver, say=console.print, finished=finished, needed=needed
         )
-        room = Room(where.resources, where.share.max_concurrent, console.print, sharing.share)
+        room = Room(where.resources, most, console.print, sharing.share)
         watcher = Watcher(
             missing,
             store,

@@ -60,15 +60,15 @@ ANOTHER = '''
 import sys, ray
 from orchestrator.driver.sharing import Sharing
 ray.init(sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
-with Sharing(sys.argv[2], lambda: 9, print) as sharing:
+with Sharing(sys.argv[2], lambda: 9, int(sys.argv[3]) or None, print) as sharing:
     sharing.share(4)
     print("told", flush=True)
     sys.stdin.read()
 '''
 
-def another(device):
+def another(device, most=0):
     process = subprocess.Popen(
-        [sys.executable, "-c", ANOTHER, cluster.address, device],
+        [sys.executable, "-c", ANOTHER, cluster.address, device, str(most)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )
     assert any(line == "told\\n" for line in process.stdout)
@@ -82,7 +82,7 @@ def comes_to(number):
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
-with Sharing("cpu", lambda: 9, print) as sharing:
+with Sharing("cpu", lambda: 9, None, print) as sharing:
     assert sharing.share(4) == 4
     with another("gpu") as elsewhere:
         assert sharing.share(4) == 4
@@ -94,6 +94,9 @@ with Sharing("cpu", lambda: 9, print) as sharing:
             assert sharing.share(4) == 2
             ends.communicate()
         assert sharing.share(4) == 4
+        with another("cpu", most=1) as limited:
+            assert sharing.share(4) == 3
+            limited.communicate()
         elsewhere.communicate()
 ray.shutdown()
 cluster.shutdown()
@@ -108,4 +111,4 @@ def test_those_on_other_devices_and_those_that_have_ended_or_died_have_no_share(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     note = "note: 1 other study is at work on this cluster, which is shared"
-    assert [line for line in done.stdout.splitlines() if line == note] == [note] * 2, done.stdout
+    assert [line for line in done.stdout.splitlines() if line == note] == [note] * 3, done.stdout
