@@ -161,7 +161,7 @@ def _release(version: str) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    """`a machine X`, or the first of several and how many more there are."""
+    """`machine X`, or the first of several and how many more there are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"machine {names[0]}{more}"
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
+from ray.exceptions import RayError
 from ray.experimental.internal_kv import (
     _internal_kv_del,
     _internal_kv_get,
@@ -56,16 +57,16 @@ class Sharing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # A cluster that is gone knows of nobody.
-        with contextlib.suppress(Exception):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A cluster that is gone would be waited for; else the end of the job does the same.
+        if kind is None:
             _internal_kv_del(self._job, namespace=_NAMESPACE)
 
     def share(self, seats: int) -> int:
         """How many of so many trials at once are this driver's."""
         before = len(self._wants)
         # A head that does not answer now: as it was.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(RayError):
             wants = self._wanted() if self._most is None else min(self._wanted(), self._most)
             told = {"device": self._device, "wants": wants}
             _internal_kv_put(self._job, json.dumps(told), overwrite=True, namespace=_NAMESPACE)
