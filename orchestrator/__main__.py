@@ -11,6 +11,7 @@ def main() -> NoReturn:
     code = interrupt.INTERRUPTED
     try:
         interrupt.listen()
+        interrupt.be_a_command()
         from orchestrator.cli.entry import main as command
 
         command()

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -29,6 +29,8 @@ _SIGACTION_BYTES = 1024
 _requested = threading.Event()
 _before_leaving: list[Callable[[], object]] = []
 _in_their_own_time: set[int] = set()
+_command: list[str] = []
+"""of this process, where that is all there is to it"""
 _pipe: list[int] = []
 """the end of a pipe that the system writes signals to, once there is one"""
 
@@ -47,6 +49,16 @@ def listen() -> None:
         threading.Thread(target=_watch, args=(read,), daemon=True).start()
     # The system's own handler writes to it, whatever Python is at.
     signal.set_wakeup_fd(_pipe[0], warn_on_full_buffer=False)
+
+
+def be_a_command() -> None:
+    """This process is one command and no more: it could be started again in its place."""
+    _command[:] = sys.orig_argv
+
+
+def command() -> list[str]:
+    """The arguments that this process was started with; none unless it is a command."""
+    return list(_command)
 
 
 @contextlib.contextmanager
@@ -129,6 +141,13 @@ def flushed() -> bool:
             stream.flush()
             out += 1
     return out == 2
+
+
+def give_way_to(command: Sequence[str]) -> NoReturn:
+    """End the process, whatever its threads wait for; the command takes its place."""
+    flushed()
+    _tidy()
+    os.execv(sys.executable, [sys.executable, *command[1:]])
 
 
 def _tidy() -> None:

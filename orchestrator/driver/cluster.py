@@ -33,6 +33,18 @@ from trainers.errors import ClusterError, InputError, first_line, reason
 ANSWER_WITHIN_S = 50
 """A cluster that takes longer to let a driver in does not answer."""
 
+RESTARTS = 3
+"""How often a Ray of our own that has ended is started again."""
+
+_BEGUN_ANEW = "DINOLAB_BEGUN_ANEW"
+"""how often this command has taken its own place, in the environment"""
+
+_LOOKED_EVERY_S = 0.5
+"""how often the processes of our own Ray are looked at"""
+
+_NOTICED_WITHIN_S = 6.0
+"""for which a command that has lost its Ray may go on its own way"""
+
 _STARTED_WITHIN_S = 10.0
 """for which a command that is refused waits for the Ray that it began"""
 
@@ -110,11 +122,30 @@ class Cluster:
         try:
             with _connected(self.leave_cpus) as scratch:
                 self._scratch.set_result(scratch)
-                self._over.wait()
+                while not self._over.wait(_LOOKED_EVERY_S):
+                    if lost := _lost_of_ours():
+                        self._begin_anew(lost)
+                        self._over.wait()
         except BaseException as error:
             if self._scratch.done():
                 raise
             self._scratch.set_exception(error)
+
+    def _begin_anew(self, lost: str) -> None:
+        """Our own Ray has ended: what asks it anything waits, and soon Ray ends this process.
+
+        Unless that notices it, the same command takes its place, as if it had been killed.
+        """
+        command = interrupt.command()
+        if not command or self._over.wait(_NOTICED_WITHIN_S) or interrupt.requested():
+            return
+        again = int(os.environ.get(_BEGUN_ANEW, "0")) + 1
+        if again > RESTARTS:
+            print(f"{lost}; nothing is lost: the same command goes on from here", file=sys.stderr)
+            interrupt.leave(1)
+        print(f"note: {lost}; the command begins anew, and trials go on from there")
+        os.environ[_BEGUN_ANEW] = str(again)
+        interrupt.give_way_to(command)
 
 
 @contextlib.contextmanager
@@ -226,19 +257,34 @@ def _cpus_of_this_machine() -> int:
     return int(ray._private.utils.get_num_cpus())
 
 
+class RayGone(BaseException):
+    """The Ray that this process uses has ended: what asks it anything waits until it is ended too.
+
+    No Exception, at which Tune would ask it to clean up.
+    """
+
+
 def refuse_lost() -> None:
-    """Raises ClusterError, one line, when the Ray that this process uses has ended."""
+    """Raises RayGone, one line, when the Ray that this process uses has ended."""
+    import ray
+
+    if lost := _lost_of_ours():
+        raise RayGone(lost)
+    here = ray.get_runtime_context().get_node_id()
+    if all(one["NodeID"] != here or not one["Alive"] for one in ray.nodes()):
+        raise RayGone("Ray has ended: the cluster has lost the node that this process is on")
+
+
+def _lost_of_ours() -> str:
+    """Which process of our own Ray has ended, in words; empty where all run."""
     import ray
 
     node = ray._private.worker._global_node
     ours: dict[str, Any] = node.all_processes if node else {}
     for name in ("gcs_server", "raylet"):
-        for one in ours.get(name, ()):
-            if one.process.poll() is not None:
-                raise ClusterError(f"Ray has ended: its {name} was killed, or ran out of memory")
-    here = ray.get_runtime_context().get_node_id()
-    if all(one["NodeID"] != here or not one["Alive"] for one in ray.nodes()):
-        raise ClusterError("Ray has ended: the cluster has lost the node that this process is on")
+        if any(one.process.poll() is not None for one in ours.get(name, ())):
+            return f"Ray has ended: its {name} was killed, or ran out of memory"
+    return ""
 
 
 def nodes_there() -> list[Node]:

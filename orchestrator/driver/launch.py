@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ablations.stated import lines_of, stated
-from orchestrator.driver.cluster import Cluster, address_given
+from orchestrator.driver.cluster import RESTARTS, Cluster, address_given
 from orchestrator.driver.machines import refuse_blind
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.root import damaged_trials, left_behind_text, set_aside_damaged
@@ -21,9 +21,6 @@ from trainers.system.store import Store
 
 if TYPE_CHECKING:
     from dashboards.tables.reading import StudyRun
-
-RESTARTS = 3
-"""How often a Ray of our own that has ended is started again."""
 
 
 def run_study(

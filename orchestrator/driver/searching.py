@@ -38,7 +38,7 @@ class Room:
         self._said = ""
 
     def look(self) -> int:
-        """The number. Raises ClusterError, one line, when the cluster is gone."""
+        """The number. Raises RayGone, one line, when the cluster is gone."""
         now = time.monotonic()
         if now - self._looked_at >= LOOKED_EVERY_S:
             self._looked_at = now

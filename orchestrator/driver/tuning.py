@@ -13,14 +13,20 @@ from rich.console import Console
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.cluster import Cluster, address_given, nodes_addable, nodes_there
+from orchestrator.driver.cluster import (
+    Cluster,
+    RayGone,
+    address_given,
+    nodes_addable,
+    nodes_there,
+)
 from orchestrator.driver.mirrored import Mirrored
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Plan, Trial
 from orchestrator.resources import WATCHER_CPUS, Placement, place
 from trainers.data.cache import cache_in
-from trainers.errors import StoreError
+from trainers.errors import ClusterError, StoreError
 from trainers.runs.attempt import end_lease
 from trainers.runs.stored_trial import StoredTrial
 from trainers.runs.trial import Planned
@@ -204,7 +210,10 @@ def train_missing(
 
         where.afterwards.append(release)
         with processes_given_up(lambda: watcher.is_full):
-            tuner.fit()
+            try:
+                tuner.fit()
+            except RayGone as gone:
+                raise ClusterError(str(gone)) from None
         interrupt.check()
 
 

@@ -8,15 +8,15 @@ import pytest
 from tests.orchestrator.conftest import environment
 
 GROWS = """
-import os, signal, time
+import time
 import ray
 from ray.cluster_utils import Cluster
 from ablations.study.schema import Resources
 from orchestrator.driver import searching
-from orchestrator.driver.cluster import nodes_addable, nodes_there, refuse_lost
+from orchestrator.driver.cluster import nodes_addable, nodes_there
 from orchestrator.driver.output import Output
 from orchestrator.resources import place
-from trainers.errors import ClusterError, InputError
+from trainers.errors import InputError
 
 searching.LOOKED_EVERY_S = 0.0
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "labels": {"disk": "slow"}})

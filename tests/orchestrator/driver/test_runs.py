@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -156,6 +158,37 @@ def test_killed_and_interrupted_it_goes_on_to_the_bits_of_a_cluster(finished, mi
     assert code == 0, output
     assert results(root).items() >= after_interrupt.items()
     assert rows_without_times(root) == rows_without_times(finished[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_our_own_ray_is_started_again_when_one_of_its_processes_is_killed(
+    finished, mini, tmp_path, name
+):
+    root = tmp_path / "runs"
+    with start("run", mini, "--root", root, DINOLAB_LEASE_S="5") as process:
+        for line in process.stdout:
+            if line.startswith("[1/6]"):
+                break
+        # Tune asks the head for the next trial at once: it would wait for ever.
+        os.kill(child(process.pid, name), signal.SIGKILL)
+        output = process.stdout.read()
+    assert process.returncode == 0, output
+    assert output.count(f"note: Ray has ended: its {name} was killed, or ran out of memory; ") == 1
+    assert "trials go on from there" in output
+    assert "Traceback" not in output
+    assert rows_without_times(root) == rows_without_times(finished[0])
+
+
+def child(parent, name):
+    """The number of the process that one has started, by the name of its program."""
+    (found,) = (
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if (process / "stat").read_text().rpartition(")")[2].split()[1] == str(parent)
+        and (process / "cmdline").read_bytes().split(b"\0")[0].endswith(f"/{name}".encode())
+    )
+    return found
 
 
 def test_a_pilot_is_a_study_of_its_own_and_grows(cluster, tmp_path):
