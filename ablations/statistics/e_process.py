@@ -25,7 +25,7 @@ def e_values(differences: Floats) -> Floats:
     """
     if not np.isfinite(differences).all():
         raise ValueError("differences must be finite numbers: leave out pairs that have none")
-    largest = np.abs(differences).max(axis=-1, keepdims=True, initial=0.0)
+    largest = np.abs(differences).max(axis=-1, keepdims=True)
     scaled = differences / np.where(largest > 0, largest, 1.0)
     so_far = np.sqrt(np.cumsum(scaled**2, axis=-1) / np.arange(1, scaled.shape[-1] + 1))
     z = scaled / np.where(so_far > 0, so_far, 1.0)

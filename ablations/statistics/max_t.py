@@ -32,7 +32,7 @@ def step_down_p(differences: Floats, flips: Floats | None = None) -> Floats:
 
 def _step_down(studies: Floats, flips: Floats) -> Floats:
     """Adjusted p [studies, m] of rows of length one, [studies, m, n]."""
-    order = np.argsort(-np.abs(studies.sum(axis=-1)), axis=-1, kind="stable")
+    order = np.argsort(-np.abs(studies.sum(axis=-1)), kind="stable")
     ordered = np.take_along_axis(studies, order[..., None], axis=1)
     statistics = np.abs(ordered @ flips.T)
     observed = statistics[..., :1].copy()
@@ -40,5 +40,5 @@ def _step_down(studies: Floats, flips: Floats) -> Floats:
     np.maximum.accumulate(upwards, axis=1, out=upwards)
     shares = (statistics >= observed - TIE).mean(axis=-1)
     p = np.empty_like(shares)
-    np.put_along_axis(p, order, np.maximum.accumulate(shares, axis=-1), axis=-1)
+    np.put_along_axis(p, order, np.maximum.accumulate(shares, axis=1), axis=1)
     return p

@@ -19,7 +19,7 @@ def holm_p(p: npt.ArrayLike) -> Floats:
     """
     # statsmodels has it for one family, and collects garbage at each call: simulations need more.
     p = _checked(p)
-    order = np.argsort(p, axis=-1, kind="stable")
+    order = np.argsort(p, kind="stable")
     left = np.arange(p.shape[-1], 0, -1)
     steps = np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * left, axis=-1)
     adjusted = np.empty_like(p)
@@ -34,7 +34,7 @@ def holm_over_groups(p: npt.ArrayLike, groups: Sequence[Sequence[int]]) -> Float
     leave true nulls in it, whose share is still needed. Holm's where each group is one.
     """
     p = _checked(p)
-    worst = np.sort(np.stack([p[..., list(group)].max(axis=-1) for group in groups], -1), axis=-1)
+    worst = np.sort(np.stack([p[..., list(group)].max(axis=-1) for group in groups], -1))
     left = np.arange(len(groups), 0, -1)
     # What must be at most alpha for so many groups to be rejected whole.
     whole = np.maximum.accumulate(worst * left, axis=-1)

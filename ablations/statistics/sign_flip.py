@@ -46,7 +46,7 @@ def inversion_interval(differences: Floats, alpha: float) -> tuple[Floats, Float
     if k == 0:
         return None
     means = differences @ weights.T
-    ends = np.partition(means, (k - 1, len(weights) - k), axis=-1)
+    ends = np.partition(means, (k - 1, len(weights) - k))
     return ends[..., k - 1], ends[..., len(weights) - k]
 
 

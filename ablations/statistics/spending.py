@@ -5,6 +5,7 @@ alpha is spent as a function of the information so far (Lan & DeMets 1983), like
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -131,7 +132,7 @@ def sign_flip_look(
         for look, most in may_spend:
             means = np.abs(rows[:, :look] @ flips[:, :look].T)
             place = len(flips) - 1 - most + rejected.sum(axis=1, keepdims=True)
-            ranked = np.partition(np.where(rejected, -1.0, means), np.unique(place), axis=1)
+            ranked = np.partition(np.where(rejected, -1.0, means), np.unique(place))
             first_kept = np.take_along_axis(ranked, place, axis=1)
             extreme = means > first_kept + TIE
             rejected |= extreme
@@ -172,6 +173,6 @@ class RankedSigns:
 
 
 def _check(looks: Sequence[float], most: float) -> None:
-    ascending = all(first < second for first, second in zip([0.0, *looks], looks, strict=False))
+    ascending = all(first < second for first, second in itertools.pairwise([0.0, *looks]))
     if not (looks and ascending and looks[-1] <= most):
         raise ValueError(f"looks must ascend from above 0 to {most:g} at most, got {list(looks)}")

@@ -241,7 +241,7 @@ def _adjusted_p(
         if one.endpoint
         else step_down_p(differences[:, [i]], flips)[:, 0]
         if one.by_signs
-        else scipy.stats.ttest_1samp(differences[:, i], 0.0, axis=-1).pvalue
+        else scipy.stats.ttest_1samp(differences[:, i], 0.0, axis=1).pvalue
         for i, one in enumerate(family)
     ]
     adjust = {"benjamini-hochberg": benjamini_hochberg, "fixed-sequence": fixed_sequence}
@@ -253,7 +253,7 @@ def _of_outcomes(hypothesis: Hypothesis, differences: Floats) -> tuple[Floats, F
 
     Where it happens in one arm only, all follows from how often.
     """
-    counts = np.abs(differences.sum(axis=-1)).astype(int)
+    counts = np.abs(differences.sum(axis=1)).astype(int)
     p, suffices = _by_count(
         hypothesis.direction,
         hypothesis.smallest_effect,

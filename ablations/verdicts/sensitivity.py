@@ -70,7 +70,7 @@ def largest_effect(
             }
             for arm in arms
         }
-        baseline = values.get(BASELINE, {})
+        baseline = values.get(BASELINE)
         references = against if not baseline or None in baseline.values() else baseline
         for arm, of in values.items():
             both = [seed for seed in of if seed in references]

@@ -133,7 +133,8 @@ class _Walk:
         """The same of the members of the family."""
         holds = self.family[0].direction == "holds"
         shape = differences.shape[:2]
-        supported, open_ = np.zeros(shape, dtype=np.bool_), np.ones(shape, dtype=np.bool_)
+        supported = np.zeros(shape, dtype=np.bool_)
+        open_ = ~supported
         p, told = np.ones(shape), np.ones(shape)
         seeds = np.full(shape, float(self.looks.looks[-1]))
         tests = [

@@ -71,13 +71,13 @@ class _ByT:
     def seen(self, number: int, rows: Rows) -> Seen:
         """What the intervals of this look show."""
         d, n = self._first(number, rows), self.looks[number]
-        mean, wide = d.mean(axis=-1), level(self.looks, number, self.one.alpha, self.kind)
-        reach = scipy.stats.t.isf(wide / 2, n - 1) * d.std(axis=-1, ddof=1) / math.sqrt(n)
+        mean, wide = d.mean(axis=1), level(self.looks, number, self.one.alpha, self.kind)
+        reach = scipy.stats.t.isf(wide / 2, n - 1) * d.std(axis=1, ddof=1) / math.sqrt(n)
         small = self._plain_equivalence(number, rows) <= self._narrow(number)
         return _seen(self.one, mean, mean - reach, mean + reach, small, 2 / 2**n <= wide)
 
     def _plain_p(self, number: int, rows: Rows) -> Floats:
-        return np.asarray(scipy.stats.ttest_1samp(self._first(number, rows), 0.0, axis=-1).pvalue)
+        return np.asarray(scipy.stats.ttest_1samp(self._first(number, rows), 0.0, axis=1).pvalue)
 
     def _plain_equivalence(self, number: int, rows: Rows) -> Floats:
         return tost_p(self._first(number, rows), self.one.smallest_effect)
@@ -116,7 +116,7 @@ class _ByOutcome(_ByT):
             one.direction == "falls", one.smallest_effect, alpha, one.paired,
             len(one.contrast) > 1, self.looks[number],
         )  # fmt: skip
-        return table[np.abs(self._first(number, rows).sum(axis=-1)).astype(int)]
+        return table[np.abs(self._first(number, rows).sum(axis=1)).astype(int)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -131,7 +131,7 @@ def _by_count(falls: bool, s: float, alpha: float, paired: bool, is_pair: bool, 
         )
         assert found.interval is not None
         rows.append((found.mean, *found.interval, found.p, found.p_equivalence))
-    return np.array(rows, dtype=np.float64)
+    return np.array(rows)
 
 
 class _ByBets:
@@ -149,14 +149,14 @@ class _ByBets:
     def p_equivalence(self, number: int, rows: Rows) -> Floats:
         """As that of :class:`_ByT`, and exact."""
         s, n = self.one.smallest_effect, self.looks[number]
-        inside = np.abs(self.d[rows, :n].mean(axis=-1)) < s
+        inside = np.abs(self.d[rows, :n].mean(axis=1)) < s
         larger = np.maximum(self.of[s][rows, n - 1], self.of[-s][rows, n - 1])
         return np.where(inside, larger / 2, 1.0)
 
     def seen(self, number: int, rows: Rows) -> Seen:
         """What shifts have been rejected by this look."""
         s, n, alpha = self.one.smallest_effect, self.looks[number], self.one.alpha
-        mean = self.d[rows, :n].mean(axis=-1)
+        mean = self.d[rows, :n].mean(axis=1)
         # A shift that is rejected is on one side of all that are not.
         low, high = np.full(len(rows), -np.inf), np.full(len(rows), np.inf)
         for shift in (-s, 0.0, s):
@@ -170,7 +170,7 @@ class _ByBets:
 
 def _anytime_p(differences: Floats) -> Floats:
     """p after each of the differences, [studies, n] in and out."""
-    return np.minimum(1.0, 1 / np.maximum.accumulate(e_values(differences), axis=-1))
+    return np.minimum(1.0, 1 / np.maximum.accumulate(e_values(differences), axis=1))
 
 
 def _seen(
@@ -207,15 +207,15 @@ class _Signs:
         means = self.d[rows, :n] @ self.flips[:, :n].T
         np.abs(means, out=means)
         most = min(max(self.may[number]) + 1, means.shape[1])
-        top = np.argpartition(means, -most, axis=1)[:, -most:]
+        top = np.argpartition(means, -most)[:, -most:]
         found = np.take_along_axis(means, top, axis=1)
-        order = np.argsort(-found, axis=1)
+        order = np.argsort(-found)
         top = np.take_along_axis(top, order, axis=1)
         found = np.take_along_axis(found, order, axis=1)
         study, each = rows[:, None], np.arange(len(rows))
         crossed = np.empty((len(rows), len(self.levels)), dtype=np.bool_)
         for place, may in enumerate(self.may[number]):
-            first = slice(0, may + 1)
+            first = slice(may + 1)
             gone = self.rejected[place, study, top[:, first]]
             room = may - self.count[place, rows, None]
             kept = np.argmax(np.cumsum(~gone, axis=1) > room, axis=1)

@@ -87,7 +87,7 @@ def shrunk(values: Floats) -> Floats:
     always a matrix of correlations. Rows that do not vary are correlated with nothing.
     """
     rows, n = values.shape
-    varies = values.std(axis=-1) > 1e-12 * np.abs(values).max(axis=-1)
+    varies = values.std(axis=1) > 1e-12 * np.abs(values).max(axis=1)
     result = np.eye(rows)
     if varies.sum() < 2:
         return result

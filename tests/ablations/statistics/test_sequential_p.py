@@ -139,6 +139,13 @@ def test_no_p_of_a_design_is_told_below_the_least():
     assert sign_flip_p(np.ones(40), (40,), "obf") == pytest.approx(1 / 65_537, rel=1e-3)
 
 
+@pytest.mark.parametrize(("d", "p"), [((1, -2, -4, 8, 16), 7 / 16), ((-1, -2, -4, 8, 16), 1.0)])
+def test_a_p_is_told_up_to_the_most_that_is_told_and_is_1_beyond(d, p):
+    # Sums of 1, 2, 4, 8 and 16 with all signs are the odd numbers up to 31: 19 is the seventh, of
+    # 16 without their signs, and 17 the eighth.
+    assert sign_flip_p(np.array(d, dtype=float), (5,), "obf") == pytest.approx(p, rel=1e-3)
+
+
 def test_no_difference_never_crosses():
     assert sign_flip_p(np.zeros(8), (8,), "pocock") == 1.0
 

@@ -142,6 +142,15 @@ def test_an_arm_that_collapsed_or_misses_its_gate_is_decided_at_the_first_look()
     assert labels(follow(UP, gate, runs_of(), SEEDS, POCOCK)) == {"up": ("failed", 8)}
 
 
+def test_a_look_at_which_pairs_lack_has_no_p_and_no_level():
+    runs = runs_of()
+    runs["up", 3] = Run(status="collapsed", start={}, end={})
+    (look,) = follow(UP, {}, runs, SEEDS, POCOCK)["up"].verdict.looks
+    assert (look.seeds, look.label) == (8, "failed")
+    assert look.p is look.level is look.level_first is look.p_adjusted is None
+    assert look.p_equivalence is look.level_equivalence is None
+
+
 def test_a_failure_keeps_its_place_in_the_family():
     runs = runs_of(EFFECTS | {"other": 2.0})
     alone = follow(UP, {}, runs, SEEDS, POCOCK)["up"].verdict

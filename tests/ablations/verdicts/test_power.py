@@ -282,6 +282,17 @@ def test_an_effect_of_a_yes_or_no_is_the_share_of_seeds():
     assert draws[:, 2].std() == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.parametrize(("by", "of_two"), [("max-t", 0.25), ("holm", 0.5)])
+def test_a_simulated_p_is_the_share_of_the_flips_that_are_given(by, of_two):
+    # Of differences that are all the same only the first flip leaves the mean as large.
+    flips = np.ones((4, 6))
+    flips[1, 0] = flips[2, 1] = flips[3, 2] = -1.0
+    for names, p in (("a", 0.25), ("ab", of_two)):
+        stated = {name: hypothesis(name) for name in names}
+        _, found = supported(stated, np.full((1, len(names), 6), 2.0), Multiplicity(by=by), flips)
+        assert found.tolist() == [[p] * len(names)]
+
+
 def test_holm_adjusts_the_sign_flip_p_of_each_test():
     stated = {"a": hypothesis("a"), "b": hypothesis("b")}
     differences = 1.0 + np.random.default_rng(0).standard_normal((3, 2, SEEDS))

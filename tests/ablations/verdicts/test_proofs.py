@@ -18,7 +18,7 @@ from ablations.verdicts import judge as judging
 from ablations.verdicts import proofs as proving
 from ablations.verdicts import reasons
 from ablations.verdicts.claims import judge_claims
-from ablations.verdicts.evidence import Run
+from ablations.verdicts.evidence import Pair, Run, pairs_of
 from ablations.verdicts.judge import judge
 from ablations.verdicts.mutants import EXPLAINED, mutated, planted, with_own_metrics
 from ablations.verdicts.proofs import prove
@@ -616,6 +616,20 @@ def test_a_certain_effect_has_the_least_p_of_its_signs_or_of_random_flips(n, lea
     assert case._least("rises") == least * (1 if by == "max-t" else 2)
 
 
+@pytest.mark.parametrize(
+    ("by", "least"), [("max-t", 2 * 2 / 2**8), ("holm", 2 * 2 / 2**8), ("fixed-sequence", 1.0)]
+)
+def test_one_of_a_family_that_failed_takes_its_share_of_alpha_with_it(by, least):
+    after = {
+        name: SimpleNamespace(label=label, p=0.01, n=8)
+        for name, label in (("rises", "supported"), ("falls", "failed"))
+    }
+    family = {name: HYPOTHESES[name].model_copy(update={"family": "one"}) for name in after}
+    given = dict.fromkeys(after, [1.0] * 8)
+    case = proving._Case("certain", family, after, after, given, Multiplicity(by=by), None)
+    assert case._least("rises") == least
+
+
 @pytest.mark.parametrize(("by", "most"), [("max-t", 0.02), ("holm", 0.02), ("fixed-sequence", 1.0)])
 def test_over_looks_a_planted_effect_must_be_found_by_holm_where_its_p_allows_it(by, most):
     after = {name: SimpleNamespace(label="supported", p=0.01, n=8) for name in ("rises", "falls")}
@@ -715,6 +729,21 @@ def test_a_proof_is_stored_from_one_label_to_another():
     assert proving.Proof(outcome="as asked", before="supported", after="refuted").to_json() == {
         "outcome": "as asked", "from": "supported", "to": "refuted", "text": "",
     }  # fmt: skip
+
+
+def test_each_of_two_metrics_has_a_copy_of_its_own_with_the_same_values():
+    stated = {name: hypothesis(metric_against="probe/token", control="") for name in ("a", "b")}
+    values = {"rising": (0.75, 0.5), "baseline": (0.25, 0.125)}
+    runs = {
+        (arm, 0): Run(status="finished", start={}, end={"probe/knn": knn, "probe/token": token})
+        for arm, (knn, token) in values.items()
+    }
+    own, copies = with_own_metrics(stated, runs)
+    metrics = [metric for one in own.values() for metric in (one.metric, one.metric_against)]
+    assert len({*metrics, "probe/knn", "probe/token"}) == 6
+    for name in stated:
+        (pair,) = pairs_of(own[name], copies, [0])
+        assert pair == pairs_of(stated[name], runs, [0])[0] == Pair(0, 0.75, 0.125, 0.625)
 
 
 def test_two_metrics_stay_with_their_arms_where_the_sides_are_exchanged():

@@ -68,6 +68,14 @@ def test_a_change_where_none_was_predicted_is_said_to_be_outside_only_where_it_i
     assert reason.endswith("not outside")
 
 
+@pytest.mark.parametrize("end", [-1.0, 1.0])
+def test_an_interval_that_ends_at_the_margin_is_not_inside_it(end):
+    # Equal differences: the intervals are their mean.
+    label, reason = told("holds", *[end] * 6, least_p=0.1)
+    assert label == "inconclusive"
+    assert reason.endswith("is outside ±1" + BUT)
+
+
 def test_what_is_small_is_said_with_nothing_between_its_interval_and_its_control():
     label, reason = told("holds", *SMALL)
     assert label == "inconclusive"

@@ -86,6 +86,15 @@ def test_values_are_seen_as_the_judge_sees_them(one, spending):
 
 
 @pytest.mark.parametrize("direction", ["rises", "falls", "differs", "holds"])
+def test_means_of_exactly_0_or_the_smallest_effect_are_seen_as_the_judge_sees_them(direction):
+    # Intervals of equal differences are their mean, of the others they are around it.
+    equal = np.array([0.0, 0.5, -0.5])[:, None] * np.ones(6)
+    around = equal + 0.25 * np.array([1, -1, 1, -1, 1, -1])
+    one = hypothesis(direction, 0.5)
+    check(one, Looks(looks=(4, 6), spending="pocock"), np.concatenate([equal, around]))
+
+
+@pytest.mark.parametrize("direction", ["rises", "falls", "differs", "holds"])
 def test_bets_are_seen_as_the_judge_sees_them(direction):
     check(hypothesis(direction, 0.7), Looks(looks=(5, 6, 7), spending="e-process"), drawn(7, 7))
 
