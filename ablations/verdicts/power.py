@@ -100,10 +100,10 @@ class Design:
 
     def named(self, numbers: Sequence[float | None]) -> Chances:
         """Numbers of the hypotheses and then of the claims, by name."""
-        own = len(self.hypotheses)
+        left = iter(numbers)
         return Chances(
-            hypotheses=dict(zip(self.hypotheses, numbers[:own], strict=True)),
-            claims=dict(zip(self.claims, numbers[own:], strict=True)),
+            hypotheses={name: next(left) for name in self.hypotheses},
+            claims={name: next(left) for name in self.claims},
         )
 
     def _have_effects(self) -> list[bool]:

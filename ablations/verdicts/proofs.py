@@ -209,8 +209,8 @@ class _Case:
         s, holds = one.smallest_effect, one.direction == "holds"
         match self.mutant:
             case "copied":
-                same = before.label == after.label and before.tags == after.tags
-                return "" if same and not _changes(one, before, after) else "judged otherwise"
+                same = before.tags == after.tags and not _changes(one, before, after)
+                return "" if same else "judged otherwise"
             case "dropped":
                 return "" if after.label == "failed" else "a run is missing, and it is not failed"
             case "look added" | "looks dropped":

@@ -95,9 +95,8 @@ class SequentialDesign(Design):
         A p is rounded up to the next level that it is compared with.
         """
         stated = list(self.hypotheses.values())
-        flags = np.zeros(differences.shape[:2], dtype=np.bool_)
-        p = np.ones(flags.shape)
-        seeds = np.full(flags.shape, float(self.seeds))
+        flags = np.empty(differences.shape[:2], dtype=np.bool_)
+        p, seeds = np.empty(flags.shape), np.empty(flags.shape)
         flips = _flips(self.looks.looks, rng)
         for names in families_of(self.hypotheses):
             members = [list(self.hypotheses).index(name) for name in names]
@@ -135,8 +134,7 @@ class _Walk:
         shape = differences.shape[:2]
         supported = np.zeros(shape, dtype=np.bool_)
         open_ = ~supported
-        p, told = np.ones(shape), np.ones(shape)
-        seeds = np.full(shape, float(self.looks.looks[-1]))
+        p, told, seeds = np.ones(shape), np.empty(shape), np.empty(shape)
         tests = [
             test_of(one, self.looks, differences[:, i], self._levels(one), self.flips)
             for i, one in enumerate(self.family)
@@ -153,11 +151,11 @@ class _Walk:
                 yes, decides = _labelled(
                     one, test.seen(number, rows), adjusted[rows, i], self.looks.futility
                 )
-                stop = np.ones(len(rows), dtype=np.bool_) if last else decides
+                stop = decides | last
                 supported[rows, i] = yes
                 told[rows, i] = adjusted[rows, i]
                 seeds[rows[stop], i] = n
-                open_[rows[stop], i] = False
+                open_[rows, i] = ~stop
         return supported, told, seeds
 
     def _levels(self, hypothesis: Hypothesis) -> Floats:
@@ -186,7 +184,7 @@ def _labelled(hypothesis: Hypothesis, seen: Seen, p: Floats, futility: str) -> t
     """Which studies support it at a look, and which decide it, [studies] each."""
     equivalent = seen.small & bool(hypothesis.control)
     if hypothesis.direction == "holds":
-        refuted = seen.outside & seen.shows & ~seen.small
+        refuted = seen.outside & seen.shows
         return equivalent, equivalent | refuted
     supported = (p <= hypothesis.alpha) & seen.above & seen.reaches
     refuted = seen.below & seen.shows & ~equivalent & (hypothesis.direction != "differs")

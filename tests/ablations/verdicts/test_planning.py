@@ -214,6 +214,11 @@ def test_differences_that_do_not_vary_need_the_fewest_seeds():
             assert seeds_to_plan(hypothesis(direction=direction), summary, 1) == 6
 
 
+def test_no_number_of_seeds_is_planned_for_an_effect_that_is_too_small_for_the_search():
+    summary = summarise([1.0, -1.0] * 4, alpha=0.05, margin=1e-3, test="signflip")
+    assert seeds_to_plan(hypothesis(smallest_effect=1e-3), summary, 1) is None
+
+
 def test_more_seeds_than_there_are_flips_for_cannot_be_planned():
     summary = summarise([0.1, -0.1] * 4, alpha=1e-6, margin=1.0, test="signflip")
     assert seeds_to_plan(hypothesis(alpha=1e-6, smallest_effect=1.0), summary, 1) is None

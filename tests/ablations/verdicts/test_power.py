@@ -8,9 +8,11 @@ import pytest
 import scipy.stats
 
 from ablations.spec import Claim, Hypothesis, Multiplicity
+from ablations.statistics.flips import signs
 from ablations.statistics.multiplicity import holm_p
 from ablations.statistics.power import tost_power
 from ablations.statistics.sign_flip import signflip_p
+from ablations.verdicts import power as simulating
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import decisive_p, judge
@@ -280,6 +282,55 @@ def test_an_effect_of_a_yes_or_no_is_the_share_of_seeds():
     assert set(np.unique(draws[:, 1])) == {-1.0, 0.0}
     assert draws.mean((0, 2)) == pytest.approx([0.25, -0.25, 1.0], abs=0.1)
     assert draws[:, 2].std() == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("direction", ["rises", "falls", "differs"])
+def test_support_needs_p_the_interval_and_the_mean(direction):
+    effects = np.linspace(-3, 3, 400)[:, None]
+    differences = effects + np.random.default_rng(5).standard_normal((400, 8)) ** 3
+    found, _ = supported(
+        {"a": hypothesis(direction=direction)}, differences[:, None], Multiplicity()
+    )
+    low, high = scipy.stats.ttest_1samp(differences, 0, axis=1).confidence_interval()
+    rises = (low >= 0) & (differences.mean(axis=1) >= 1)
+    falls = (high <= 0) & (differences.mean(axis=1) <= -1)
+    shown = {"rises": rises, "falls": falls, "differs": rises | falls}[direction]
+    p_suffices = signflip_p(differences) <= 0.05
+    np.testing.assert_array_equal(found[:, 0], shown & p_suffices)
+    assert (shown & ~p_suffices).any() or (p_suffices & ~shown).any()
+
+
+def test_simulated_differences_are_the_same_draws_around_each_effect():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b", direction="falls")}
+    correlation = np.array([[1.0, 0.6], [0.6, 1.0]])
+    spread = replace(assumed(stated), deviations={"a": 1.0, "b": 3.0}, correlation=correlation)
+    design = Design(hypotheses=stated, claims={}, seeds=8, spread=spread)
+    none, twice = (np.concatenate(list(design.simulated(m, 600))) for m in (0.0, 2.0))
+    np.testing.assert_allclose(twice - none, np.array([2.0, -2.0])[:, None] + 0 * none)
+    draws = none.swapaxes(0, 1).reshape(2, -1)
+    np.testing.assert_allclose(np.corrcoef(draws), correlation, atol=0.05)
+    np.testing.assert_allclose(draws.std(axis=1), [1.0, 3.0], rtol=0.05)
+
+
+def test_up_to_ten_seeds_all_patterns_of_signs_are_simulated_and_beyond_as_many_random_ones():
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(simulating._flips(10, rng), signs(10))
+    some = simulating._flips(11, rng)
+    assert some.shape == (2**9, 11)
+    assert some[0].tolist() == [1.0] * 11
+    assert set(np.unique(some)) == {-1.0, 1.0}
+    assert abs(some.mean()) < 0.1
+
+
+def test_the_effect_between_two_lies_where_their_probits_meet_that_of_80_percent():
+    # 0.8 is halfway in probits from 0.5 to this, and 2 is halfway from 1 to 4 in logarithms.
+    above = scipy.stats.norm.cdf(2 * scipy.stats.norm.ppf(0.8))
+    assert simulating._crossing(1.0, 0.5, 4.0, above) == pytest.approx(2.0)
+    assert simulating._crossing(1.0, 0.0, 4.0, above) == 4.0
+    # What no study finds, or all, counts as one in 10,000.
+    assert simulating._crossing(1.0, 1e-9, 4.0, 1.0) == simulating._crossing(
+        1.0, 1e-4, 4.0, 1 - 1e-4
+    )
 
 
 @pytest.mark.parametrize(("by", "of_two"), [("max-t", 0.25), ("holm", 0.5)])

@@ -346,7 +346,8 @@ def judge_that(mutant, change, name="rises"):
 
 def proof_of(mutant, change, name="rises"):
     """What is said of one mutant on which a judge errs so; all other proofs are as they were."""
-    proofs = proved(judge_that(mutant, change, name), claims={})
+    of_family = {one: HYPOTHESES[one] for one in dict.fromkeys((name, "falls"))}
+    proofs = proved(judge_that(mutant, change, name), hypotheses=of_family, claims={})
     assert faults(proofs) <= {(name, mutant)}
     return proofs["hypotheses"][name][mutant]
 
@@ -481,7 +482,8 @@ def test_a_claim_that_does_not_follow_its_hypotheses_is_found(
         return found
 
     monkeypatch.setattr(proving, "judge_claims", claimed)
-    proofs = proved()
+    of_claim = {name: HYPOTHESES[name] for name in CLAIMS[claim].hypotheses}
+    proofs = proved(hypotheses=of_claim, claims={claim: CLAIMS[claim]})
     assert faults(proofs) == {(claim, mutant)}
     assert proofs["claims"][claim][mutant]["text"] == text
 
@@ -630,6 +632,20 @@ def test_one_of_a_family_that_failed_takes_its_share_of_alpha_with_it(by, least)
     assert case._least("rises") == least
 
 
+@pytest.mark.parametrize(
+    ("by", "least"), [("max-t", 2 * 0.02), ("holm", 2 * 0.01), ("fixed-sequence", 0.02)]
+)
+def test_a_planted_effect_has_an_adjusted_p_of_these_at_most(by, least):
+    # By max-T that of the family, by Holm its own for all, in a sequence the largest so far.
+    ps = {"rises": 0.01, "falls": 0.02}
+    after = {name: SimpleNamespace(label="supported", p=p, n=8) for name, p in ps.items()}
+    family = {name: HYPOTHESES[name].model_copy(update={"family": "one"}) for name in after}
+    for mutant, given in (("effect", dict.fromkeys(after, [1.0] * 8)), ("certain", {})):
+        case = proving._Case(mutant, family, after, after, given, Multiplicity(by=by), None)
+        certain = by == "holm" and mutant == "certain"
+        assert case._least("rises") == (2 * 2 / 2**8 if certain else least)
+
+
 @pytest.mark.parametrize(("by", "most"), [("max-t", 0.02), ("holm", 0.02), ("fixed-sequence", 1.0)])
 def test_over_looks_a_planted_effect_must_be_found_by_holm_where_its_p_allows_it(by, most):
     after = {name: SimpleNamespace(label="supported", p=0.01, n=8) for name in ("rises", "falls")}
@@ -660,6 +676,55 @@ def test_the_contrary_must_be_refuted_up_to_a_spread_whose_interval_is_3_s_at_th
         given = {"rises": error * 8**0.5 * NOISE[0] / NOISE[0].std(ddof=1)}
         case = proving._Case("opposite", HYPOTHESES, {}, {}, given, MULTIPLICITY, None)
         assert case._planted_fault("rises", after) == fault
+
+
+@pytest.mark.parametrize(
+    ("spending", "fault"), [("obf", "it is not refuted"), ("pocock", "it is not refuted"),
+                            ("e-process", "")],
+)  # fmt: skip
+def test_an_e_process_whose_intervals_are_not_those_of_t_need_not_refute(spending, fault):
+    looks = (SimpleNamespace(level=0.05, level_equivalence=0.05),)
+    after = SimpleNamespace(label="inconclusive", looks=looks, n=8)
+    design = Design(looks=(7, 8), spending=spending)
+    given = {"rises": 0.1 * NOISE[0]}
+    case = proving._Case("opposite", HYPOTHESES, {}, {}, given, MULTIPLICITY, design)
+    assert case._planted_fault("rises", after) == fault
+
+
+@pytest.mark.parametrize(
+    ("mutant", "differences", "is_so"),
+    [
+        ("certain", [2.0] * 8, True),
+        ("certain", [-2.0] * 8, False),
+        ("null", [1.0, -1.0] * 4, True),
+        ("null", [1.5, -0.5] * 4, False),
+        ("effect", [3.0, 1.0] * 4, True),
+        ("opposite", [3.0, 1.0] * 4, False),
+    ],
+)
+def test_nothing_is_planted_where_differences_are_so_already(mutant, differences, is_so):
+    before = SimpleNamespace(label="supported", n=8, seeds=SEEDS, p_equivalence=1.0)
+    case = proving._Case(
+        mutant, HYPOTHESES, {}, {"rises": before}, {"rises": differences}, MULTIPLICITY, None
+    )
+    assert case._void("rises", before) == ("its data are so already" if is_so else "")
+
+
+@pytest.mark.parametrize(
+    ("change", "is_void"),
+    [
+        ({"label": "supported"}, False),
+        ({"label": "refuted"}, True),
+        ({"label": "refuted", "standard_deviation": 0.1}, False),
+        # Equal to the last digit, which needs no proof: supported at any alpha.
+        ({"label": "supported", "p_equivalence": 0}, True),
+    ],
+)
+def test_of_equal_differences_only_a_label_that_rests_on_p_changes_with_alpha(change, is_void):
+    equal = {"n": 8, "seeds": SEEDS, "standard_deviation": 0.0, "p_equivalence": 1.0}
+    before = SimpleNamespace(**equal | change)
+    case = proving._Case("alpha", HYPOTHESES, {}, {"rises": before}, {}, MULTIPLICITY, None)
+    assert bool(case._void("rises", before)) == is_void
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,31 @@
 """What is said of a predicted difference that is excluded."""
 
+from dataclasses import replace
+
 import pytest
 
 from ablations.spec import Hypothesis
 from ablations.verdicts.evidence import Pair
 from ablations.verdicts.reasons import decided
-from ablations.verdicts.rule import Control
+from ablations.verdicts.rule import Control, Largest
 from ablations.verdicts.summaries import summary_of
 
 UNDECLARED = Control(found="undeclared")
 
 
-def told(direction, *differences, least_p=0.0, control=UNDECLARED):
+def told(direction, *differences, least_p=0.0, control=UNDECLARED, largest=None):
     """Label and reason of a hypothesis with these differences, whose smallest effect is 1."""
     stated = Hypothesis(
         metric="m", contrast=("a", "baseline"), direction=direction, smallest_effect=1.0
     )
     pairs = [Pair(seed, d, 0.0, d) for seed, d in enumerate(differences)]
     label, _, reason = decided(
-        stated, summary_of(stated, pairs), 0.5, control=control, least_p=least_p
+        stated,
+        summary_of(stated, pairs),
+        0.5,
+        largest=largest,
+        control=control,
+        least_p=least_p,
     )
     return label, reason
 
@@ -66,6 +73,47 @@ def test_a_change_where_none_was_predicted_is_said_to_be_outside_only_where_it_i
     label, reason = told("holds", *WIDE, least_p=0.1)
     assert label == "inconclusive"
     assert reason.endswith("not outside")
+
+
+@pytest.mark.parametrize("direction", ["rises", "falls"])
+def test_no_difference_at_all_is_no_opposite_of_the_prediction(direction):
+    label, reason = told(direction, *[0.0] * 6)
+    assert label == "refuted"
+    assert reason.startswith(f"{direction} by 0, 95 % interval ")
+    assert reason.endswith("0]: less than 1 throughout")
+
+
+@pytest.mark.parametrize("least_p", [0.0, 0.1])
+def test_exactly_the_smallest_effect_is_as_large_as_predicted(least_p):
+    label, reason = told("rises", *[1.0] * 6, least_p=least_p)
+    assert label == "inconclusive"
+    assert reason == "rises by 1, 95 % interval [1, 1]: mean at least 1, but p 0.5"
+
+
+def test_a_least_p_of_exactly_alpha_is_small_enough():
+    label, reason = told("rises", *FAR, least_p=0.05)
+    assert label == "refuted"
+    assert reason.endswith(", the opposite of the prediction")
+
+
+def test_an_interval_from_exactly_0_does_not_exclude_it():
+    stated = Hypothesis(
+        metric="m", contrast=("a", "baseline"), direction="rises", smallest_effect=1.0
+    )
+    pairs = [Pair(seed, d, 0.0, d) for seed, d in enumerate((0.5, 1.5) * 3)]
+    summary = summary_of(stated, pairs)
+    for low, says in ((0.0, "excludes neither 0 nor 1"), (0.1, "mean at least 1, but p 0.5")):
+        found = decided(stated, replace(summary, interval=(low, 2.0)), 0.5)
+        assert (found[0], found[2].endswith(f": {says}")) == ("inconclusive", True)
+
+
+def test_an_arm_that_moves_the_end_point_by_exactly_the_smallest_effect_moves_it():
+    alike = Control(found="alike", mean=0.1, interval=(-0.2, 0.4))
+    for effect, moves in ((1.0, True), (0.99, False)):
+        label, reason = told("holds", *SMALL, control=alike, largest=Largest(effect, "far"))
+        assert label == "insensitive"
+        assert ("no arm moves this end point by 1" in reason) != moves
+        assert ("its control does not differ enough" in reason) == moves
 
 
 @pytest.mark.parametrize("end", [-1.0, 1.0])

@@ -8,7 +8,7 @@ import pytest
 
 from ablations.design import Design as Looks
 from ablations.spec import Claim, Hypothesis, Multiplicity
-from ablations.verdicts import sequential_power
+from ablations.verdicts import power, sequential_power
 from ablations.verdicts.at_look import at_look
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Run
@@ -114,7 +114,8 @@ def test_a_simulated_study_is_followed_as_the_judge_follows_it(spending, by, stu
     np.testing.assert_array_equal(of_claims, [claims for _, _, claims in expected])
 
 
-def test_what_is_expected_is_what_the_simulated_studies_show_on_average():
+def test_what_is_expected_is_what_the_simulated_studies_show_on_average(monkeypatch):
+    monkeypatch.setattr(power, "_AT_ONCE", 20)
     stated = {name: STATED[name] for name in ("a", "e", "g")}
     claims = {
         "any": Claim(text="", hypotheses=("a", "g"), rule="any"),
@@ -124,7 +125,8 @@ def test_what_is_expected_is_what_the_simulated_studies_show_on_average():
         design_of((6, 8), stated=stated, claims=claims, in_smallest_effects=1.25),
         arms=("baseline", "far", "a", "e", "g", "of no hypothesis"),
     )
-    (differences,) = design.simulated(1.5, 30)
+    of_20, of_10 = design.simulated(1.5, 30)
+    differences = np.concatenate([of_20, of_10])
     flags, p, seeds = design.followed(differences, np.random.default_rng(1))
     found = design.expected(1.5, 30)
     assert found.power.hypotheses == pytest.approx(
@@ -168,6 +170,41 @@ def test_secondary_hypotheses_share_a_rate_of_false_finds():
     design = design_of((8,), stated=primary, claims={})
     flags, _, _ = design.followed(np.array([[one, one, one]]), np.random.default_rng(0))
     assert not flags.any()
+
+
+@pytest.mark.parametrize(("futility", "seeds"), [("equivalence", 6), ("", 8)])
+def test_what_is_equivalent_is_decided_early_only_where_the_design_says_so(futility, seeds):
+    stated = {"a": hypothesis("a", control="far")}
+    design = design_of((6, 8), stated=stated, claims={})
+    looks = design.looks.model_copy(update={"futility": futility})
+    differences = np.array([[[0.1, -0.1, 0.2, -0.1, 0.1, -0.2, 0.1, -0.1]]])
+    flags, _, found = dataclasses.replace(design, looks=looks).followed(
+        differences, np.random.default_rng(0)
+    )
+    assert (flags.tolist(), found.tolist()) == ([[False]], [[seeds]])
+
+
+@pytest.mark.parametrize(
+    ("by", "change", "groups", "found"),
+    [
+        ("holm", {"test": "t"}, 1, (0.06, 0.03, 0.02)),
+        ("holm", {"test": "t"}, 2, (0.06, 0.03, 0.02, 0.015, 0.01)),
+        ("benjamini-hochberg", {"test": "t"}, 1, (0.06, 0.04, 0.02)),
+        ("fixed-sequence", {"test": "t"}, 1, (0.06,)),
+        ("fixed-sequence", {"test": "t"}, 3, (0.06, 0.03, 0.02)),
+        ("holm", {"test": "t", "direction": "holds"}, 2, (0.06, 0.03)),
+        # A p of signs is at most a level only if all shares of alpha above it cross too.
+        ("benjamini-hochberg", {}, 1, (0.06, 0.04, 0.03, 0.02)),
+        ("holm", {}, 2, (0.06, 0.03, 0.02, 0.015, 0.012, 0.01)),
+    ],
+)
+def test_a_p_is_compared_with_these_levels_in_a_family_of_three(by, change, groups, found):
+    family = [hypothesis(arm, alpha=0.06, **change) for arm in "abc"]
+    looks = Looks(looks=(6, 8), spending="obf")
+    walk = sequential_power._Walk(family, looks, np.ones((1, 8)), by, groups)
+    levels = walk._levels(family[0]).tolist()
+    assert levels == sorted(levels, reverse=True)
+    assert tuple(dict.fromkeys(round(one, 12) for one in levels)) == found
 
 
 def supported_shares(design, differences):

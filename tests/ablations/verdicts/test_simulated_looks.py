@@ -94,6 +94,16 @@ def test_means_of_exactly_0_or_the_smallest_effect_are_seen_as_the_judge_sees_th
     check(one, Looks(looks=(4, 6), spending="pocock"), np.concatenate([equal, around]))
 
 
+@pytest.mark.parametrize("spending", ["obf", "pocock"])
+def test_signs_cross_at_exactly_the_share_of_patterns_that_are_as_extreme(spending):
+    # At one look, of all 32 patterns: that of equal differences alone, and two more at worst.
+    d = np.array([[1.0] * 6, [1.0, 2.0, 4.0, 8.0, 16.0, -32.0], [-1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    levels = np.array([7 / 32, 6 / 32, 1 / 32])
+    test = looked_at(hypothesis("rises", 0.5), Looks(looks=(6,), spending=spending), d, levels,
+                     signs(6))  # fmt: skip
+    assert test.p(0, np.arange(3)) == pytest.approx([1 / 32, 1.0, 7 / 32])
+
+
 @pytest.mark.parametrize("direction", ["rises", "falls", "differs", "holds"])
 def test_bets_are_seen_as_the_judge_sees_them(direction):
     check(hypothesis(direction, 0.7), Looks(looks=(5, 6, 7), spending="e-process"), drawn(7, 7))
