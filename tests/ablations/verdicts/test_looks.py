@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from ablations.design import Design
-from ablations.spec import Gate, Hypothesis
+from ablations.spec import Gate, Hypothesis, Multiplicity
 from ablations.statistics.e_process import anytime_p
 from ablations.statistics.sequential_p import (
     confidence_sequence,
@@ -110,9 +110,12 @@ def test_without_futility_what_is_equivalent_goes_on_to_the_last_look():
     assert found.verdict.reason.endswith("at the last of 3 looks")
 
 
-def test_a_look_whose_runs_are_not_all_there_decides_nothing():
+@pytest.mark.parametrize("status", [None, "missing", "skipped"])
+def test_a_look_whose_runs_are_not_all_there_decides_nothing(status):
     runs = runs_of(seeds=SEEDS[:8])
     del runs["up", 7]
+    if status:
+        runs["up", 7] = Run(status=status, start={}, end={})
     found = follow(UP, {}, runs, SEEDS, POCOCK)["up"]
     assert not found.is_decided
     assert (found.wants, found.verdict.looks) == (SEEDS[:8], ())
@@ -248,6 +251,37 @@ def test_an_arm_runs_until_the_last_of_its_hypotheses_is_decided():
     assert (told["up", 8].status, told["baseline", 8].status) == ("skipped", "missing")
 
 
+def test_a_stop_decides_its_hypothesis_by_the_label_that_it_has_then():
+    runs = runs_of()
+    for seed in SEEDS:
+        runs["unsure", seed] = finished(0.9 + 3.0 * (-1) ** seed)
+    stated = {"unsure": hypothesis("unsure"), "other": hypothesis("unsure", family="other")}
+    found = follow(stated, {}, runs, SEEDS, POCOCK, stops={"unsure": 12})
+    assert labels(found) == {"unsure": ("inconclusive", 12), "other": ("inconclusive", 16)}
+    assert found["unsure"].is_decided
+
+
+def test_what_is_skipped_is_decided_by_the_gates_references_and_method_of_the_study():
+    runs = runs_of(EFFECTS | {"none": 0.0})
+    stated = {"none": hypothesis("none", "differs"), "up": hypothesis("up")}
+    for arm in ("none", "up", "baseline"):
+        for seed in SEEDS[8:]:
+            runs[arm, seed] = Run(status="missing", start={}, end={})
+
+    def skips(arm, gates=(), **given):
+        arms = ("none", "up", "baseline")
+        told = told_apart(stated, dict(gates), runs, arms, SEEDS, POCOCK, **given)
+        return told[arm, 8].status == "skipped"
+
+    assert (skips("up"), skips("none")) == (True, False)
+    # In a sequence nothing is found behind what is not.
+    assert not skips("up", multiplicity=Multiplicity(by="fixed-sequence"))
+    gate = {"learned": Gate(arms=("none",), metric="m", at_least=0.5, at_least_over="pixels")}
+    # What misses its gate has failed.
+    assert skips("none", gate, references={"pixels": 0.1})
+    assert not skips("none", gate, references={"pixels": -9.0})
+
+
 def test_seeds_at_which_the_last_of_an_arm_was_decided_are_said():
     runs = runs_of(seeds=SEEDS[:12])
     for seed in SEEDS[:12]:
@@ -282,6 +316,11 @@ def test_looks_at_which_sign_flips_can_support_nothing_are_said():
     for other in ({"test": "t"}, {"direction": "holds"}):
         (note,) = design_notes({"up": hypothesis("up", **other)}, obf)
         assert "cannot support" not in note
+    for n, is_said in ((16, True), (17, False)):
+        (note,) = design_notes(
+            {"up": hypothesis("up", alpha=1e-5)}, Design(looks=(n,), spending="obf")
+        )
+        assert note.endswith(f"; sign flips of {n} seeds cannot support it (up)") == is_said
     strict = Design(looks=(6, 8), spending="pocock")
     # Six seeds have nothing to spend, so eight have all of alpha.
     for alpha, early in ((2 / 2**8, "6"), (1.99 / 2**8, "6, 8")):

@@ -262,6 +262,16 @@ def test_exactly_the_smallest_effect_is_supported_in_a_simulated_study_too(direc
         assert (bool(found[0, 0]), p[0, 0]) == (is_so, 2 / 2**8)
 
 
+def test_a_p_of_exactly_alpha_supports_a_hypothesis_and_one_of_two_at_twice_that():
+    least = 2 / 2**8
+    claims = {"any": Claim(text="", hypotheses=("a", "b"), rule="any")}
+    for alpha, is_so in ((least, False), (2 * least, True)):
+        stated = {name: hypothesis(name, alpha=alpha, family=name) for name in "ab"}
+        found, p = supported(stated, np.full((1, 2, 8), 2.0), Multiplicity())
+        assert found.tolist() == [[True, True]]
+        assert claims_supported(claims, stated, found, p).tolist() == [[is_so]]
+
+
 def test_a_simulated_study_of_fewer_than_six_seeds_has_a_p_of_1():
     found, p = supported({"a": hypothesis()}, np.full((3, 1, 5), 2.0), Multiplicity())
     assert found.tolist() == [[False]] * 3

@@ -20,7 +20,7 @@ from ablations.verdicts import reasons
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.evidence import Pair, Run, pairs_of
 from ablations.verdicts.judge import judge
-from ablations.verdicts.mutants import EXPLAINED, mutated, planted, with_own_metrics
+from ablations.verdicts.mutants import EXPLAINED, movable, mutated, planted, with_own_metrics
 from ablations.verdicts.proofs import prove
 from ablations.verdicts.rule import decide
 
@@ -794,6 +794,65 @@ def test_a_proof_is_stored_from_one_label_to_another():
     assert proving.Proof(outcome="as asked", before="supported", after="refuted").to_json() == {
         "outcome": "as asked", "from": "supported", "to": "refuted", "text": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("contrast", "moves"),
+    [
+        (("a", "baseline"), {"a": 1.0}),
+        ({"a": 0.5, "b": 0.5, "baseline": -1.0}, {"a": 1.0, "b": 1.0}),
+        ({"a": 2.0, "baseline": -2.0}, {"a": 0.5}),
+        ({"a": 0.25, "b": 0.25}, {"a": 2.0, "b": 2.0}),
+        ({"baseline": -1.0}, {"baseline": -1.0}),
+    ],
+)
+def test_an_edited_contrast_moves_by_s_at_the_first_seed_and_its_runs_are_no_longer_that_trial(
+    contrast, moves
+):
+    one = hypothesis(contrast=contrast, control="")
+    runs = {
+        (arm, seed): Run(status="finished", start={}, end={"probe/knn": 3.0, "m": 1.0}, key="k")
+        for arm in ("a", "b", "baseline")
+        for seed in range(3)
+    }
+    # The third seed is beyond the look of its verdict.
+    _, changed = mutated("edited", {"h": one}, runs, range(3), {"h": [5.0, 5.0]})
+    for (arm, seed), run in changed.items():
+        by = moves.get(arm, 0.0) if seed == 0 else 0.0
+        assert run.end == {"probe/knn": 3.0 + by, "m": 1.0}
+        assert run.key == ("" if arm in moves and seed < 2 else "k")
+
+
+def test_dropped_are_the_first_runs_of_arms_that_are_compared_and_no_others():
+    stated = {name: HYPOTHESES[name] for name in ("rises", "falls")}
+    changed, left = mutated("dropped", stated, RUNS, SEEDS, {})
+    assert changed == stated
+    gone = {("rising", 0), ("falling", 0), ("baseline", 0)}
+    assert left == {place: run for place, run in RUNS.items() if place not in gone}
+
+
+@pytest.mark.parametrize("mutant", ["alpha", "unreachable", "copied", "null"])
+def test_two_mutants_state_another_alpha_and_nothing_else(mutant):
+    alpha = {"alpha": 1e-6} if mutant in ("alpha", "unreachable") else {}
+    changed, runs = mutated(mutant, HYPOTHESES, RUNS, SEEDS, {})
+    assert changed == {n: one.model_copy(update=alpha) for n, one in HYPOTHESES.items()}
+    assert runs == RUNS
+
+
+def test_values_are_moved_of_metrics_that_have_one_at_every_seed():
+    ends = hypothesis(metric="", endpoint="collapsed", smallest_effect=0.5, control="")
+    stated = {"whole": HYPOTHESES["rises"], "lost": HYPOTHESES["falls"], "ends": ends}
+    stated |= {"few": HYPOTHESES["differs"]}
+    verdicts = {
+        name: SimpleNamespace(label=label, n=n, seeds=SEEDS)
+        for name, label, n in (
+            ("whole", "refuted", 8),
+            ("lost", "failed", 8),
+            ("ends", "supported", 8),
+            ("few", "inconclusive", 7),
+        )
+    }
+    assert movable(verdicts, stated) == ["whole"]
 
 
 def test_each_of_two_metrics_has_a_copy_of_its_own_with_the_same_values():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import scipy.stats
 
 from ablations.spec import Hypothesis
 from ablations.verdicts.evidence import Pair
@@ -73,6 +74,37 @@ def test_a_change_where_none_was_predicted_is_said_to_be_outside_only_where_it_i
     label, reason = told("holds", *WIDE, least_p=0.1)
     assert label == "inconclusive"
     assert reason.endswith("not outside")
+
+
+def ends(differences, level):
+    """Student's interval of their mean, as scipy has it."""
+    low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval(level)
+    return f"{100 * level:.0f} % interval [{low:.3g}, {high:.3g}]"
+
+
+def test_intervals_are_said_with_the_level_that_decides():
+    weak = Largest(0.5, "far")
+    for direction, given, largest, says in (
+        ("holds", SMALL, None, f"changes by 0.2; {ends(SMALL, 0.9)} is inside ±1, but no control"),
+        ("holds", FAR, None, f"changes by -2; {ends(FAR, 0.95)} is outside ±1"),
+        (
+            "holds",
+            WIDE,
+            None,
+            f"changes by -0.367; {ends(WIDE, 0.9)} is not inside ±1, and {ends(WIDE, 0.95)} not "
+            "outside",
+        ),
+        (
+            "holds",
+            SMALL,
+            weak,
+            f"changes by 0.2, {ends(SMALL, 0.95)}; no arm moves this end point by 1: the largest "
+            "effect is 0.5 (far)",
+        ),
+        ("falls", FAR, None, f"falls by 2, {ends(turned(FAR), 0.95)}: mean at least 1, but p 0.5"),
+        ("rises", FAR, None, f"falls by 2, {ends(turned(FAR), 0.95)}, the opposite of the "),
+    ):
+        assert told(direction, *given, largest=largest)[1].startswith(says)
 
 
 @pytest.mark.parametrize("direction", ["rises", "falls"])
