@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from ablations.statistics.sign_flip import signflip_p
 from ablations.statistics.spending import (
+    RankedSigns,
     Walk,
     boundaries,
     sign_flip_look,
@@ -195,8 +196,12 @@ class TestSignFlips:
     def test_a_number_of_seeds_that_is_no_look_is_refused(self):
         with pytest.raises(ValueError, match=r"planned at \[8, 12\] seeds, got 10"):
             sign_flip_look(np.ones(10), (8, 12), 0.05, "obf")
+        with pytest.raises(ValueError, match=r"planned at \[8, 12\] seeds, got 10"):
+            RankedSigns(np.ones(10), (8, 12), "obf")
 
     @pytest.mark.parametrize("looks", [(12, 8), (8, 8), (0, 8)])
     def test_looks_must_ascend(self, looks):
         with pytest.raises(ValueError, match="ascend"):
             sign_flip_look(np.ones(8), looks, 0.05, "obf")
+        with pytest.raises(ValueError, match="ascend"):
+            RankedSigns(np.ones(8), looks, "obf")

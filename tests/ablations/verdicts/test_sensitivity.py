@@ -248,3 +248,16 @@ def test_a_control_differs_where_its_interval_is_to_one_side_of_0(differences, f
         control="other",
     )  # fmt: skip
     assert control_of(stated, runs, SEEDS).found == found
+
+
+@pytest.mark.parametrize(
+    ("ran", "planned", "found"), [(1, 1, "missing"), (2, 2, "differs"), (2, 3, "missing")]
+)
+def test_a_control_of_two_seeds_can_differ_where_no_more_are_planned(ran, planned, found):
+    stated = Hypothesis(
+        metric="m", contrast=("arm", "baseline"), direction="holds", smallest_effect=0.1,
+        control="other", alpha=0.4, test="t",
+    )  # fmt: skip
+    runs = runs_at("m", baseline=0, other=1.0)
+    left = {place: run for place, run in runs.items() if place[1] < ran}
+    assert control_of(stated, left, range(planned)).found == found

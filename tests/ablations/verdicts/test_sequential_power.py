@@ -234,7 +234,7 @@ def test_patterns_of_early_looks_are_all_there_equally_often():
         assert np.ptp(counts) == 0
 
 
-@pytest.mark.parametrize(("n", "count"), [(12, 2**11), (13, sequential_power.FLIPS)])
+@pytest.mark.parametrize(("n", "count"), [(10, 2**9), (12, 2**11), (13, sequential_power.FLIPS)])
 def test_beyond_12_seeds_some_patterns_of_signs_stand_for_all(n, count):
     assert sequential_power._flips((8, n), np.random.default_rng(0)).shape == (count, n)
 
