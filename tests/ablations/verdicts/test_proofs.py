@@ -710,6 +710,85 @@ def test_nothing_is_planted_where_differences_are_so_already(mutant, differences
     assert case._void("rises", before) == ("its data are so already" if is_so else "")
 
 
+ELSEWHERE = {"seeds": SEEDS[:6]}
+
+
+@pytest.mark.parametrize(
+    ("mutant", "stated", "before", "after", "says"),
+    [
+        ("copied", {}, {"label": "failed", "n": 1}, ELSEWHERE, ""),
+        ("dropped", {}, {"label": "failed"}, {}, "its data are not all there"),
+        ("dropped", {}, {"n": 1}, ELSEWHERE, ""),
+        ("alpha", {}, {"n": 1}, {}, "one seed has no statistics"),
+        ("alpha", {}, {"n": 2}, {}, ""),
+        ("alpha", {"alpha": 1e-6}, {}, {}, "its alpha is the least there is"),
+        ("alpha", {"alpha": 2e-6}, {}, {}, ""),
+        ("relabelled", {"alpha": 1e-6}, {}, {}, ""),
+        ("alpha", {}, {}, ELSEWHERE, "its design stops elsewhere"),
+        ("relabelled", {}, {}, ELSEWHERE, "its design stops elsewhere"),
+        ("certain", {}, {}, ELSEWHERE, "how a run ends is not moved by an amount"),
+        ("unreachable", {}, {}, ELSEWHERE, "how a run ends is not moved by an amount"),
+        ("relabelled", {}, {"mean": 1e-9}, {}, "its mean is 0, which is its own mirror image"),
+        ("relabelled", {}, {"mean": -2e-9}, {}, ""),
+        ("alpha", {}, {"mean": 0.0}, {}, ""),
+        (
+            "relabelled",
+            {"metric": "", "endpoint": "collapsed", "contrast": ("rising",), "control": ""},
+            {},
+            {},
+            "it is compared with nothing",
+        ),
+        ("alpha", {"contrast": ("rising",)}, {}, {}, ""),
+        ("relabelled", {"contrast": ("rising",)}, {}, {}, ""),
+    ],
+)
+def test_nothing_is_asked_where_a_mutant_could_not_change_a_verdict(
+    mutant, stated, before, after, says
+):
+    given = {"label": "inconclusive", "n": 8, "seeds": SEEDS, "mean": 2.0, "p_equivalence": 1.0}
+    given |= {"standard_deviation": 0.1} | before
+    found = {"rises": SimpleNamespace(**given | after)}
+    case = proving._Case(mutant, {"rises": hypothesis(**stated)}, {}, found, {}, MULTIPLICITY, None)
+    assert case._void("rises", SimpleNamespace(**given)) == says
+
+
+def test_what_is_unreachable_is_asked_where_differences_are_so_already_too():
+    before = SimpleNamespace(label="supported", n=8, seeds=SEEDS, p_equivalence=1.0)
+    given = {"rises": [2.0] * 8}
+    case = proving._Case(
+        "unreachable", HYPOTHESES, {}, {"rises": before}, given, MULTIPLICITY, None
+    )
+    assert case._void("rises", before) == ""
+
+
+@pytest.mark.parametrize(
+    ("mutant", "name", "most", "fault"),
+    [
+        ("effect", "rises", 2, "it is not supported"),
+        ("opposite", "rises", 3, "it is not refuted"),
+        ("effect", "holds", 1, "it is not refuted"),
+        ("null", "holds", 1, "it is not supported"),
+        ("opposite", "differs", 2, "it is not supported"),
+    ],
+)
+def test_a_planted_mean_decides_up_to_a_spread_whose_interval_reaches_s_or_0(
+    mutant, name, most, fault
+):
+    after = SimpleNamespace(
+        label="inconclusive", looks=(), n=8, p=0.01, sensitivity=9.0,
+        control=SimpleNamespace(found="differs"),
+    )  # fmt: skip
+    # A mean of no change is shown by the narrower interval.
+    tail = 0.05 if mutant == "null" else 0.025
+    for reach, says in ((0.99 * most, fault), (1.01 * most, "")):
+        error = reach / scipy.stats.t.isf(tail, 7)
+        given = {name: error * 8**0.5 * NOISE[0] / NOISE[0].std(ddof=1)}
+        case = proving._Case(
+            mutant, {name: HYPOTHESES[name]}, {}, {name: after}, given, MULTIPLICITY, None
+        )
+        assert case._planted_fault(name, after) == says
+
+
 @pytest.mark.parametrize(
     ("change", "is_void"),
     [

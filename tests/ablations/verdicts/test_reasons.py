@@ -107,6 +107,25 @@ def test_intervals_are_said_with_the_level_that_decides():
         assert told(direction, *given, largest=largest)[1].startswith(says)
 
 
+def test_what_is_small_but_not_0_says_so_with_its_adjusted_p():
+    differs = Control(found="differs")
+    pairs = [Pair(seed, d, 0.0, d) for seed, d in enumerate(SMALL)]
+    for direction, largest, label, says in (
+        ("holds", None, "supported", f"{ends(SMALL, 0.9)} is inside ±1, though not 0 (p 0.01, n)"),
+        ("rises", None, "equivalent", f"{ends(SMALL, 0.9)} is inside ±1, though not 0 (p 0.01, n)"),
+        ("falls", None, "equivalent", "inside ±1, though against the prediction (p 0.01, n)"),
+        ("holds", Largest(0.5, "far"), "insensitive", ", though not 0 (p 0.01, n); no arm moves"),
+    ):
+        stated = Hypothesis(
+            metric="m", contrast=("a", "baseline"), direction=direction, smallest_effect=1.0
+        )
+        found, _, reason = decided(
+            stated, summary_of(stated, pairs), 0.01, ", n", largest=largest, control=differs
+        )
+        assert found == label
+        assert says in reason
+
+
 @pytest.mark.parametrize("direction", ["rises", "falls"])
 def test_no_difference_at_all_is_no_opposite_of_the_prediction(direction):
     label, reason = told(direction, *[0.0] * 6)
