@@ -62,7 +62,7 @@ def runs_of(differences):
 def judged(differences, multiplicity):
     """Which hypotheses, and which claims, the judge supports in one study."""
     runs = runs_of(differences)
-    verdicts = judge(STATED, {}, runs, range(SEEDS), multiplicity=multiplicity)
+    verdicts = judge(STATED, {}, runs, range(SEEDS), multiplicity=multiplicity, advise=False)
     labels = {name: one.label for name, one in verdicts.items()}
     of_claims = judge_claims(CLAIMS, STATED, labels, decisive_p(STATED, verdicts))
     return (

@@ -710,6 +710,21 @@ def test_nothing_is_planted_where_differences_are_so_already(mutant, differences
     assert case._void("rises", before) == ("its data are so already" if is_so else "")
 
 
+@pytest.mark.parametrize(
+    ("mutant", "name"), [("effect", "rises"), ("opposite", "rises"), ("null", "holds")]
+)
+def test_a_look_that_was_held_against_no_level_must_decide_nothing(mutant, name):
+    after = SimpleNamespace(
+        label="inconclusive", n=8, p=0.01, sensitivity=9.0,
+        control=SimpleNamespace(found="differs"),
+        looks=(SimpleNamespace(level=None, level_equivalence=None),),
+    )  # fmt: skip
+    given = {name: 0.1 * NOISE[0]}
+    stated = {name: HYPOTHESES[name]}
+    case = proving._Case(mutant, stated, {}, {name: after}, given, MULTIPLICITY, None)
+    assert case._planted_fault(name, after) == ""
+
+
 ELSEWHERE = {"seeds": SEEDS[:6]}
 
 
