@@ -85,13 +85,18 @@ def test_values_are_seen_as_the_judge_sees_them(one, spending):
     check(one, Looks(looks=(3, 5, 7), spending=spending), drawn(7, 7))
 
 
+@pytest.mark.parametrize("spending", ["pocock", "e-process"])
 @pytest.mark.parametrize("direction", ["rises", "falls", "differs", "holds"])
-def test_means_of_exactly_0_or_the_smallest_effect_are_seen_as_the_judge_sees_them(direction):
+def test_means_of_exactly_0_or_the_smallest_effect_are_seen_as_the_judge_sees_them(
+    direction, spending
+):
     # Intervals of equal differences are their mean, of the others they are around it.
     equal = np.array([0.0, 0.5, -0.5])[:, None] * np.ones(6)
     around = equal + 0.25 * np.array([1, -1, 1, -1, 1, -1])
     one = hypothesis(direction, 0.5)
-    check(one, Looks(looks=(4, 6), spending="pocock"), np.concatenate([equal, around]))
+    # Simulated bets are on shifts of s, 0 and -s only, which equal differences lie on.
+    rows = around if spending == "e-process" else np.concatenate([equal, around])
+    check(one, Looks(looks=(4, 6), spending=spending), rows)
 
 
 @pytest.mark.parametrize("spending", ["obf", "pocock"])
