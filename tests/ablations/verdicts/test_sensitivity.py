@@ -204,6 +204,34 @@ def test_what_no_change_rests_on_is_the_p_of_equivalence():
     assert found["holds"].p_equivalence != found["holds"].p_adjusted
 
 
+def test_what_failed_rests_on_no_p_though_it_has_some():
+    stated = {
+        direction: Hypothesis(
+            metric="probe/knn", contrast=("arm", "baseline"), direction=direction,
+            smallest_effect=0.1,
+        )
+        for direction in ("holds", "rises")
+    }  # fmt: skip
+    runs = runs_at(baseline=0, arm=0.06)
+    del runs["arm", 3]
+    found = judge(stated, {}, runs, SEEDS)
+    assert found["holds"].p_equivalence is not None
+    assert decisive_p(stated, found) == {"holds": None, "rises": None}
+
+
+def test_of_two_metrics_each_shows_what_an_arm_moves():
+    runs = runs_at("m", baseline=0, arm=0.0, far=0.0)
+    for place, run in runs_at("k", baseline=0, arm=0.0, far=0.5).items():
+        runs[place] = Run(status="finished", start={}, end={**runs[place].end, **run.end})
+    for metric, against in (("m", "k"), ("k", "m")):
+        stated = Hypothesis(
+            metric=metric, metric_against=against, contrast=("arm", "baseline"),
+            direction="holds", smallest_effect=0.1,
+        )  # fmt: skip
+        largest = largest_effect(stated, runs, SEEDS, own=0.0)
+        assert (largest.of, largest.effect) == ("far", pytest.approx(0.5, abs=0.01))
+
+
 def test_a_control_is_stored_by_the_names_of_its_fields():
     assert Control(found="differs", mean=0.3, interval=(0.2, 0.4)).to_json() == {
         "found": "differs", "mean": 0.3, "interval": [0.2, 0.4],

@@ -239,6 +239,12 @@ def test_beyond_12_seeds_some_patterns_of_signs_stand_for_all(n, count):
     assert sequential_power._flips((8, n), np.random.default_rng(0)).shape == (count, n)
 
 
+def test_beyond_12_seeds_too_power_is_what_is_expected():
+    stated = {"a": hypothesis("a"), "b": hypothesis("b")}
+    design = design_of((8, 13), stated=stated, claims={}, in_smallest_effects=1.25)
+    assert design.power(1.5, 40) == design.expected(1.5, 40).power
+
+
 ENDINGS = {"metric": "", "endpoint": "collapsed", "smallest_effect": 0.5}
 
 

@@ -69,6 +69,13 @@ def test_shrunk_correlations_can_be_and_rows_that_do_not_vary_have_none():
     np.testing.assert_allclose(shrunk(pair), [[1.0, 0.5], [0.5, 1.0]])
 
 
+def test_correlations_lose_the_share_that_independent_rows_would_show():
+    # Of three squares one is 1, so that their mean is 1 / 3; of 16 seeds chance shows 1 / 15.
+    alike, other = np.tile([1.0, -1.0], 8), np.tile([1.0, 1.0, -1.0, -1.0], 4)
+    expected = [[1, 0.8, 0], [0.8, 1, 0], [0, 0, 1]]
+    np.testing.assert_allclose(shrunk(np.array([alike, alike, other])), expected, atol=1e-12)
+
+
 def test_two_pairs_are_a_pilot_and_say_nothing_of_correlation():
     stated = {"a": hypothesis("a"), "b": hypothesis("b")}
     spread = of_pilot(stated, runs_of({"a": [1.0, 3.0], "b": [2.0, 5.0]}), range(2))
