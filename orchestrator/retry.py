@@ -39,6 +39,10 @@ ROOT_ROUNDS = 5
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
+class PreemptedError(DinolabError):
+    """An attempt has saved where it was, since its machine is to be taken away."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why an attempt ended without a result."""
@@ -95,13 +99,15 @@ def rest_of_root(round_: int) -> float | None:
 
 def failure_of(error: BaseException) -> Failure:
     """The failure of an attempt that raised `error`."""
-    # What dinolab says of the run root needs no name of a class.
-    name = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
+    # What dinolab says of the run root or a machine needs no name of a class.
+    said = isinstance(error, StoreError | PreemptedError)
+    name = "" if said else f"{type(error).__name__}: "
     return Failure(
         kind=kind_of(error),
         message=f"{name}{error}",
         again=decide(error) == "retry",
         of_the_root=_is_of_the_root(error),
+        interrupted=isinstance(error, PreemptedError),
     )
 
 
@@ -121,7 +127,7 @@ def decide(error: BaseException) -> Decision:
     if is_out_of_memory(error):
         return "give up"
     # Before errors of ours: a checkpoint that could not be written is one, and the machine's.
-    if isinstance(error, LostWorkerError | OSError | ConnectionError):
+    if isinstance(error, LostWorkerError | PreemptedError | OSError | ConnectionError):
         return "retry"
     if isinstance(error, DinolabError):
         return "give up"

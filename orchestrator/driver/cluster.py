@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import gc
-import json
 import logging
 import os
 import re
@@ -18,16 +17,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
-from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.resources import UNLIMITED, Node, node_of, share_of_this_machine
+from orchestrator.resources import share_of_this_machine
 from trainers.errors import ClusterError, InputError, first_line, reason
 
 ANSWER_WITHIN_S = 50
@@ -285,57 +280,6 @@ def _lost_of_ours() -> str:
         if any(one.process.poll() is not None for one in ours.get(name, ())):
             return f"Ray has ended: its {name} was killed, or ran out of memory"
     return ""
-
-
-def nodes_there() -> list[Node]:
-    """The machines that the cluster has now."""
-    import ray
-
-    return [
-        node_of(one["NodeManagerHostname"], one["Resources"], one.get("Labels") or {})
-        for one in ray.nodes()
-        if one["Alive"]
-    ]
-
-
-def nodes_addable(resources: Resources) -> list[Node]:
-    """The kinds of machine that the cluster adds when they are asked for; none without autoscaler.
-
-    Those that the cluster says, or the file that `ray up` leaves on its head; else, where there is
-    an autoscaler, one kind that holds anything.
-    """
-    import ray
-
-    if config := ray._private.state.state.get_cluster_config():
-        return [
-            replace(
-                node_of(kind.name, kind.resources, None),
-                count=UNLIMITED if kind.max_count < 0 else kind.max_count,
-            )
-            for kind in config.node_group_configs
-            if kind.max_count
-        ]
-    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
-        launched = yaml.safe_load(Path("~/ray_bootstrap_config.yaml").expanduser().read_text())
-        return [
-            replace(node_of(name, kind.get("resources") or {}, None), count=count)
-            for name, kind in launched["available_node_types"].items()
-            if (count := kind.get("max_workers", launched.get("max_workers", 0)))
-        ]
-    if _has_autoscaler():
-        gpus = UNLIMITED if resources.device == "gpu" else 0
-        return [Node(name="machines on demand", cpus=UNLIMITED, gpus=gpus, labels=None)]
-    return []
-
-
-def _has_autoscaler() -> bool:
-    """Whether machines of the cluster come from something that can add others."""
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    # Without an autoscaler Ray reports each machine as a kind of its own, named by its id.
-    said = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")
-    kinds = (said.get("autoscaler_report") or {}).get("node_type_mapping") or {}
-    return any(kind != f"node_{machine}" for machine, kind in kinds.items())
 
 
 def shipped_code(address: str) -> dict[str, Any]:

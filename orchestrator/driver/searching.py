@@ -8,7 +8,8 @@ from ray.tune.search import Searcher
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.cluster import nodes_addable, nodes_there, refuse_lost
+from orchestrator.driver.cluster import refuse_lost
+from orchestrator.driver.nodes import nodes_addable, nodes_there
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Trial
 from orchestrator.resources import place

@@ -13,14 +13,9 @@ from rich.console import Console
 
 from ablations.study.schema import Resources
 from orchestrator import interrupt
-from orchestrator.driver.cluster import (
-    Cluster,
-    RayGone,
-    address_given,
-    nodes_addable,
-    nodes_there,
-)
+from orchestrator.driver.cluster import Cluster, RayGone, address_given
 from orchestrator.driver.mirrored import Mirrored
+from orchestrator.driver.nodes import nodes_addable, nodes_there
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Plan, Trial

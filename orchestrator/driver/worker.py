@@ -18,8 +18,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dashboards.tables.values import values_of
 from orchestrator.driver.gauges import OF_ARMS
 from orchestrator.driver.output import Output
+from orchestrator.driver.preemption import Notices
 from orchestrator.resources import Placement
-from orchestrator.retry import Failure, decide, failure_of, kind_of
+from orchestrator.retry import Failure, PreemptedError, decide, failure_of, kind_of
 from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
@@ -143,23 +144,24 @@ def _train(
     trial = assignment.stored()
     images = _images(config.data, assignment.cache)
     world.wait()  # for those whose machine takes longer
-    finished = run_trial(
-        trial,
-        config,
-        images=images,
-        world=world,
-        reporter=reporter,
-        planned=assignment.planned,
-        starting=lambda: starting_weights(config),
-        asking=Asking(
-            driver=assignment.driver,
-            registration=assignment.registration,
-            over=assignment.over,
-            waits=False,
-            kind_of=kind_of,
-            output=output.tail,
-        ),
-    )
+    with Notices():
+        finished = run_trial(
+            trial,
+            config,
+            images=images,
+            world=world,
+            reporter=reporter,
+            planned=assignment.planned,
+            starting=lambda: starting_weights(config),
+            asking=Asking(
+                driver=assignment.driver,
+                registration=assignment.registration,
+                over=assignment.over,
+                waits=False,
+                kind_of=kind_of,
+                output=output.tail,
+            ),
+        )
     if finished and world.is_first:
         # Whoever reads the trial makes up for it, and tells of what is damaged.
         with contextlib.suppress(DinolabError):
@@ -177,6 +179,10 @@ def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
         with TuneReporter() as reporter:
             done = _train(parameters["trial"], world, reporter, threads, output)
         ended = Ended(found="finished" if done else "held")
+    except PreemptedError as error:
+        tune.report({ENDED: _failed(error, output)})
+        # Tune would keep the process for another trial.
+        raise
     except Exception as error:  # noqa: BLE001 (a trial may raise anything; the policy decides)
         ended = _failed(error, output)
     tune.report({ENDED: ended})

@@ -7,7 +7,16 @@ import pytest
 import ray.exceptions
 import torch
 
-from orchestrator.retry import SAID, Failure, Retry, decide, failure_of, kind_of, settle
+from orchestrator.retry import (
+    SAID,
+    Failure,
+    PreemptedError,
+    Retry,
+    decide,
+    failure_of,
+    kind_of,
+    settle,
+)
 from trainers.config import TrainConfig, override
 from trainers.errors import CheckpointError, LostWorkerError, StoreError, UnwrittenError
 
@@ -145,7 +154,8 @@ def test_only_attempts_in_a_row_without_a_new_checkpoint_use_up_the_budget():
 
 
 def test_preemption_costs_nothing():
-    preempted = replace(LOST, interrupted=True)
+    preempted = failure_of(PreemptedError("its machine is to be taken away"))
+    assert str(preempted) == "its machine is to be taken away (of the machines)"
     assert None not in rests(*[(preempted, False)] * 50)
     assert rests((LOST, False), (LOST, False), *[(preempted, False)] * 9, (LOST, False))[-1] is None
 

@@ -169,9 +169,7 @@ def _train(
         saving.after(state, evaluated, now=is_last or bool(why))
         if why == "interrupted":
             saving.wait()
-            raise stopping.Interrupted(
-                f"interrupted: saved at step {state.step}; the same command goes on from there"
-            )
+            raise stopping.Interrupted(state.step)
         if why:
             break
 

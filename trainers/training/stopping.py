@@ -15,6 +15,10 @@ from trainers.system.world import World
 class Interrupted(KeyboardInterrupt):
     """A run has been asked to end, and has saved where it was; says so in one line."""
 
+    def __init__(self, step: int) -> None:
+        self.saved = f"saved at step {step}"
+        super().__init__(f"interrupted: {self.saved}; the same command goes on from there")
+
 
 class _Asked:
     """Whether a run is being trained in this process, and whether it has been asked to end."""
@@ -47,6 +51,12 @@ def _asked(_signal: int, _frame: FrameType | None) -> None:
         _Asked.since = now
     elif now - _Asked.since > _ONE_REQUEST_S:
         raise KeyboardInterrupt
+
+
+def ask_to_end() -> None:
+    """The same from inside this process: in any thread, as often as one likes."""
+    if _Asked.trains and _Asked.since is None:
+        _Asked.since = time.monotonic()
 
 
 def asked_to_end() -> bool:

@@ -13,7 +13,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ablations.study.schema import Resources
 from orchestrator.driver import searching
-from orchestrator.driver.cluster import nodes_addable, nodes_there
+from orchestrator.driver.nodes import nodes_addable, nodes_there
 from orchestrator.driver.output import Output
 from orchestrator.resources import place
 from trainers.errors import InputError
