@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,29 @@ LEASE_S = 5
 
 _TRIAL = "ray::ImplicitFunc.train"
 _RAYLET = "/raylet/raylet"
-_DRIVER = "orchestrator"
 _GCS = "/gcs_server"
 _MLFLOW, _MLFLOW_PORT = "mlflow", 5000
 
 NOTHING, SAME, NEW = "nothing", "the same command", "a new cluster, the same command"
 """What a person has to do."""
 
-MOMENTS: dict[str, tuple[str, int]] = {
-    "a trial has begun": ("trials/*/attempts/*/lease.json", 1),
-    "a checkpoint is there": ("trials/*/attempts/*/checkpoint-*.json", 1),
-    "half of the trials have ended": ("trials/*/result.json", TRIALS // 2),
-}
-"""What is in the run root from then on: files, and how many."""
+BEGUN, SAVED, HALF = "a trial has begun", "a checkpoint is there", "half of the trials have ended"
+MOMENTS = (BEGUN, SAVED, HALF)
 
 
 class Study:
     """A little study at work on two machines."""
+
+    driver = "orchestrator"
+    """in the command of who drives it"""
+    moments: Mapping[str, tuple[str, int]] = {
+        BEGUN: ("trials/*/attempts/*/lease.json", 1),
+        SAVED: ("trials/*/attempts/*/checkpoint-*.json", 1),
+        HALF: ("trials/*/result.json", TRIALS // 2),
+    }
+    """what is in the run root from each moment on: files, and how many"""
+    longest_s = LONGEST_S
+    """for which a driver is waited for"""
 
     def __init__(self, folder: Path, machines: Machines, *, has_server: bool = False) -> None:
         self.machines = machines
@@ -79,10 +85,13 @@ class Study:
         threading.Thread(target=process.communicate, daemon=True).start()
         self.tracking = {"MLFLOW_TRACKING_URI": f"http://{where}:{_MLFLOW_PORT}"}
 
+    def command(self) -> list[str]:
+        """What a person runs."""
+        return ["orchestrator", "run", str(self.study), "--root", str(self.root)]
+
     def start(self) -> subprocess.Popen[str]:
-        """`dinolab run` on the head."""
-        command = [sys.executable, "-u", "-m", "orchestrator", "run", str(self.study)]
-        command += ["--root", str(self.root)]
+        """Run it on the head."""
+        command = [sys.executable, "-u", "-m", *self.command()]
         told = {
             "RAY_ADDRESS": self.machines.address,
             "DINOLAB_LEASE_S": str(LEASE_S),
@@ -91,8 +100,9 @@ class Study:
         }
         return self.machines.run(HEAD, command, **told, **self.tracking)
 
-    def wait_for(self, pattern: str, count: int) -> None:
-        """Return as soon as the root has so many such files."""
+    def wait_for(self, moment: str) -> None:
+        """Return as soon as it has come."""
+        pattern, count = self.moments[moment]
         until = time.monotonic() + LONGEST_S
         while len(list(self.root.glob(pattern))) < count:
             assert time.monotonic() < until, f"no {count} {pattern}"
@@ -107,9 +117,32 @@ class Study:
 
     def end(self, driver: subprocess.Popen[str]) -> int:
         """Wait for a driver; its exit code."""
-        code, output = outcome(driver)
+        code, output = outcome(driver, self.longest_s)
         self.said.append(output)
         return code
+
+    def attempts(self) -> int:
+        """How often a trial has begun."""
+        return len(list(self.root.glob("trials/*/attempts/*")))
+
+    def ended(self) -> dict[str, Any]:
+        """Of each trial that has a result what changes should it run again."""
+        return {
+            path.parent.name: (path.read_bytes(), len(list(path.parent.glob("attempts/*"))))
+            for path in self.root.glob("trials/*/result.json")
+        }
+
+    def numbers(self) -> Counter[Any]:
+        """Every number in MLflow."""
+        return Counter(mirrored(self.database))
+
+    def results(self) -> Any:
+        """What it has come to, beside that."""
+        return measured(self.root)
+
+    def wrong(self, results: Any) -> list[str]:
+        """What differs from the results of an undisturbed one."""
+        return differing(self.root, results)
 
 
 def worker_is_killed(study: Study) -> None:
@@ -153,7 +186,7 @@ def link_fails_for_a_while(study: Study) -> None:
 
 
 def driver_is_killed(study: Study) -> None:
-    study.machines.signal(HEAD, _DRIVER, signal.SIGKILL)
+    study.machines.signal(HEAD, study.driver, signal.SIGKILL)
 
 
 def gcs_is_killed(study: Study) -> None:
@@ -219,23 +252,29 @@ def main(folder: Path) -> int:
     return sum(bool(row["problems"]) for row in rows)
 
 
-def undisturbed(folder: Path) -> tuple[Any, Counter[Any]]:
+def undisturbed(folder: Path, of: type[Study] = Study) -> tuple[Any, Counter[Any]]:
     """What the study comes to without a fault: what is measured, and every number in MLflow."""
     with Machines() as machines:
-        study = Study(folder, machines)
+        study = of(folder, machines)
         code = study.end(study.start())
         assert code == 0, study.said
-    return measured(study.root), Counter(mirrored(study.database))
+    return study.results(), study.numbers()
 
 
-def try_(fault: str, moment: str, folder: Path, expected: tuple[Any, Counter[Any]]) -> Row:
+def try_(
+    fault: str,
+    moment: str,
+    folder: Path,
+    expected: tuple[Any, Counter[Any]],
+    of: type[Study] = Study,
+) -> Row:
     """Let that go wrong then; a row of the table, with `problems` where something is not equal."""
     began = time.monotonic()
     with Machines() as machines:
-        study = Study(folder, machines, has_server="MLflow" in fault)
+        study = of(folder, machines, has_server="MLflow" in fault)
         driver = study.start()
-        study.wait_for(*MOMENTS[moment])
-        ended = _ended(study.root)
+        study.wait_for(moment)
+        ended = study.ended()
         fail, then = FAULTS[fault]
         fail(study)
         codes = [study.end(driver)]
@@ -249,10 +288,10 @@ def try_(fault: str, moment: str, folder: Path, expected: tuple[Any, Counter[Any
             codes.append(study.end(study.start()))
         problems = [] if codes[-1] == 0 else [f"exit {codes}: {study.said[-1][-500:]}"]
         problems += ["a traceback"] * any("Traceback" in one for one in study.said)
-        problems += differing(study.root, expected[0])
-        numbers = Counter(mirrored(study.database))
-        again = [key for key, before in ended.items() if _ended(study.root).get(key) != before]
-        attempts = len(list(study.root.glob("trials/*/attempts/*"))) - TRIALS
+        problems += study.wrong(expected[0])
+        numbers, now = study.numbers(), study.ended()
+        again = [key for key, before in ended.items() if now.get(key) != before]
+        attempts = study.attempts() - TRIALS
     lost, doubled = expected[1] - numbers, numbers - expected[1]
     problems += ["finished trials ran again"] * bool(again)
     problems += ["MLflow differs"] * bool(lost or doubled)
@@ -281,14 +320,6 @@ def table(rows: list[Row]) -> str:
 def _rows(folder: Path) -> list[Row]:
     path = folder / "cells.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _ended(root: Path) -> dict[str, tuple[bytes, int]]:
-    """Of each trial that has a result, the result and how many attempts there are."""
-    return {
-        path.parent.name: (path.read_bytes(), len(list(path.parent.glob("attempts/*"))))
-        for path in root.glob("trials/*/result.json")
-    }
 
 
 if __name__ == "__main__":

@@ -180,14 +180,14 @@ def kind(change: str) -> str:
     return re.sub(r"(?<=[-/])\d+", "N", change) or "a change that was not reached"
 
 
-def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and output of a command, which is killed after LONGEST_S."""
+def outcome(process: subprocess.Popen[str], longest_s: float = LONGEST_S) -> tuple[int, str]:
+    """Exit code and output of a command, which is killed after so many seconds."""
     try:
-        output, _ = process.communicate(timeout=LONGEST_S)
+        output, _ = process.communicate(timeout=longest_s)
     except subprocess.TimeoutExpired:
         process.kill()
         output, _ = process.communicate()
-        output += f"\nstill running after {LONGEST_S} s"
+        output += f"\nstill running after {longest_s} s"
     return process.returncode, output
 
 

@@ -1,0 +1,108 @@
+"""The usual recipe beside ours on the same faults of a cluster; prints a table.
+
+    python -m tests.faults.beside FOLDER
+
+Each fault of `matrix.py` once, when half of the trials have ended. FOLDER holds how far it is:
+called again it goes on.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.faults.matrix import FAULTS, HALF, TRIALS, Row, Study, try_, undisturbed
+from tests.reliability.checker import OF_THE_MACHINE
+
+
+class Usual(Study):
+    """The same trials by the usual recipe."""
+
+    driver = "tests.faults.usual"
+    moments: ClassVar = {HALF: ("marks/ended *", TRIALS // 2)}
+    longest_s = 240
+
+    def command(self) -> list[str]:
+        """See Study."""
+        return ["tests.faults.usual", str(self.study), str(self.root)]
+
+    def attempts(self) -> int:
+        """See Study."""
+        return len(list(self.root.glob("marks/begun *")))
+
+    def ended(self) -> dict[str, Any]:
+        """See Study."""
+        counts = Counter(_of(path.name) for path in self.root.glob("marks/ended *"))
+        return dict(counts)
+
+    def numbers(self) -> Counter[Any]:
+        """Every metric of a trial in MLflow; without steps, which are there counts of reports."""
+        with contextlib.closing(sqlite3.connect(self.database)) as base:
+            rows = base.execute(
+                "select p.value, m.key, m.value from metrics m join params p using (run_uuid) "
+                "where p.key = 'of' and m.key like '%/%'"
+            ).fetchall()
+        return Counter(row for row in rows if not row[1].startswith(OF_THE_MACHINE))
+
+    def results(self) -> Any:
+        """Nothing beside MLflow is compared."""
+
+    def wrong(self, results: Any) -> list[str]:
+        """Trials that have not ended."""
+        missing = TRIALS - len(self.ended())
+        return [f"{missing} trials have not ended"] * bool(missing)
+
+
+def _of(mark: str) -> str:
+    """The trial that a mark is of."""
+    return mark.split(" ", 1)[1].rpartition(" ")[0]
+
+
+def main(folder: Path) -> int:
+    """Try what is left."""
+    sides: dict[str, type[Study]] = {"ours": Study, "usual": Usual}
+    path = folder / "beside.jsonl"
+    expected = {}
+    for name, of in sides.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        expected[name] = undisturbed(folder / name, of)
+    for fault in FAULTS:
+        for name, of in sides.items():
+            rows = _rows(path)
+            if any((row["fault"], row["of"]) == (fault, name) for row in rows):
+                continue
+            row = {"of": name, **try_(fault, HALF, folder / name, expected[name], of)}
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"[{len(rows) + 1}/{len(FAULTS) * len(sides)}] {json.dumps(row)}", flush=True)
+    print(table(_rows(path)))
+    return 0
+
+
+def table(rows: list[Row]) -> str:
+    """A row for each fault and side."""
+    columns = ("fault", "by", "a person does", "exit codes", "trials begun again",
+               "of them had ended", "metrics lost", "doubled", "outcome")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", f"| --- | --- | --- | --- |{' ---: |' * 4} --- |"]
+    for row in sorted(rows, key=lambda one: (list(FAULTS).index(one["fault"]), one["of"])):
+        codes = ", ".join(map(str, row["exit"]))
+        cells = [row["fault"], row["of"], row["then"], codes, row["attempts"], row["again"],
+                 row["lost"], row["doubled"], "; ".join(row["problems"]) or "equal"]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _rows(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+if __name__ == "__main__":
+    # So that what runs on the machines ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main(Path(sys.argv[1])))
