@@ -19,11 +19,12 @@ test: lint
 check: lint
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
-# Every kill and fault there is: docs/reliability.md. Called again, the last two parts go on where
+# Every kill and fault there is: docs/reliability.md. Called again, the matrix and the last part go on where
 # they were.
 soak: $(VENV)/installed
 	DINOLAB_SOAK=10000 $(BIN)/python -m pytest $(TOGETHER) tests/reliability
 	$(BIN)/python -m tests.faults.matrix build/faults
+	$(BIN)/python -m tests.faults.soak build/faults-soak
 	$(BIN)/python -m tests.reliability.soak build/soak
 
 # docs/ as pages in build/site.

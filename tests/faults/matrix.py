@@ -31,7 +31,7 @@ SEEDS, STEPS = 3, 100
 TRIALS = 2 * SEEDS
 LEASE_S = 5
 
-_TRIAL = "ray::ImplicitFunc.train"
+TRIAL = "ray::ImplicitFunc.train"
 _RAYLET = "/raylet/raylet"
 _GCS = "/gcs_server"
 _MLFLOW, _MLFLOW_PORT = "mlflow", 5000
@@ -54,12 +54,13 @@ class Study:
         HALF: ("trials/*/result.json", TRIALS // 2),
     }
     """what is in the run root from each moment on: files, and how many"""
+    steps = STEPS
     longest_s = LONGEST_S
     """for which a driver is waited for"""
 
     def __init__(self, folder: Path, machines: Machines, *, has_server: bool = False) -> None:
         self.machines = machines
-        self.study = write_study(folder, SEEDS, steps=STEPS, checkpoint_every=20)
+        self.study = write_study(folder, SEEDS, steps=self.steps, checkpoint_every=20)
         self.root, self.served = folder / "root", folder / "served"
         self.database = self.root / "mlflow.db"
         self.tracking: dict[str, str] = {}
@@ -111,7 +112,7 @@ class Study:
     def signal_worker(self, what: signal.Signals) -> list[int]:
         """Send a signal to whatever trains on the other machine, as soon as something does."""
         until = time.monotonic() + LONGEST_S
-        while not (found := self.machines.signal(OTHER, _TRIAL, what)):
+        while not (found := self.machines.signal(OTHER, TRIAL, what)):
             assert time.monotonic() < until, "nothing trains there"
         return found
 
