@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.errors import InputError
+from trainers.errors import InputError, printable
 
 PACKAGES = ("trainers", "ablations", "dashboards", "orchestrator")
 
@@ -18,6 +18,9 @@ MOST_BYTES = 100 * 2**20
 
 OWN_ABLATIONS = "own_ablations"
 """Folder of the job that the files of `--ablations` lie in."""
+
+OWN_IMAGES = "own_images"
+"""Folder of the job that the images of `--ship-data` lie in."""
 
 PASSED = ("AWS_", "GOOGLE_", "AZURE_", "MLFLOW_", "DINOLAB_")
 """What names of variables begin with that a job is given as they are here."""
@@ -106,6 +109,30 @@ def files_of(study: Path, ablations: Sequence[Path], recipe: str) -> dict[str, b
             )
         found[path.as_posix()] = path
     return {name: found[name].read_bytes() for name in sorted(found)}
+
+
+def images_of(source: str) -> dict[str, bytes]:
+    """The files of a folder of images, by path in the job's folder, sorted.
+
+    Raises InputError, one line, where there is no folder, or its files are more than a job takes.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError(
+            f"--ship-data sends a folder of this machine, which {printable(source)} is not; leave "
+            "it out"
+        )
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in files)
+    if size >= MOST_BYTES:
+        raise InputError(
+            f"--ship-data: {printable(source)} has {size / 2**20:.0f} MiB, and a job takes less "
+            f"than {MOST_BYTES // 2**20} MiB; put it on a folder that the cluster sees, or on "
+            "object storage, and name that by --data"
+        )
+    return {
+        f"{OWN_IMAGES}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files
+    }
 
 
 def _own_code() -> Iterator[tuple[str, Path]]:

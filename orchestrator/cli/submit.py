@@ -82,30 +82,42 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    ship_data: Annotated[
+        bool,
+        typer.Option(
+            "--ship-data",
+            help="Send the folder of images, too; less than 100 MiB. It lies where the job does, "
+            "for as long as that.",
+        ),
+    ] = False,
     follow: FollowOption = False,
 ) -> None:
     """Run a study on a cluster, as a job that goes on when this machine is gone.
 
-    The study, ablations of your own and dinolab itself are sent; images and the run root are not,
-    and must lie where the cluster sees them. A relative path means one of this folder. Who submits
-    the same again joins the job that runs; when that has ended, another goes on from what is
-    finished. `dinolab job status|logs|stop` asks for it later.
+    The study, ablations of your own and dinolab itself are sent; images, without --ship-data, and
+    the run root are not, and must lie where the cluster sees them. A relative path means one of
+    this folder. Who submits the same again joins the job that runs; when that has ended, another
+    goes on from what is finished. `dinolab job status|logs|stop` asks for it later.
     """
     from orchestrator.cli.studies import asked
     from orchestrator.submission import (
         OWN_ABLATIONS,
+        OWN_IMAGES,
         Submission,
         environment_passed,
         files_of,
+        images_of,
     )
 
     checked, _ = asked(study, data, workers, ablations, scale, only, seeds, time_limit)
+    source = checked.base.data.source
+    images = images_of(source) if ship_data else {}
     environment = environment_passed(env or ())
     console = make_console()
     root = absolute_root(root, console)
     options: dict[str, object] = {
         "--root": root,
-        "--data": checked.base.data.source,
+        "--data": OWN_IMAGES if ship_data else source,
         "--workers": workers,
         "--ablations": OWN_ABLATIONS if ablations else None,
         "--scale": scale,
@@ -121,7 +133,7 @@ def submit(
         study=checked.name,
         root=root,
         arguments=(study.name, *given, "--quiet"),
-        files=files_of(study, ablations or (), checked.recipe),
+        files=dict(sorted({**files_of(study, ablations or (), checked.recipe), **images}.items())),
     )
     size = len(submission.archive()) / 2**20
     jobs = connected(address, console)

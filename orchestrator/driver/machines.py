@@ -64,7 +64,7 @@ class Question:
             except (InputError, OSError) as error:
                 problems.append(
                     f"does not see the images ({first_line(error)}): give --data {_OF_ALL}, such "
-                    "as `dinolab ingest` makes"
+                    "as `dinolab ingest` makes, or send a small one: `dinolab submit --ship-data`"
                 )
         return Answer(problems=tuple(problems), versions=versions_here())
 

@@ -2,8 +2,8 @@
 
     python -m tests.faults.beside FOLDER
 
-Each fault of `matrix.py` once, when half of the trials have ended. FOLDER holds how far it is:
-called again it goes on.
+Faults of `matrix.py`, each once, when half of the trials have ended and another has saved. FOLDER
+holds how far it is: called again it goes on.
 """
 
 import contextlib
@@ -12,16 +12,46 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.faults.matrix import FAULTS, HALF, TRIALS, Row, Study, try_, undisturbed
+from tests.faults.matrix import HALF, TRIALS, Row, Study, try_, undisturbed
 from tests.reliability.checker import OF_THE_MACHINE
 
+MET = (
+    "a worker is killed",
+    "a machine dies",
+    "a machine dies, another comes",
+    "the link between the machines fails",
+    "the link fails for 2 s",
+    "the driver is killed",
+    "the head's GCS is killed",
+    "the head dies, with the driver",
+    "the run root goes away for 2 s",
+    "the MLflow server dies, and is started again",
+)
+"""The faults that both meet."""
 
-class Usual(Study):
+
+class Ours(Study):
+    """By `dinolab run`."""
+
+    saved = "trials/*/attempts/*/checkpoint-*.json"
+
+    def wait_for(self, moment: str) -> None:
+        """See Study; and for another checkpoint, so that a trial is under way."""
+        super().wait_for(moment)
+        before = set(self.root.glob(self.saved))
+        while not set(self.root.glob(self.saved)) - before:
+            time.sleep(0.005)
+
+
+class Usual(Ours):
     """The same trials by the usual recipe."""
+
+    saved = "usual/*/checkpoint_*"
 
     driver = "tests.faults.usual"
     moments: ClassVar = {HALF: ("marks/ended *", TRIALS // 2)}
@@ -65,13 +95,13 @@ def _of(mark: str) -> str:
 
 def main(folder: Path) -> int:
     """Try what is left."""
-    sides: dict[str, type[Study]] = {"ours": Study, "usual": Usual}
+    sides: dict[str, type[Study]] = {"ours": Ours, "usual": Usual}
     path = folder / "beside.jsonl"
     expected = {}
     for name, of in sides.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         expected[name] = undisturbed(folder / name, of)
-    for fault in FAULTS:
+    for fault in MET:
         for name, of in sides.items():
             rows = _rows(path)
             if any((row["fault"], row["of"]) == (fault, name) for row in rows):
@@ -79,7 +109,7 @@ def main(folder: Path) -> int:
             row = {"of": name, **try_(fault, HALF, folder / name, expected[name], of)}
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"[{len(rows) + 1}/{len(FAULTS) * len(sides)}] {json.dumps(row)}", flush=True)
+            print(f"[{len(rows) + 1}/{len(MET) * len(sides)}] {json.dumps(row)}", flush=True)
     print(table(_rows(path)))
     return 0
 
@@ -89,7 +119,7 @@ def table(rows: list[Row]) -> str:
     columns = ("fault", "by", "a person does", "exit codes", "trials begun again",
                "of them had ended", "metrics lost", "doubled", "outcome")  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", f"| --- | --- | --- | --- |{' ---: |' * 4} --- |"]
-    for row in sorted(rows, key=lambda one: (list(FAULTS).index(one["fault"]), one["of"])):
+    for row in sorted(rows, key=lambda one: (MET.index(one["fault"]), one["of"])):
         codes = ", ".join(map(str, row["exit"]))
         cells = [row["fault"], row["of"], row["then"], codes, row["attempts"], row["again"],
                  row["lost"], row["doubled"], "; ".join(row["problems"]) or "equal"]  # fmt: skip

@@ -7,7 +7,13 @@ import zipfile
 import pytest
 
 from orchestrator import submission
-from orchestrator.submission import PACKAGES, Submission, environment_passed, files_of
+from orchestrator.submission import (
+    PACKAGES,
+    Submission,
+    environment_passed,
+    files_of,
+    images_of,
+)
 from trainers.errors import InputError
 
 OURS = "trainers/errors.py"
@@ -49,6 +55,32 @@ def test_a_job_gets_the_study_its_ablations_its_recipe_and_our_code_and_nothing_
 def test_an_ablation_that_is_given_as_a_file_is_sent_alone(folder):
     files = files_of(folder / "study.yaml", [folder / "own" / "_aside.py"], "demo")
     assert [name for name in files if name.startswith("own_")] == ["own_ablations/_aside.py"]
+
+
+def test_images_are_sent_with_the_folders_that_are_their_labels(folder):
+    labelled = folder / "pictures"
+    for name in ("cat/0.png", "dog/deeper/1.png"):
+        (labelled / name).parent.mkdir(parents=True)
+        (labelled / name).write_text(name)
+    assert images_of(str(labelled)) == {
+        "own_images/cat/0.png": b"cat/0.png",
+        "own_images/dog/deeper/1.png": b"dog/deeper/1.png",
+    }
+
+
+@pytest.mark.parametrize("source", ["digits", "s3://bucket/pictures", "study.yaml"])
+def test_only_a_folder_of_images_is_sent(folder, source):
+    with pytest.raises(InputError, match=f"folder of this machine, which {source} is not; leave"):
+        images_of(source)
+
+
+def test_images_that_a_job_cannot_take_are_refused_before_they_are_read(folder):
+    large = folder / "pictures" / "0.png"
+    large.parent.mkdir()
+    with large.open("wb") as file:
+        file.truncate(submission.MOST_BYTES)
+    with pytest.raises(InputError, match="pictures has 100 MiB, and a job takes less than 100 MiB"):
+        images_of("pictures")
 
 
 @pytest.mark.parametrize("recipe", ["/tmp/recipe.py", "../recipe.json", "trainers/recipe.py"])

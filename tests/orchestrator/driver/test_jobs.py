@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -16,11 +17,15 @@ from pathlib import Path
 import pyarrow.compute
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from orchestrator.driver import arrival, jobs
 from orchestrator.submission import Submission
 from tests.orchestrator.conftest import dinolab, environment, start
 from tests.orchestrator.tracking.conftest import free_port
+from trainers.config import DataConfig
+from trainers.data.digits import digits
+from trainers.data.image_set import open_images
 from trainers.errors import InputError
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
@@ -261,6 +266,28 @@ def test_who_follows_a_job_ends_with_the_code_of_its_driver(mini, stopped):
     assert code == 0
     assert "exit code 2: bad input" in said
     assert "stopped" in said
+
+
+@pytest.mark.slow
+def test_images_of_this_machine_are_sent_and_seen_by_the_workers(mini, stopped, tmp_path):
+    pictures, study = tmp_path / "pictures", tmp_path / "shipped.yaml"
+    levels, labels = digits()
+    for number, (pixels, label) in enumerate(zip(levels[:48], labels[:48], strict=True)):
+        path = pictures / str(int(label) % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    study.write_text(mini.read_text().replace("name: mini", "name: shipped"))
+    root = tmp_path / "runs"
+    given = ("--data", pictures, "--ship-data", "--only", "baseline", "--seeds", "0")
+    submitted = dinolab("submit", study, "--root", root, *given, **stopped.variables)
+    assert submitted[0] == 0, submitted[1]
+    # Nothing on the cluster can see them here from now on.
+    pictures.rename(tmp_path / "elsewhere")
+    code, said = dinolab("job", "logs", "shipped", "--follow", **stopped.variables)
+    assert (code, "baseline seed 0: finished" in said) == (3, True), said
+    data = {json.loads(path.read_text())["data"] for path in root.glob("trials/*/result.json")}
+    found = open_images(DataConfig(source=str(tmp_path / "elsewhere")), tmp_path / "index")
+    assert data == {found.digest}
 
 
 @pytest.mark.slow
