@@ -166,7 +166,7 @@ def in_time(uri: str, work: Callable[[], Result]) -> Result:
     except (InputError, StoreError):
         raise
     except Exception as error:
-        what = _trouble(error) if future.done() else f"no answer within {ANSWER_WITHIN_S:.0f} s"
+        what = _trouble(error) if future.done() else f"{_NOTHING} within {ANSWER_WITHIN_S:.0f} s"
         raise InputError(_unusable(uri, what)) from error
 
 
@@ -179,6 +179,7 @@ def _unusable(uri: str, what: str) -> str:
     return f"MLflow store {shown(uri)} cannot be used: {_advice(uri, what)}"
 
 
+_NOTHING = "no answer"
 _LOGIN = "it refuses the login"
 _SCHEMA = "its tables are of another version of MLflow"
 
@@ -232,6 +233,11 @@ def _advice(uri: str, what: str) -> str:
         )
     if what.startswith(_SCHEMA):
         return f"{what}; run `mlflow db upgrade` on it, a copy kept, or {beside}"
+    if uri.startswith("sqlite") and what.startswith(_NOTHING):
+        return (
+            f"{what}: this machine is too busy, or another program has locked that file; the same "
+            "command, given later, writes what is missing"
+        )
     if uri.startswith("sqlite"):
         return f"{what}; {_MOVE_IT_AWAY}"
     if uri.startswith(("http://", "https://")):

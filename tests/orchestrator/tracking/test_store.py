@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -169,6 +170,14 @@ def test_a_server_that_takes_calls_and_says_nothing_does_not_answer(tmp_path, mo
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(InputError, match="no answer within 1 s; start that server"):
             check_store(tmp_path)
+
+
+def test_of_a_file_that_is_slow_nobody_is_told_to_move_it_away(root, monkeypatch):
+    monkeypatch.setattr(store, "ANSWER_WITHIN_S", 0.01)
+    over = threading.Event()
+    with pytest.raises(InputError, match="no answer within 0 s: .* too busy, .* given later, writ"):
+        store.in_time(tracking_uri(root), over.wait)
+    over.set()
 
 
 def test_home_and_relative_files_are_made_absolute(tmp_path, monkeypatch):
