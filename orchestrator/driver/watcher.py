@@ -21,8 +21,12 @@ from orchestrator.plan import Trial
 from orchestrator.retry import SAID, Failure
 from trainers.errors import InputError, StoreError, first_line
 from trainers.runs.attempt import record_failure
+from trainers.runs.lease import expires_s
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
+
+SILENT_LEASES = 5
+"""Lengths of a lease for which a worker may stand still, as where its disk does not answer."""
 
 
 class Watcher(tune.Callback):
@@ -49,7 +53,11 @@ class Watcher(tune.Callback):
         self.progress, self.gauges, self.mirror = progress, gauges, mirror
         self.time_limit_s = time_limit_s
         self._began: dict[str, tuple[float, Any]] = {}
-        self._late: set[str] = set()
+        self._ended_here: dict[str, Failure] = {}
+        """attempts whose process this driver has ended, by Tune's name, and why"""
+        self._heard: dict[str, tuple[int, float]] = {}
+        """the last beat of each lease, and when it was new"""
+        self._listened_at = time.monotonic()
         self._outputs: dict[str, Output] = {}
         self._over: deque[tuple[Trial, Ended]] = deque()
         self._known: set[str] = set()
@@ -72,6 +80,7 @@ class Watcher(tune.Callback):
         interrupt.check()
         self.room.look()
         self._end_what_is_late()
+        self._end_what_is_silent()
         self.gauges.look(self.trials, self.standings.known)
         # Not where they end: what is raised there Tune takes for an error of its own.
         self.settle()
@@ -115,17 +124,7 @@ class Watcher(tune.Callback):
         """The process of a trial has died."""
         _forget(trial)
         ours = self._ours(trial)
-        late = trial.trial_id in self._late
-        if late:
-            failure = Failure(
-                kind="user",
-                message=f"came over its time limit of {self.time_limit_s:g} s "
-                "(resources.time_limit_s, --time-limit)",
-                again=True,
-                over_time=True,
-            )
-        else:
-            failure = _death(trial)
+        failure = self._ended_here.get(trial.trial_id) or _death(trial)
         output = self._outputs.get(ours.key)
         ended = Ended(found="failed", failure=failure, output=output.fetched() if output else "")
         self._ended(trial, ended)
@@ -133,7 +132,8 @@ class Watcher(tune.Callback):
     def _ended(self, ray_trial: Any, ended: Ended) -> None:
         name = ray_trial.trial_id
         self._began.pop(name, None)
-        self._late.discard(name)
+        self._ended_here.pop(name, None)
+        self._heard.pop(name, None)
         # A process may die when it has said how its attempt ended.
         if name not in self._known:
             self._known.add(name)
@@ -145,11 +145,48 @@ class Watcher(tune.Callback):
         if not self.time_limit_s:
             return
         now = time.monotonic()
-        for name, (began, ray_trial) in self._began.items():
-            actor = ray_trial.temporary_state.ray_actor
-            if now - began > self.time_limit_s and actor and name not in self._late:
-                self._late.add(name)
-                ray.kill(actor)
+        failure = Failure(
+            kind="user",
+            message=f"came over its time limit of {self.time_limit_s:g} s "
+            "(resources.time_limit_s, --time-limit)",
+            again=True,
+            over_time=True,
+        )
+        for began, ray_trial in self._began.values():
+            if now - began > self.time_limit_s:
+                self._end(ray_trial, failure)
+
+    def _end_what_is_silent(self) -> None:
+        """End attempts whose process writes its lease no more, though its machine answers."""
+        now, longest_s = time.monotonic(), SILENT_LEASES * expires_s()
+        if now - self._listened_at < expires_s() / 2:
+            return
+        self._listened_at = now
+        failure = Failure(
+            kind="infrastructure",
+            message=f"its worker stands still: not heard of for {longest_s:g} s",
+            again=True,
+        )
+        for name, (_, ray_trial) in self._began.items():
+            stored = StoredTrial(self.store, self._ours(ray_trial).key)
+            try:
+                lease = stored.lease(stored.newest())
+            except StoreError:
+                # Nobody can be heard.
+                self._heard.clear()
+                return
+            if lease is None or lease.driver != self.driver or lease.outcome:
+                continue
+            beat, since = self._heard.get(name, (lease.beat, now))
+            self._heard[name] = lease.beat, now if beat != lease.beat else since
+            if now - self._heard[name][1] > longest_s:
+                self._end(ray_trial, failure)
+
+    def _end(self, ray_trial: Any, failure: Failure) -> None:
+        actor, name = ray_trial.temporary_state.ray_actor, ray_trial.trial_id
+        if actor and name not in self._ended_here:
+            self._ended_here[name] = failure
+            ray.kill(actor)
 
     def _settle(self, trial: Trial, ended: Ended) -> None:
         """Record how an attempt ended, and say it. Raises StoreError."""

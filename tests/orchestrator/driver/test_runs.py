@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,31 @@ def test_two_drivers_share_the_trials_of_a_root_and_each_ends_with_all(
     }
     assert len(drove) == 2
     assert rows_without_times(root) == rows_without_times(finished[0])
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_for_good_is_ended_and_its_trial_goes_on(
+    finished, cluster, tmp_path
+):
+    study = tmp_path / "mini.yaml"
+    study.write_text(ONLY_THE_BASELINE.replace("seeds: 2", "seeds: 1"))
+    root = tmp_path / "runs"
+    with start("run", study, "--root", root, RAY_ADDRESS=cluster, DINOLAB_LEASE_S="2") as process:
+        until = time.monotonic() + 120
+        while not (leases := list(root.glob("trials/*/attempts/0001/lease.json"))):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(json.loads(leases[0].read_text())["holder"]["pid"], signal.SIGSTOP)
+        output = process.stdout.read()
+    assert process.returncode == 0, output
+    said = "baseline seed 0: an attempt failed: its worker stands still: not heard of for 10 s"
+    assert output.count(f"{said} (of the machines)") == 1, output
+    whole = [
+        row
+        for row in rows_without_times(finished[0])
+        if row["arm"] == "baseline" and row["seed"] == 0
+    ]
+    assert rows_without_times(root) == whole
 
 
 @pytest.mark.slow
