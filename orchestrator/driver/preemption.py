@@ -23,15 +23,14 @@ class Notices:
 
     def __init__(self) -> None:
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        threading.Thread(target=self._look, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        # It is not waited for, since it may itself wait for a head that does not answer.
         self._over.set()
-        self._thread.join()
         if isinstance(error, stopping.Interrupted):
             raise PreemptedError(f"its machine is to be taken away: {error.saved}") from None
 
