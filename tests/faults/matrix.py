@@ -142,8 +142,9 @@ class Study:
         return measured(self.root)
 
     def wrong(self, results: Any) -> list[str]:
-        """What differs from the results of an undisturbed one."""
-        return differing(self.root, results)
+        """What differs from the results of an undisturbed one, or should not have been said."""
+        problems = ["a traceback"] * any("Traceback" in one for one in self.said)
+        return problems + differing(self.root, results)
 
 
 def worker_is_killed(study: Study) -> None:
@@ -288,7 +289,6 @@ def try_(
         if then != NOTHING and codes[0]:
             codes.append(study.end(study.start()))
         problems = [] if codes[-1] == 0 else [f"exit {codes}: {study.said[-1][-500:]}"]
-        problems += ["a traceback"] * any("Traceback" in one for one in study.said)
         problems += study.wrong(expected[0])
         numbers, now = study.numbers(), study.ended()
         again = [key for key, before in ended.items() if now.get(key) != before]
