@@ -43,12 +43,6 @@ def raylet_is_killed(study: Study) -> None:
     matrix.machine_is_replaced(study)
 
 
-def root_goes_away(study: Study) -> None:
-    """If it is there yet."""
-    if study.root.exists():
-        matrix.root_goes_away(study)
-
-
 FAULTS = {
     "worker killed": worker_is_killed,
     "raylet killed": raylet_is_killed,
@@ -57,7 +51,7 @@ FAULTS = {
     "driver killed": matrix.driver_is_killed,
     "GCS killed": matrix.gcs_is_killed,
     "head dies": matrix.head_dies,
-    "root goes away": root_goes_away,
+    "root goes away": matrix.root_goes_away,
 }
 
 NEW_CLUSTER = ("GCS killed", "head dies")
@@ -96,6 +90,9 @@ def round_(study: Study, chance: random.Random) -> tuple[Counter[str], list[str]
         assert time.monotonic() < until, f"not over after {matrix.LONGEST_S} s: {driver.said}"
         if code is None:
             name = chance.choice(list(FAULTS))
+            if name == "root goes away" and "registration" not in driver.said:
+                # Who starts, and finds no root, makes one.
+                continue
             met[name] += 1
             FAULTS[name](study)
             if name not in NEW_CLUSTER:
