@@ -28,7 +28,7 @@ from tests.reliability.kills import changes
 from tests.reliability.little import measured, write_study, wrong
 from trainers.runs.version import versions_below
 
-SEEDS, LONGEST_S = 3, 600
+SEEDS, LONGEST_S = 2, 600
 CODE = ("ablations", "dashboards", "orchestrator", "trainers")
 
 

@@ -27,6 +27,14 @@ def test_a_verdict_says_how_its_sides_hang_together():
     assert found.variance_ratio == pytest.approx((values[0] - values[1]).var(ddof=1) / variances)
 
 
+def test_two_seeds_hang_together_wholly_or_against_each_other():
+    runs = runs_of([(1.0, 3.0), (2.0, 5.0)])
+    found = judge({"h": COMPARED}, {}, runs, range(2))["h"].pairing
+    assert found.correlation == pytest.approx(1)
+    # Variances of 1, 3 and of 2, 5 are 2 and 4.5, that of -1, -2 is 0.5.
+    assert found.variance_ratio == pytest.approx(0.5 / 6.5)
+
+
 def test_one_side_or_a_run_that_is_not_there_leaves_nothing_to_pair():
     values = np.random.default_rng(0).standard_normal((2, 8))
     runs = runs_of(values)
