@@ -25,7 +25,9 @@ class Notices:
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._look, daemon=True).start()
+        # Whoever asks without Ray would start one.
+        if ray.is_initialized():
+            threading.Thread(target=self._look, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:

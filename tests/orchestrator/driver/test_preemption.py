@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+import ray
 
+from orchestrator.driver.preemption import Notices
 from tests.orchestrator.conftest import environment, start
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import open_store
@@ -41,6 +44,13 @@ set:
    evaluation.causal_images: 0, evaluation.probes: false}
 arms: []
 """
+
+
+def test_without_ray_nobody_is_asked_and_none_is_started():
+    before = threading.active_count()
+    with Notices():
+        assert threading.active_count() == before
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow
