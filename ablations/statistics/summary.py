@@ -76,7 +76,7 @@ def summarise(
             `p_equivalence_signflip`, which no label depends on and which take longest.
     """
     n = len(differences)
-    d = np.array(differences)
+    d = np.array(differences, dtype=np.float64)
     mean = standard_deviation = p = p_equivalence = p_equivalence_signflip = dz = g = None
     interval = interval_equivalence = interval_inversion = None
     share = share_interval = skewness = None

@@ -213,7 +213,7 @@ def judge(
 def _pairing(pairs: Sequence[Pair]) -> Pairing | None:
     if any(pair.difference is None for pair in pairs) or len(pairs) < 2:
         return None
-    sides = np.array([(pair.arm, pair.against) for pair in pairs])
+    sides = np.array([(pair.arm, pair.against) for pair in pairs], dtype=np.float64)
     found = paired(*sides.T)
     return found if found.correlation is not None else None
 

@@ -131,7 +131,7 @@ def _by_count(falls: bool, s: float, alpha: float, paired: bool, is_pair: bool, 
         )
         assert found.interval is not None
         rows.append((found.mean, *found.interval, found.p, found.p_equivalence))
-    return np.array(rows)
+    return np.array(rows, dtype=np.float64)
 
 
 class _ByBets:

@@ -21,7 +21,7 @@ from orchestrator.plan import Trial
 from orchestrator.retry import SAID, Failure
 from trainers.errors import InputError, StoreError, first_line
 from trainers.runs.attempt import record_failure
-from trainers.runs.lease import expires_s
+from trainers.runs.lease import Watch, expires_s
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import Store
 
@@ -55,9 +55,7 @@ class Watcher(tune.Callback):
         self._began: dict[str, tuple[float, Any]] = {}
         self._ended_here: dict[str, Failure] = {}
         """attempts whose process this driver has ended, by Tune's name, and why"""
-        self._heard: dict[str, tuple[int, float]] = {}
-        """the last beat of each lease, and when it was new"""
-        self._listened_at = time.monotonic()
+        self._watch, self._listened_at = Watch(), time.monotonic()
         self._outputs: dict[str, Output] = {}
         self._over: deque[tuple[Trial, Ended]] = deque()
         self._known: set[str] = set()
@@ -133,7 +131,6 @@ class Watcher(tune.Callback):
         name = ray_trial.trial_id
         self._began.pop(name, None)
         self._ended_here.pop(name, None)
-        self._heard.pop(name, None)
         # A process may die when it has said how its attempt ended.
         if name not in self._known:
             self._known.add(name)
@@ -173,13 +170,11 @@ class Watcher(tune.Callback):
                 lease = stored.lease(stored.newest())
             except StoreError:
                 # Nobody can be heard.
-                self._heard.clear()
+                self._watch = Watch()
                 return
             if lease is None or lease.driver != self.driver or lease.outcome:
                 continue
-            beat, since = self._heard.get(name, (lease.beat, now))
-            self._heard[name] = lease.beat, now if beat != lease.beat else since
-            if now - self._heard[name][1] > longest_s:
+            if self._watch.quiet_s(name, lease) > longest_s:
                 self._end(ray_trial, failure)
 
     def _end(self, ray_trial: Any, failure: Failure) -> None:

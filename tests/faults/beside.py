@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.faults.matrix import HALF, TRIALS, Row, Study, try_, undisturbed
+from tests.faults.matrix import HALF, TRIALS, Study, read_rows, table, try_, undisturbed
 from tests.reliability.checker import OF_THE_MACHINE
 
 MET = (
@@ -67,8 +67,7 @@ class Usual(Ours):
 
     def ended(self) -> dict[str, Any]:
         """See Study."""
-        counts = Counter(_of(path.name) for path in self.root.glob("marks/ended *"))
-        return dict(counts)
+        return Counter(_of(path.name) for path in self.root.glob("marks/ended *"))
 
     def numbers(self) -> Counter[Any]:
         """Every metric of a trial in MLflow; without steps, which are there counts of reports."""
@@ -103,32 +102,15 @@ def main(folder: Path) -> int:
         expected[name] = undisturbed(folder / name, of)
     for fault in MET:
         for name, of in sides.items():
-            rows = _rows(path)
-            if any((row["fault"], row["of"]) == (fault, name) for row in rows):
+            rows = read_rows(path)
+            if any((row["fault"], row["by"]) == (fault, name) for row in rows):
                 continue
-            row = {"of": name, **try_(fault, HALF, folder / name, expected[name], of)}
+            row = {"by": name, **try_(fault, HALF, folder / name, expected[name], of)}
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"[{len(rows) + 1}/{len(MET) * len(sides)}] {json.dumps(row)}", flush=True)
-    print(table(_rows(path)))
+    print(table(read_rows(path), "by"))
     return 0
-
-
-def table(rows: list[Row]) -> str:
-    """A row for each fault and side."""
-    columns = ("fault", "by", "a person does", "exit codes", "trials begun again",
-               "of them had ended", "metrics lost", "doubled", "outcome")  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", f"| --- | --- | --- | --- |{' ---: |' * 4} --- |"]
-    for row in sorted(rows, key=lambda one: (MET.index(one["fault"]), one["of"])):
-        codes = ", ".join(map(str, row["exit"]))
-        cells = [row["fault"], row["of"], row["then"], codes, row["attempts"], row["again"],
-                 row["lost"], row["doubled"], "; ".join(row["problems"]) or "equal"]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-def _rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":

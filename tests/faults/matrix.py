@@ -240,7 +240,7 @@ FAULTS: dict[str, tuple[Callable[[Study], None], str]] = {
 def main(folder: Path) -> int:
     """Try what is left; how many cells have ended badly."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _rows(folder)
+    rows = read_rows(folder / "cells.jsonl")
     expected = undisturbed(folder)
     for fault in FAULTS:
         for moment in MOMENTS:
@@ -305,21 +305,21 @@ def try_(
     }  # fmt: skip
 
 
-def table(rows: list[Row]) -> str:
-    """A row for each cell."""
-    columns = ("fault", "moment", "a person does", "exit codes", "attempts more",
+def table(rows: list[Row], second: str = "moment") -> str:
+    """A row for each cell; what tells those of a fault apart stands second."""
+    columns = ("fault", second, "a person does", "exit codes", "attempts more",
                "finished trials run again", "metrics lost", "doubled", "outcome")  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", f"| --- | --- | --- | --- |{' ---: |' * 4} --- |"]
     for row in rows:
         codes = ", ".join(map(str, row["exit"]))
-        cells = [row["fault"], row["moment"], row["then"], codes, row["attempts"], row["again"],
+        cells = [row["fault"], row[second], row["then"], codes, row["attempts"], row["again"],
                  row["lost"], row["doubled"], "; ".join(row["problems"]) or "equal"]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
-def _rows(folder: Path) -> list[Row]:
-    path = folder / "cells.jsonl"
+def read_rows(path: Path) -> list[Row]:
+    """What has been tried so far."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

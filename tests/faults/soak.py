@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.faults import matrix
@@ -32,20 +34,14 @@ class Longer(Study):
     steps = 500
 
 
-def worker_is_killed(study: Study) -> None:
-    """Whatever trains on one of the machines, should something train there."""
-    study.machines.signal(random.choice([HEAD, OTHER]), matrix.TRIAL, signal.SIGKILL)
+def worker_is_killed(study: Study, one: str) -> None:
+    """Whatever trains on a machine, should something train there."""
+    study.machines.signal(one, matrix.TRIAL, signal.SIGKILL)
 
 
-def raylet_is_killed(study: Study) -> None:
-    """And the machine is started again."""
-    matrix.raylet_is_killed(study)
-    matrix.machine_is_replaced(study)
-
-
-FAULTS = {
-    "worker killed": worker_is_killed,
-    "raylet killed": raylet_is_killed,
+FAULTS: dict[str, Callable[[Study], object]] = {
+    "worker of the head killed": partial(worker_is_killed, one=HEAD),
+    "worker of the other killed": partial(worker_is_killed, one=OTHER),
     "machine dies": matrix.machine_is_replaced,
     "link fails": matrix.link_fails_for_a_while,
     "driver killed": matrix.driver_is_killed,
@@ -114,7 +110,6 @@ def main(folder: Path, seconds: float, seed: int) -> int:
     results, numbers = undisturbed(folder, Longer)
     until, wrong, rounds, all_met = time.monotonic() + seconds, 0, 0, Counter[str]()
     while time.monotonic() < until:
-        random.seed(seed + rounds)
         with Machines() as machines:
             study = Longer(folder, machines)
             met, said = round_(study, random.Random(seed + rounds))

@@ -146,12 +146,16 @@ class Watch:
         """
         if lease is not None and (lease.outcome or lease.holder.is_gone()):
             return True
+        return self.quiet_s(name, lease) >= expires_s()
+
+    def quiet_s(self, name: str, lease: Lease | None) -> float:
+        """Seconds for which it has seen no change of the lease of that name; 0 at first."""
         beat, now = -1 if lease is None else lease.beat, self._clock()
         known, since = self._seen.get(name, (None, now))
         if known != beat:
             since = now
         self._seen[name] = (beat, since)
-        return now - since >= expires_s()
+        return now - since
 
 
 class Held:
