@@ -78,7 +78,7 @@ class Stream:
             # NumPy starts an operation in a fraction of PyTorch's time, and draws are often few.
             wide, narrow = (np.atleast_1d(one.numpy().view(np.uint64)) for one in (major, minor))
             words = philox((wide & _LOW, wide >> 32, narrow & _LOW, narrow >> 32), self.key)
-            shape = torch.broadcast_shapes(major.shape, minor.shape)
+            shape = np.broadcast_shapes(major.shape, minor.shape)
             return [torch.from_numpy(word.view(np.int64)).view(shape) for word in words]
         return philox(
             (major & _LOW, (major >> 32) & _LOW, minor & _LOW, (minor >> 32) & _LOW), self.key

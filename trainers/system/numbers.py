@@ -10,15 +10,14 @@ import torch
 def measuring(*, tf32: bool = False) -> Iterator[None]:
     """Where what has no deterministic form on a GPU runs, and is warned of: cumulative sums. With
     `tf32`, products of float32 are rounded to 10 bits of mantissa there."""
-    strict = torch.are_deterministic_algorithms_enabled()
-    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = torch.get_deterministic_debug_mode()
     before = torch.get_float32_matmul_precision() != "highest"
-    torch.use_deterministic_algorithms(strict, warn_only=True)
+    torch.set_deterministic_debug_mode("warn" if strict else "default")
     allow_tf32(tf32)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(strict, warn_only=only_warned)
+        torch.set_deterministic_debug_mode(strict)
         allow_tf32(before)
 
 

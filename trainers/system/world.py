@@ -7,23 +7,24 @@ images or writing a checkpoint. A worker that dies is noticed by both at once.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainers.errors import ConfigError, LostWorkerError
 from trainers.system.allocator import keep_freed_memory
 from trainers.system.gradients import Buckets, Gathered, Summed
 from trainers.system.numbers import allow_tf32
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 GROUP_TIMEOUT, GROUP_TIMEOUT_S = "DINOLAB_GROUP_TIMEOUT_S", 1800.0
 """Environment variable and default: seconds that a worker may be late for a sum over workers.
@@ -200,6 +201,10 @@ class World:
         after those inside them. Nothing happens when alone.
         """
         if self.size > 1:
+            # Imported here: it takes a second, and hardly any run shares its matrices.
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
             mesh = init_device_mesh(self.device.type, (self.size,))
             policy = MixedPrecisionPolicy(cast_forward_inputs=False)
             if precision == "bf16":
@@ -221,11 +226,13 @@ class World:
 
     def whole(self, tensor: Tensor) -> Tensor:
         """The whole of a tensor of which workers hold parts; every worker must ask."""
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        return tensor.full_tensor() if is_shared(tensor) else tensor
 
     def part_like(self, tensor: Tensor, example: Tensor) -> Tensor:
         """This worker's part of a whole `tensor`, laid out as `example` is."""
-        if isinstance(example, DTensor):
+        if is_shared(example):
+            from torch.distributed.tensor import distribute_tensor
+
             return distribute_tensor(tensor, example.device_mesh, example.placements)
         return tensor
 
@@ -257,7 +264,7 @@ class World:
         Those of parameters that workers share are means already. Gradients of one bucket after the
         other are summed while the pass goes on, last parameters first, alike on every worker.
         """
-        plain = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
+        plain = [p for p in parameters if p.requires_grad and not is_shared(p)]
         if self.size == 1 or not plain:
             yield
             return
@@ -311,12 +318,14 @@ def group_timeout() -> timedelta:
 
 def here(tensors: Iterable[Tensor]) -> list[Tensor]:
     """What this worker holds of each tensor, sharing its memory."""
-    return [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
+    return [one.to_local() if is_shared(one) else one for one in tensors]
 
 
-def is_shared(tensor: Tensor) -> bool:
+def is_shared(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether workers hold a part each of `tensor`."""
-    return isinstance(tensor, DTensor)
+    # No tensor is of a class that nobody has loaded, which would take a second.
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return loaded is not None and isinstance(tensor, loaded.DTensor)
 
 
 def make_reproducible(threads: int) -> None:
@@ -330,7 +339,8 @@ def make_reproducible(threads: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(threads)
     # Not only warned of: attention's backward pass would stay as it is.
-    torch.use_deterministic_algorithms(True)
+    # What sets it else loads the compiler, which takes seconds; see `trainers.system.compiling`.
+    torch.set_deterministic_debug_mode("error")
     # Nothing reads memory that nobody wrote, and filling it costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     allow_tf32(False)

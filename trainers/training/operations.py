@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import AugmentConfig, TrainConfig
 from trainers.config.stages import halved
@@ -94,6 +93,9 @@ def _counted(
 
 
 def _flops(work: Callable[[], object]) -> int:
+    # Imported here: it takes half a second, and most that import this module count nothing.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()

@@ -12,7 +12,7 @@ from trainers.method.optimizer import make_optimizer
 from trainers.method.site import has_patch_head, hides_patches, sites
 from trainers.model.network import Network, Uninitialised
 from trainers.model.vit import initialise
-from trainers.system.compiling import allow_variants
+from trainers.system.compiling import prepare
 from trainers.system.world import World
 from trainers.training.starting import Starting, take
 
@@ -54,7 +54,7 @@ class TrainState:
         student.backbone.checkpointing = config.compute.activation_checkpointing
         for network in (student, teacher):
             if config.compute.compile:
-                allow_variants()
+                prepare()
                 patches_head = network.head_of(each_patch=True)
                 for part in (network.backbone.placed, *network.backbone.blocks):
                     part.compile(dynamic=False)

@@ -7,6 +7,7 @@ from tests.trainers.training.workers import run_group
 from trainers.config import override
 from trainers.evaluation import evaluate as evaluation
 from trainers.system import gradients
+from trainers.system.compiling import prepare
 from trainers.system.numbers import measuring
 from trainers.system.world import make_reproducible
 
@@ -37,6 +38,15 @@ def numbers():
 def test_training_raises_where_bits_could_change_and_rounds_no_products():
     make_reproducible(1)
     assert numbers() == (True, True, False, False)
+
+
+def test_what_is_compiled_gives_the_same_bits_too(monkeypatch):
+    import torch._inductor.config as compiler
+
+    monkeypatch.setattr(compiler, "deterministic", False)
+    make_reproducible(1)
+    prepare()
+    assert compiler.deterministic
 
 
 def test_only_an_evaluation_that_says_so_rounds_to_tf32(tiny, images, monkeypatch):
