@@ -116,7 +116,7 @@ def run(
     root: Name | None = None,
     *,
     data: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     ablations: "Sequence[Name]" = (),
     scale: str | None = None,
     only: "Sequence[str]" = (),
@@ -124,6 +124,7 @@ def run(
     max_concurrent: int | None = None,
     leave_cpus: int = 0,
     time_limit: float | None = None,
+    move_stragglers: bool = False,
     witness: str | None = None,
     quiet: bool = False,
 ) -> Results:
@@ -137,13 +138,14 @@ def run(
     given = _checked(
         "run", study, root=root, data=data, workers=workers, ablations=ablations, scale=scale,
         only=only, seeds=seeds, max_concurrent=max_concurrent, leave_cpus=leave_cpus,
-        time_limit=time_limit, witness=witness, quiet=quiet,
+        time_limit=time_limit, move_stragglers=move_stragglers, witness=witness, quiet=quiet,
     )  # fmt: skip
     if witness is not None:
         from orchestrator.witness import refuse_no_witness
 
         refuse_no_witness(witness)
-    names = ("study", "data", "workers", "ablations", "scale", "only", "seeds", "time_limit")
+    names = ("study", "data", "workers", "ablations", "scale", "only", "seeds", "time_limit",
+             "move_stragglers")  # fmt: skip
     checked, chosen = studies.asked(*(given[name] for name in names))
     console = make_console()
     try:

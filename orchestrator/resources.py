@@ -1,5 +1,6 @@
 """Trial + machines of a cluster -> what each worker gets, and how many trials run at once; pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,7 @@ class Placement:
     """What each worker of a trial gets, and how many trials run at once."""
 
     workers: int
+    """the fewest"""
     cpus_per_worker: int
     gpus_per_worker: float
     concurrent: int
@@ -58,6 +60,8 @@ class Placement:
     memory_per_worker: int = 0
     """bytes asked for; 0: none are"""
     labels: Mapping[str, str] = field(default_factory=dict)
+    is_elastic: bool = False
+    """whether a trial may have more workers than the fewest"""
     group_cpus: float = 0.0
     """CPUs that a worker of a group asks for, so that those who watch groups fit beside it"""
 
@@ -85,9 +89,9 @@ def place(
         resources.device == "auto" and any(node.gpus > 0 for node in everything)
     )
     gpus = resources.gpus_per_worker if uses_gpu else 0.0
-    if resources.workers > 1 and 0 < gpus < 1:
+    if (workers := max(resources.workers, resources.most_workers)) > 1 and 0 < gpus < 1:
         raise InputError(
-            f"resources.gpus_per_worker {gpus:g}: the {resources.workers} workers of one trial "
+            f"resources.gpus_per_worker {gpus:g}: the {workers} workers of one trial "
             "cannot share a GPU; ask for 1 a worker, or for one worker"
         )
 
@@ -108,10 +112,26 @@ def place(
         attainable=min(later, limit),
         memory_per_worker=round(resources.memory_per_worker_gib * GIB),
         labels=dict(resources.node_labels),
+        is_elastic=resources.is_elastic,
         # As many workers as before fit on each machine, and no more; half a worker's share of what
         # one more would need is left for those who watch.
         group_cpus=resources.cpus_per_worker * (1 - 0.5 / (widest + 1)),
     )
+
+
+def seats_of(workers: int, resources: Resources) -> int:
+    """Of how many trials with the fewest workers one with so many takes the place."""
+    return math.ceil(workers / resources.workers)
+
+
+def workers_for(counts: Sequence[int], resources: Resources, free: int, waiting: int) -> int:
+    """How many workers the next trial gets, of the `counts` that are possible, ascending.
+
+    `free` is of how many trials with the fewest workers there is place, 1 at least, `waiting` how
+    many trials it is for: as many of them as may be run at once, each as wide as then may be.
+    """
+    seats = max(1, free // max(1, waiting))
+    return max(count for count in counts if seats_of(count, resources) <= seats)
 
 
 def held_by(node: Node, resources: Resources, gpus: float) -> int:

@@ -61,9 +61,11 @@ def load_study(
     dataset: str | None = None,
     ablations: Sequence[Path] = (),
     scale: str | None = None,
-    workers: int | None = None,
+    workers: tuple[int, int] | None = None,
 ) -> Study:
     """Read and check a study file; `dataset` and `workers` replace the file's own.
+
+    `workers` are the fewest of a trial and the most; 0 for no more than the fewest.
 
     A file with scales is read at one of them, whose name becomes part of the study's.
 
@@ -106,13 +108,15 @@ def load_study(
             )
         problems += check_looks(declared, hypotheses, len(seeds), _fewest(hypotheses))
         problems += check_reported(hypotheses, declared.gates, resolved.configs)
-        problems += check_shares(resolved.configs, workers or declared.resources.workers)
+        fewest = workers[0] if workers else declared.resources.workers
+        problems += check_shares(resolved.configs, fewest)
     if problems or declared is None or resolved.base is None:
         lines = "\n".join(f"{path}: {brief(problem)}" for problem in dict.fromkeys(problems))
         raise StudyError(lines)
     resources = declared.resources
     if workers is not None:
-        resources = resources.model_copy(update={"workers": workers})
+        fewest, most = workers
+        resources = resources.model_copy(update={"workers": fewest, "most_workers": most})
     return Study(
         name=declared.name,
         recipe=declared.recipe,

@@ -1,8 +1,8 @@
 """The fields of a study file."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ablations.design import Spending
 from ablations.spec import LONGEST_NAME, Claim, Declared, Gate, Hypothesis, Multiplicity
@@ -65,6 +65,11 @@ class Resources(Declared):
     workers: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1, description="processes that train one model"
     )
+    most_workers: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0,
+        description="as many as this where there is room, `workers` where there is less: of the "
+        "numbers that divide batch_size; 0: always `workers`",
+    )
     cpus_per_worker: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1, description="CPU threads of a worker"
     )
@@ -98,6 +103,24 @@ class Resources(Declared):
         description="seconds after which an attempt at a trial is ended and counted as failed; it "
         "goes on from its last checkpoint until its attempts are used up; 0: no limit",
     )
+    move_stragglers: bool = Field(
+        False,
+        description="whether a run that is twice as slow as others of its arm saves, and goes on "
+        "on another machine where one is free; it is said in any case",
+    )
+
+    @model_validator(mode="after")
+    def _at_least(self) -> Self:
+        if self.most_workers and self.most_workers < self.workers:
+            raise ValueError(
+                f"most_workers {self.most_workers} is less than workers {self.workers}"
+            )
+        return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers follows what there is."""
+        return self.most_workers > self.workers
 
 
 class Scale(Declared):

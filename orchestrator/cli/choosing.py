@@ -1,4 +1,4 @@
-"""Which runs of a study a command trains now: by arm, by seed."""
+"""Which runs of a study a command trains now, by arm and by seed, and with how many workers."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -22,6 +22,24 @@ def chosen_trials(
     wanted_arms = frozenset(only or known)
     wanted_seeds = frozenset(seeds if given is None else _seeds(given, tuple(seeds)))
     return lambda trial: trial.seed in wanted_seeds and bool(wanted_arms & {*trial.arms})
+
+
+def chosen_workers(given: str | None) -> tuple[int, int] | None:
+    """The fewest workers of a trial, and the most where it may have more, else 0.
+
+    Raises InputError, one line.
+    """
+    if given is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,3})(?:\.\.([1-9]\d{0,3}))?", given.strip())
+    if not match:
+        raise InputError(
+            f"--workers {given}: give a number, as 2, or the fewest and the most, 2..8"
+        )
+    fewest, most = int(match[1]), int(match[2] or 0)
+    if match[2] and most < fewest:
+        raise InputError(f"--workers {given}: {fewest} is more than {most}")
+    return fewest, most
 
 
 def _seeds(given: str, known: tuple[int, ...]) -> list[int]:

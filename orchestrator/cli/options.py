@@ -161,12 +161,12 @@ DataOption = Annotated[
 ]
 
 WorkersOption = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--workers",
-        min=1,
-        help="Processes that train one model (a Ray Train worker group when more than one); "
-        "replaces the study's own.",
+        metavar="NUMBER",
+        help="Processes that train one model (a Ray Train worker group when more than one), or "
+        "the fewest and the most, as 2..8: as many as there is room for; replaces the study's own.",
         show_default=False,
     ),
 ]
@@ -184,6 +184,15 @@ MaxConcurrentOption = Annotated[
 LeaveCpusOption = Annotated[
     int,
     typer.Option("--leave-cpus", min=0, help="CPUs of this machine that are left to others."),
+]
+
+MoveStragglersOption = Annotated[
+    bool,
+    typer.Option(
+        "--move-stragglers",
+        help="A run that is twice as slow as others of its arm saves, and goes on on another "
+        "machine where one is free.",
+    ),
 ]
 
 TimeLimitOption = Annotated[

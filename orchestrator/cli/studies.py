@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     JsonOption,
     LeaveCpusOption,
     MaxConcurrentOption,
+    MoveStragglersOption,
     OnlyOption,
     QuietOption,
     RootOption,
@@ -59,13 +60,14 @@ TABLE_FORMS = (Form.CSV, Form.LATEX)
 def load(
     path: Path,
     data: str | None,
-    workers: int | None,
+    workers: str | None,
     ablations: list[Path] | None,
     scale: str | None,
 ) -> "Study":
     from ablations.study.loading import load_study
+    from orchestrator.cli.choosing import chosen_workers
 
-    return load_study(path, data, ablations or (), scale, workers)
+    return load_study(path, data, ablations or (), scale, chosen_workers(workers))
 
 
 def planned(
@@ -93,6 +95,7 @@ def run(
     max_concurrent: MaxConcurrentOption = None,
     leave_cpus: LeaveCpusOption = 0,
     time_limit: TimeLimitOption = None,
+    move_stragglers: MoveStragglersOption = False,
     witness: WitnessOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
@@ -110,7 +113,9 @@ def run(
         from orchestrator.witness import refuse_no_witness
 
         refuse_no_witness(witness)
-    checked, chosen = asked(study, data, workers, ablations, scale, only, seeds, time_limit)
+    checked, chosen = asked(
+        study, data, workers, ablations, scale, only, seeds, time_limit, move_stragglers
+    )
     console = make_console(aside=json_)
     root, store = usable_root(root, console)
     found = trained(
@@ -123,18 +128,19 @@ def run(
 def asked(
     study: Path,
     data: str | None,
-    workers: int | None,
+    workers: str | None,
     ablations: list[Path] | None,
     scale: str | None,
     only: list[str] | None,
     seeds: str | None,
     time_limit: float | None,
+    move_stragglers: bool,
 ) -> "tuple[Study, Callable[[Trial], bool]]":
     """The study that the options of `run` ask for, and which of its trials they choose."""
     checked = load(study, data, workers, ablations, scale)
-    if time_limit is not None:
-        limited = checked.resources.model_copy(update={"time_limit_s": time_limit})
-        checked = replace(checked, resources=limited)
+    changes: dict[str, Any] = {} if time_limit is None else {"time_limit_s": time_limit}
+    changes |= {"move_stragglers": True} if move_stragglers else {}
+    checked = replace(checked, resources=checked.resources.model_copy(update=changes))
     from orchestrator.cli.choosing import chosen_trials
 
     return checked, chosen_trials(checked.arms, checked.seeds, only, seeds)

@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     AblationsOption,
     DataOption,
     MaxConcurrentOption,
+    MoveStragglersOption,
     OnlyOption,
     RootOption,
     ScaleOption,
@@ -72,6 +73,7 @@ def submit(
     seeds: SeedsOption = None,
     max_concurrent: MaxConcurrentOption = None,
     time_limit: TimeLimitOption = None,
+    move_stragglers: MoveStragglersOption = False,
     witness: WitnessOption = None,
     env: Annotated[
         list[str] | None,
@@ -109,7 +111,9 @@ def submit(
         images_of,
     )
 
-    checked, _ = asked(study, data, workers, ablations, scale, only, seeds, time_limit)
+    checked, _ = asked(
+        study, data, workers, ablations, scale, only, seeds, time_limit, move_stragglers
+    )
     source = checked.base.data.source
     images = images_of(source) if ship_data else {}
     environment = environment_passed(env or ())
@@ -127,6 +131,7 @@ def submit(
         "--witness": witness,
     }
     given = [word for arm in only or () for word in ("--only", arm)]
+    given += ["--move-stragglers"] if move_stragglers else []
     for option, value in options.items():
         given += [] if value is None else [option, str(value)]
     submission = Submission(

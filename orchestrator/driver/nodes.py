@@ -12,11 +12,14 @@ from ablations.study.schema import Resources
 from orchestrator.resources import UNLIMITED, Node, node_of
 
 
-def nodes_there() -> list[Node]:
-    """The machines that the cluster has now, but those that are to be taken away."""
+def nodes_there(*, but: Collection[str] = ()) -> list[Node]:
+    """The machines that the cluster has now, but those that are to be taken away.
+
+    And but those with the identifiers `but`.
+    """
     import ray
 
-    leaving = nodes_to_go()
+    leaving = {*nodes_to_go(), *but}
     return [
         node_of(one["NodeManagerHostname"], one["Resources"], one.get("Labels") or {})
         for one in ray.nodes()

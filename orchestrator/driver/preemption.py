@@ -1,4 +1,7 @@
-"""RAY: a machine is to be taken away: what trains there saves, and goes on elsewhere."""
+"""RAY: a run is to end here: what it has come to is saved, and it goes on elsewhere.
+
+Since its machine is to be taken away, or since its driver asks it to: see `moving`.
+"""
 
 import contextlib
 import threading
@@ -7,6 +10,7 @@ from typing import Self
 import ray
 from ray.exceptions import RayError
 
+from orchestrator.driver.moving import asked, tell_machine
 from orchestrator.driver.nodes import nodes_to_go
 from orchestrator.retry import PreemptedError
 from trainers.training import stopping
@@ -14,14 +18,17 @@ from trainers.training import stopping
 LOOKED_EVERY_S = 5.0
 """How often a worker asks; clouds give notice of 30 seconds at least."""
 
+_TAKEN_AWAY = "its machine is to be taken away"
+
 
 class Notices:
-    """While a trial is trained in this process: a notice for its machine asks the run to end.
+    """While the attempt `name` is trained in this process: a notice asks the run to end.
 
     A context manager, which raises PreemptedError in place of the run's own `Interrupted`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -34,12 +41,21 @@ class Notices:
         # It is not waited for, since it may itself wait for a head that does not answer.
         self._over.set()
         if isinstance(error, stopping.Interrupted):
-            raise PreemptedError(f"its machine is to be taken away: {error.saved}") from None
+            # Where another worker of its group was asked first, this one may not know.
+            if not self._why and ray.is_initialized():
+                with contextlib.suppress(RayError):
+                    self._why = asked(self._name)
+            raise PreemptedError(f"{self._why or _TAKEN_AWAY}: {error.saved}") from None
 
     def _look(self) -> None:
-        here = ray.get_runtime_context().get_node_id()
-        while not self._over.wait(LOOKED_EVERY_S):
+        here, is_told, wait_s = ray.get_runtime_context().get_node_id(), False, 0.0
+        while not self._over.wait(wait_s):
+            wait_s = LOOKED_EVERY_S
             # A head that does not answer now says it the next time.
             with contextlib.suppress(RayError):
-                if here in nodes_to_go():
+                if not is_told:
+                    tell_machine(self._name, here)
+                is_told = True
+                self._why = _TAKEN_AWAY if here in nodes_to_go() else asked(self._name)
+                if self._why:
                     stopping.ask_to_end()

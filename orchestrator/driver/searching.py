@@ -6,14 +6,15 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.driver.cluster import refuse_lost
 from orchestrator.driver.nodes import nodes_addable, nodes_there
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Trial
-from orchestrator.resources import place
-from orchestrator.schedule import Launch, Stop
+from orchestrator.resources import place, seats_of, workers_for
+from orchestrator.schedule import Launch, Stop, Wait
 from trainers.errors import InputError, StoreError
 
 LOOKED_EVERY_S = 2.0
@@ -24,7 +25,10 @@ MOST_WAITING = 64
 
 
 class Room:
-    """How many trials may have been launched at once; follows the cluster while it runs."""
+    """How many trials may have been launched at once; follows the cluster while it runs.
+
+    Trials with the fewest workers: one with more takes the place of several.
+    """
 
     def __init__(
         self,
@@ -58,12 +62,33 @@ class Room:
             self._once("note: waiting for the cluster to add machines")
         # Shares are of all that is there, whatever each driver limits itself to.
         share = self._share(min(made.attainable, made.concurrent + MOST_WAITING))
-        return share if self._most is None else min(share, self._most)
+        return share if self._most is None else min(share, self._most * widest(self._resources))
+
+    def workers(self, trial: Trial, running: int, taken: int, waiting: int) -> int:
+        """With how many workers a trial is launched now, 0 if it is not.
+
+        `running` trials take the place of `taken` with the fewest workers, and `waiting` have none.
+        """
+        free = self.number - taken
+        at_once = waiting if self._most is None else min(waiting, self._most - running)
+        if free < 1 or at_once < 1:
+            return 0
+        counts = worker_counts(trial.config, self._resources)
+        return workers_for(counts, self._resources, free, at_once)
+
+    def seats(self, workers: int) -> int:
+        """Of how many trials with the fewest workers one with so many takes the place."""
+        return seats_of(workers, self._resources)
 
     def _once(self, line: str) -> None:
         if line != self._said:
             self._said = line
             self._say(line)
+
+
+def widest(resources: Resources) -> int:
+    """Of how many trials with the fewest workers one with the most takes the place."""
+    return seats_of(max(resources.workers, resources.most_workers), resources)
 
 
 class Scheduled(Searcher):
@@ -75,10 +100,12 @@ class Scheduled(Searcher):
         room: Room,
         assigned: Callable[[Trial, Launched], object],
         settle: Callable[[], None],
+        spare: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """`spare` is told for how many trials more there is place while none waits."""
         super().__init__()
         self.standings, self.room = standings, room
-        self.assigned, self.settle = assigned, settle
+        self.assigned, self.settle, self.spare = assigned, settle, spare
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles it so that it could restore itself; the run root does that here.
@@ -93,14 +120,19 @@ class Scheduled(Searcher):
         room = self.room.look()
         try:
             while isinstance(decided := self.standings.decided(), Launch):
-                if self.standings.running >= room:
+                trial, standings = decided.trials[0], self.standings
+                workers = self.room.workers(
+                    trial, standings.running, standings.seats, len(decided.trials)
+                )
+                if not workers:
                     return None
-                trial = decided.trials[0]
-                if launched := self.standings.launch(trial):
+                if launched := standings.launch(trial, workers, self.room.seats(workers)):
                     return {"trial": self.assigned(trial, launched)}
         except StoreError as error:
             self.standings.trouble(str(error))
             return None
+        if isinstance(decided, Wait) and decided.running and not decided.resting:
+            self.spare(room - self.standings.seats)
         return Searcher.FINISHED if isinstance(decided, Stop) else None
 
     def on_trial_complete(

@@ -125,13 +125,14 @@ def train_missing(
     from dashboards.tables.watched import shown_metrics
     from orchestrator.driver import worker
     from orchestrator.driver.gauges import OPEN, Gauges
+    from orchestrator.driver.moving import Moves, name_of
     from orchestrator.driver.needed import Needed
-    from orchestrator.driver.searching import Room, Scheduled
+    from orchestrator.driver.searching import Room, Scheduled, widest
     from orchestrator.driver.sharing import Sharing, processes_given_up
     from orchestrator.driver.watcher import Watcher
 
     placement, most = where.placement, where.share.max_concurrent
-    is_group = placement.workers > 1
+    is_group = max(where.resources.workers, where.resources.most_workers) > 1
     run = functools.partial(worker.run_group if is_group else worker.run_alone, placement=placement)
     run.__name__ = "trial"  # type: ignore[attr-defined]
     driver = secrets.token_hex(8)
@@ -144,14 +145,24 @@ def train_missing(
             driver=driver,
             registration=registration,
             over=launched.over,
+            name=name_of(driver, trial.key, launched.since),
+            workers=launched.workers,
+            avoided=moves.avoided(trial),
             config=trial.config.model_dump_json(),
             planned=Planned(key=trial.key, digest=trial.digest, code=code),
             cache=cache,
         )
 
+    # Of the fewest workers each, as seats are counted.
+    seats = widest(where.resources)
     with (
         StudyProgress(console, name=plan.study.name, trials=len(missing), live=live) as progress,
-        Sharing(where.resources.device, lambda: standings.wanted, most, console.print) as sharing,
+        Sharing(
+            where.resources.device,
+            lambda: standings.wanted * seats,
+            None if most is None else most * seats,
+            console.print,
+        ) as sharing,
     ):
 
         def finished(trial: Trial) -> None:
@@ -168,21 +179,26 @@ def train_missing(
             missing, store, driver, say=console.print, finished=finished, needed=needed
         )
         room = Room(where.resources, most, console.print, sharing.share)
+        moves = Moves(where.resources, driver, standings, console.print)
         watcher = Watcher(
             missing,
             store,
             driver,
             standings,
             room,
+            moves,
             progress,
             gauges,
             lambda one: shown.sync(one.key, one.arms, one.seed),
             time_limit_s=where.resources.time_limit_s,
         )
         tuner = tune.Tuner(
-            tune.with_resources(run, _trial_resources(placement)),
+            tune.with_resources(
+                run,
+                lambda given: _trial_resources(given["trial"], placement, is_group=is_group),
+            ),
             tune_config=tune.TuneConfig(
-                search_alg=Scheduled(standings, room, assigned, watcher.settle),
+                search_alg=Scheduled(standings, room, assigned, watcher.settle, moves.spare),
                 num_samples=-1,
                 reuse_actors=not is_group,
                 trial_dirname_creator=lambda one: str(one.trial_id),
@@ -204,7 +220,7 @@ def train_missing(
                         end_lease(StoredTrial(store, trial.key), driver, "interrupted")
 
         where.afterwards.append(release)
-        with processes_given_up(lambda: watcher.is_full):
+        with processes_given_up(lambda: watcher.is_full or moves.is_moving):
             try:
                 tuner.fit()
             except RayGone as gone:
@@ -212,12 +228,13 @@ def train_missing(
         interrupt.check()
 
 
-def _trial_resources(placement: Placement) -> Any:
+def _trial_resources(assignment: Any, placement: Placement, *, is_group: bool) -> Any:
     from ray.tune import PlacementGroupFactory
 
-    if placement.workers > 1:
+    from orchestrator.driver.worker import labels_of
+
+    if is_group:
         return PlacementGroupFactory([{"CPU": WATCHER_CPUS}])
-    labels: dict[str, Any] = (
-        {"bundle_label_selector": [dict(placement.labels)]} if placement.labels else {}
-    )
-    return PlacementGroupFactory([placement.asked(placement.cpus_per_worker)], **labels)
+    labels = labels_of(assignment, placement)
+    only: dict[str, Any] = {"bundle_label_selector": [labels]} if labels else {}
+    return PlacementGroupFactory([placement.asked(placement.cpus_per_worker)], **only)

@@ -12,8 +12,10 @@ from ray import cloudpickle, tune
 
 from orchestrator import interrupt
 from orchestrator.driver.gauges import Gauges
+from orchestrator.driver.moving import Moves
 from orchestrator.driver.output import Output
 from orchestrator.driver.progress import StudyProgress
+from orchestrator.driver.reserved import Reserved
 from orchestrator.driver.searching import Room
 from orchestrator.driver.standings import Standings
 from orchestrator.driver.worker import ENDED, OUTPUT, SHOWN, Ended
@@ -42,6 +44,7 @@ class Watcher(tune.Callback):
         driver: str,
         standings: Standings,
         room: Room,
+        moves: Moves,
         progress: StudyProgress,
         gauges: Gauges,
         mirror: Callable[[Trial], None],
@@ -49,13 +52,15 @@ class Watcher(tune.Callback):
         time_limit_s: float,
     ) -> None:
         self.trials = {trial.key: trial for trial in trials}
-        self.store, self.driver, self.standings, self.room = store, driver, standings, room
+        self.store, self.driver, self.standings = store, driver, standings
+        self.room, self.moves = room, moves
         self.progress, self.gauges, self.mirror = progress, gauges, mirror
         self.time_limit_s = time_limit_s
         self._began: dict[str, tuple[float, Any]] = {}
         self._ended_here: dict[str, Failure] = {}
         """attempts whose process this driver has ended, by Tune's name, and why"""
         self._watch, self._listened_at = Watch(), time.monotonic()
+        self._reserved = Reserved()
         self._outputs: dict[str, Output] = {}
         self._over: deque[tuple[Trial, Ended]] = deque()
         self._known: set[str] = set()
@@ -68,7 +73,9 @@ class Watcher(tune.Callback):
     @property
     def is_full(self) -> bool:
         """Whether as many trials run as there is room for; those that have just ended do not."""
-        return self.standings.running - len(self._over) >= self.room.number
+        launched = self.standings.launched
+        over = sum(launched[one.key].seats for one, _ in self._over if one.key in launched)
+        return self.standings.seats - over >= self.room.number
 
     def _ours(self, ray_trial: Any) -> Trial:
         return self.trials[ray_trial.config["trial"].key]
@@ -79,6 +86,7 @@ class Watcher(tune.Callback):
         self.room.look()
         self._end_what_is_late()
         self._end_what_is_silent()
+        self.moves.look()
         self.gauges.look(self.trials, self.standings.known)
         # Not where they end: what is raised there Tune takes for an error of its own.
         self.settle()
@@ -88,6 +96,7 @@ class Watcher(tune.Callback):
 
         Raises StoreError when that has failed too often.
         """
+        self._reserved.give_back()
         try:
             while self._over and not self.standings.root_rests:
                 self._settle(*self._over[0])
@@ -98,6 +107,7 @@ class Watcher(tune.Callback):
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has got its process."""
         self._began[trial.trial_id] = (time.monotonic(), trial)
+        self.moves.began(self._ours(trial))
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any
@@ -110,6 +120,7 @@ class Watcher(tune.Callback):
             metrics = {name: result[name] for name in SHOWN if name in result}
             self.progress.moved(title_of(ours), int(result["step"]), ours.config.steps, metrics)
             self.gauges.moved(ours.key, ours.arms, result)
+            self.moves.came(ours, int(result["step"]), result)
             self.mirror(ours)
         if ENDED in result:
             self._ended(trial, result[ENDED])
@@ -121,6 +132,7 @@ class Watcher(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """The process of a trial has died."""
         _forget(trial)
+        self._reserved.somebody_died()
         ours = self._ours(trial)
         failure = self._ended_here.get(trial.trial_id) or _death(trial)
         output = self._outputs.get(ours.key)
@@ -135,6 +147,7 @@ class Watcher(tune.Callback):
         if name not in self._known:
             self._known.add(name)
             ours = self._ours(ray_trial)
+            self.moves.ended(ours, again=ended.failure is not None)
             self._outputs.pop(ours.key, None)
             self._over.append((ours, ended))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import tempfile
 import threading
 import traceback
@@ -13,7 +14,12 @@ from typing import Any, Literal, Self
 import ray.train
 import ray.train.torch
 from ray import tune
+from ray.train import ControllerError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    InsufficientClusterResourcesError,
+    WorkerGroupStartupTimeoutError,
+)
 
 from dashboards.tables.values import values_of
 from orchestrator.driver.gauges import OF_ARMS
@@ -46,6 +52,11 @@ class Assignment:
     """SHA-256 of that of the study for which it asks"""
     over: tuple[int, ...]
     """attempts that have certainly ended"""
+    name: str = ""
+    """of this attempt on the cluster"""
+    workers: int = 1
+    avoided: tuple[str, ...] = ()
+    """machines on which it is not to run, by Ray's identifiers"""
     config: str
     """TrainConfig as JSON"""
     planned: Planned
@@ -82,6 +93,11 @@ SHOWN = ("loss/total", "knn/cls_top1")
 TOLD = (*SHOWN, *(metric for metric in OF_ARMS if metric not in SHOWN))
 """The same, and what Prometheus is told; all others stay in the folder."""
 
+
+_PLACED_WITHIN_S = 30
+"""How long workers of an elastic trial may wait for room, before it is asked how many there is."""
+
+_NO_PLACE = (InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError)
 
 FOLLOWED_EVERY_S = 1.0
 """How often the driver is told how far a trial is."""
@@ -144,7 +160,7 @@ def _train(
     trial = assignment.stored()
     images = _images(config.data, assignment.cache)
     world.wait()  # for those whose machine takes longer
-    with Notices():
+    with Notices(assignment.name):
         finished = run_trial(
             trial,
             config,
@@ -202,9 +218,16 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     follower = threading.Thread(target=_follow, args=(trial, ended), daemon=True)
     follower.start()
     try:
+        if placement.is_elastic:
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_PLACED_WITHIN_S))
         with tempfile.TemporaryDirectory(prefix="dinolab-", ignore_cleanup_errors=True) as scratch:
             _group(assignment, placement, scratch).fit()
         how = Ended(found="finished" if trial.finished() else "held")
+    except ControllerError as error:
+        why = error.controller_failure
+        if isinstance(why, _NO_PLACE):
+            why = PreemptedError(f"there is no room for {assignment.workers} workers any more")
+        how = _failed(why, output)
     except Exception as error:  # noqa: BLE001 (as above)
         failures = getattr(error, "worker_failures", {})
         how = _failed(cause([failures[rank] for rank in sorted(failures)] or [error]), output)
@@ -220,13 +243,26 @@ def _group(assignment: Assignment, placement: Placement, scratch: str) -> TorchT
         train_loop_config={"trial": assignment, "threads": placement.cpus_per_worker},
         torch_config=TorchConfig(timeout_s=int(group_timeout().total_seconds())),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.workers,
+            num_workers=assignment.workers,
             use_gpu=placement.gpus_per_worker > 0,
             resources_per_worker=placement.asked(placement.group_cpus),
-            label_selector=dict(placement.labels) or None,  # type: ignore[call-arg]
+            label_selector=labels_of(assignment, placement) or None,  # type: ignore[call-arg]
         ),
-        run_config=ray.train.RunConfig(name=f"workers-{assignment.key}", storage_path=scratch),
+        run_config=ray.train.RunConfig(
+            name=f"workers-{assignment.key}",
+            storage_path=scratch,
+            # Ray Train would wait for as many workers for ever, where the driver knows of fewer.
+            failure_config=ray.train.FailureConfig(
+                controller_failure_limit=0 if placement.is_elastic else -1  # type: ignore[call-arg]
+            ),
+        ),
     )
+
+
+def labels_of(assignment: Assignment, placement: Placement) -> dict[str, str]:
+    """Labels of the machines on which an attempt may run, as Ray selects them."""
+    but = {"ray.io/node-id": f"!in({','.join(assignment.avoided)})"} if assignment.avoided else {}
+    return {**placement.labels, **but}
 
 
 def _failed(error: Exception, output: Output) -> Ended:

@@ -1,9 +1,23 @@
 """What a trial gets of a cluster, and how many trials run at once."""
 
+from itertools import product
+
+import pydantic
 import pytest
 
+from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
-from orchestrator.resources import GIB, WATCHER_CPUS, Node, place, share_of_this_machine
+from orchestrator.resources import (
+    GIB,
+    WATCHER_CPUS,
+    Node,
+    place,
+    seats_of,
+    share_of_this_machine,
+    workers_for,
+)
+from trainers.config import override
+from trainers.config.recipe import recipe
 from trainers.errors import InputError
 
 
@@ -112,3 +126,45 @@ def test_a_share_of_a_laptop_leaves_cpus_to_others():
     assert share_of_this_machine(8, 0) == 8
     with pytest.raises(InputError, match="--leave-cpus 2: this machine has 2 CPUs"):
         share_of_this_machine(2, 2)
+
+
+def test_workers_of_a_trial_are_numbers_that_divide_its_batch():
+    of_twelve = override(recipe("digits_tiny"), {"batch_size": 12})
+    asked = Resources(workers=2, most_workers=9)
+    assert worker_counts(of_twelve, asked) == [2, 3, 4, 6]
+    assert worker_counts(of_twelve, Resources(workers=2, most_workers=99)) == [2, 3, 4, 6, 12]
+    assert worker_counts(of_twelve, Resources(workers=2)) == [2]
+    # Each worker needs an image for each of the parts of its step.
+    parts = override(of_twelve, {"compute.accumulate": 4})
+    assert worker_counts(parts, asked) == [2, 3]
+    with pytest.raises(pydantic.ValidationError, match="most_workers 2 is less than workers 3"):
+        Resources(workers=3, most_workers=2)
+
+
+@pytest.mark.parametrize(
+    ("free", "waiting", "workers"),
+    [(8, 1, 8), (8, 2, 4), (8, 3, 2), (8, 5, 1), (8, 99, 1), (7, 1, 4), (1, 1, 1), (3, 1, 2)],
+)
+def test_a_trial_gets_more_workers_where_fewer_wait_than_there_is_place_for(free, waiting, workers):
+    asked = Resources(workers=1, most_workers=8)
+    assert workers_for([1, 2, 4, 8], asked, free, waiting) == workers
+
+
+def test_trials_that_are_launched_in_turn_fit_and_none_waits_while_there_is_place():
+    counts = [2, 3, 4, 6, 12]
+    asked = Resources(workers=2, most_workers=12)
+    for seats, trials in product(range(1, 14), range(1, 9)):
+        free, waiting, taken = seats, trials, []
+        while free and waiting:
+            taken.append(workers_for(counts, asked, free, waiting))
+            free -= seats_of(taken[-1], asked)
+            waiting -= 1
+        assert free >= 0
+        assert sum(taken) <= 2 * seats
+        assert len(taken) == min(seats, trials)
+
+
+def test_no_workers_of_an_elastic_trial_share_a_gpu():
+    elastic = Resources(workers=1, most_workers=2, gpus_per_worker=0.5)
+    with pytest.raises(InputError, match="the 2 workers of one trial cannot share a GPU"):
+        place(elastic, nodes((8, 8)))

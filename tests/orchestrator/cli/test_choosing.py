@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from orchestrator.cli.choosing import chosen_trials
+from orchestrator.cli.choosing import chosen_trials, chosen_workers
 from orchestrator.plan import Trial
 from tests.orchestrator.conftest import environment
 from trainers.config import TrainConfig
@@ -85,3 +85,26 @@ def test_only_what_is_chosen_is_trained_and_a_program_can_read_how_it_ended(
     code, output, _ = dinolab("retry", mini, "--root", tmp_path)
     assert code == 3
     assert "1 of 6 runs are finished: training 0 of the other 5" in output
+
+
+def test_workers_are_a_number_or_the_fewest_and_the_most():
+    assert chosen_workers(None) is None
+    assert chosen_workers("4") == (4, 0)
+    assert chosen_workers("2..8") == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0", "give a number, as 2, or the fewest and the most, 2..8"),
+        ("two", "give a number"),
+        ("2-8", "give a number"),
+        ("..8", "give a number"),
+        ("8..2", "8 is more than 2"),
+    ],
+)
+def test_what_is_no_number_of_workers_is_one_line(given, said):
+    with pytest.raises(InputError, match=said) as caught:
+        chosen_workers(given)
+    assert str(caught.value).startswith(f"--workers {given}: ")
+    assert "\n" not in str(caught.value)

@@ -48,7 +48,7 @@ arms: []
 
 def test_without_ray_nobody_is_asked_and_none_is_started():
     before = threading.active_count()
-    with Notices():
+    with Notices("name"):
         assert threading.active_count() == before
     assert not ray.is_initialized()
 

@@ -15,7 +15,8 @@ def test_what_has_ended_is_known_before_tune_is_told_to_wait() -> None:
         return Wait(running=len(running)) if running else Stop(reason="all is done")
 
     def searcher(settle: object) -> Scheduled:
-        standings, room = SimpleNamespace(decided=decided), SimpleNamespace(look=lambda: 1)
+        standings = SimpleNamespace(decided=decided, seats=1)
+        room = SimpleNamespace(look=lambda: 1)
         return Scheduled(standings, room, lambda *_: None, settle)  # type: ignore[arg-type]
 
     assert searcher(lambda: None).suggest("name") is None

@@ -1,0 +1,107 @@
+"""A trial whose workers follow what there is: more where there is room, else fewer."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dashboards.tables.values import values_of
+from tests.orchestrator.conftest import dinolab, environment, start
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import open_store
+
+GROWS_AND_SHRINKS = """
+import sys
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+print("address", nodes.address, flush=True)
+second = None
+for line in sys.stdin:
+    if line.strip() == "add":
+        second = nodes.add_node(num_cpus=1)
+    else:
+        nodes.remove_node(second, allow_graceful=False)
+    print("done", flush=True)
+nodes.shutdown()
+"""
+
+STUDY = """
+name: elastic
+recipe: digits_tiny
+seeds: 1
+set:
+  {steps: 600, evaluation.every: 600, log_every: 10, checkpoint_every: 20, batch_size: 16,
+   evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
+   evaluation.causal_images: 0, evaluation.probes: false}
+resources: {workers: 1, most_workers: 4}
+arms: []
+"""
+
+
+def trial_of(root):
+    (key,) = (path.name for path in (root / "trials").iterdir())
+    return StoredTrial(open_store(str(root)), key)
+
+
+def losses_of(trial):
+    rows = values_of(trial, trial.finished()).to_pylist()
+    return {row["step"]: row["value"] for row in rows if row["metric"] == "loss/total"}
+
+
+def comes(condition, seconds=180):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_trial_gets_more_workers_when_machines_come_and_fewer_when_they_go(tmp_path):
+    study, root = tmp_path / "elastic.yaml", tmp_path / "runs"
+    study.write_text(STUDY)
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", GROWS_AND_SHRINKS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment(),
+    ) as machines:  # fmt: skip
+
+        def tell(what):
+            machines.stdin.write(f"{what}\n")
+            machines.stdin.flush()
+            next(line for line in machines.stdout if line.startswith("done"))
+
+        address = next(line.split()[1] for line in machines.stdout if line.startswith("address"))
+        told = {"RAY_ADDRESS": address, "DINOLAB_MOVE_AFTER_S": "2"}
+        with start("run", study, "--root", root, **told) as driver:
+            comes(lambda: list(root.glob("trials/*/attempts/0001/metrics-*.jsonl")))
+            tell("add")
+            comes(lambda: list(root.glob("trials/*/attempts/0002/checkpoint-*.json")))
+            tell("take away")
+            said = driver.stdout.read()
+        machines.stdin.close()
+        machines.wait(timeout=120)
+    assert driver.returncode == 0, said
+    assert "Traceback" not in said
+    trial = trial_of(root)
+    leases = [trial.lease(number) for number in trial.attempts()]
+    assert "there is room for 2 workers: saved at step" in said, said
+    assert leases[0].outcome == "interrupted"
+    assert leases[-1].outcome == "finished"
+    assert trial.finished()["workers"] == 1
+    assert trial.finished()["resumed_at"] >= leases[1].from_step > 0
+
+    # What one worker sees all the way, to the last crop; sums are rounded otherwise.
+    alone = tmp_path / "alone"
+    code, output = dinolab(
+        "run", study, "--root", alone, "--workers", 1, RAY_ADDRESS="", OMP_NUM_THREADS="1"
+    )
+    assert code == 0, output
+    undisturbed = trial_of(alone)
+    assert undisturbed.finished()["chain"] == trial.finished()["chain"]
+    losses = [
+        [value for _, value in sorted(losses_of(one).items())] for one in (trial, undisturbed)
+    ]
+    assert len(losses[0]) == len(losses[1]) == 60
+    np.testing.assert_allclose(losses[0][:5], losses[1][:5], rtol=1e-3)
