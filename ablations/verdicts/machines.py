@@ -11,7 +11,7 @@ from ablations.verdicts.reasons import seed_list
 def machines_text(
     hypothesis: Hypothesis, runs: Mapping[tuple[str, int], Run], seeds: Sequence[int]
 ) -> str:
-    """Which seeds pair runs of different devices or versions, and those of each arm; or empty.
+    """Which seeds pair runs of different devices, versions or workers, by arm; or empty.
 
     Only runs that have ended count. One that has not recorded its machine differs from one that
     has.
@@ -26,6 +26,6 @@ def machines_text(
         if len(set(found.values())) > 1:
             where[", ".join(f"{arm} on {one}" for arm, one in found.items())].append(seed)
     return "; ".join(
-        f"pairs differ in device or versions, {seed_list(seeds)}: {text}"
+        f"pairs differ in device, versions or workers, {seed_list(seeds)}: {text}"
         for text, seeds in where.items()
     )

@@ -201,7 +201,7 @@ def _shown(values: pa.Table) -> pa.Table:
 
 
 def _machine(result: Mapping[str, Any]) -> str:
-    """Device and versions of a result, in words; empty for one of before they were recorded."""
+    """On what a result was made, in words; empty for one of before that was recorded."""
     if "torch" not in result:
         return ""
     last = _machine_text(result)
@@ -212,4 +212,6 @@ def _machine(result: Mapping[str, Any]) -> str:
 def _machine_text(one: Mapping[str, Any]) -> str:
     versions = [("PyTorch", "torch"), ("CUDA", "cuda"), ("cuDNN", "cudnn")]
     parts = [f"{title} {one[name]}" for title, name in versions if one.get(name) is not None]
+    workers = one.get("workers") or 1
+    parts += [f"{workers} workers"] if workers > 1 else []
     return f"{one.get('device')} ({', '.join([str(one.get('device_name')), *parts])})"

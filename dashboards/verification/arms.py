@@ -113,7 +113,7 @@ def _seen(checked: Checked) -> str | None:
 
 
 def check_machines(study: StudyRun) -> list[Finding]:
-    """Hypotheses that compare runs of other devices or versions."""
+    """Hypotheses that compare runs of other devices, versions or numbers of workers."""
     names = defaultdict(list)
     for name, hypothesis in study.hypotheses.items():
         if text := machines_text(hypothesis, study.runs, study.seeds):

@@ -313,7 +313,7 @@ def _trained(
         for line in start.damaged:
             asking.say(line)
     first = 0 if start.state is None else start.state.step
-    machine = machine_of(world.device)
+    machine = {**machine_of(world.device), "workers": world.size}
     if resume_from is not None:
         checkpoint.refuse_another(resume_from, config)
     if attempt is not None:
@@ -343,7 +343,6 @@ def _trained(
         **machine,
         "earlier_machines": [] if attempt is None else attempt.machines[:-1],
         "registrations": [] if attempt is None else attempt.registrations,
-        "workers": world.size,
         "data": images.digest,
         "code": dict(code_versions()),
         "damaged": list(start.damaged),

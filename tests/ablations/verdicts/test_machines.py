@@ -43,7 +43,8 @@ def test_pairs_on_one_machine_each_are_not_said():
 def test_pairs_that_differ_are_said_by_seed_and_nothing_else_changes():
     plain = verdict(lambda _arm, _seed: CPU)
     mixed = verdict(lambda arm, seed: GPU if arm == "arm" and seed in (1, 4) else CPU)
-    said = f"; pairs differ in device or versions, seeds 1, 4: arm on {GPU}, baseline on {CPU}"
+    on = f"arm on {GPU}, baseline on {CPU}"
+    said = f"; pairs differ in device, versions or workers, seeds 1, 4: {on}"
     assert mixed == dataclasses.replace(plain, reason=plain.reason + said)
     assert mixed.label == "supported"
 

@@ -346,7 +346,7 @@ def test_pairs_of_other_machines_are_named(root: Root) -> None:
     found = root.lines()
     assert any(
         line.startswith(
-            "differs: hypothesis none_is_equivalent: pairs differ in device or versions"
+            "differs: hypothesis none_is_equivalent: pairs differ in device, versions or workers"
         )
         and "seed 1" in line
         for line in found

@@ -90,7 +90,8 @@ def test_a_trial_gets_more_workers_when_machines_come_and_fewer_when_they_go(tmp
     assert leases[0].outcome == "interrupted"
     assert leases[-1].outcome == "finished"
     assert trial.finished()["workers"] == 1
-    assert trial.finished()["resumed_at"] >= leases[1].from_step > 0
+    assert trial.finished()["resumed_at"] > leases[1].from_step > 0
+    assert [one["workers"] for one in trial.finished()["earlier_machines"]] == [2]
 
     # What one worker sees all the way, to the last crop; sums are rounded otherwise.
     alone = tmp_path / "alone"

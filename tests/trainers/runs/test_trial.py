@@ -142,11 +142,12 @@ def test_a_run_that_went_on_elsewhere_says_where_it_began(tiny, images, tmp_path
         patch.setattr(trials, "machine_of", lambda _device: other)
         with pytest.raises(StopError):
             run_trial(trial, tiny, images=images, world=alone, reporter=Stop())
-    assert [state.machines for state in trial.states()] == [(other,)]
+    assert [state.machines for state in trial.states()] == [({**other, "workers": 1},)]
     run_trial(trial, tiny, images=images, world=alone, reporter=Fanout())
     result = trial.finished()
     assert result["device"] == "cpu"
-    assert result["earlier_machines"] == [other]
+    assert result["workers"] == 1
+    assert result["earlier_machines"] == [{**other, "workers": 1}]
 
 
 def test_a_root_that_goes_while_a_checkpoint_is_written_is_said_to_be_gone(
