@@ -1,5 +1,6 @@
 """Trial + machines of a cluster -> what each worker gets, and how many trials run at once; pure."""
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ GIB = 2**30
 
 _LISTED = 8
 """Machines that a refusal lists."""
+
+_WHERE = {"STRICT_PACK": "all on one machine", "STRICT_SPREAD": "each on another machine"}
 
 UNLIMITED = 1000
 """How many machines of a kind, and workers of one machine, count where a cluster names no limit."""
@@ -60,6 +63,8 @@ class Placement:
     memory_per_worker: int = 0
     """bytes asked for; 0: none are"""
     labels: Mapping[str, str] = field(default_factory=dict)
+    strategy: str = "PACK"
+    """where the workers of one trial lie, as Ray names it"""
     is_elastic: bool = False
     """whether a trial may have more workers than the fewest"""
     group_cpus: float = 0.0
@@ -80,7 +85,8 @@ def place(
 ) -> Placement:
     """Fit trials onto the machines of a cluster, at most `most` at once.
 
-    A worker lies on one machine; the workers of a trial may lie on several. `addable` are the kinds
+    A worker lies on one machine; the workers of a trial may lie on several, unless the placement
+    strategy says that they must, or must not. `addable` are the kinds
     of machine that the cluster adds when they are asked for. Raises InputError, which lists the
     machines, when not even one trial fits, or when workers of a group would share a GPU.
     """
@@ -98,8 +104,8 @@ def place(
     def held(node: Node) -> int:
         return held_by(node, resources, gpus)
 
-    now = sum(held(node) for node in nodes) // resources.workers
-    later = sum(held(node) * node.count for node in everything) // resources.workers
+    now = trials_held([held(node) for node in nodes], resources)
+    later = trials_held([held(node) for node in everything for _ in range(node.count)], resources)
     if later < 1:
         raise InputError(_refusal(resources, gpus, nodes, addable))
     widest = max(held(node) for node in everything)
@@ -112,11 +118,28 @@ def place(
         attainable=min(later, limit),
         memory_per_worker=round(resources.memory_per_worker_gib * GIB),
         labels=dict(resources.node_labels),
+        strategy=resources.placement_strategy,
         is_elastic=resources.is_elastic,
         # As many workers as before fit on each machine, and no more; half a worker's share of what
         # one more would need is left for those who watch.
         group_cpus=resources.cpus_per_worker * (1 - 0.5 / (widest + 1)),
     )
+
+
+def trials_held(held: Sequence[int], resources: Resources) -> int:
+    """How many trials with the fewest workers machines hold that hold so many workers each."""
+    workers = resources.workers
+    if resources.placement_strategy == "STRICT_PACK":
+        return sum(one // workers for one in held)
+    trials = sum(held) // workers
+    if resources.placement_strategy == "STRICT_SPREAD":
+        # Of so many trials a machine takes a worker each, as long as it holds more.
+        return bisect.bisect_left(
+            range(1, trials + 1),
+            True,
+            key=lambda many: sum(min(one, many) for one in held) < many * workers,
+        )
+    return trials
 
 
 def seats_of(workers: int, resources: Resources) -> int:
@@ -156,11 +179,12 @@ def _refusal(
     needs += [f"{memory:g} GiB"] if memory else []
     needs += [f"{name}={value}" for name, value in resources.node_labels.items()]
     workers = "1 worker" if resources.workers == 1 else f"{resources.workers} workers"
+    where = _WHERE.get(resources.placement_strategy, "each on one machine")
     has = " | ".join(node.shown(resources) for node in nodes[:_LISTED]) or "no machine"
     more = f" and {len(nodes) - _LISTED} more" if len(nodes) > _LISTED else ""
     could = " | ".join(node.shown(resources) for node in addable)
     return (
-        f"a trial needs {workers} of {', '.join(needs)}, each on one machine, and the cluster has "
+        f"a trial needs {workers} of {', '.join(needs)}, {where}, and the cluster has "
         f"{has}{more}{f'; it can add {could}' if could else ''}; ask for fewer workers, or for "
         f"less a worker (resources, --workers){' or resources.device: cpu' if gpus else ''}"
     )

@@ -70,6 +70,11 @@ class Resources(Declared):
         description="as many as this where there is room, `workers` where there is less: of the "
         "numbers that divide batch_size; 0: always `workers`",
     )
+    placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
+        "PACK",
+        description="on which machines the workers of one trial lie: PACK, on as few as can be; "
+        "SPREAD, on as many as can be; STRICT_PACK, on one; STRICT_SPREAD, each on another",
+    )
     cpus_per_worker: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1, description="CPU threads of a worker"
     )
@@ -114,6 +119,10 @@ class Resources(Declared):
         if self.most_workers and self.most_workers < self.workers:
             raise ValueError(
                 f"most_workers {self.most_workers} is less than workers {self.workers}"
+            )
+        if self.is_elastic and self.placement_strategy.startswith("STRICT"):
+            raise ValueError(
+                f"most_workers goes with PACK or SPREAD, and not with {self.placement_strategy}"
             )
         return self
 

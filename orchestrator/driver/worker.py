@@ -246,6 +246,7 @@ def _group(assignment: Assignment, placement: Placement, scratch: str) -> TorchT
             num_workers=assignment.workers,
             use_gpu=placement.gpus_per_worker > 0,
             resources_per_worker=placement.asked(placement.group_cpus),
+            placement_strategy=placement.strategy,
             label_selector=labels_of(assignment, placement) or None,  # type: ignore[call-arg]
         ),
         run_config=ray.train.RunConfig(

@@ -24,6 +24,9 @@ HEAD, OTHER = "head", "other"
 PORT = 6379
 ADDRESSES = {HEAD: "10.213.0.1", OTHER: "10.213.0.2"}
 
+_DISK = "500m"
+"""Size of a disk of the other machine's own."""
+
 NOTICED_SOON = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -49,11 +52,14 @@ class Machines:
     """A head and another machine, of one CPU each. A context manager.
 
     On the other one the folders of `empty` are there, with nothing in them, and those of `first`
-    are where Python looks first.
+    are where Python looks first. With `own_disk` it has one of its own for what is of passing use:
+    Ray's folder and temporary files.
     """
 
-    def __init__(self, *, empty: Sequence[Path] = (), first: Sequence[Path] = ()) -> None:
-        self._empty, self._first = empty, first
+    def __init__(
+        self, *, empty: Sequence[Path] = (), first: Sequence[Path] = (), own_disk: bool = False
+    ) -> None:
+        self._empty, self._first, self._own_disk = empty, first, own_disk
         self.names = {one: f"dinolab-{one}-{os.getpid()}" for one in ADDRESSES}
         self.address = f"{ADDRESSES[HEAD]}:{PORT}"
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -98,12 +104,15 @@ class Machines:
             *([f"--temp-dir={self.scratch}"] if one == HEAD else []),
         ]  # fmt: skip
         changes = {"PYTHONUNBUFFERED": "1"}
-        if one == OTHER and self._empty:
+        own = [*self._empty, *([self.scratch] if self._own_disk else [])]
+        if one == OTHER and own:
             # Each machine has mounts of its own.
-            mounts = [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in self._empty]
+            mounts = [f"mount -t tmpfs -o size={_DISK} none {shlex.quote(str(at))}" for at in own]
             command = ["sh", "-c", f'{" && ".join(mounts)} && exec "$@"', "sh", *command]
         if one == OTHER and self._first:
             changes["PYTHONPATH"] = ":".join(map(str, self._first))
+        if one == OTHER and self._own_disk:
+            changes["TMPDIR"] = str(self.scratch)
         process = self.run(one, command, **changes)
         assert process.stdout is not None
         said = []
@@ -148,6 +157,14 @@ class Machines:
             pass
         if process := self._running.pop(one, None):
             process.communicate()
+
+    def fill(self) -> None:
+        """Let the other machine's own disk have no byte left."""
+        one = next(iter(self.processes(OTHER, "/raylet/raylet")))
+        enter = ["nsenter", "--target", str(one), "--mount"]
+        fill = f"cat /dev/zero > {shlex.quote(str(self.scratch / 'full'))}"
+        filled = subprocess.run([*enter, "sh", "-c", fill], check=False, capture_output=True)
+        assert b"No space left" in filled.stderr, filled.stderr
 
     def cut(self) -> None:
         """Let the link between the machines fail."""

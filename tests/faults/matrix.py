@@ -177,6 +177,10 @@ def machine_stands_still(study: Study) -> None:
     study.machines.signal(OTHER, "", signal.SIGSTOP)
 
 
+def disk_is_full(study: Study) -> None:
+    study.machines.fill()
+
+
 def link_fails_for_good(study: Study) -> None:
     study.machines.cut()
 
@@ -225,6 +229,7 @@ FAULTS: dict[str, tuple[Callable[[Study], None], str]] = {
     "a machine dies": (machine_dies, NOTHING),
     "a machine dies, another comes": (machine_is_replaced, NOTHING),
     "a machine stands still for good": (machine_stands_still, NOTHING),
+    "the disk of a machine is full": (disk_is_full, NOTHING),
     "the link between the machines fails": (link_fails_for_good, NOTHING),
     "the link fails for 2 s": (link_fails_for_a_while, NOTHING),
     "the driver is killed": (driver_is_killed, SAME),
@@ -272,7 +277,7 @@ def try_(
 ) -> Row:
     """Let that go wrong then; a row of the table, with `problems` where something is not equal."""
     began = time.monotonic()
-    with Machines() as machines:
+    with Machines(own_disk="disk" in fault) as machines:
         study = of(folder, machines, has_server="MLflow" in fault)
         driver = study.start()
         study.wait_for(moment)

@@ -52,6 +52,35 @@ def test_as_many_trials_run_as_the_machines_hold(resources, machines, concurrent
 
 
 @pytest.mark.parametrize(
+    ("strategy", "machines", "concurrent"),
+    [
+        ("STRICT_PACK", [(3, 0), (3, 0)], 2),
+        ("STRICT_PACK", [(1, 0), (5, 0)], 2),
+        ("STRICT_SPREAD", [(3, 0), (1, 0)], 1),
+        ("STRICT_SPREAD", [(3, 0), (1, 0), (2, 0)], 3),
+        ("STRICT_SPREAD", [(2, 0), (2, 0)], 2),
+        ("SPREAD", [(3, 0), (3, 0)], 3),
+    ],
+)
+def test_workers_of_a_trial_lie_where_its_strategy_lets_them(strategy, machines, concurrent):
+    asked = Resources(workers=2, placement_strategy=strategy)
+    made = place(asked, nodes(*machines))
+    assert (made.concurrent, made.strategy) == (concurrent, strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "machines", "said"),
+    [
+        ("STRICT_PACK", [(1, 0), (1, 0)], "2 workers of 1 CPUs, 0 GPUs, all on one machine, and"),
+        ("STRICT_SPREAD", [(8, 0)], "2 workers of 1 CPUs, 0 GPUs, each on another machine, and"),
+    ],
+)
+def test_a_strategy_that_no_machines_allow_is_one_line(strategy, machines, said):
+    with pytest.raises(InputError, match=said):
+        place(Resources(workers=2, placement_strategy=strategy), nodes(*machines))
+
+
+@pytest.mark.parametrize(
     ("workers", "cpus_per_worker", "machines"),
     [
         (2, 1, [(1, 0), (1, 0)]),
@@ -139,6 +168,8 @@ def test_workers_of_a_trial_are_numbers_that_divide_its_batch():
     assert worker_counts(parts, asked) == [2, 3]
     with pytest.raises(pydantic.ValidationError, match="most_workers 2 is less than workers 3"):
         Resources(workers=3, most_workers=2)
+    with pytest.raises(pydantic.ValidationError, match="PACK or SPREAD, and not with STRICT_PACK"):
+        Resources(workers=1, most_workers=2, placement_strategy="STRICT_PACK")
 
 
 @pytest.mark.parametrize(

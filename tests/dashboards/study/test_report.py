@@ -476,8 +476,8 @@ def test_pairs_on_different_machines_are_said_in_verdicts_and_report(make_study)
             path.write_text(json.dumps({**json.loads(path.read_text()), **ran}))
     said = (
         "pairs differ in device, versions or workers, seed 2: loss_on_patches on cuda (H100, "
-        "PyTorch 2.11.0, CUDA 12.8, cuDNN 91002) after cpu (x86_64, PyTorch 2.11.0), baseline on cpu "
-        "(x86_64, PyTorch 2.11.0)"
+        "PyTorch 2.11.0, CUDA 12.8, cuDNN 91002) after cpu (x86_64, PyTorch 2.11.0), baseline on "
+        "cpu (x86_64, PyTorch 2.11.0)"
     )
     for name, entry in judged(read_study(*made))["hypotheses"].items():
         before = plain[name]["verdict"]
