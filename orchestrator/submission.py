@@ -98,7 +98,7 @@ def files_of(study: Path, ablations: Sequence[Path], recipe: str) -> dict[str, b
     recipe that lies outside the current folder.
     """
     found = {study.name: study, **dict(_own_code())}
-    for file in _ablation_files(ablations):
+    for file in _ablation_files(ablations, recipe):
         found[f"{OWN_ABLATIONS}/{file.name}"] = file
     if recipe.endswith((".json", ".py")):
         path = Path(recipe)
@@ -148,13 +148,21 @@ def _is_aside(part: str) -> bool:
     return part.startswith(".") or part == "__pycache__"
 
 
-def _ablation_files(ablations: Sequence[Path]) -> Iterator[Path]:
-    """Those that `--ablations` reads: a folder's own Python files."""
+def ablation_options(files: Mapping[str, bytes], recipe: str) -> list[str]:
+    """The options `--ablations` of a job that is sent these `files`."""
+    own = [OWN_ABLATIONS] if any(name.startswith(f"{OWN_ABLATIONS}/") for name in files) else []
+    own += [recipe] if recipe.endswith(".py") else []
+    return [word for path in own for word in ("--ablations", path)]
+
+
+def _ablation_files(ablations: Sequence[Path], recipe: str) -> Iterator[Path]:
+    """Those that `--ablations` reads, but the recipe: a folder's own Python files."""
     for path in ablations:
         if path.is_dir():
-            yield from (one for one in path.glob("*.py") if one.name[0] not in "_.")
+            found = [one for one in path.glob("*.py") if one.name[0] not in "_."]
         else:
-            yield path
+            found = [path]
+        yield from (one for one in found if one.resolve() != Path(recipe).resolve())
 
 
 def environment_passed(also: Sequence[str]) -> dict[str, str]:

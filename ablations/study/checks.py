@@ -1,6 +1,7 @@
 """What hypotheses, gates and claims of a study file name must be there."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablations.spec import Gate, Hypothesis, name_problem
@@ -10,7 +11,7 @@ from ablations.study.study import Study
 from ablations.verdicts.rule import FEWEST_SEEDS
 from trainers.config import TrainConfig, nearest, shown
 from trainers.config.size import share_problem
-from trainers.errors import listed
+from trainers.errors import listed, printable
 from trainers.metrics import EVALUATED, LABELLED, METRICS
 from trainers.reported import why_missing
 
@@ -197,6 +198,22 @@ def check_looks(
             f"last {seeds}, which is how many seeds there are; got {looks}"
         ]
     return []
+
+
+def check_code(recipe: str, named: Sequence[Path]) -> str:
+    """Why a study may not run a recipe that is code; empty if it may, or if it is none.
+
+    Whoever opens a study of somebody else must not run code of theirs unawares: it is named beside
+    the study, as its own ablations are, by its path or its folder's.
+    """
+    path = Path(recipe).expanduser().resolve()
+    allowed = {one.expanduser().resolve() for one in named}
+    if path.suffix != ".py" or {path, path.parent} & allowed:
+        return ""
+    return (
+        f"recipe {shown(recipe)} is code, which a study runs only where it is named: add "
+        f"--ablations {printable(recipe)}"
+    )
 
 
 def check_shares(configs: Mapping[str, TrainConfig], workers: int) -> list[str]:

@@ -32,6 +32,7 @@ from ablations.study.arms import (
 )
 from ablations.study.checks import (
     check_claims,
+    check_code,
     check_expectations,
     check_looks,
     check_names,
@@ -90,7 +91,7 @@ def load_study(
         problems.append(f"holds a value that JSON does not know: {error}")
     factors = factors_of(raw.get("factorial"), known, problems)
     cells = cells_of(factors)
-    resolved = _resolve(raw, factors, known, problems)
+    resolved = _resolve(raw, factors, known, ablations, problems)
     problems += check_names(raw)
     problems += check_expectations(raw, resolved.arms, cells)
     problems += check_claims(raw)
@@ -200,10 +201,11 @@ def _resolve(
     raw: Mapping[str, Any],
     factors: Sequence[Levels],
     known: Mapping[str, Known],
+    named: Sequence[Path],
     problems: list[str],
 ) -> _Resolved:
     """Adds problems."""
-    base = _base(raw, problems)
+    base = _base(raw, named, problems)
     found = _Resolved(base=base, arms={BASELINE: {}}, confounds={BASELINE: ()})
     if base is not None:
         found.configs[BASELINE] = base
@@ -249,9 +251,12 @@ def _arms(
         yield "arm", name, change, {name: origin} if origin else {}
 
 
-def _base(raw: Mapping[str, Any], problems: list[str]) -> TrainConfig | None:
+def _base(raw: Mapping[str, Any], named: Sequence[Path], problems: list[str]) -> TrainConfig | None:
     """The recipe with the study's data set and common knobs, as far as they fit. Adds problems."""
     if not isinstance(raw.get("recipe"), str):
+        return None
+    if line := check_code(raw["recipe"], named):
+        problems.append(line)
         return None
     try:
         base = recipe(raw["recipe"])

@@ -103,9 +103,9 @@ def submit(
     """
     from orchestrator.cli.studies import asked
     from orchestrator.submission import (
-        OWN_ABLATIONS,
         OWN_IMAGES,
         Submission,
+        ablation_options,
         environment_passed,
         files_of,
         images_of,
@@ -123,7 +123,6 @@ def submit(
         "--root": root,
         "--data": OWN_IMAGES if ship_data else source,
         "--workers": workers,
-        "--ablations": OWN_ABLATIONS if ablations else None,
         "--scale": scale,
         "--seeds": seeds,
         "--max-concurrent": max_concurrent,
@@ -134,11 +133,12 @@ def submit(
     given += ["--move-stragglers"] if move_stragglers else []
     for option, value in options.items():
         given += [] if value is None else [option, str(value)]
+    files = files_of(study, ablations or (), checked.recipe)
     submission = Submission(
         study=checked.name,
         root=root,
-        arguments=(study.name, *given, "--quiet"),
-        files=dict(sorted({**files_of(study, ablations or (), checked.recipe), **images}.items())),
+        arguments=(study.name, *given, *ablation_options(files, checked.recipe), "--quiet"),
+        files=dict(sorted({**files, **images}.items())),
     )
     size = len(submission.archive()) / 2**20
     jobs = connected(address, console)

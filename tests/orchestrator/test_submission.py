@@ -10,6 +10,7 @@ from orchestrator import submission
 from orchestrator.submission import (
     PACKAGES,
     Submission,
+    ablation_options,
     environment_passed,
     files_of,
     images_of,
@@ -50,6 +51,19 @@ def test_a_job_gets_the_study_its_ablations_its_recipe_and_our_code_and_nothing_
     assert not [name for name in files if "__pycache__" in name or "/." in name]
     with zipfile.ZipFile(io.BytesIO(made(files).archive())) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == files
+
+
+def test_code_that_is_sent_is_named_to_the_job_as_it_was_here(folder):
+    own, recipe = folder / "own", folder / "recipe.py"
+    for given, options in {
+        (own,): ["--ablations", "own_ablations", "--ablations", "recipe.py"],
+        (own, recipe): ["--ablations", "own_ablations", "--ablations", "recipe.py"],
+        (recipe,): ["--ablations", "recipe.py"],
+    }.items():
+        files = files_of(folder / "study.yaml", given, "recipe.py")
+        assert "own_ablations/recipe.py" not in files
+        assert ablation_options(files, "recipe.py") == options
+    assert ablation_options(files_of(folder / "study.yaml", (), "demo"), "demo") == []
 
 
 def test_an_ablation_that_is_given_as_a_file_is_sent_alone(folder):

@@ -550,3 +550,51 @@ def test_a_shape_that_timm_does_not_have_or_the_base_has_is_one_line(tmp_path):
     assert line.startswith("arm shallow: model.timm resnet50: ResNet is no ViT")
     first, *_ = problems(tmp_path, NAMED.replace("vit_tiny_patch16_224", "vit_tiny_patch16_22"))
     assert first.startswith("set: model.timm vit_tiny_patch16_22: timm has no such model")
+
+
+class TestARecipeThatIsCode:
+    @pytest.fixture
+    def recipe(self, tmp_path):
+        (tmp_path / "mine.py").write_text(
+            "from pathlib import Path\n"
+            "from ablations.recipes.digits_tiny import RECIPE\n"
+            "Path(__file__).with_name('it ran').touch()\n"
+        )
+        return tmp_path / "mine.py"
+
+    @pytest.mark.parametrize("named", [(), ("other.py",), ("deeper",)])
+    @pytest.mark.parametrize("scale", [None, "large"])
+    def test_runs_in_no_study_that_it_is_not_named_beside(self, tmp_path, recipe, named, scale):
+        (tmp_path / "other.py").write_text("ABLATION = None")
+        (tmp_path / "deeper").mkdir()
+        (tmp_path / "deeper" / "third.py").write_text("ABLATION = None")
+        text = SCALED.replace("recipe: dino_vit_small_16", f"recipe: {recipe}")
+        if scale is None:
+            text = GOOD.replace("recipe: digits_tiny", f"recipe: {recipe}")
+        paths = [tmp_path / one for one in named]
+        with pytest.raises(StudyError) as caught:
+            load(tmp_path, text, scale=scale, ablations=paths)
+        assert str(caught.value) == (
+            f"{tmp_path / 'study.yaml'}: recipe '{recipe}' is code, which a study runs only where "
+            f"it is named: add --ablations {recipe}"
+        )
+        assert not (tmp_path / "it ran").exists()
+
+    @pytest.mark.parametrize("named", [".", "mine.py"])
+    def test_is_that_of_a_study_beside_which_it_or_its_folder_is_named(
+        self, tmp_path, recipe, named
+    ):
+        text = GOOD.replace("recipe: digits_tiny", f"recipe: {recipe}")
+        found = load(tmp_path, text, ablations=[tmp_path / named])
+        assert found.base == load(tmp_path, GOOD).base
+        assert (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/name:os.system"])
+def test_a_study_file_is_data_whatever_its_tags_ask_for(tmp_path, tag):
+    path = tmp_path / "study.yaml"
+    path.write_text(GOOD.replace("seeds: 8", f"seeds: {tag} ['touch {tmp_path}/ran']"))
+    with pytest.raises(StudyError, match="python") as caught:
+        load_study(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
