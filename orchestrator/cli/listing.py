@@ -110,6 +110,10 @@ def _list_datasets() -> Table:
         "photographs",
         "2,464 crops of 11 photographs, 48×48, which one is the label; embedded (scikit-image)",
     )
+    table.add_row(
+        "photographs_equalised",
+        "the same in grey, with equally many pixels of each level in each crop; embedded",
+    )
     scenes = "3,200 scenes made by rule, 48×48, 4 labels:"
     table.add_row("scenes_far", f"{scenes} how two objects at opposite borders differ; embedded")
     table.add_row("scenes_near", f"{scenes} which texture lies in it; embedded")

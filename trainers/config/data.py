@@ -11,7 +11,7 @@ LEAST_SQUARE = 4
 SMALL_SQUARE = 64
 """Side up to which squares are cut between pixels: rounding a box would matter."""
 
-EMBEDDED = ("digits", "photographs", "scenes_far", "scenes_near")
+EMBEDDED = ("digits", "photographs", "photographs_equalised", "scenes_far", "scenes_near")
 """Data sets that are named and lie nowhere."""
 
 EMBEDDED_NAMES = ", ".join(f"`{name}`" for name in EMBEDDED)

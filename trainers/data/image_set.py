@@ -22,6 +22,7 @@ from trainers.data.arrow import Manifest, identifier
 from trainers.data.cut import Images
 from trainers.data.decode import UnreadableImage, decode_to, decoding_threads, side_by_side
 from trainers.data.digits import digits
+from trainers.data.equalised import equalised
 from trainers.data.ingest import Progress, ingest
 from trainers.data.photographs import CLASS_NAMES, Crops, photographs
 from trainers.data.portable import portable
@@ -216,6 +217,7 @@ def _with_split(made: Crops | Scenes, class_names: tuple[str, ...], config: Data
 _EMBEDDED: Mapping[str, Callable[[DataConfig], ImageSet]] = {
     "digits": _open_digits,
     "photographs": lambda config: _with_split(photographs(), CLASS_NAMES, config),
+    "photographs_equalised": lambda config: _with_split(equalised(), CLASS_NAMES, config),
     "scenes_far": lambda config: _with_split(scenes("far"), CLASSES["far"], config),
     "scenes_near": lambda config: _with_split(scenes("near"), CLASSES["near"], config),
 }

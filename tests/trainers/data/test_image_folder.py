@@ -387,7 +387,8 @@ def refusal(source: str, cache: Path) -> str:
 def test_a_missing_folder_is_refused(tmp_path, cache):
     assert refusal(f"{tmp_path}/gone", cache) == (
         f"image folder '{tmp_path}/gone' cannot be read: No such file or directory; "
-        "data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images "
+        "data.source is `digits`, `photographs`, `photographs_equalised`, `scenes_far`, "
+        "`scenes_near`, a folder of images "
         "or what `dinolab ingest` made"
     )
 
@@ -396,7 +397,8 @@ def test_a_missing_folder_is_refused(tmp_path, cache):
 def test_a_word_near_digits_is_refused_with_a_suggestion(word, cache):
     assert refusal(word, cache) == (
         f"image folder '{word}' cannot be read: No such file or directory; "
-        "data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder of images "
+        "data.source is `digits`, `photographs`, `photographs_equalised`, `scenes_far`, "
+        "`scenes_near`, a folder of images "
         "or what `dinolab ingest` made; "
         "did you mean digits?"
     )
@@ -407,8 +409,8 @@ def test_a_word_near_digits_is_refused_with_a_suggestion(word, cache):
 )
 def test_what_can_be_no_folder_is_refused(source, cache):
     assert (
-        "data.source is `digits`, `photographs`, `scenes_far`, `scenes_near`, a folder"
-        in refusal(source, cache)
+        "data.source is `digits`, `photographs`, `photographs_equalised`, `scenes_far`, "
+        "`scenes_near`, a folder" in refusal(source, cache)
     )
 
 

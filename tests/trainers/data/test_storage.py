@@ -86,6 +86,7 @@ def test_a_path_is_made_absolute_and_home_is_meant_by_a_tilde(tmp_path, monkeypa
             "digits",
             "photographs",
             "scenes_far",
+            "photographs_equalised",
             "scenes_near",
             "s3://bucket/x",
             "file:///data",
