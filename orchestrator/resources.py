@@ -95,9 +95,9 @@ def place(
         resources.device == "auto" and any(node.gpus > 0 for node in everything)
     )
     gpus = resources.gpus_per_worker if uses_gpu else 0.0
-    if (workers := max(resources.workers, resources.most_workers)) > 1 and 0 < gpus < 1:
+    if resources.at_most > 1 and 0 < gpus < 1:
         raise InputError(
-            f"resources.gpus_per_worker {gpus:g}: the {workers} workers of one trial "
+            f"resources.gpus_per_worker {gpus:g}: the {resources.at_most} workers of one trial "
             "cannot share a GPU; ask for 1 a worker, or for one worker"
         )
 
@@ -157,12 +157,23 @@ def workers_for(counts: Sequence[int], resources: Resources, free: int, waiting:
     return max(count for count in counts if seats_of(count, resources) <= seats)
 
 
-def held_by(node: Node, resources: Resources, gpus: float) -> int:
-    """How many workers of `gpus` each a machine holds."""
+def trials_free(free: Sequence[Node], resources: Resources, placement: Placement) -> int:
+    """For how many trials with the fewest workers there is room now, each a worker group.
+
+    `free` are the machines with what nobody has of them.
+    """
+    held = [
+        held_by(one, resources, placement.gpus_per_worker, placement.group_cpus) for one in free
+    ]
+    return trials_held(held, resources)
+
+
+def held_by(node: Node, resources: Resources, gpus: float, cpus: float = 0.0) -> int:
+    """How many workers of `gpus` each a machine holds, and of so many `cpus`, if they are given."""
     asked = resources.node_labels
     if node.labels is not None and any(node.labels.get(k) != v for k, v in asked.items()):
         return 0
-    fit = min(node.cpus // resources.cpus_per_worker, UNLIMITED)
+    fit = min(node.cpus // (cpus or resources.cpus_per_worker), UNLIMITED)
     if memory := resources.memory_per_worker_gib * GIB:
         fit = min(fit, node.memory // memory)
     if gpus:

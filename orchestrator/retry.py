@@ -40,7 +40,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class PreemptedError(DinolabError):
-    """An attempt has saved where it was, since its machine is to be taken away."""
+    """An attempt has saved where it was, and ended: to go on on another machine, or otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

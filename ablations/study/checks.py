@@ -10,6 +10,7 @@ from ablations.study.schema import Change, Resources, StudyFile
 from ablations.study.study import Study
 from ablations.verdicts.rule import FEWEST_SEEDS
 from trainers.config import TrainConfig, nearest, shown
+from trainers.config.recipe import is_code
 from trainers.config.size import share_problem
 from trainers.errors import listed, printable
 from trainers.metrics import EVALUATED, LABELLED, METRICS
@@ -206,9 +207,9 @@ def check_code(recipe: str, named: Sequence[Path]) -> str:
     Whoever opens a study of somebody else must not run code of theirs unawares: it is named beside
     the study, as its own ablations are, by its path or its folder's.
     """
-    path = Path(recipe).expanduser().resolve()
+    path = Path(recipe).expanduser()
     allowed = {one.expanduser().resolve() for one in named}
-    if path.suffix != ".py" or {path, path.parent} & allowed:
+    if not is_code(recipe) or {path.resolve(), path.parent.resolve()} & allowed:
         return ""
     return (
         f"recipe {shown(recipe)} is code, which a study runs only where it is named: add "
@@ -228,10 +229,9 @@ def check_shares(configs: Mapping[str, TrainConfig], workers: int) -> list[str]:
 
 def worker_counts(config: TrainConfig, resources: Resources) -> list[int]:
     """How many workers may train a run, ascending: `workers`, and what else divides its batch."""
-    most = max(resources.workers, resources.most_workers)
     return [
         workers
-        for workers in range(resources.workers, min(most, config.batch_size) + 1)
+        for workers in range(resources.workers, min(resources.at_most, config.batch_size) + 1)
         if workers == resources.workers or not share_problem(config, workers)
     ]
 

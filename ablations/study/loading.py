@@ -97,6 +97,7 @@ def load_study(
     problems += check_claims(raw)
     hypotheses: dict[str, Hypothesis] = {}
     seeds: Sequence[int] = ()
+    resources = _with_workers(declared.resources if declared else Resources(), workers, problems)
     if declared and not problems:
         stated = declared.hypotheses or resolved.expected
         stated = in_families(stated, declared.claims, declared.multiplicity)
@@ -109,15 +110,10 @@ def load_study(
             )
         problems += check_looks(declared, hypotheses, len(seeds), _fewest(hypotheses))
         problems += check_reported(hypotheses, declared.gates, resolved.configs)
-        fewest = workers[0] if workers else declared.resources.workers
-        problems += check_shares(resolved.configs, fewest)
+        problems += check_shares(resolved.configs, resources.workers)
     if problems or declared is None or resolved.base is None:
         lines = "\n".join(f"{path}: {brief(problem)}" for problem in dict.fromkeys(problems))
         raise StudyError(lines)
-    resources = declared.resources
-    if workers is not None:
-        fewest, most = workers
-        resources = resources.model_copy(update={"workers": fewest, "most_workers": most})
     return Study(
         name=declared.name,
         recipe=declared.recipe,
@@ -195,6 +191,21 @@ class _Resolved:
     """of each arm that has no problems"""
     expected: dict[str, Hypothesis] = field(default_factory=dict)
     confounds: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _with_workers(
+    resources: Resources, workers: tuple[int, int] | None, problems: list[str]
+) -> Resources:
+    """With so many workers instead, where they are given. Adds problems."""
+    if workers is None:
+        return resources
+    changes = dict(zip(("workers", "most_workers"), workers, strict=True))
+    try:
+        return Resources.model_validate({**resources.model_dump(), **changes})
+    except ValidationError as error:
+        said = [one["msg"].removeprefix("Value error, ") for one in error.errors()]
+        problems += [f"--workers: {line}" for line in said]
+        return resources
 
 
 def _resolve(

@@ -127,9 +127,14 @@ class Resources(Declared):
         return self
 
     @property
+    def at_most(self) -> int:
+        """Workers of a trial, where there is room for as many as it may have."""
+        return max(self.workers, self.most_workers)
+
+    @property
     def is_elastic(self) -> bool:
         """Whether the number of workers follows what there is."""
-        return self.most_workers > self.workers
+        return self.at_most > self.workers
 
 
 class Scale(Declared):

@@ -108,8 +108,14 @@ def name_of_study(given: str, store: "Store") -> str:
     if not os.path.isfile(path) or given in store.names(STUDIES):  # noqa: PTH113
         return given
     # It loads PyTorch, which a name does not need.
+    from ablations.study.checks import check_code
     from ablations.study.loading import load_study
+    from ablations.study.reading import read_study
 
+    raw = read_study(path, None)
+    # A name needs no recipe that is code, which is run for nobody who has not named it.
+    if check_code(str(raw.get("recipe")), ()):
+        return str(raw.get("name"))
     return load_study(path).name
 
 

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ray.exceptions import RayError
@@ -19,11 +19,10 @@ from ray.experimental.internal_kv import (
 
 from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
-from orchestrator.driver.nodes import nodes_there
 from orchestrator.driver.standings import Standings
 from orchestrator.plan import Trial
-from orchestrator.resources import place, workers_for
-from trainers.errors import ConfigError, InputError
+from orchestrator.resources import workers_for
+from trainers.errors import ConfigError
 
 SLOW = 0.5
 """Share of the usual speed of its arm below which a run is a straggler."""
@@ -32,7 +31,7 @@ PEERS = 2
 """How many other runs of an arm make its usual speed."""
 
 LOOKED_EVERY_S = 1.0
-"""How often speeds are compared."""
+"""How often speeds are compared, and room is looked for."""
 
 _NAMESPACE = "dinolab_moves"
 
@@ -62,7 +61,7 @@ def ask(name: str, why: str) -> None:
     _internal_kv_put(f"{name}?", why, overwrite=True, namespace=_NAMESPACE)
 
 
-def asked(name: str) -> str:
+def why_asked(name: str) -> str:
     """Why an attempt has been asked to end; empty if it has not. Raises RayError."""
     return (_internal_kv_get(f"{name}?", namespace=_NAMESPACE) or b"").decode()
 
@@ -120,26 +119,37 @@ class Moves:
         resources: Resources,
         driver: str,
         standings: Standings,
+        free: Callable[[Collection[str]], int],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`say` prints a line."""
+        """`free` tells for how many trials with the fewest workers there is room now, off the
+        machines that it is given, by Ray's identifiers; `say` prints a line."""
         self._resources, self._driver, self._standings = resources, driver, standings
-        self._say, self._clock, self._after_s = say, clock, waits_s()
-        self._looked_at = -math.inf
+        self._free, self._say, self._clock = free, say, clock
+        self._after_s = waits_s()
+        self._looked_at = self._spared_at = -math.inf
         self._running: dict[str, _Attempt] = {}
         self._speeds: dict[tuple[tuple[str, ...], int], dict[str, float]] = defaultdict(dict)
         """images a second of runs, also of those that have ended, by arms and number of workers"""
-        self._avoided: dict[str, frozenset[str]] = {}
+        self._steps: dict[str, int] = {}
+        """how far each run has come"""
+        self._left: dict[str, frozenset[str]] = {}
+        """machines that a run has left as too slow; it is not to come back to one"""
+        self._moving: set[str] = set()
+        """keys of runs that were asked to go to another machine, and have not begun there"""
 
     @property
-    def is_moving(self) -> bool:
-        """Whether a run is on its way to another machine, where a place must be kept for it."""
-        return not self._avoided.keys() <= self._running.keys()
+    def needs_room(self) -> bool:
+        """Whether a run may go to another machine, where an idle process would be in its way."""
+        return bool(self._moving) or (
+            self._resources.move_stragglers
+            and any(one.is_straggler for one in self._running.values())
+        )
 
     def began(self, trial: Trial) -> None:
         """An attempt at a trial has got its process."""
-        self._avoided.pop(trial.key, None)
+        self._moving.discard(trial.key)
         if launched := self._standings.launched.get(trial.key):
             self._running[trial.key] = _Attempt(
                 trial=trial,
@@ -151,27 +161,27 @@ class Moves:
 
     def came(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> None:
         """An attempt has come so far."""
-        if attempt := self._running.get(trial.key):
-            attempt.step = step
+        attempt = self._running.get(trial.key)
+        # A group tells the records again from which it goes on, and how fast others were.
+        if attempt and step > self._steps.get(trial.key, -1):
+            attempt.step = self._steps[trial.key] = step
             if (speed := metrics.get("time/images_per_s", math.nan)) > 0:
                 attempt.speed = speed
                 self._speeds[trial.arms, attempt.workers][trial.key] = speed
 
-    def ended(self, trial: Trial, *, again: bool) -> None:
-        """An attempt has ended, and there is to be another, or not."""
-        if not again:
-            self._avoided.pop(trial.key, None)
+    def ended(self, trial: Trial) -> None:
+        """An attempt has ended; what comes of it is told by `settled`, where there is no other."""
         if attempt := self._running.pop(trial.key, None):
             with contextlib.suppress(RayError):
                 forget(attempt.name)
 
+    def settled(self, trial: Trial) -> None:
+        """A run needs no other machine: it is over, or none of the others has room."""
+        self._moving.discard(trial.key)
+
     def avoided(self, trial: Trial) -> tuple[str, ...]:
-        """Machines on which the next attempt at a trial is not to run; none if no other is left."""
-        machines = self._avoided.get(trial.key, frozenset())
-        if machines and not self._place_off(machines):
-            del self._avoided[trial.key]
-            return ()
-        return tuple(sorted(machines))
+        """Machines on which the next attempt at a trial is not to run, if it can be helped."""
+        return tuple(sorted(self._left[trial.key])) if trial.key in self._moving else ()
 
     def look(self) -> None:
         """Say which runs are slow."""
@@ -196,36 +206,48 @@ class Moves:
                 )
 
     def spare(self, seats: int) -> None:
-        """So many more trials could run, and none waits: use the place, for one run at a time."""
-        if seats < 1 or any(one.is_asked for one in self._running.values()):
+        """No trial waits, and so many more could run: use what room there is, for one at a time."""
+        now = self._clock()
+        if now - self._spared_at < LOOKED_EVERY_S:
             return
-        for attempt in sorted(self._running.values(), key=lambda one: (one.workers, one.began)):
-            if why := self._why(attempt, seats):
-                with contextlib.suppress(RayError):
-                    ask(attempt.name, why)
-                    attempt.is_asked = True
-                return
+        self._spared_at = now
+        if self._moving or any(one.is_asked for one in self._running.values()):
+            return
+        may = [
+            one
+            for one in self._running.values()
+            if now - one.began >= self._after_s and one.left_s > self._after_s
+        ]
+        why = self._slow(may) or self._wider(may, seats)
+        if why:
+            attempt, text = why
+            with contextlib.suppress(RayError):
+                ask(attempt.name, text)
+                attempt.is_asked = True
 
-    def _why(self, attempt: _Attempt, seats: int) -> str:
-        """What an attempt is told when it is to end: there is place elsewhere, or more of it."""
-        if self._clock() - attempt.began < self._after_s or not attempt.left_s > self._after_s:
-            return ""
-        if attempt.is_straggler and self._resources.move_stragglers:
+    def _slow(self, may: list[_Attempt]) -> tuple[_Attempt, str] | None:
+        """A straggler that can go elsewhere, and what it is told."""
+        slow = [one for one in may if one.is_straggler] if self._resources.move_stragglers else []
+        for attempt in slow:
             machines = _told(attempt)
-            others = [one for one in self._running.values() if not _told(one) <= machines]
-            if machines and self._place_off(machines) > sum(one.seats for one in others):
-                self._avoided[attempt.trial.key] = machines
-                return f"slow here, at {attempt.speed:.3g} images a second"
-        counts = worker_counts(attempt.trial.config, self._resources)
-        wider = workers_for(counts, self._resources, attempt.seats + seats, 1)
-        return f"there is room for {wider} workers" if wider > attempt.workers else ""
+            left = self._left.get(attempt.trial.key, frozenset()) | machines
+            if machines and self._free(left):
+                self._left[attempt.trial.key] = left
+                self._moving.add(attempt.trial.key)
+                return attempt, f"slow here, at {attempt.speed:.3g} images a second"
+        return None
 
-    def _place_off(self, machines: frozenset[str]) -> int:
-        """How many trials with the fewest workers all other machines hold."""
-        try:
-            return place(self._resources, nodes_there(but=machines)).concurrent
-        except (InputError, RayError):
-            return 0
+    def _wider(self, may: list[_Attempt], seats: int) -> tuple[_Attempt, str] | None:
+        """One of those with the fewest workers, if it can have more, and what it is told."""
+        if seats < 1 or not may or not self._resources.is_elastic:
+            return None
+        free = min(seats, self._free(()))
+        for attempt in sorted(may, key=lambda one: (one.workers, one.began)) if free else ():
+            counts = worker_counts(attempt.trial.config, self._resources)
+            wider = workers_for(counts, self._resources, attempt.seats + free, 1)
+            if wider > attempt.workers:
+                return attempt, f"there is room for {wider} workers"
+        return None
 
     def _usual(self, attempt: _Attempt) -> float:
         """Images a second of other runs of its arm, with as many workers; 0 if they are few."""

@@ -27,6 +27,19 @@ def nodes_there(*, but: Collection[str] = ()) -> list[Node]:
     ]
 
 
+def nodes_free(*, but: Collection[str] = ()) -> list[Node]:
+    """The same machines with what nobody has of them now. Raises RayError."""
+    import ray
+
+    state, leaving = ray._private.state.state, {*nodes_to_go(), *but}
+    labels = {one["NodeID"]: one.get("Labels") or {} for one in ray.nodes() if one["Alive"]}
+    return [
+        node_of(name, resources, labels[name])
+        for name, resources in state.available_resources_per_node().items()
+        if name in labels and name not in leaving
+    ]
+
+
 def nodes_to_go() -> Collection[str]:
     """Identifiers of the machines that are to be taken away; Ray puts nothing new on them.
 

@@ -10,13 +10,16 @@ from typing import Self
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.driver.moving import asked, tell_machine
+from orchestrator.driver.moving import tell_machine, why_asked
 from orchestrator.driver.nodes import nodes_to_go
 from orchestrator.retry import PreemptedError
 from trainers.training import stopping
 
 LOOKED_EVERY_S = 5.0
 """How often a worker asks; clouds give notice of 30 seconds at least."""
+
+ANOTHER_WAS_ASKED = "another worker was asked to end"
+"""What a worker knows that has not been asked itself."""
 
 _TAKEN_AWAY = "its machine is to be taken away"
 
@@ -41,11 +44,7 @@ class Notices:
         # It is not waited for, since it may itself wait for a head that does not answer.
         self._over.set()
         if isinstance(error, stopping.Interrupted):
-            # Where another worker of its group was asked first, this one may not know.
-            if not self._why and ray.is_initialized():
-                with contextlib.suppress(RayError):
-                    self._why = asked(self._name)
-            raise PreemptedError(f"{self._why or _TAKEN_AWAY}: {error.saved}") from None
+            raise PreemptedError(f"{self._why or ANOTHER_WAS_ASKED}: {error.saved}") from None
 
     def _look(self) -> None:
         here, is_told, wait_s = ray.get_runtime_context().get_node_id(), False, 0.0
@@ -56,6 +55,6 @@ class Notices:
                 if not is_told:
                     tell_machine(self._name, here)
                 is_told = True
-                self._why = _TAKEN_AWAY if here in nodes_to_go() else asked(self._name)
+                self._why = _TAKEN_AWAY if here in nodes_to_go() else why_asked(self._name)
                 if self._why:
                     stopping.ask_to_end()

@@ -1,19 +1,20 @@
 """RAY: Tune asks which trial is next, and whether there is room for it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
 from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.driver.cluster import refuse_lost
-from orchestrator.driver.nodes import nodes_addable, nodes_there
+from orchestrator.driver.nodes import nodes_addable, nodes_free, nodes_there
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Trial
-from orchestrator.resources import place, seats_of, workers_for
+from orchestrator.resources import Placement, place, seats_of, trials_free, workers_for
 from orchestrator.schedule import Launch, Stop, Wait
 from trainers.errors import InputError, StoreError
 
@@ -41,6 +42,7 @@ class Room:
         self._resources, self._most, self._say, self._share = resources, most, say, share
         self.number, self._looked_at = 0, float("-inf")
         self._said = ""
+        self._made: Placement | None = None
 
     def look(self) -> int:
         """The number. Raises RayGone, one line, when the cluster is gone."""
@@ -58,23 +60,35 @@ class Room:
         except InputError as error:
             self._once(f"note: waiting, since {error}")
             return 0
+        self._made = made
         if not made.concurrent:
             self._once("note: waiting for the cluster to add machines")
         # Shares are of all that is there, whatever each driver limits itself to.
         share = self._share(min(made.attainable, made.concurrent + MOST_WAITING))
         return share if self._most is None else min(share, self._most * widest(self._resources))
 
-    def workers(self, trial: Trial, running: int, taken: int, waiting: int) -> int:
-        """With how many workers a trial is launched now, 0 if it is not.
-
-        `running` trials take the place of `taken` with the fewest workers, and `waiting` have none.
-        """
-        free = self.number - taken
+    def workers(self, trial: Trial, standings: Standings, waiting: int) -> int:
+        """With how many workers a trial is launched now, 0 if it is not; `waiting` have none."""
+        left, running = self.number - standings.seats, standings.running
         at_once = waiting if self._most is None else min(waiting, self._most - running)
-        if free < 1 or at_once < 1:
+        if left < 1 or at_once < 1:
             return 0
         counts = worker_counts(trial.config, self._resources)
-        return workers_for(counts, self._resources, free, at_once)
+        if len(counts) == 1 or trial.key in standings.crowded_out:
+            return counts[0]
+        # More than the fewest only where there is room now: others may have it, or it may never be.
+        return workers_for(counts, self._resources, min(left, self.free()), at_once)
+
+    def free(self, but: Collection[str] = ()) -> int:
+        """For how many trials with the fewest workers there is room now, off the machines `but`.
+
+        Nothing where the head does not answer.
+        """
+        try:
+            free = nodes_free(but=but)
+        except RayError:
+            return 0
+        return trials_free(free, self._resources, self._made) if self._made else 0
 
     def seats(self, workers: int) -> int:
         """Of how many trials with the fewest workers one with so many takes the place."""
@@ -88,7 +102,7 @@ class Room:
 
 def widest(resources: Resources) -> int:
     """Of how many trials with the fewest workers one with the most takes the place."""
-    return seats_of(max(resources.workers, resources.most_workers), resources)
+    return seats_of(resources.at_most, resources)
 
 
 class Scheduled(Searcher):
@@ -121,9 +135,7 @@ class Scheduled(Searcher):
         try:
             while isinstance(decided := self.standings.decided(), Launch):
                 trial, standings = decided.trials[0], self.standings
-                workers = self.room.workers(
-                    trial, standings.running, standings.seats, len(decided.trials)
-                )
+                workers = self.room.workers(trial, standings, len(decided.trials))
                 if not workers:
                     return None
                 if launched := standings.launch(trial, workers, self.room.seats(workers)):

@@ -47,7 +47,10 @@ class Sharing:
     def __init__(
         self, device: str, wanted: Callable[[], int], most: int | None, say: Callable[[str], None]
     ) -> None:
-        """`wanted` tells how many trials there are to run, of which it runs `most` at once."""
+        """`wanted` tells how many trials there are to run, of which it runs `most` at once.
+
+        One that may take the place of several counts as so many.
+        """
         import ray
 
         self._device, self._wanted, self._most, self._say = device, wanted, most, say

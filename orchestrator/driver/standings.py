@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator import schedule
 from orchestrator.plan import Trial
-from orchestrator.retry import Failure, Retry, rest_of_root, settle
+from orchestrator.retry import REST_S, Failure, Retry, rest_of_root, settle
 from orchestrator.schedule import Launch, Standing, Stop, Wait
 from trainers.errors import InputError, StoreError
 from trainers.runs.lease import Watch
@@ -25,7 +25,7 @@ _GOES_ON = "; nothing is lost: the same command goes on from here"
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """What is known of the attempts before one that is launched."""
+    """What is known of the attempts before one that is launched, and what it gets."""
 
     over: tuple[int, ...]
     """that have certainly ended"""
@@ -66,6 +66,8 @@ class Standings:
         self._held: dict[str, Trial] = {}
         self._resting: dict[str, float] = {}
         self._in_a_row: dict[str, int] = {}
+        self.crowded_out: set[str] = set()
+        """keys of those for which there was no room as they were launched last"""
         self._looked_at = float("-inf")
         self._shared = False
         self._waits_for_others = False
@@ -123,6 +125,7 @@ class Standings:
         if found is not None:
             found = replace(found, workers=workers, seats=seats)
             self.known[trial.key] = "running"
+            self.crowded_out.discard(trial.key)
             self.launched[trial.key] = found
         return found
 
@@ -135,6 +138,12 @@ class Standings:
         """A trial that was to run here is held by somebody else."""
         self._over(trial.key, "held")
         self._held[trial.key] = trial
+
+    def no_room(self, trial: Trial) -> None:
+        """There was no room for a trial as it was launched: it comes again, with less."""
+        self._over(trial.key, "resting")
+        self._resting[trial.key] = self._clock() + REST_S
+        self.crowded_out.add(trial.key)
 
     def failed(self, trial: Trial, failure: Failure, *, new_checkpoint: bool) -> Retry | None:
         """An attempt here has failed: the one that follows, or None when it is given up.

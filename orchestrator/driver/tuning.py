@@ -62,8 +62,11 @@ def placed(
 ) -> Iterator[Placed]:
     """What each trial gets on the cluster, which is there until the block ends.
 
-    Raises InputError when not even one trial fits.
+    Raises InputError when not even one trial fits, and ConfigError for a time that is none.
     """
+    from orchestrator.driver.moving import waits_s
+
+    waits_s()
     afterwards: list[Callable[[], None]] = []
     try:
         with cluster:
@@ -132,8 +135,7 @@ def train_missing(
     from orchestrator.driver.watcher import Watcher
 
     placement, most = where.placement, where.share.max_concurrent
-    is_group = max(where.resources.workers, where.resources.most_workers) > 1
-    run = functools.partial(worker.run_group if is_group else worker.run_alone, placement=placement)
+    run = functools.partial(worker.run, placement=placement)
     run.__name__ = "trial"  # type: ignore[attr-defined]
     driver = secrets.token_hex(8)
     code, cache = dict(code_versions()), str(cache_in(root).absolute())
@@ -179,7 +181,7 @@ def train_missing(
             missing, store, driver, say=console.print, finished=finished, needed=needed
         )
         room = Room(where.resources, most, console.print, sharing.share)
-        moves = Moves(where.resources, driver, standings, console.print)
+        moves = Moves(where.resources, driver, standings, room.free, console.print)
         watcher = Watcher(
             missing,
             store,
@@ -195,12 +197,12 @@ def train_missing(
         tuner = tune.Tuner(
             tune.with_resources(
                 run,
-                lambda given: _trial_resources(given["trial"], placement, is_group=is_group),
+                lambda given: _trial_resources(given["trial"], placement),
             ),
             tune_config=tune.TuneConfig(
                 search_alg=Scheduled(standings, room, assigned, watcher.settle, moves.spare),
                 num_samples=-1,
-                reuse_actors=not is_group,
+                reuse_actors=where.resources.at_most == 1,
                 trial_dirname_creator=lambda one: str(one.trial_id),
             ),
             run_config=tune.RunConfig(
@@ -220,7 +222,7 @@ def train_missing(
                         end_lease(StoredTrial(store, trial.key), driver, "interrupted")
 
         where.afterwards.append(release)
-        with processes_given_up(lambda: watcher.is_full or moves.is_moving):
+        with processes_given_up(lambda: watcher.is_full or moves.needs_room):
             try:
                 tuner.fit()
             except RayGone as gone:
@@ -228,13 +230,14 @@ def train_missing(
         interrupt.check()
 
 
-def _trial_resources(assignment: Any, placement: Placement, *, is_group: bool) -> Any:
+def _trial_resources(assignment: Any, placement: Placement) -> Any:
     from ray.tune import PlacementGroupFactory
 
-    from orchestrator.driver.worker import labels_of
+    from orchestrator.driver.worker import is_group
 
-    if is_group:
+    if is_group(assignment, placement):
         return PlacementGroupFactory([{"CPU": WATCHER_CPUS}])
-    labels = labels_of(assignment, placement)
-    only: dict[str, Any] = {"bundle_label_selector": [labels]} if labels else {}
-    return PlacementGroupFactory([placement.asked(placement.cpus_per_worker)], **only)
+    labels: dict[str, Any] = (
+        {"bundle_label_selector": [dict(placement.labels)]} if placement.labels else {}
+    )
+    return PlacementGroupFactory([placement.asked(placement.cpus_per_worker)], **labels)

@@ -147,7 +147,7 @@ class Watcher(tune.Callback):
         if name not in self._known:
             self._known.add(name)
             ours = self._ours(ray_trial)
-            self.moves.ended(ours, again=ended.failure is not None)
+            self.moves.ended(ours)
             self._outputs.pop(ours.key, None)
             self._over.append((ours, ended))
 
@@ -199,7 +199,13 @@ class Watcher(tune.Callback):
     def _settle(self, trial: Trial, ended: Ended) -> None:
         """Record how an attempt ended, and say it. Raises StoreError."""
         stored = StoredTrial(self.store, trial.key)
+        if ended.found == "no room":
+            self.moves.settled(trial)
+            self.standings.no_room(trial)
+            self.progress.note(title_of(trial), "there is no room for it as it was to be any more")
+            return
         if ended.failure is None or _is_finished(stored):
+            self.moves.settled(trial)
             if ended.found == "held":
                 self.standings.left(trial)
                 return
@@ -224,12 +230,17 @@ class Watcher(tune.Callback):
                 new_checkpoint = _has_saved(stored, number)
         retry = self.standings.failed(trial, failure, new_checkpoint=new_checkpoint)
         if retry is None:
+            self.moves.settled(trial)
             self.progress.ended(title_of(trial), f"failed: {failure}{where}")
             self.mirror(trial)
         elif not failure.of_the_root:
             again = f"tried again in {retry.after_s:g} s"
-            what = "interrupted" if failure.interrupted else "an attempt failed"
-            self.progress.note(title_of(trial), f"{what}: {failure}{where}; {again}")
+            what = (
+                f"interrupted: {failure.message}"
+                if failure.interrupted
+                else f"an attempt failed: {failure}"
+            )
+            self.progress.note(title_of(trial), f"{what}{where}; {again}")
 
     def tell(self, trial: Trial) -> None:
         """Say how a trial ended, and mirror it."""

@@ -14,17 +14,17 @@ from typing import Any, Literal, Self
 import ray.train
 import ray.train.torch
 from ray import tune
-from ray.train import ControllerError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import (
     InsufficientClusterResourcesError,
+    WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
 )
 
 from dashboards.tables.values import values_of
 from orchestrator.driver.gauges import OF_ARMS
 from orchestrator.driver.output import Output
-from orchestrator.driver.preemption import Notices
+from orchestrator.driver.preemption import ANOTHER_WAS_ASKED, Notices
 from orchestrator.resources import Placement
 from orchestrator.retry import Failure, PreemptedError, decide, failure_of, kind_of
 from trainers.adapters.starting import starting_weights
@@ -55,6 +55,7 @@ class Assignment:
     name: str = ""
     """of this attempt on the cluster"""
     workers: int = 1
+    """as many as it gets"""
     avoided: tuple[str, ...] = ()
     """machines on which it is not to run, by Ray's identifiers"""
     config: str
@@ -79,7 +80,7 @@ class Assignment:
 class Ended:
     """How an attempt ended, for the driver; travels by pickle."""
 
-    found: Literal["finished", "held", "failed"]
+    found: Literal["finished", "held", "failed", "no room"]
     failure: Failure | None = None
     text: str = ""
     """the traceback"""
@@ -95,9 +96,14 @@ TOLD = (*SHOWN, *(metric for metric in OF_ARMS if metric not in SHOWN))
 
 
 _PLACED_WITHIN_S = 30
-"""How long workers of an elastic trial may wait for room, before it is asked how many there is."""
+"""How long a group may wait for room that it need not have."""
 
-_NO_PLACE = (InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError)
+_NO_ROOM = (
+    InsufficientClusterResourcesError,
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+)
+"""Ray Train's errors when workers find none, or their machine goes while they start."""
 
 FOLLOWED_EVERY_S = 1.0
 """How often the driver is told how far a trial is."""
@@ -204,8 +210,22 @@ def run_alone(parameters: dict[str, Any], placement: Placement) -> None:
     tune.report({ENDED: ended})
 
 
+def run(parameters: dict[str, Any], placement: Placement) -> None:
+    """A trial, in the process that Tune gave it, or as a worker group under it."""
+    as_group = is_group(parameters["trial"], placement)
+    (run_group if as_group else run_alone)(parameters, placement)
+
+
+def is_group(assignment: Assignment, placement: Placement) -> bool:
+    """Whether a trial runs as a Ray Train worker group.
+
+    So does one that is to avoid a machine: Tune would wait for another one for ever.
+    """
+    return placement.is_elastic or placement.workers > 1 or bool(assignment.avoided)
+
+
 def run_group(parameters: dict[str, Any], placement: Placement) -> None:
-    """A trial with several workers: a Ray Train worker group under this process."""
+    """A trial as a Ray Train worker group under this process."""
     assignment: Assignment = parameters["trial"]
     output = Output.of_this_process()
     tune.report({OUTPUT: output})
@@ -218,19 +238,18 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
     follower = threading.Thread(target=_follow, args=(trial, ended), daemon=True)
     follower.start()
     try:
-        if placement.is_elastic:
+        if _may_find_no_room(assignment, placement):
             os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_PLACED_WITHIN_S))
         with tempfile.TemporaryDirectory(prefix="dinolab-", ignore_cleanup_errors=True) as scratch:
             _group(assignment, placement, scratch).fit()
         how = Ended(found="finished" if trial.finished() else "held")
-    except ControllerError as error:
-        why = error.controller_failure
-        if isinstance(why, _NO_PLACE):
-            why = PreemptedError(f"there is no room for {assignment.workers} workers any more")
-        how = _failed(why, output)
     except Exception as error:  # noqa: BLE001 (as above)
         failures = getattr(error, "worker_failures", {})
         how = _failed(cause([failures[rank] for rank in sorted(failures)] or [error]), output)
+        if _may_find_no_room(assignment, placement) and isinstance(
+            getattr(error, "controller_failure", None), _NO_ROOM
+        ):
+            how = Ended(found="no room")
     finally:
         ended.set()
         follower.join()
@@ -252,12 +271,18 @@ def _group(assignment: Assignment, placement: Placement, scratch: str) -> TorchT
         run_config=ray.train.RunConfig(
             name=f"workers-{assignment.key}",
             storage_path=scratch,
-            # Ray Train would wait for as many workers for ever, where the driver knows of fewer.
+            # Ray Train waits for ever: what may be had for less is then asked for anew.
             failure_config=ray.train.FailureConfig(
-                controller_failure_limit=0 if placement.is_elastic else -1  # type: ignore[call-arg]
+                # type: ignore[call-arg]
+                controller_failure_limit=0 if _may_find_no_room(assignment, placement) else -1
             ),
         ),
     )
+
+
+def _may_find_no_room(assignment: Assignment, placement: Placement) -> bool:
+    """Whether a group asks for more than it must have: more workers, or other machines."""
+    return assignment.workers > placement.workers or bool(assignment.avoided)
 
 
 def labels_of(assignment: Assignment, placement: Placement) -> dict[str, str]:
@@ -296,5 +321,10 @@ def _group_worker(parameters: dict[str, Any]) -> None:
 
 
 def cause(errors: Sequence[Exception]) -> Exception:
-    """Which of the workers' errors the others come of: the first that a retry does not help."""
-    return next((error for error in errors if decide(error) == "give up"), errors[0])
+    """Which of the workers' errors the others come of: the first that a retry does not help.
+
+    Else the first of a worker that knows why.
+    """
+    given_up = [error for error in errors if decide(error) == "give up"]
+    knowing = [error for error in errors if not str(error).startswith(ANOTHER_WAS_ASKED)]
+    return (given_up or knowing or errors)[0]

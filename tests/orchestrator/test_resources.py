@@ -14,6 +14,7 @@ from orchestrator.resources import (
     place,
     seats_of,
     share_of_this_machine,
+    trials_free,
     workers_for,
 )
 from trainers.config import override
@@ -199,3 +200,15 @@ def test_no_workers_of_an_elastic_trial_share_a_gpu():
     elastic = Resources(workers=1, most_workers=2, gpus_per_worker=0.5)
     with pytest.raises(InputError, match="the 2 workers of one trial cannot share a GPU"):
         place(elastic, nodes((8, 8)))
+
+
+def test_room_that_others_have_or_those_who_watch_is_known_from_what_is_free():
+    asked = Resources(workers=1, most_workers=4, device="cpu")
+    made = place(asked, nodes((4, 0), (1, 0)))
+    free = [Node(name="a", cpus=4 - made.group_cpus - WATCHER_CPUS), Node(name="b", cpus=1)]
+    assert trials_free(free, asked, made) == 4
+    # One watches on b, and nothing else runs there.
+    assert trials_free([Node(name="b", cpus=1 - WATCHER_CPUS)], asked, made) == 1
+    assert trials_free([Node(name="b", cpus=1 - made.group_cpus)], asked, made) == 0
+    pairs = Resources(workers=2, most_workers=4, device="cpu")
+    assert trials_free(free, pairs, place(pairs, nodes((4, 0), (1, 0)))) == 2

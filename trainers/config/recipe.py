@@ -31,8 +31,8 @@ def recipe(name: str) -> TrainConfig:
 
     Raises ConfigError with the nearest name, or with what is wrong in the file.
     """
-    if name.endswith((".json", ".py")):
-        return _from_file(Path(name).expanduser())
+    if name.endswith(".json") or is_code(name):
+        return _from_file(name)
     known = recipe_names()
     if name not in known:
         raise ConfigError(
@@ -45,9 +45,15 @@ def recipe(name: str) -> TrainConfig:
     return found
 
 
-def _from_file(path: Path) -> TrainConfig:
+def is_code(name: str) -> bool:
+    """Whether whoever asks for that recipe runs a file."""
+    return name.endswith(".py")
+
+
+def _from_file(name: str) -> TrainConfig:
+    path = Path(name).expanduser()
     try:
-        if path.suffix == ".json":
+        if not is_code(name):
             return TrainConfig.model_validate_json(path.read_text())
         found = runpy.run_path(str(path)).get("RECIPE")
     except OSError as error:

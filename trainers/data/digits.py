@@ -14,8 +14,8 @@ def digits() -> tuple[np.ndarray, Tensor]:
     The same as of `sklearn.datasets.load_digits`.
     """
     # Its file alone: the library takes a second to load, in each process that trains.
-    library = find_spec("sklearn")
-    assert library is not None
+    if (library := find_spec("sklearn")) is None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
     folder = Path(str(library.origin)).parent / "datasets" / "data"
     table = np.loadtxt(folder / "digits.csv.gz", delimiter=",")
     # Ink is counted in 17 levels, 0 to 16.

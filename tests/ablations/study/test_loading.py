@@ -552,6 +552,19 @@ def test_a_shape_that_timm_does_not_have_or_the_base_has_is_one_line(tmp_path):
     assert first.startswith("set: model.timm vit_tiny_patch16_22: timm has no such model")
 
 
+def test_workers_that_are_given_are_checked_as_those_of_the_file(tmp_path):
+    assert load(tmp_path, GOOD, workers=(2, 8)).resources.most_workers == 8
+    strict = GOOD + "resources: {placement_strategy: STRICT_PACK}\n"
+    assert load(tmp_path, strict, workers=(2, 0)).resources.workers == 2
+    with pytest.raises(StudyError, match=r"--workers: .*PACK or SPREAD, and not"):
+        load(tmp_path, strict, workers=(2, 8))
+    with pytest.raises(StudyError, match="batch_size 32 does not divide by 3 workers"):
+        load(tmp_path, GOOD, workers=(3, 8))
+    assert problems(tmp_path, GOOD + "resources: {workers: 4, most_workers: 2}\n") == [
+        "resources: most_workers 2 is less than workers 4"
+    ]
+
+
 class TestARecipeThatIsCode:
     @pytest.fixture
     def recipe(self, tmp_path):
@@ -578,6 +591,17 @@ class TestARecipeThatIsCode:
             f"{tmp_path / 'study.yaml'}: recipe '{recipe}' is code, which a study runs only where "
             f"it is named: add --ablations {recipe}"
         )
+        assert not (tmp_path / "it ran").exists()
+
+    @pytest.mark.parametrize("name", [".py", "link.py", "link.json", ".json"])
+    def test_runs_under_no_other_name_either(self, tmp_path, recipe, name):
+        if name.startswith("link"):
+            (tmp_path / "payload.txt").write_text(recipe.read_text())
+            (tmp_path / name).symlink_to("payload.txt")
+        else:
+            recipe.rename(tmp_path / name)
+        with pytest.raises(StudyError):
+            load(tmp_path, GOOD.replace("recipe: digits_tiny", f"recipe: {tmp_path / name}"))
         assert not (tmp_path / "it ran").exists()
 
     @pytest.mark.parametrize("named", [".", "mine.py"])

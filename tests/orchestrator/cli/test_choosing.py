@@ -7,10 +7,12 @@ import sys
 import pytest
 
 from orchestrator.cli.choosing import chosen_trials, chosen_workers
+from orchestrator.cli.options import name_of_study
 from orchestrator.plan import Trial
 from tests.orchestrator.conftest import environment
 from trainers.config import TrainConfig
 from trainers.errors import InputError
+from trainers.system.store import open_store
 
 ARMS, SEEDS = ("baseline", "narrow", "wide"), (0, 1, 2, 5)
 
@@ -85,6 +87,15 @@ def test_only_what_is_chosen_is_trained_and_a_program_can_read_how_it_ended(
     code, output, _ = dinolab("retry", mini, "--root", tmp_path)
     assert code == 3
     assert "1 of 6 runs are finished: training 0 of the other 5" in output
+
+
+def test_the_name_of_a_study_is_known_without_running_its_recipe(tmp_path):
+    recipe, study = tmp_path / "mine.py", tmp_path / "study.yaml"
+    recipe.write_text("from pathlib import Path\nPath(__file__).with_name('it ran').touch()\n")
+    study.write_text(f"name: mine\nrecipe: {recipe}\nseeds: 8\narms: []\n")
+    store = open_store(str(tmp_path / "runs"), make=True)
+    assert name_of_study(str(study), store) == "mine"
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_workers_are_a_number_or_the_fewest_and_the_most():

@@ -32,7 +32,7 @@ name: elastic
 recipe: digits_tiny
 seeds: 1
 set:
-  {steps: 600, evaluation.every: 600, log_every: 10, checkpoint_every: 20, batch_size: 16,
+  {steps: 1200, evaluation.every: 1200, log_every: 10, checkpoint_every: 20, batch_size: 16,
    evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
    evaluation.causal_images: 0, evaluation.probes: false}
 resources: {workers: 1, most_workers: 4}
@@ -58,6 +58,7 @@ def comes(condition, seconds=180):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_trial_gets_more_workers_when_machines_come_and_fewer_when_they_go(tmp_path):
     study, root = tmp_path / "elastic.yaml", tmp_path / "runs"
     study.write_text(STUDY)
@@ -101,8 +102,15 @@ def test_a_trial_gets_more_workers_when_machines_come_and_fewer_when_they_go(tmp
     assert code == 0, output
     undisturbed = trial_of(alone)
     assert undisturbed.finished()["chain"] == trial.finished()["chain"]
-    losses = [
-        [value for _, value in sorted(losses_of(one).items())] for one in (trial, undisturbed)
+    found, expected = losses_of(trial), losses_of(undisturbed)
+    assert found.keys() == expected.keys()
+    # Until the first change bit for bit; then sums of two workers, which drift apart slowly.
+    change = leases[1].from_step
+    assert [found[step] for step in found if step <= change] == [
+        expected[step] for step in found if step <= change
     ]
-    assert len(losses[0]) == len(losses[1]) == 60
-    np.testing.assert_allclose(losses[0][:5], losses[1][:5], rtol=1e-3)
+    soon = [step for step in found if change < step <= change + 50]
+    assert len(soon) == 5
+    np.testing.assert_allclose(
+        [found[step] for step in soon], [expected[step] for step in soon], rtol=1e-2
+    )

@@ -81,7 +81,7 @@ def test_a_trial_whose_machine_is_to_go_saves_and_goes_on_elsewhere(tmp_path, wo
     result = trial.finished()
     step = result["resumed_at"]
     assert 0 < step < result["step"] == 900
-    told = f"interrupted: its machine is to be taken away: saved at step {step} (of the machines)"
+    told = f"interrupted: its machine is to be taken away: saved at step {step}; "
     assert said.count(told) == said.count("tried again in") == 1, said
     assert [trial.lease(number).outcome for number in (1, 2)] == ["interrupted", "finished"]
     assert "Traceback" not in said
