@@ -86,9 +86,9 @@ def place(
     """Fit trials onto the machines of a cluster, at most `most` at once.
 
     A worker lies on one machine; the workers of a trial may lie on several, unless the placement
-    strategy says that they must, or must not. `addable` are the kinds
-    of machine that the cluster adds when they are asked for. Raises InputError, which lists the
-    machines, when not even one trial fits, or when workers of a group would share a GPU.
+    strategy says that they must, or must not. `addable` are the kinds of machine that the cluster
+    adds when they are asked for. Raises InputError, which lists the machines, when not even one
+    trial fits, or when workers of a group would share a GPU.
     """
     everything = [*nodes, *addable]
     uses_gpu = resources.device == "gpu" or (

@@ -12,14 +12,11 @@ from ablations.study.schema import Resources
 from orchestrator.resources import UNLIMITED, Node, node_of
 
 
-def nodes_there(*, but: Collection[str] = ()) -> list[Node]:
-    """The machines that the cluster has now, but those that are to be taken away.
-
-    And but those with the identifiers `but`.
-    """
+def nodes_there() -> list[Node]:
+    """The machines that the cluster has now, but those that are to be taken away."""
     import ray
 
-    leaving = {*nodes_to_go(), *but}
+    leaving = nodes_to_go()
     return [
         node_of(one["NodeManagerHostname"], one["Resources"], one.get("Labels") or {})
         for one in ray.nodes()
@@ -28,7 +25,10 @@ def nodes_there(*, but: Collection[str] = ()) -> list[Node]:
 
 
 def nodes_free(*, but: Collection[str] = ()) -> list[Node]:
-    """The same machines with what nobody has of them now. Raises RayError."""
+    """The same machines, but those with the identifiers `but`, with what nobody has of them now.
+
+    Raises RayError.
+    """
     import ray
 
     state, leaving = ray._private.state.state, {*nodes_to_go(), *but}
