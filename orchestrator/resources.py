@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablations.study.schema import Resources
+from trainers.config import TrainConfig
+from trainers.config.size import share_problem
 from trainers.errors import InputError
 
 WATCHER_CPUS = 0.001
@@ -140,6 +142,20 @@ def trials_held(held: Sequence[int], resources: Resources) -> int:
             key=lambda many: sum(min(one, many) for one in held) < many * workers,
         )
     return trials
+
+
+def worker_counts(config: TrainConfig, resources: Resources) -> list[int]:
+    """How many workers may train a run, ascending: `workers`, and what else divides its batch."""
+    return [
+        workers
+        for workers in range(resources.workers, min(resources.at_most, config.batch_size) + 1)
+        if workers == resources.workers or not share_problem(config, workers)
+    ]
+
+
+def widest(resources: Resources) -> int:
+    """Of how many trials with the fewest workers one with the most takes the place."""
+    return seats_of(resources.at_most, resources)
 
 
 def seats_of(workers: int, resources: Resources) -> int:

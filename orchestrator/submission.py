@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.config.recipe import is_code
 from trainers.errors import InputError, printable
 
 PACKAGES = ("trainers", "ablations", "dashboards", "orchestrator")
@@ -151,7 +152,7 @@ def _is_aside(part: str) -> bool:
 def ablation_options(files: Mapping[str, bytes], recipe: str) -> list[str]:
     """The options `--ablations` of a job that is sent these `files`."""
     own = [OWN_ABLATIONS] if any(name.startswith(f"{OWN_ABLATIONS}/") for name in files) else []
-    own += [recipe] if recipe.endswith(".py") else []
+    own += [recipe] if is_code(recipe) else []
     return [word for path in own for word in ("--ablations", path)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ablations.spec import Gate, Hypothesis, name_problem
 from ablations.study.factorial import factor_of
-from ablations.study.schema import Change, Resources, StudyFile
+from ablations.study.schema import Change, StudyFile
 from ablations.study.study import Study
 from ablations.verdicts.rule import FEWEST_SEEDS
 from trainers.config import TrainConfig, nearest, shown
@@ -225,15 +225,6 @@ def check_shares(configs: Mapping[str, TrainConfig], workers: int) -> list[str]:
             # What the base has, every arm has.
             problems.setdefault(line, arm)
     return [f"arm {arm}: {line}" for line, arm in problems.items()]
-
-
-def worker_counts(config: TrainConfig, resources: Resources) -> list[int]:
-    """How many workers may train a run, ascending: `workers`, and what else divides its batch."""
-    return [
-        workers
-        for workers in range(resources.workers, min(resources.at_most, config.batch_size) + 1)
-        if workers == resources.workers or not share_problem(config, workers)
-    ]
 
 
 def needs_labels(study: Study) -> list[str]:

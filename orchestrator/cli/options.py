@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.console import Console
 
+from trainers.errors import StudyError
+
 if TYPE_CHECKING:
     from trainers.system.store import Store
 
@@ -99,7 +101,7 @@ RootOption = Annotated[
 def name_of_study(given: str, store: "Store") -> str:
     """The name of a study of the root, or the one that a study file gives itself.
 
-    Raises StudyError, with a line for each problem of the file.
+    Raises StudyError, one line, for a file without one. What else is wrong with it is no matter.
     """
     from ablations.registration import STUDIES
 
@@ -107,16 +109,11 @@ def name_of_study(given: str, store: "Store") -> str:
     # isfile says False of what can be no path.
     if not os.path.isfile(path) or given in store.names(STUDIES):  # noqa: PTH113
         return given
-    # It loads PyTorch, which a name does not need.
-    from ablations.study.checks import check_code
-    from ablations.study.loading import load_study
     from ablations.study.reading import read_study
 
-    raw = read_study(path, None)
-    # A name needs no recipe that is code, which is run for nobody who has not named it.
-    if check_code(str(raw.get("recipe")), ()):
-        return str(raw.get("name"))
-    return load_study(path).name
+    if isinstance(name := read_study(path).get("name"), str):
+        return name
+    raise StudyError(f"study file {path} has no name; give `name: NAME`")
 
 
 def _study(given: Path) -> Path:

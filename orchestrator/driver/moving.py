@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import statistics
 import time
 from collections import defaultdict
@@ -10,19 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import (
-    _internal_kv_del,
-    _internal_kv_get,
-    _internal_kv_list,
-    _internal_kv_put,
-)
 
-from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
-from orchestrator.driver.standings import Standings
+from orchestrator.driver.messages import ask, forget, machines_of, name_of
+from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Trial
-from orchestrator.resources import workers_for
-from trainers.errors import ConfigError
+from orchestrator.resources import seats_of, worker_counts, workers_for
+from trainers.system.seconds import seconds_given
 
 SLOW = 0.5
 """Share of the usual speed of its arm below which a run is a straggler."""
@@ -33,56 +26,13 @@ PEERS = 2
 LOOKED_EVERY_S = 1.0
 """How often speeds are compared, and room is looked for."""
 
-_NAMESPACE = "dinolab_moves"
-
 
 def waits_s() -> float:
     """How long a run is left as it is, and must have to go: DINOLAB_MOVE_AFTER_S seconds (60).
 
     Raises ConfigError.
     """
-    given = os.environ.get("DINOLAB_MOVE_AFTER_S") or "60"
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 1 <= seconds <= 1e6:
-        raise ConfigError(f"DINOLAB_MOVE_AFTER_S={given}: give seconds, from 1 to 1000000")
-    return seconds
-
-
-def name_of(driver: str, key: str, since: int) -> str:
-    """What the attempt of `driver` that follows number `since` is called on the cluster."""
-    return f"{driver}/{key}/{since}"
-
-
-def ask(name: str, why: str) -> None:
-    """Ask an attempt to save, and to end. Raises RayError."""
-    _internal_kv_put(f"{name}?", why, overwrite=True, namespace=_NAMESPACE)
-
-
-def why_asked(name: str) -> str:
-    """Why an attempt has been asked to end; empty if it has not. Raises RayError."""
-    return (_internal_kv_get(f"{name}?", namespace=_NAMESPACE) or b"").decode()
-
-
-def tell_machine(name: str, machine: str) -> None:
-    """Tell that a worker of an attempt runs on a machine, by Ray's identifier. Raises RayError."""
-    _internal_kv_put(f"{name}@{machine}", b"", overwrite=True, namespace=_NAMESPACE)
-
-
-def machines_of(name: str) -> frozenset[str]:
-    """The machines that the workers of an attempt run on, as far as told. Raises RayError."""
-    start = f"{name}@"
-    found = _internal_kv_list(start, namespace=_NAMESPACE)
-    return frozenset(one.decode().removeprefix(start) for one in found)
-
-
-def forget(name: str) -> None:
-    """Take away what the cluster knows of an attempt. Raises RayError."""
-    for start in (f"{name}?", f"{name}@"):
-        for one in _internal_kv_list(start, namespace=_NAMESPACE):
-            _internal_kv_del(one, namespace=_NAMESPACE)
+    return seconds_given("DINOLAB_MOVE_AFTER_S", 60, 10**6)
 
 
 @dataclass
@@ -90,22 +40,14 @@ class _Attempt:
     """What is known of an attempt that runs."""
 
     trial: Trial
+    launched: Launched
     name: str
-    workers: int
-    seats: int
     began: float
     speed: float = math.nan
     """images a second"""
-    step: int = 0
     slow_since: float | None = None
     is_straggler: bool = False
     is_asked: bool = False
-
-    @property
-    def left_s(self) -> float:
-        """Seconds that it has to go; not a number before it has a speed."""
-        steps = self.trial.config.steps - self.step
-        return steps * self.trial.config.batch_size / self.speed
 
 
 class Moves:
@@ -153,9 +95,8 @@ class Moves:
         if launched := self._standings.launched.get(trial.key):
             self._running[trial.key] = _Attempt(
                 trial=trial,
+                launched=launched,
                 name=name_of(self._driver, trial.key, launched.since),
-                workers=launched.workers,
-                seats=launched.seats,
                 began=self._clock(),
             )
 
@@ -164,10 +105,10 @@ class Moves:
         attempt = self._running.get(trial.key)
         # A group tells the records again from which it goes on, and how fast others were.
         if attempt and step > self._steps.get(trial.key, -1):
-            attempt.step = self._steps[trial.key] = step
+            self._steps[trial.key] = step
             if (speed := metrics.get("time/images_per_s", math.nan)) > 0:
                 attempt.speed = speed
-                self._speeds[trial.arms, attempt.workers][trial.key] = speed
+                self._speeds[trial.arms, attempt.launched.workers][trial.key] = speed
 
     def ended(self, trial: Trial) -> None:
         """An attempt has ended; what comes of it is told by `settled`, where there is no other."""
@@ -216,7 +157,7 @@ class Moves:
         may = [
             one
             for one in self._running.values()
-            if now - one.began >= self._after_s and one.left_s > self._after_s
+            if now - one.began >= self._after_s and self._left_s(one) > self._after_s
         ]
         why = self._slow(may) or self._wider(may, seats)
         if why:
@@ -242,16 +183,25 @@ class Moves:
         if seats < 1 or not may or not self._resources.is_elastic:
             return None
         free = min(seats, self._free(()))
-        for attempt in sorted(may, key=lambda one: (one.workers, one.began)) if free else ():
+        order = sorted(may, key=lambda one: (one.launched.workers, one.began))
+        for attempt in order if free else ():
+            workers = attempt.launched.workers
             counts = worker_counts(attempt.trial.config, self._resources)
-            wider = workers_for(counts, self._resources, attempt.seats + free, 1)
-            if wider > attempt.workers:
+            seats_then = seats_of(workers, self._resources) + free
+            wider = workers_for(counts, self._resources, seats_then, 1)
+            if wider > workers:
                 return attempt, f"there is room for {wider} workers"
         return None
 
+    def _left_s(self, attempt: _Attempt) -> float:
+        """Seconds that an attempt has to go; not a number before it has a speed."""
+        config = attempt.trial.config
+        steps = config.steps - self._steps.get(attempt.trial.key, 0)
+        return steps * config.batch_size / attempt.speed
+
     def _usual(self, attempt: _Attempt) -> float:
         """Images a second of other runs of its arm, with as many workers; 0 if they are few."""
-        speeds = self._speeds[attempt.trial.arms, attempt.workers]
+        speeds = self._speeds[attempt.trial.arms, attempt.launched.workers]
         others = [speed for key, speed in speeds.items() if key != attempt.trial.key]
         return statistics.median(others) if len(others) >= PEERS else 0.0
 

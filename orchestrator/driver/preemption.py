@@ -1,6 +1,6 @@
 """RAY: a run is to end here: what it has come to is saved, and it goes on elsewhere.
 
-Since its machine is to be taken away, or since its driver asks it to: see `moving`.
+Since its machine is to be taken away, or since its driver asks it to, as `moving` decides.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from typing import Self
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.driver.moving import tell_machine, why_asked
+from orchestrator.driver.messages import tell_machine, why_asked
 from orchestrator.driver.nodes import nodes_to_go
 from orchestrator.retry import PreemptedError
 from trainers.training import stopping

@@ -7,14 +7,21 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
-from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
 from orchestrator import interrupt
 from orchestrator.driver.cluster import refuse_lost
 from orchestrator.driver.nodes import nodes_addable, nodes_free, nodes_there
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Trial
-from orchestrator.resources import Placement, place, seats_of, trials_free, workers_for
+from orchestrator.resources import (
+    Placement,
+    place,
+    seats_of,
+    trials_free,
+    widest,
+    worker_counts,
+    workers_for,
+)
 from orchestrator.schedule import Launch, Stop, Wait
 from trainers.errors import InputError, StoreError
 
@@ -34,15 +41,17 @@ class Room:
     def __init__(
         self,
         resources: Resources,
+        placement: Placement,
         most: int | None,
         say: Callable[[str], None],
         share: Callable[[int], int] = lambda seats: seats,
     ) -> None:
-        """`share` tells how many of so many are not left to other drivers."""
-        self._resources, self._most, self._say, self._share = resources, most, say, share
+        """`placement` is what workers ask for; `share` tells how many of so many are not left to
+        other drivers."""
+        self._resources, self._placement = resources, placement
+        self._most, self._say, self._share = most, say, share
         self.number, self._looked_at = 0, float("-inf")
         self._said = ""
-        self._made: Placement | None = None
 
     def look(self) -> int:
         """The number. Raises RayGone, one line, when the cluster is gone."""
@@ -60,7 +69,6 @@ class Room:
         except InputError as error:
             self._once(f"note: waiting, since {error}")
             return 0
-        self._made = made
         if not made.concurrent:
             self._once("note: waiting for the cluster to add machines")
         # Shares are of all that is there, whatever each driver limits itself to.
@@ -69,7 +77,7 @@ class Room:
 
     def workers(self, trial: Trial, standings: Standings, waiting: int) -> int:
         """With how many workers a trial is launched now, 0 if it is not; `waiting` have none."""
-        left, running = self.number - standings.seats, standings.running
+        left, running = self.left(standings), standings.running
         at_once = waiting if self._most is None else min(waiting, self._most - running)
         if left < 1 or at_once < 1:
             return 0
@@ -88,21 +96,21 @@ class Room:
             free = nodes_free(but=but)
         except RayError:
             return 0
-        return trials_free(free, self._resources, self._made) if self._made else 0
+        return trials_free(free, self._resources, self._placement)
 
-    def seats(self, workers: int) -> int:
-        """Of how many trials with the fewest workers one with so many takes the place."""
-        return seats_of(workers, self._resources)
+    def left(self, standings: Standings, over: Collection[str] = ()) -> int:
+        """How many of its number are not taken, as it was when looked at last.
+
+        Those whose keys are in `over` take nothing any more.
+        """
+        launched = standings.launched.items()
+        seats = [seats_of(one.workers, self._resources) for key, one in launched if key not in over]
+        return self.number - sum(seats)
 
     def _once(self, line: str) -> None:
         if line != self._said:
             self._said = line
             self._say(line)
-
-
-def widest(resources: Resources) -> int:
-    """Of how many trials with the fewest workers one with the most takes the place."""
-    return seats_of(resources.at_most, resources)
 
 
 class Scheduled(Searcher):
@@ -114,7 +122,7 @@ class Scheduled(Searcher):
         room: Room,
         assigned: Callable[[Trial, Launched], object],
         settle: Callable[[], None],
-        spare: Callable[[int], None] = lambda _: None,
+        spare: Callable[[int], None],
     ) -> None:
         """`spare` is told for how many trials more there is place while none waits."""
         super().__init__()
@@ -131,20 +139,20 @@ class Scheduled(Searcher):
         # run root was away would be known only after it.
         interrupt.check()
         self.settle()
-        room = self.room.look()
+        self.room.look()
         try:
             while isinstance(decided := self.standings.decided(), Launch):
                 trial, standings = decided.trials[0], self.standings
                 workers = self.room.workers(trial, standings, len(decided.trials))
                 if not workers:
                     return None
-                if launched := standings.launch(trial, workers, self.room.seats(workers)):
+                if launched := standings.launch(trial, workers):
                     return {"trial": self.assigned(trial, launched)}
         except StoreError as error:
             self.standings.trouble(str(error))
             return None
         if isinstance(decided, Wait) and decided.running and not decided.resting:
-            self.spare(room - self.standings.seats)
+            self.spare(self.room.left(self.standings))
         return Searcher.FINISHED if isinstance(decided, Stop) else None
 
     def on_trial_complete(

@@ -33,8 +33,6 @@ class Launched:
     """the newest; 0 when there is none"""
     workers: int = 1
     """that train it now"""
-    seats: int = 1
-    """of how many trials with the fewest workers it takes the place"""
 
 
 class Standings:
@@ -80,11 +78,6 @@ class Standings:
         return len(self.launched)
 
     @property
-    def seats(self) -> int:
-        """Of how many trials with the fewest workers those that run here take the place."""
-        return sum(one.seats for one in self.launched.values())
-
-    @property
     def wanted(self) -> int:
         """How many trials are still to be run here, those included that run."""
         known = map(self.known.get, (trial.key for trial in self.trials))
@@ -116,14 +109,14 @@ class Standings:
             self._waits_for_others = True
         return decided
 
-    def launch(self, trial: Trial, workers: int = 1, seats: int = 1) -> Launched | None:
+    def launch(self, trial: Trial, workers: int = 1) -> Launched | None:
         """Take a trial to be run here; None when it turns out to be finished, or held elsewhere.
 
         Raises StoreError.
         """
         found = self._look(trial)
         if found is not None:
-            found = replace(found, workers=workers, seats=seats)
+            found = replace(found, workers=workers)
             self.known[trial.key] = "running"
             self.crowded_out.discard(trial.key)
             self.launched[trial.key] = found

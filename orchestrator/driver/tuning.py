@@ -19,7 +19,7 @@ from orchestrator.driver.nodes import nodes_addable, nodes_there
 from orchestrator.driver.progress import StudyProgress
 from orchestrator.driver.standings import Launched, Standings
 from orchestrator.plan import Plan, Trial
-from orchestrator.resources import WATCHER_CPUS, Placement, place
+from orchestrator.resources import WATCHER_CPUS, Placement, place, widest
 from trainers.data.cache import cache_in
 from trainers.errors import ClusterError, StoreError
 from trainers.runs.attempt import end_lease
@@ -128,9 +128,10 @@ def train_missing(
     from dashboards.tables.watched import shown_metrics
     from orchestrator.driver import worker
     from orchestrator.driver.gauges import OPEN, Gauges
-    from orchestrator.driver.moving import Moves, name_of
+    from orchestrator.driver.messages import name_of
+    from orchestrator.driver.moving import Moves
     from orchestrator.driver.needed import Needed
-    from orchestrator.driver.searching import Room, Scheduled, widest
+    from orchestrator.driver.searching import Room, Scheduled
     from orchestrator.driver.sharing import Sharing, processes_given_up
     from orchestrator.driver.watcher import Watcher
 
@@ -180,7 +181,7 @@ def train_missing(
         standings = Standings(
             missing, store, driver, say=console.print, finished=finished, needed=needed
         )
-        room = Room(where.resources, most, console.print, sharing.share)
+        room = Room(where.resources, placement, most, console.print, sharing.share)
         moves = Moves(where.resources, driver, standings, room.free, console.print)
         watcher = Watcher(
             missing,

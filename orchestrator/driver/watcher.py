@@ -20,7 +20,7 @@ from orchestrator.driver.searching import Room
 from orchestrator.driver.standings import Standings
 from orchestrator.driver.worker import ENDED, OUTPUT, SHOWN, Ended
 from orchestrator.plan import Trial
-from orchestrator.retry import SAID, Failure
+from orchestrator.retry import REST_S, SAID, Failure
 from trainers.errors import InputError, StoreError, first_line
 from trainers.runs.attempt import record_failure
 from trainers.runs.lease import Watch, expires_s
@@ -73,9 +73,7 @@ class Watcher(tune.Callback):
     @property
     def is_full(self) -> bool:
         """Whether as many trials run as there is room for; those that have just ended do not."""
-        launched = self.standings.launched
-        over = sum(launched[one.key].seats for one, _ in self._over if one.key in launched)
-        return self.standings.seats - over >= self.room.number
+        return self.room.left(self.standings, {trial.key for trial, _ in self._over}) <= 0
 
     def _ours(self, ray_trial: Any) -> Trial:
         return self.trials[ray_trial.config["trial"].key]
@@ -84,6 +82,7 @@ class Watcher(tune.Callback):
         """Tune's loop has gone round once."""
         interrupt.check()
         self.room.look()
+        self._reserved.give_back()
         self._end_what_is_late()
         self._end_what_is_silent()
         self.moves.look()
@@ -96,7 +95,6 @@ class Watcher(tune.Callback):
 
         Raises StoreError when that has failed too often.
         """
-        self._reserved.give_back()
         try:
             while self._over and not self.standings.root_rests:
                 self._settle(*self._over[0])
@@ -202,7 +200,8 @@ class Watcher(tune.Callback):
         if ended.found == "no room":
             self.moves.settled(trial)
             self.standings.no_room(trial)
-            self.progress.note(title_of(trial), "there is no room for it as it was to be any more")
+            again = f"tried again in {REST_S:g} s with the fewest workers, on any machine"
+            self.progress.note(title_of(trial), f"could not start: {ended.failure}; {again}")
             return
         if ended.failure is None or _is_finished(stored):
             self.moves.settled(trial)

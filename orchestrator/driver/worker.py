@@ -30,7 +30,7 @@ from orchestrator.retry import Failure, PreemptedError, decide, failure_of, kind
 from trainers.adapters.starting import starting_weights
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.image_set import ImageSet, open_images
-from trainers.errors import DinolabError, InputError, RootError, StoreError
+from trainers.errors import DinolabError, InputError, RootError, StoreError, first_line
 from trainers.runs.newer_records import NewerRecords
 from trainers.runs.reporters import Fanout
 from trainers.runs.stored_trial import StoredTrial
@@ -244,12 +244,7 @@ def run_group(parameters: dict[str, Any], placement: Placement) -> None:
             _group(assignment, placement, scratch).fit()
         how = Ended(found="finished" if trial.finished() else "held")
     except Exception as error:  # noqa: BLE001 (as above)
-        failures = getattr(error, "worker_failures", {})
-        how = _failed(cause([failures[rank] for rank in sorted(failures)] or [error]), output)
-        if _may_find_no_room(assignment, placement) and isinstance(
-            getattr(error, "controller_failure", None), _NO_ROOM
-        ):
-            how = Ended(found="no room")
+        how = _group_failed(error, assignment, placement, output)
     finally:
         ended.set()
         follower.join()
@@ -278,6 +273,17 @@ def _group(assignment: Assignment, placement: Placement, scratch: str) -> TorchT
             ),
         ),
     )
+
+
+def _group_failed(
+    error: Exception, assignment: Assignment, placement: Placement, output: Output
+) -> Ended:
+    no_room = getattr(error, "controller_failure", None)
+    if isinstance(no_room, _NO_ROOM) and _may_find_no_room(assignment, placement):
+        said = Failure(kind="infrastructure", message=first_line(no_room), again=True)
+        return Ended(found="no room", failure=said)
+    failures = getattr(error, "worker_failures", {})
+    return _failed(cause([failures[rank] for rank in sorted(failures)] or [error]), output)
 
 
 def _may_find_no_room(assignment: Assignment, placement: Placement) -> bool:

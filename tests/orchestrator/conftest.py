@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -27,6 +28,23 @@ hypotheses:
     contrast: [cls_position_none, baseline]
     direction: holds
     smallest_effect: 0.05
+"""
+
+
+def baseline_alone(name: str, *, seeds: int = 1, resources: str = "{}", **knobs: object) -> str:
+    """A study of the baseline at some seeds, evaluated at its ends alone, and hardly."""
+    steps = knobs["steps"]
+    given = ", ".join(f"{knob}: {value}" for knob, value in knobs.items())
+    return f"""
+name: {name}
+recipe: digits_tiny
+seeds: {seeds}
+set:
+  {{{given}, evaluation.every: {steps}, batch_size: 16,
+   evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
+   evaluation.causal_images: 0, evaluation.probes: false}}
+resources: {resources}
+arms: []
 """
 
 
@@ -89,24 +107,48 @@ nodes.shutdown()
 """
 
 
+class Nodes:
+    """A Ray cluster that a script has made, which prints its address, and an answer to each line.
+
+    A context manager. It lies in a process of its own: Ray leaves warnings about its processes.
+    """
+
+    def __init__(self, script: str, **changes: str) -> None:
+        """With these variables changed in its environment."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(**changes),
+        )
+        self.address = self._answer("address")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=120)
+
+    def tell(self, what: str) -> str:
+        """Have the script do something; what it answers."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        return self._answer("done")
+
+    def _answer(self, start: str) -> str:
+        assert self._process.stdout is not None
+        answers = (line for line in self._process.stdout if line.startswith(start))
+        return next(answers).removeprefix(start).strip()
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """Address of a Ray cluster of two nodes, shared by all studies that need none of their own.
-
-    It lies in a process of its own: Ray leaves warnings about its processes behind.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", TWO_NODES],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
-    ) as process:
-        assert process.stdout is not None
-        said = (line.split() for line in process.stdout)
-        yield next(words[1] for words in said if words[:1] == ["address"])
-        process.communicate(timeout=120)
+    """Address of a Ray cluster of two nodes, shared by all studies that need none of their own."""
+    with Nodes(TWO_NODES) as nodes:
+        yield nodes.address
 
 
 @pytest.fixture(scope="session")

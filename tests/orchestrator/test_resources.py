@@ -5,7 +5,6 @@ from itertools import product
 import pydantic
 import pytest
 
-from ablations.study.checks import worker_counts
 from ablations.study.schema import Resources
 from orchestrator.resources import (
     GIB,
@@ -15,6 +14,7 @@ from orchestrator.resources import (
     seats_of,
     share_of_this_machine,
     trials_free,
+    worker_counts,
     workers_for,
 )
 from trainers.config import override

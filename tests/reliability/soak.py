@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.orchestrator.conftest import TWO_NODES, environment
+from tests.orchestrator.conftest import TWO_NODES, Nodes, environment
 from tests.reliability.checker import OF_THE_MACHINE
 from tests.reliability.kills import changes
 from tests.reliability.little import measured, write_study, wrong
@@ -60,24 +60,14 @@ class Soak:
     @contextlib.contextmanager
     def cluster(self) -> Iterator[None]:
         """A Ray cluster of two nodes, each process of which counts what it writes."""
-        with subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", TWO_NODES],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=self._environment(),
-        ) as process:
-            assert process.stdout is not None
-            said = (line.split() for line in process.stdout)
-            self.address = next(words[1] for words in said if words[:1] == ["address"])
+        with Nodes(TWO_NODES, **self._changes()) as nodes:
+            self.address = nodes.address
             yield
-            process.communicate(timeout=120)
 
-    def _environment(self) -> dict[str, str]:
+    def _changes(self) -> dict[str, str]:
         here = Path(__file__).parent
         path = f"{here / 'everywhere'}:{here.parent.parent}"
-        return environment(PYTHONPATH=path, KILLS_TOLD=str(self.told), DINOLAB_LEASE_S="5")
+        return {"PYTHONPATH": path, "KILLS_TOLD": str(self.told), "DINOLAB_LEASE_S": "5"}
 
     def begin(self) -> None:
         """The undisturbed run, once for this code; from it come the points."""
@@ -106,7 +96,7 @@ class Soak:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**self._environment(), "RAY_ADDRESS": self.address},
+            env=environment(**self._changes(), RAY_ADDRESS=self.address),
         ) as process:
             return outcome(process)
 

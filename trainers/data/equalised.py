@@ -40,8 +40,7 @@ def _ranked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     # In whole numbers: the same bytes on every machine.
     crop, pixel = torch.arange(len(pixels))[:, None], torch.arange(luma.shape[1])
     drawn = Stream(0, "equalised").bits(crop, pixel)[0].numpy()
-    order = np.lexsort((drawn, luma))
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(luma.shape[1])[None], axis=1)
+    # Sorted twice: the places of the sorted, then the place of each among them.
+    ranks = np.lexsort((drawn, luma)).argsort(axis=1)
     levels = (ranks // OF_EACH).astype(np.uint8).reshape(pixels.shape[:3])
     return np.repeat(levels[..., None], 3, axis=3)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from trainers.errors import ConfigError, StoreError
+from trainers.errors import StoreError
+from trainers.system.seconds import seconds_given
 from trainers.system.store import Store
 
 Outcome = Literal["", "finished", "failed", "interrupted", "superseded"]
@@ -31,14 +32,7 @@ def expires_s() -> float:
 
     Raises ConfigError.
     """
-    given = os.environ.get("DINOLAB_LEASE_S") or "60"
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= _DAY_S:
-        raise ConfigError(f"DINOLAB_LEASE_S={given}: give seconds, from 1 to {_DAY_S}")
-    return seconds
+    return seconds_given("DINOLAB_LEASE_S", 60, _DAY_S)
 
 
 @dataclass(frozen=True, kw_only=True)

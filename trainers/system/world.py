@@ -22,6 +22,7 @@ from trainers.errors import ConfigError, LostWorkerError
 from trainers.system.allocator import keep_freed_memory
 from trainers.system.gradients import Buckets, Gathered, Summed
 from trainers.system.numbers import allow_tf32
+from trainers.system.seconds import seconds_given
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -304,16 +305,8 @@ def launched_workers() -> int:
 
 def group_timeout() -> timedelta:
     """How long a worker may be late for a sum over workers. Raises ConfigError."""
-    given = os.environ.get(GROUP_TIMEOUT) or str(GROUP_TIMEOUT_S)
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= PATIENCE.total_seconds():
-        raise ConfigError(
-            f"{GROUP_TIMEOUT}={given}: give seconds, from 1 to {PATIENCE.total_seconds():.0f}"
-        )
-    return timedelta(seconds=seconds)
+    most = PATIENCE.total_seconds()
+    return timedelta(seconds=seconds_given(GROUP_TIMEOUT, GROUP_TIMEOUT_S, most))
 
 
 def here(tensors: Iterable[Tensor]) -> list[Tensor]:

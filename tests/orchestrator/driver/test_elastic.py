@@ -1,14 +1,12 @@
 """A trial whose workers follow what there is: more where there is room, else fewer."""
 
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 from dashboards.tables.values import values_of
-from tests.orchestrator.conftest import dinolab, environment, start
+from tests.orchestrator.conftest import Nodes, baseline_alone, dinolab, start
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import open_store
 
@@ -27,17 +25,10 @@ for line in sys.stdin:
 nodes.shutdown()
 """
 
-STUDY = """
-name: elastic
-recipe: digits_tiny
-seeds: 1
-set:
-  {steps: 1200, evaluation.every: 1200, log_every: 10, checkpoint_every: 20, batch_size: 16,
-   evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
-   evaluation.causal_images: 0, evaluation.probes: false}
-resources: {workers: 1, most_workers: 4}
-arms: []
-"""
+STUDY = baseline_alone(
+    "elastic", steps=1200, log_every=10, checkpoint_every=20,
+    resources="{workers: 1, most_workers: 4}",
+)  # fmt: skip
 
 
 def trial_of(root):
@@ -62,27 +53,14 @@ def comes(condition, seconds=180):
 def test_a_trial_gets_more_workers_when_machines_come_and_fewer_when_they_go(tmp_path):
     study, root = tmp_path / "elastic.yaml", tmp_path / "runs"
     study.write_text(STUDY)
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", GROWS_AND_SHRINKS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=environment(),
-    ) as machines:  # fmt: skip
-
-        def tell(what):
-            machines.stdin.write(f"{what}\n")
-            machines.stdin.flush()
-            next(line for line in machines.stdout if line.startswith("done"))
-
-        address = next(line.split()[1] for line in machines.stdout if line.startswith("address"))
-        told = {"RAY_ADDRESS": address, "DINOLAB_MOVE_AFTER_S": "2"}
+    with Nodes(GROWS_AND_SHRINKS) as machines:
+        told = {"RAY_ADDRESS": machines.address, "DINOLAB_MOVE_AFTER_S": "2"}
         with start("run", study, "--root", root, **told) as driver:
             comes(lambda: list(root.glob("trials/*/attempts/0001/metrics-*.jsonl")))
-            tell("add")
+            machines.tell("add")
             comes(lambda: list(root.glob("trials/*/attempts/0002/checkpoint-*.json")))
-            tell("take away")
+            machines.tell("take away")
             said = driver.stdout.read()
-        machines.stdin.close()
-        machines.wait(timeout=120)
     assert driver.returncode == 0, said
     assert "Traceback" not in said
     trial = trial_of(root)

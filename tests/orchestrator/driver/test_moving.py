@@ -16,10 +16,9 @@ from orchestrator.driver import moving
 from orchestrator.driver.moving import Moves
 from orchestrator.driver.standings import Launched
 from orchestrator.plan import Trial
-from tests.orchestrator.conftest import start
+from tests.orchestrator.conftest import baseline_alone, start
 from trainers.config import override
 from trainers.config.recipe import recipe
-from trainers.errors import ConfigError
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import open_store
 
@@ -46,7 +45,7 @@ class Study:
 
     def begin(self, seed, machine="first", workers=1, since=0):
         run = Trial(key=f"{seed}", arms=("arm",), seed=seed, config=CONFIG, digest="")
-        launched = Launched(over=(), since=since, workers=workers, seats=workers)
+        launched = Launched(over=(), since=since, workers=workers)
         self.standings.launched[run.key] = launched
         self.where[f"driver/{seed}/{since}"] = frozenset({machine})
         self.moves.began(run)
@@ -242,25 +241,6 @@ class TestStragglers:
         assert study.asked == {}
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "soon", "nan", "inf"])
-def test_what_is_no_time_is_one_line(monkeypatch, given):
-    monkeypatch.setenv("DINOLAB_MOVE_AFTER_S", given)
-    with pytest.raises(ConfigError, match=f"^DINOLAB_MOVE_AFTER_S={given}: give seconds, from 1"):
-        moving.waits_s()
-
-
-STUDY = """
-name: slow
-recipe: digits_tiny
-seeds: 4
-set:
-  {steps: 400, evaluation.every: 400, log_every: 5, checkpoint_every: 400, batch_size: 16,
-   evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
-   evaluation.causal_images: 0, evaluation.probes: false}
-arms: []
-"""
-
-
 def slowed(process, over):
     """Let a process run a tenth of the time, as on a machine that has too much to do."""
     with contextlib.suppress(ProcessLookupError):
@@ -288,7 +268,7 @@ def raylet_of(process):
 @pytest.mark.slow
 def test_a_run_on_a_slow_machine_goes_on_on_another_one(tmp_path, cluster):
     study, root, over = tmp_path / "slow.yaml", tmp_path / "runs", threading.Event()
-    study.write_text(STUDY)
+    study.write_text(baseline_alone("slow", seeds=4, steps=400, log_every=5, checkpoint_every=400))
     told = {"RAY_ADDRESS": cluster, "DINOLAB_MOVE_AFTER_S": "3"}
     with start("run", study, "--root", root, "--move-stragglers", **told) as driver:
         until, machines = time.monotonic() + 240, {}

@@ -1,7 +1,5 @@
 """A machine that is to be taken away: what trains there saves, and goes on elsewhere."""
 
-import subprocess
-import sys
 import threading
 import time
 
@@ -9,7 +7,7 @@ import pytest
 import ray
 
 from orchestrator.driver.preemption import Notices
-from tests.orchestrator.conftest import environment, start
+from tests.orchestrator.conftest import Nodes, baseline_alone, start
 from trainers.runs.stored_trial import StoredTrial
 from trainers.system.store import open_store
 
@@ -28,21 +26,9 @@ nodes.wait_for_nodes()
 said = GcsClient(address=nodes.address).drain_node(
     first.node_id, DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), "spot", 2**42
 )
-print("to go:", *said, flush=True)
+print("done", *said, flush=True)
 sys.stdin.read()
 nodes.shutdown()
-"""
-
-# No checkpoint but those that a notice asks for.
-STUDY = """
-name: preempted
-recipe: digits_tiny
-seeds: 1
-set:
-  {steps: 900, evaluation.every: 900, log_every: 10, checkpoint_every: 900, batch_size: 16,
-   evaluation.globality_images: 16, evaluation.globality_probe_images: 8,
-   evaluation.causal_images: 0, evaluation.probes: false}
-arms: []
 """
 
 
@@ -57,24 +43,17 @@ def test_without_ray_nobody_is_asked_and_none_is_started():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_trial_whose_machine_is_to_go_saves_and_goes_on_elsewhere(tmp_path, workers):
     study, root = tmp_path / "preempted.yaml", tmp_path / "runs"
-    study.write_text(STUDY)
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", TWO_MACHINES],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=environment(),
-    ) as machines:  # fmt: skip
-        address = next(line.split()[1] for line in machines.stdout if line.startswith("address"))
+    # No checkpoint but those that a notice asks for.
+    study.write_text(baseline_alone("preempted", steps=900, log_every=10, checkpoint_every=900))
+    with Nodes(TWO_MACHINES) as machines:
         arguments = ["run", study, "--root", root, "--workers", workers]
-        with start(*arguments, RAY_ADDRESS=address) as driver:
+        with start(*arguments, RAY_ADDRESS=machines.address) as driver:
             until = time.monotonic() + 120
             while not list(root.glob("trials/*/attempts/0001/metrics-000000000.jsonl")):
                 assert time.monotonic() < until
                 time.sleep(0.1)
-            machines.stdin.write("take the first away\n")
-            machines.stdin.flush()
-            assert next(machines.stdout).split()[:3] == ["to", "go:", "True"]
+            assert machines.tell("take the first away").split()[0] == "True"
             said = driver.stdout.read()
-        machines.communicate(timeout=120)
     assert driver.returncode == 0, said
     (key,) = (path.name for path in (root / "trials").iterdir())
     trial = StoredTrial(open_store(str(root)), key)

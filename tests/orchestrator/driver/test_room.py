@@ -22,7 +22,8 @@ searching.LOOKED_EVERY_S = 0.0
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "labels": {"disk": "slow"}})
 ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
 cpu = Resources(device="cpu")
-room = searching.Room(cpu, None, print)
+placement = place(cpu, nodes_there())
+room = searching.Room(cpu, placement, None, print)
 
 def comes_to(number):
     until = time.monotonic() + 60
@@ -33,7 +34,7 @@ def comes_to(number):
 comes_to(1)
 second = cluster.add_node(num_cpus=2, labels={"disk": "fast"})
 comes_to(3)
-assert searching.Room(cpu, 2, print).look() == 2
+assert searching.Room(cpu, placement, 2, print).look() == 2
 assert nodes_addable(cpu) == []
 two = Resources(device="cpu", cpus_per_worker=2)
 assert place(two, nodes_there()).concurrent == 1
