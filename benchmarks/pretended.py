@@ -69,15 +69,15 @@ def train(
 _times: list[float] = []
 
 
-def run_alone(parameters: Mapping[str, Any], placement: Placement) -> None:
-    """As orchestrator.driver.worker.run_alone, with the trainer above; writes down the times."""
+def run(parameters: Mapping[str, Any], placement: Placement) -> None:
+    """As orchestrator.driver.worker.run, with the trainer above; writes down the times."""
     began = time.time()
     from orchestrator.driver import worker
     from trainers.runs import trial
 
     trial.train = train  # type: ignore[assignment]
     _times.clear()
-    worker.run_alone(dict(parameters), placement)
+    worker.run(dict(parameters), placement)
     written(began, *_times, time.time())
 
 
