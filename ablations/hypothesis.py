@@ -5,11 +5,24 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from ablations.contrast import Contrast, Control, problem_of, side_text, sides_of, weights_of
+from ablations.contrast import (
+    BASELINE,
+    Contrast,
+    Control,
+    problem_of,
+    side_text,
+    sides_of,
+    weights_of,
+)
+from ablations.crossing import Along, Crossing, problem_of_along, trend_weights
 from trainers.config import Switch
 
 Direction = Literal["rises", "falls", "differs", "holds"]
+
+CROSSES = "crosses"
+"""What a study file may have as a direction beside those: two hypotheses are made of it."""
 
 LONGEST_NAME = 100
 """Bytes of a name that a study file gives: file systems stop at 255, and cells join several."""
@@ -58,9 +71,18 @@ class Hypothesis(Declared):
         "factors: how much larger the first difference is at the second factor's first level than "
         "at its other one, over all cells",
     )
+    along: Along = Field(
+        {},
+        description="levels of one factor in order, each with a number, such as {grid_4: 4, "
+        "baseline: 8}: the contrast is taken at each, and what is compared is its change from the "
+        "first to the last, along the least-squares line",
+    )
     direction: Direction = Field(
         description="rises or falls: superiority in that direction; differs: in either; holds: "
-        "equivalence"
+        "equivalence; crosses: `along` a factor, below 0 at its first level and above 0 at its "
+        "last, by smallest_effect or more at both: a claim of that name, of two hypotheses, with "
+        "the place where the sign changes and an interval of that",
+        json_schema_extra={"enum": ["rises", "falls", "differs", "holds", CROSSES]},
     )
     smallest_effect: Annotated[float, Field(gt=0)] = Field(
         description="smallest effect of interest, in the metric's own units"
@@ -97,6 +119,8 @@ class Hypothesis(Declared):
         if self.over == "cells" and len(self.contrast) < 2:
             raise ValueError("over: cells needs a contrast of two levels of a factor")
         self._check_end_point()
+        if self.along:
+            self._check_along()
         if self.control:
             self._check_control()
         if self.metric_against and min(self.weights.values(), default=1.0) > 0:
@@ -123,6 +147,15 @@ class Hypothesis(Declared):
             raise ValueError("endpoint needs a contrast [arm, arm it is compared with] or [arm]")
         if not self.paired and len(self.contrast) < 2:
             raise ValueError("paired: false needs a contrast of two arms")
+
+    def _check_along(self) -> None:
+        if problem := problem_of_along(self.along):
+            raise ValueError(f"along {problem}")
+        if self.interaction or self.over == "cells" or self.endpoint or self.metric_against:
+            raise ValueError(
+                "along goes with a metric and a contrast of arms at its baseline; leave "
+                "interaction, over, endpoint and metric_against out"
+            )
 
     def _check_interaction(self) -> None:
         # Loading writes it out as weights of cells.
@@ -210,11 +243,25 @@ class Hypothesis(Declared):
         if self.interaction:
             (level, other), (at, instead) = self.interaction
             return f"{level} − {other} at {at}", f"the same at {instead}"
+        if self.along:
+            return self._along_text()
         first, second = sides_of(self.weights)
         return (
             side_text(first, cells=self.over == "cells"),
             side_text(second, cells=self.over == "cells"),
         )
+
+    def _along_text(self) -> tuple[str, str]:
+        *others, last = self.along
+        at_last = {
+            arm: weight / trend_weights(self.along)[last]
+            for arm, weight in self.weights.items()
+            if not {*arm.split("+")} & {*others} - {BASELINE}
+            and (last == BASELINE or last in arm.split("+"))
+        }
+        names = [side_text(side, cells=False) for side in sides_of(at_last)]
+        line = f", on the line through {', '.join(self.along)}" if len(others) > 1 else ""
+        return " − ".join(filter(None, names)), f"the same at {others[0]}{line}"
 
 
 def _scale(weights: Mapping[str, float]) -> float:
@@ -249,6 +296,8 @@ class Claim(Declared):
         description="all: every hypothesis must be supported; any: one must; or the name of the "
         "one that decides",
     )
+    crossing: SkipJsonSchema[Crossing | None] = None
+    """what is to change its sign, where the claim is of that; made of a hypothesis that crosses"""
 
     @model_validator(mode="after")
     def _rule_is_known(self) -> Self:

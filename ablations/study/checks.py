@@ -6,6 +6,7 @@ from typing import Any
 
 from ablations.spec import Gate, Hypothesis, name_problem
 from ablations.study.factorial import factor_of
+from ablations.study.ladders import check_along
 from ablations.study.schema import Change, StudyFile
 from ablations.study.study import Study
 from ablations.verdicts.rule import FEWEST_SEEDS
@@ -34,14 +35,23 @@ def check_names(raw: Mapping[str, Any]) -> list[str]:
 
 
 def check_claims(raw: Mapping[str, Any]) -> list[str]:
-    claims, hypotheses = raw.get("claims"), raw.get("hypotheses")
+    declared, hypotheses = raw.get("claims"), raw.get("hypotheses")
     known = list(hypotheses) if isinstance(hypotheses, dict) else []
+    claims = declared.items() if isinstance(declared, dict) else ()
+    bodies = [(name, body) for name, body in claims if isinstance(body, dict)]
     return [
-        f"claim {claim}: no hypothesis {name!r}{nearest(name, known)}"
-        for claim, body in (claims.items() if isinstance(claims, dict) else ())
-        if isinstance(body, dict) and isinstance(body.get("hypotheses"), list)
-        for name in body["hypotheses"]
-        if isinstance(name, str) and name not in known
+        *(
+            f"claim {claim}: crossing is made of a hypothesis with direction: crosses; state one"
+            for claim, body in bodies
+            if "crossing" in body
+        ),
+        *(
+            f"claim {claim}: no hypothesis {name!r}{nearest(name, known)}"
+            for claim, body in bodies
+            if isinstance(body.get("hypotheses"), list)
+            for name in body["hypotheses"]
+            if isinstance(name, str) and name not in known
+        ),
     ]
 
 
@@ -64,6 +74,9 @@ def check_expectations(
             elif body.get("over") == "cells":
                 lines = _check_levels(mentioned, names, cells)
                 names = []
+            elif body.get("along"):
+                known = [arm for arm in (*names, *control) if arm in arms]
+                lines = check_along(body["along"], known, cells)
             else:
                 lines = []
             lines += [

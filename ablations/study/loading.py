@@ -41,6 +41,12 @@ from ablations.study.checks import (
 )
 from ablations.study.factorial import Levels, cell_arms, cells_of, factors_of, over_cells
 from ablations.study.families import in_families
+from ablations.study.ladders import (
+    along_factor,
+    check_crossings,
+    spelt_crossings,
+    without_crossings,
+)
 from ablations.study.reading import read_study
 from ablations.study.schema import FORMS, MOST_ARMS, MOST_RUNS, Change, Resources, Scale, StudyFile
 from ablations.study.study import Study
@@ -77,7 +83,7 @@ def load_study(
     value of the wrong type, an arm equal to its base, a hypothesis about an arm that is not there
     or a metric that an arm does not report. Raises ConfigError for `ablations` that are none.
     """
-    raw = read_study(path, scale)
+    raw, crossing = without_crossings(read_study(path, scale))
     if dataset is not None:
         raw["dataset"] = dataset
     known = library(ablations)
@@ -95,13 +101,19 @@ def load_study(
     problems += check_names(raw)
     problems += check_expectations(raw, resolved.arms, cells)
     problems += check_claims(raw)
+    problems += check_crossings(raw, crossing)
+    claims: dict[str, Claim] = {}
     hypotheses: dict[str, Hypothesis] = {}
     seeds: Sequence[int] = ()
     resources = _with_workers(declared.resources if declared else Resources(), workers, problems)
     if declared and not problems:
         stated = declared.hypotheses or resolved.expected
-        stated = in_families(stated, declared.claims, declared.multiplicity)
-        hypotheses = {name: over_cells(one, cells) for name, one in stated.items()}
+        stated, of_crossings = spelt_crossings(stated, crossing, cells)
+        claims = {**declared.claims, **of_crossings}
+        stated = in_families(stated, claims, declared.multiplicity)
+        hypotheses = {
+            name: along_factor(over_cells(one, cells), cells) for name, one in stated.items()
+        }
         seeds = declared.seeds if isinstance(declared.seeds, list) else range(declared.seeds)
         if (runs := len(resolved.arms) * len(seeds)) > MOST_RUNS:
             problems.append(
@@ -121,7 +133,7 @@ def load_study(
         arms=resolved.arms,
         seeds=tuple(seeds),
         hypotheses=hypotheses,
-        claims=declared.claims,
+        claims=claims,
         multiplicity=declared.multiplicity,
         cells=cells,
         gates=declared.gates,

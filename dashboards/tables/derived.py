@@ -7,7 +7,7 @@ and on nothing else: not on the clock, and not on the order in which trials fini
 import functools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ablations.design import Design
-from ablations.spec import Hypothesis
+from ablations.spec import Claim, Hypothesis
 from ablations.stated import stated, stated_claims
-from ablations.verdicts.claims import judge_claims
-from ablations.verdicts.gates import measure_gates
+from ablations.verdicts.claims import ClaimVerdict, judge_claims
+from ablations.verdicts.crossings import crossed
+from ablations.verdicts.gates import measure_gates, missed_gates
 from ablations.verdicts.images import image_error
 from ablations.verdicts.judge import Verdict, decisive_p, judge
 from ablations.verdicts.looks import Runs, follow
@@ -90,7 +91,8 @@ def judged(study: StudyRun) -> dict[str, Any]:
     {claim, verdict, stated}}), hypotheses ({id: {hypothesis, verdict, stated, images}}), gates
     ({id: {gate, arms: {arm: {mean, seeds_without, passed}}}}) and proofs (see
     ablations/verdicts/proofs.py). `stated` is {word, why}, `images` that of ablations/verdicts/
-    images.py.
+    images.py. A claim that something crosses 0 has `crossed` beside its verdict, which is that of
+    ablations/verdicts/crossings.py.
     """
     hypotheses, gates, claims = study.hypotheses, study.gates, study.claims
     references = study.entry.dataset.get("references", {})
@@ -132,6 +134,7 @@ def judged(study: StudyRun) -> dict[str, Any]:
     of_claims = judge_claims(claims, hypotheses, labels, decisive_p(hypotheses, verdicts))
     words = stated(study.chain)
     words_of_claims = stated_claims(study.entry, words)
+    missed = missed_gates(gates, measured, study.runs)
     content = {
         "study": study.name,
         "hypotheses_sha256": study.entry.hypotheses_sha256,
@@ -139,8 +142,8 @@ def judged(study: StudyRun) -> dict[str, Any]:
         "claims": {
             name: {
                 "claim": claim.model_dump(mode="json"),
-                "verdict": of_claims[name].to_json(),
                 "stated": words_of_claims[name].to_json(),
+                **_decided(study, claim, of_claims[name], verdicts, missed),
             }
             for name, claim in claims.items()
         },
@@ -178,6 +181,29 @@ def judged(study: StudyRun) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
     return plain
+
+
+def _decided(
+    study: StudyRun,
+    claim: Claim,
+    decided: ClaimVerdict,
+    verdicts: Mapping[str, Verdict],
+    missed: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """The verdict of a claim, and of one that something crosses 0, where it does."""
+    verdict = decided.to_json()
+    if claim.crossing is None:
+        return {"verdict": verdict}
+    where = crossed(
+        claim.crossing,
+        study.runs,
+        # Of a sequential design the first and the last rung may be decided at different looks.
+        min((verdicts[one].seeds for one in claim.hypotheses), key=len),
+        missed=missed,
+        looks=len(study.design.looks) if study.design else 1,
+    )
+    said = {"reason": f"{verdict['reason']}; {where.reason}"}
+    return {"verdict": verdict | said, "crossed": where.to_json()}
 
 
 def write_verdicts(study: StudyRun, verdicts: Mapping[str, Any]) -> str:

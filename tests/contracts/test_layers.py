@@ -34,7 +34,7 @@ ROOMS = {
         {"__main__.py"},
     ),
     "ablations": (
-        {"contrast.py"},
+        {"contrast.py", "crossing.py"},
         {"hypothesis.py"},
         {"recipes", "spec.py"},
         {"design.py", "statistics", "studies"},

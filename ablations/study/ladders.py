@@ -1,0 +1,151 @@
+"""Contrasts along the levels of a factor are spelt out as weights of its cells."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablations.crossing import Crossing, Rung, problem_of_along, trend_weights
+from ablations.hypothesis import CROSSES
+from ablations.spec import BASELINE, Claim, Hypothesis
+
+Cells = Mapping[str, tuple[str, ...]]
+"""Of each combination of levels its name and levels."""
+
+
+def without_crossings(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A study file with each hypothesis that crosses as one that rises, and their names.
+
+    What crosses is in all else a change along a factor, and is checked as one.
+    """
+    declared = raw.get("hypotheses")
+    bodies = declared if isinstance(declared, dict) else {}
+    crossing = tuple(
+        name
+        for name, body in bodies.items()
+        if isinstance(body, dict) and body.get("direction") == CROSSES
+    )
+    changed = {name: {**bodies[name], "direction": "rises"} for name in crossing}
+    return ({**raw, "hypotheses": {**bodies, **changed}} if crossing else dict(raw)), crossing
+
+
+def check_crossings(raw: Mapping[str, Any], crossing: Iterable[str]) -> list[str]:
+    """Problems of hypotheses that cross, by name, with what else the file has."""
+    declared = raw.get("claims")
+    claims = declared if isinstance(declared, dict) else {}
+    lines = []
+    for name in crossing:
+        if not raw["hypotheses"][name].get("along"):
+            lines.append(
+                f"hypothesis {name}: {CROSSES} needs along: levels of one factor in order, each "
+                "with a number, such as {grid_4: 4, baseline: 8}"
+            )
+        lines += [
+            f"hypothesis {half}: is what {name}, which crosses, is made of; give it another name"
+            for half in (f"{name}:{level}" for level in raw["hypotheses"][name].get("along") or ())
+            if half in raw["hypotheses"]
+        ]
+        if name in claims:
+            lines.append(
+                f"claim {name}: is the name of a hypothesis that crosses, too, which is a claim of "
+                "its own; give it another"
+            )
+        for claim, body in claims.items():
+            if isinstance(body, dict) and name in (body.get("hypotheses") or ()):
+                lines.append(
+                    f"claim {claim}: hypothesis {name} crosses, which is a claim of its own; leave "
+                    "it out"
+                )
+    return lines
+
+
+def check_along(along: object, names: Iterable[str], cells: Cells) -> list[str]:
+    """Problems of levels along which a contrast of some arms is taken, as the file states them."""
+    if not isinstance(along, dict) or problem_of_along(along):
+        # It has a line already.
+        return []
+    factor = _factor_with(along, cells)
+    levels = ", ".join(along)
+    if factor is None:
+        return [f"no factor of the factorial has the levels {levels}"]
+    return [
+        f"{name} is no cell at the {BASELINE} of the factor with the levels {levels}: what is "
+        "compared is named there, and taken at each of them"
+        for name in dict.fromkeys(names)
+        if name not in cells or cells[name][factor] != BASELINE
+    ]
+
+
+def along_factor(hypothesis: Hypothesis, cells: Cells) -> Hypothesis:
+    """The same with its change along a factor spelt out as a weight for each cell."""
+    if not hypothesis.along:
+        return hypothesis
+    trend = trend_weights(hypothesis.along)
+
+    def changed(weights: Mapping[str, float]) -> dict[str, float]:
+        return {
+            cell: weight * at
+            for level, at in trend.items()
+            if at
+            for cell, weight in _at(weights, level, hypothesis, cells).items()
+        }
+
+    control = changed(hypothesis.control_weights) if hypothesis.control else ""
+    weights = changed(hypothesis.weights)
+    return hypothesis.model_copy(update={"contrast": weights, "control": control})
+
+
+def spelt_crossings(
+    hypotheses: Mapping[str, Hypothesis], crossing: Iterable[str], cells: Cells
+) -> tuple[dict[str, Hypothesis], dict[str, Claim]]:
+    """All hypotheses, with two for each that crosses, and the claims that those decide together.
+
+    The two are of the first rung and of the last. Both must be shown, each at alpha, so no
+    adjustment is needed (an intersection-union test).
+    """
+    found: dict[str, Hypothesis] = {}
+    claims: dict[str, Claim] = {}
+    for name, one in hypotheses.items():
+        if name not in crossing:
+            found[name] = one
+            continue
+        rungs = [
+            Rung(level=level, place=place, contrast=_at(one.weights, level, one, cells))
+            for level, place in one.along.items()
+        ]
+        halves = {"falls": rungs[0], "rises": rungs[-1]}
+        for direction, rung in halves.items():
+            control = one.control and _at(one.control_weights, rung.level, one, cells)
+            found[f"{name}:{rung.level}"] = one.model_copy(
+                update={
+                    "along": {},
+                    "contrast": rung.contrast,
+                    "control": control,
+                    "direction": direction,
+                }
+            )
+        claims[name] = Claim(
+            text=one.claim or f"{one.metric} crosses 0 from {rungs[0].level} to {rungs[-1].level}.",
+            hypotheses=tuple(f"{name}:{rung.level}" for rung in halves.values()),
+            crossing=Crossing(
+                metric=one.metric, minus_start=one.minus_start, alpha=one.alpha, rungs=tuple(rungs)
+            ),
+        )
+    return found, claims
+
+
+def _factor_with(levels: Iterable[str], cells: Cells) -> int | None:
+    """The factor that has all these levels."""
+    factors = range(len(next(iter(cells.values()), ())))
+    return next((i for i in factors if {*levels} <= {one[i] for one in cells.values()}), None)
+
+
+def _at(
+    weights: Mapping[str, float], level: str, hypothesis: Hypothesis, cells: Cells
+) -> dict[str, float]:
+    """Weights of cells at the baseline of its factor, of the same cells at a level of it."""
+    factor = _factor_with(hypothesis.along, cells)
+    assert factor is not None, "was checked before"
+    name_of = {levels: name for name, levels in cells.items()}
+    return {
+        name_of[(*cells[arm][:factor], level, *cells[arm][factor + 1 :])]: weight
+        for arm, weight in weights.items()
+    }
