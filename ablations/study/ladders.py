@@ -1,7 +1,7 @@
 """Contrasts along the levels of a factor are spelt out as weights of its cells."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ablations.crossing import Crossing, Rung, problem_of_along, trend_weights
 from ablations.hypothesis import CROSSES
@@ -94,12 +94,15 @@ def along_factor(hypothesis: Hypothesis, cells: Cells) -> Hypothesis:
 
 
 def spelt_crossings(
-    hypotheses: Mapping[str, Hypothesis], crossing: Iterable[str], cells: Cells
+    hypotheses: Mapping[str, Hypothesis],
+    crossing: Iterable[str],
+    cells: Cells,
+    over: Literal["claim", "study"] = "claim",
 ) -> tuple[dict[str, Hypothesis], dict[str, Claim]]:
     """All hypotheses, with two for each that crosses, and the claims that those decide together.
 
-    The two are of the first rung and of the last. Both must be shown, each at alpha, so no
-    adjustment is needed (an intersection-union test).
+    The two are of the first rung and of the last. Both must be shown, so that each is tested at
+    alpha (an intersection-union test): each is a family, unless the file says otherwise.
     """
     found: dict[str, Hypothesis] = {}
     claims: dict[str, Claim] = {}
@@ -113,13 +116,15 @@ def spelt_crossings(
         ]
         halves = {"falls": rungs[0], "rises": rungs[-1]}
         for direction, rung in halves.items():
+            half = f"{name}:{rung.level}"
             control = one.control and _at(one.control_weights, rung.level, one, cells)
-            found[f"{name}:{rung.level}"] = one.model_copy(
+            found[half] = one.model_copy(
                 update={
                     "along": {},
                     "contrast": rung.contrast,
                     "control": control,
                     "direction": direction,
+                    "family": one.family or (half if over == "claim" else ""),
                 }
             )
         claims[name] = Claim(

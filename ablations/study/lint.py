@@ -121,7 +121,8 @@ def _split(study: Study) -> Iterator[str]:
             for one in claim.hypotheses
             if study.hypotheses[one].direction != "holds"
         }
-        if len(families) > 1 and claim.rule in ("all", "any"):
+        # Of a crossing both halves must be shown, so each is tested at alpha.
+        if len(families) > 1 and claim.rule in ("all", "any") and not claim.crossing:
             yield (
                 f"claim {name}: its hypotheses are in {len(families)} families "
                 f"({', '.join(sorted(families))}), each adjusted alone; leave `family` out, or "

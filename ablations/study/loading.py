@@ -108,7 +108,7 @@ def load_study(
     resources = _with_workers(declared.resources if declared else Resources(), workers, problems)
     if declared and not problems:
         stated = declared.hypotheses or resolved.expected
-        stated, of_crossings = spelt_crossings(stated, crossing, cells)
+        stated, of_crossings = spelt_crossings(stated, crossing, cells, declared.multiplicity.over)
         claims = {**declared.claims, **of_crossings}
         stated = in_families(stated, claims, declared.multiplicity)
         hypotheses = {

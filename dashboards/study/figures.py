@@ -6,6 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dashboards.figures.boundary import boundary
+from dashboards.figures.crossings import crossing_claims, crossings
 from dashboards.figures.curves import (
     collapse_height,
     collapse_metrics,
@@ -24,11 +25,15 @@ PAGE = 960
 PANELS = 6
 """Panels in rows of three that have room on a page."""
 
+WIDE_PANELS = 4
+"""The same in rows of two."""
+
 
 def every_figure(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, go.Figure]:
     """All figures by name, in the order in which a report shows them."""
     return {
         "verdict_intervals": verdict_intervals(verdicts),
+        **({"crossings": crossings(verdicts)} if crossing_claims(verdicts) else {}),
         **({"boundary": boundary(verdicts)} if study.design else {}),
         "paired_seeds": paired_seeds(study, verdicts),
         "learning_curves": learning_curves(study),
@@ -47,6 +52,11 @@ def in_parts(
         return {"hypotheses": {name: verdicts["hypotheses"][name] for name in names}}
 
     panels: dict[str, tuple[Sequence[str], int, Callable[[Sequence[str]], go.Figure]]] = {
+        "crossings": (
+            crossing_claims(verdicts),
+            WIDE_PANELS,
+            lambda names: crossings(verdicts, names),
+        ),
         "boundary": (hypotheses, PANELS, lambda names: boundary(some(names))),
         "paired_seeds": (hypotheses, PANELS, lambda names: paired_seeds(study, some(names))),
         "learning_curves": (

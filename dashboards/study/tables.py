@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ablations.registration import ArmFacts
 from dashboards.figures.compared import compared, end_point
+from dashboards.figures.crossings import crossing_claims
 from dashboards.figures.curves import collapse_metrics, mean_curves
 from dashboards.figures.layers import by_layer
 from dashboards.study.maps import COLUMNS, every_sheet, rows_of
@@ -28,6 +29,7 @@ def every_table(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, Table
         "claims": lambda: _claims(verdicts),
         "verdicts": lambda: _verdicts(verdicts),
         "gates": lambda: _gates(verdicts),
+        **({"crossings": lambda: _crossings(verdicts)} if crossing_claims(verdicts) else {}),
         "arms": lambda: _arms(study),
         **({"boundary": lambda: _looks(verdicts)} if study.design else {}),
         "paired_seeds": lambda: _pairs(verdicts),
@@ -53,6 +55,18 @@ def _claims(verdicts: Mapping[str, Any]) -> Table:
         for name, entry in verdicts["claims"].items()
     ]
     return Table(["claim", "text", "verdict", "stated", "hypotheses"], rows)
+
+
+def _crossings(verdicts: Mapping[str, Any]) -> Table:
+    rows: list[list[Cell]] = []
+    for name in crossing_claims(verdicts):
+        crossed = verdicts["claims"][name]["crossed"]
+        rows += [
+            [name, rung["level"], rung["place"], seed, value]
+            for rung in crossed["rungs"]
+            for seed, value in zip(crossed["seeds"], rung["values"], strict=True)
+        ]
+    return Table(["claim", "level", "place", "seed", "contrast"], rows)
 
 
 def _verdicts(verdicts: Mapping[str, Any]) -> Table:

@@ -9,6 +9,8 @@ import pytest
 
 from ablations.hypothesis import Claim, Hypothesis
 from ablations.statistics.crossover import crossover
+from ablations.study.families import WHOLE_STUDY
+from ablations.study.lint import lint
 from ablations.study.loading import load_study
 from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.crossings import crossed
@@ -89,7 +91,10 @@ def test_what_crosses_is_a_claim_of_two_hypotheses(tmp_path: Path):
     assert first.weights == {"shallow+loss_on_patches": 1.0, "shallow": -1.0}
     assert last.weights == {"deep+loss_on_patches": 1.0, "deep": -1.0}
     assert first.control_weights == {"shallow+cls_position_none": 1.0}
-    assert first.family == last.family == "h"
+    assert (first.family, last.family) == ("h:shallow", "h:deep")
+    assert not any("families" in line for line in lint(study))
+    whole = loaded(tmp_path, f"{text}", "multiplicity: {over: study}")
+    assert {one.family for one in whole.hypotheses.values()} == {WHOLE_STUDY}
     claim = study.claims["h"]
     assert (claim.text, claim.hypotheses, claim.rule) == ("It turns.", (*study.hypotheses,), "all")
     assert claim.crossing is not None
