@@ -108,6 +108,8 @@ CHANGES = {
     "model.registers": (2, {}),
     "model.patch_window": (1, {}),
     "model.cls_window": (1, {}),
+    "model.patch_uniform": (True, {}),
+    "model.cls_uniform": (True, {}),
     "head.layers": (2, {}),
     "head.hidden": (12, {}),
     "head.bottleneck": (12, {}),

@@ -30,6 +30,7 @@ ALIVE_WITH: Mapping[str, tuple[Others, Callable[[object], bool]]] = types.Mappin
         "model.rotary_origin": ("model.patch_position", _is("rotary")),
         "model.cls_position": ("model.cls", bool),
         "model.cls_window": ("model.cls", bool),
+        "model.cls_uniform": ("model.cls", bool),
         "model.cls_tied_patch": ("model.cls_position", _is("tied")),
         "model.cls_coordinate": ("model.cls_position", _is("sincos", "rotary")),
         "head.patches": (_PATCH_LOSSES, bool),

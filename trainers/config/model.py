@@ -122,6 +122,12 @@ class ModelConfig(Knobs):
         ge=0,
         le=1000,
     )
+    patch_uniform: Switch = knob(
+        False,
+        "whether patches attend evenly to all that they may attend to: their queries are 0",
+        source=OURS,
+    )
+    cls_uniform: Switch = knob(False, "the same of [CLS]", source=OURS)
 
     @property
     def mlp_hidden(self) -> int:

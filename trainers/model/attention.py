@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from trainers.config import ModelConfig
 from trainers.model.positions import rotate
-from trainers.model.windows import Windows
+from trainers.model.windows import Window, Windows
 
 FUSED_KERNEL_FROM_TOKENS = 65
 """Tokens from which on attention is computed by the fused kernel on a CPU, too."""
@@ -59,7 +59,10 @@ class Attention(nn.Module):
             queries = rotate(queries, cosine[:wanted], sine[:wanted])
             keys = rotate(keys, cosine, sine)
         if segments is None:
-            mixed = attend(queries, keys, values, windows[0][:wanted] if windows else None)
+            window = windows[0] if windows else Window()
+            queries = window.asked(queries)
+            allowed = None if window.allowed is None else window.allowed[:wanted]
+            mixed = attend(queries, keys, values, allowed)
         else:
             mixed = attend_packed(queries, keys, values, segments, windows)
         mixed_BTD = mixed.transpose(1, 2).reshape(images, wanted, width)
@@ -104,7 +107,7 @@ def attend_packed(
         own_queries, own_keys, own_values = (
             one[number].unflatten(0, segment).transpose(1, 2) for one in rows
         )
-        allowed = windows[number] if windows else None
-        part = attend(own_queries, own_keys, own_values, allowed)
+        window = windows[number] if windows else Window()
+        part = attend(window.asked(own_queries), own_keys, own_values, window.allowed)
         mixed.append(part.transpose(1, 2).flatten(0, 1))
     return torch.cat(mixed).transpose(0, 1)[None]

@@ -165,7 +165,7 @@ class Block(nn.Module):
                     projection=projection,
                     normalised=normalised,
                     tokens=tokens_BTD,
-                    allowed=windows[0] if windows else None,
+                    allowed=windows[0].allowed if windows else None,
                 )
             )
         return tokens_BTD
@@ -240,13 +240,13 @@ class VisionTransformer(nn.Module):
         draws = draws or ForwardDraws()
         tokens_BTD, grid = self.embed(images, draws)
         first = self.config.cls + self.config.registers
-        rotation, allowed = self.rotation(grid), self.windows(grid)
+        rotation, own = self.rotation(grid), self.windows(grid)
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             wanted = first if only_first and number == last else tokens_BTD.shape[1]
             keep = None if draws.keep is None else draws.keep[:, number, :, None, None]
             tokens_BTD = self.through(
-                block, tokens_BTD, rotation, keep, wanted, number, observe, windows=allowed
+                block, tokens_BTD, rotation, keep, wanted, number, observe, windows=own
             )
         return self.features(tokens_BTD, grid)
 
@@ -364,7 +364,7 @@ class VisionTransformer(nn.Module):
         )
 
     def windows(self, grid: Grid) -> Windows:
-        """What each token of a grid may attend to; empty: all tokens to all."""
+        """What each token of a grid attends to by construction; empty: to what it learns."""
         return windows(self.config, grid, self.embedding.weight.device)
 
 

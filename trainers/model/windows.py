@@ -1,12 +1,14 @@
-"""Which tokens a token may attend to: all, or those near its place alone.
+"""Attention by construction, whatever a network learns: local, uniform, or both.
 
-A token with a window attends to itself and to the patches in it, and to no other token: attention
-that is local by construction, for the end points that ask whether it is (docs/studies.md).
+A token with a window attends to itself and to the patches in it, and to no other token. One that is
+uniform attends evenly to all that it may attend to. Both are for the end points that ask how tokens
+attend (docs/studies.md).
 
 Shapes: T tokens ([CLS] if there is one, then registers, then N = gh · gw patches row by row).
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,18 +16,49 @@ from torch import Tensor
 from trainers.config import ModelConfig
 from trainers.grid import Grid
 
-Windows = tuple[Tensor, ...]
-"""Of each segment in turn (trainers/model/attention.py) the keys that each query may attend to,
-bool [T, T]; empty: all keys."""
+
+class Window(NamedTuple):
+    """What the tokens of an image may attend to, and how; None: all of them to all."""
+
+    allowed: Tensor | None = None
+    """keys that each query may attend to, bool [T, T]"""
+    asking: Tensor | None = None
+    """of each token 1, or 0 where it attends evenly: a query of 0 has the same score for every key;
+    [T, 1]"""
+
+    def asked(self, queries: Tensor) -> Tensor:
+        """Queries [..., Q, K] of the first Q tokens, 0 where they ask for nothing."""
+        return queries if self.asking is None else queries * self.asking[: queries.shape[-2]]
+
+
+Windows = tuple[Window, ...]
+"""Of each segment in turn (trainers/model/attention.py); empty: all tokens attend to all."""
 
 
 def windows(config: ModelConfig, grid: Grid, device: torch.device) -> Windows:
     """Those of images of one size, with that grid of patches."""
     cls_window = config.cls_window if config.cls else 0
-    if not (config.patch_window or cls_window):
-        return ()
-    few = (config.cls, config.registers, config.patch_window, cls_window)
-    return (allowed_keys(grid, *few, device),)
+    cls_uniform = config.cls and config.cls_uniform
+    allowed = asking = None
+    if config.patch_window or cls_window:
+        few = (config.cls, config.registers, config.patch_window, cls_window)
+        allowed = allowed_keys(grid, *few, device)
+    if config.patch_uniform or cls_uniform:
+        others = config.registers + config.cls
+        asking = _asking(grid, others, config.patch_uniform, cls_uniform, device)
+    return () if allowed is None and asking is None else (Window(allowed, asking),)
+
+
+@functools.cache
+def _asking(
+    grid: Grid, others: int, patch_uniform: bool, cls_uniform: bool, device: torch.device
+) -> Tensor:
+    asking = torch.ones(others + grid[0] * grid[1], 1)
+    if patch_uniform:
+        asking[others:] = 0
+    if cls_uniform:
+        asking[0] = 0
+    return asking.to(device)
 
 
 @functools.cache

@@ -47,6 +47,7 @@ ONLY_HERE = {
     "rotary": {"model.patch_position": "rotary", "model.cls_position": "rotary"},
     "wandering": {"model.cls_position": "random"},
     "windowed": {"model.patch_window": 1},
+    "uniform": {"model.cls_uniform": True},
 }
 
 

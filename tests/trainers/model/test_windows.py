@@ -70,7 +70,8 @@ def test_a_network_without_cls_has_the_windows_of_its_patches():
     settings = {"cls": False, "registers": 1, "cls_window": 1}
     assert windows(ModelConfig(**settings), (3, 4), CPU) == ()
     (found,) = windows(ModelConfig(**settings, patch_window=1), (3, 4), CPU)
-    assert found.tolist() == [row[1:] for row in by_the_rule((3, 4), 1, 1, 1)[1:]]
+    assert found.asking is None
+    assert found.allowed.tolist() == [row[1:] for row in by_the_rule((3, 4), 1, 1, 1)[1:]]
 
 
 def test_without_windows_there_is_no_mask():
