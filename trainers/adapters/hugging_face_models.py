@@ -129,34 +129,52 @@ def open_hugging_face(folder: Path) -> HuggingFaceModel:
         raise InputError(
             f"{folder}: model type {kind!r} cannot be measured (allowed: {', '.join(TYPES)})"
         )
-    try:
-        model = _made(config)
-    except KeyError as error:
-        raise InputError(f"{folder / CONFIG} says nothing of {error.args[0]}") from error
-    except _UnknownPartError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
-    except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
-        raise InputError(
-            f"{folder / CONFIG} describes no ViT: {printable(first_line(error))}"
-        ) from error
+    model = vit_of(config, folder / CONFIG)
     read = _read_weights(folder)
-    theirs, aside = set_aside({name: tensor.float() for name, tensor in read.tensors.items()})
-    try:
-        model.load_state_dict(_translated(theirs, folder))
-    except RuntimeError as error:
-        said = str(error).splitlines()
-        reasons = printable("; ".join(line.strip().rstrip(".") for line in said[1:] or said))
-        raise CheckpointError(f"weights in {folder} do not fit its {CONFIG}: {reasons}") from error
+    backbone, aside = with_weights(model, read, folder, f"its {CONFIG}", folder.resolve().name)
     mean, deviation, says_how = _preparation(folder, kind)
-    name = folder.resolve().name
     return HuggingFaceModel(
-        backbone=TimmBackbone(model.requires_grad_(False), name),
+        backbone=backbone,
         mean=mean,
         deviation=deviation,
         says_how=says_how,
-        set_aside=tuple(sorted({*aside, *read.set_aside})),
+        set_aside=aside,
         notes=read.notes,
     )
+
+
+def vit_of(config: Mapping[str, Any], where: Path) -> nn.Module:
+    """A timm ViT of the shape that `config`, found `where`, describes.
+
+    Raises InputError, one line, where it describes none, or one with parts that have no equal here.
+    """
+    try:
+        return _made(config)
+    except KeyError as error:
+        raise InputError(f"{where} says nothing of {error.args[0]}") from error
+    except _UnknownPartError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
+        raise InputError(f"{where} describes no ViT: {printable(first_line(error))}") from error
+
+
+def with_weights(
+    model: nn.Module, read: Weights, where: Path, shape: str, name: str
+) -> tuple[TimmBackbone, tuple[str, ...]]:
+    """That ViT with weights under Hugging Face's names, frozen, and the names it has no use for.
+
+    `where` the weights are, and what says the `shape` of the model, are for errors. Raises
+    CheckpointError when names or shapes do not fit.
+    """
+    theirs, aside = set_aside({name: tensor.float() for name, tensor in read.tensors.items()})
+    try:
+        model.load_state_dict(_translated(theirs, where))
+    except RuntimeError as error:
+        said = str(error).splitlines()
+        reasons = printable("; ".join(line.strip().rstrip(".") for line in said[1:] or said))
+        raise CheckpointError(f"weights in {where} do not fit {shape}: {reasons}") from error
+    backbone = TimmBackbone(model.requires_grad_(False), name)
+    return backbone, tuple(sorted({*aside, *read.set_aside}))
 
 
 class _UnknownPartError(Exception):
@@ -164,7 +182,6 @@ class _UnknownPartError(Exception):
 
 
 def _made(config: Mapping[str, Any]) -> nn.Module:
-    """A timm ViT of the shape that `config` describes."""
     need_timm(str(config["model_type"]))
     from timm.layers.activations import QuickGELU
     from timm.layers.mlp import Mlp, SwiGLUPacked

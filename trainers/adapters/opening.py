@@ -7,11 +7,18 @@ import torch
 from torch import Tensor
 
 from trainers.adapters.backbone_file import is_backbone_file, read_backbone_file
-from trainers.adapters.hugging_face_models import WEIGHTS, is_hugging_face, open_hugging_face
+from trainers.adapters.hugging_face_models import (
+    WEIGHTS,
+    is_hugging_face,
+    open_hugging_face,
+    vit_of,
+    with_weights,
+)
+from trainers.adapters.onnx_file import described, is_onnx, read_onnx
 from trainers.adapters.pretrained import HEAD_FEATURES, load_backbone
 from trainers.adapters.timm_folders import is_timm, open_timm_folder
 from trainers.adapters.timm_models import TimmBackbone, open_timm
-from trainers.adapters.weights_file import read_weights
+from trainers.adapters.weights_file import Weights, read_weights
 from trainers.config import ModelConfig
 from trainers.data.augment import IMAGENET, Colours
 from trainers.errors import CheckpointError, ConfigError, InputError, listed, printable
@@ -21,7 +28,7 @@ from trainers.randomness.forward_draws import ForwardDraws, evaluation_draws
 from trainers.runs.saved_run import checkpoints_in, find_run, run_backbone
 from trainers.training.checkpoint import is_checkpoint
 
-_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".onnx")
 """What files of weights are usually called: a name that ends so is no timm name."""
 
 
@@ -105,8 +112,10 @@ def _from_name(
 
 
 def _from_disk(path: Path, heads: int | None) -> Measurable:
+    if is_onnx(path):
+        return _from_onnx(path, heads)
     if is_bare_file(path):
-        return _from_weights(path, heads)
+        return _from_weights(path, read_weights(path), heads)
     if _is_of_a_folder(path):
         return _from_disk(path.absolute().parent, heads)
     if heads is not None:
@@ -183,8 +192,40 @@ def _from_backbone_file(path: Path) -> Measurable:
     )
 
 
-def _from_weights(path: Path, heads: int | None) -> Measurable:
-    read = read_weights(path)
+def _from_onnx(path: Path, heads: int | None) -> Measurable:
+    read = read_onnx(path)
+    if not any(name.startswith("embeddings.") for name in read.tensors):
+        return _from_weights(path, read, heads)
+    try:
+        config = described(read.tensors, heads)
+        model = vit_of(config, path)
+        backbone, aside = with_weights(model, read, path, "each other", path.stem)
+    except CheckpointError as error:
+        raise InputError(shortened(str(error))) from error
+    found = config["num_attention_heads"]
+    said = _heads_said(found, heads)
+    return _of_timm(
+        backbone,
+        path.stem,
+        f"file {path}, {found} heads" + (" assumed" if heads is None else ""),
+        is_random=False,
+        mean=IMAGENET[0],
+        deviation=IMAGENET[1],
+        normalisation="ImageNet's: the file does not say",
+        notes=(said, *read.notes, *_without(aside)),
+    )
+
+
+def _heads_said(found: int, heads: int | None) -> str:
+    if heads is not None:
+        return f"{found} heads, as given."
+    return (
+        f"{found} heads are assumed, of {HEAD_FEATURES} features each: the file does not say; "
+        "--heads N changes it."
+    )
+
+
+def _from_weights(path: Path, read: Weights, heads: int | None) -> Measurable:
     try:
         found = load_backbone(read.tensors, heads=heads)
     except (CheckpointError, ConfigError) as error:
@@ -193,12 +234,7 @@ def _from_weights(path: Path, heads: int | None) -> Measurable:
             f"--weights {path}"
         ) from error
     config = found.backbone.config
-    said = f"{config.heads} heads, as given."
-    if heads is None:
-        said = (
-            f"{config.heads} heads are assumed, of {HEAD_FEATURES} features each: the file does "
-            "not say; --heads N changes it."
-        )
+    said = _heads_said(config.heads, heads)
     return Measurable(
         network=found.backbone.requires_grad_(False).eval(),
         name=path.stem,
