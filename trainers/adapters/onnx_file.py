@@ -6,6 +6,7 @@ bias: so the matrix gets its name from the bias. Positions that were cut into th
 those of patches are put together again. Nothing of the graph is executed.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -23,6 +24,15 @@ from trainers.errors import CheckpointError, InputError, first_line, printable
 _UNNAMED = re.compile(r"^onnx::")
 """What PyTorch's exporter calls a constant that it has made of a parameter."""
 
+_RENAMED = {
+    r"^layers\.": "encoder.layer.",
+    r"\.attention\.q_proj\.": ".attention.attention.query.",
+    r"\.attention\.k_proj\.": ".attention.attention.key.",
+    r"\.attention\.v_proj\.": ".attention.attention.value.",
+    r"\.attention\.o_proj\.": ".attention.output.dense.",
+}
+"""Of transformers 5, names of parameters in memory, and as it saves them."""
+
 _LAMBDA = "encoder.layer.0.layer_scale1.lambda1"
 _LAYER = re.compile(r"^encoder\.layer\.(\d+)\.")
 
@@ -38,11 +48,12 @@ def is_onnx(path: Path) -> bool:
     return len(start) == 3 and start[0] == 0x08 and start[1] < 0x40 and start[2] == 0x12
 
 
-def read_onnx(path: Path) -> Weights:
-    """The network in an ONNX file, its wrappers taken off.
+def read_onnx(path: Path) -> tuple[Weights, str]:
+    """The network in an ONNX file, its wrappers taken off, and its activation: `gelu`, or
+    `gelu_pytorch_tanh`.
 
     Raises InputError where the package `onnx` is missing, and CheckpointError, one line, for a file
-    that is damaged or holds no named weights.
+    that is damaged or holds no named weights of a network with such an activation.
     """
     try:
         import onnx
@@ -63,9 +74,32 @@ def read_onnx(path: Path) -> Weights:
             f"ONNX file {path} cannot be read: {printable(first_line(error))}"
         ) from error
     try:
-        return named_network(_named(held, graph.node))
+        read = named_network(_named(held, graph.node))
+        tensors = {_as_saved(name): tensor for name, tensor in read.tensors.items()}
+        return dataclasses.replace(read, tensors=tensors), _activation(graph.node)
     except CheckpointError as error:
         raise CheckpointError(f"ONNX file {path}: {error}") from error
+
+
+def _as_saved(name: str) -> str:
+    for pattern, saved in _RENAMED.items():
+        name = re.sub(pattern, saved, name)
+    return name
+
+
+def _activation(nodes: Any) -> str:
+    """Which GELU the graph computes. Raises CheckpointError where it is none.
+
+    Tensors do not say it, and with another activation they are another network.
+    """
+    operations = {node.op_type for node in nodes}
+    # One operation since version 20 of the operators, several before.
+    said = {one.s for node in nodes if node.op_type == "Gelu" for one in node.attribute}
+    if b"tanh" in said or ("Tanh" in operations and "Pow" in operations):
+        return "gelu_pytorch_tanh"
+    if operations & {"Gelu", "Erf"}:
+        return "gelu"
+    raise CheckpointError("no GELU was found in its graph, which every ViT that can be read has")
 
 
 def _named(held: Mapping[str, Tensor], nodes: Any) -> dict[str, Tensor]:
@@ -108,7 +142,7 @@ def _positions(held: Mapping[str, Tensor], cls_token: Tensor) -> Tensor:
     return torch.cat([first[0], others[0]], dim=1)
 
 
-def described(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
+def described(tensors: Mapping[str, Tensor], activation: str, heads: int | None) -> dict[str, Any]:
     """What the `config.json` of Hugging Face's would say of a ViT with these tensors.
 
     Raises CheckpointError where they are not those of one.
@@ -117,18 +151,22 @@ def described(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any
         patches = tensors["embeddings.patch_embeddings.projection.weight"]
         positions = tensors["embeddings.position_embeddings"]
         is_dino = _LAMBDA in tensors
-        hidden = tensors[
-            f"encoder.layer.0.{'mlp.fc1' if is_dino else 'intermediate.dense'}.bias"
-        ].numel()
+        of_layer = "encoder.layer.0."
+        old, new = f"{of_layer}intermediate.dense.bias", f"{of_layer}mlp.fc1.bias"
+        hidden = tensors[old if old in tensors else new].numel()
+        # One position is that of [CLS], another may be that of a distillation token.
         side = math.isqrt(positions.shape[1] - 1)
         width, patch_size = patches.shape[0], patches.shape[2]
     except (KeyError, IndexError) as error:
         raise CheckpointError(f"no ViT of a known kind: it has no {error.args[0]}") from error
     registers = tensors.get("embeddings.register_tokens")
+    distilled = "embeddings.distillation_token" in tensors
+    kind = "deit" if distilled else "vit"
+    if is_dino:
+        kind = "dinov2" if registers is None else "dinov2_with_registers"
     found = {
-        "model_type": "vit" if not is_dino else "dinov2" if registers is None else (
-            "dinov2_with_registers"
-        ),
+        "hidden_act": activation,
+        "model_type": kind,
         "hidden_size": width,
         "intermediate_size": hidden,
         "mlp_ratio": hidden / width,

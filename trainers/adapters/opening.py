@@ -193,11 +193,13 @@ def _from_backbone_file(path: Path) -> Measurable:
 
 
 def _from_onnx(path: Path, heads: int | None) -> Measurable:
-    read = read_onnx(path)
+    read, activation = read_onnx(path)
     if not any(name.startswith("embeddings.") for name in read.tensors):
+        if activation != "gelu":
+            raise InputError(f"{path}: its activation {activation} cannot be measured, gelu can")
         return _from_weights(path, read, heads)
     try:
-        config = described(read.tensors, heads)
+        config = described(read.tensors, activation, heads)
         model = vit_of(config, path)
         backbone, aside = with_weights(model, read, path, "each other", path.stem)
     except CheckpointError as error:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import xlogy
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,7 +56,7 @@ def of_map(p: np.ndarray, x: np.ndarray, own: int | None) -> dict[str, float]:
     apart = np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1))
     found = {
         "gyration": math.sqrt(spread / uniform),
-        "entropy": -(q * np.log(q)).sum() / math.log(len(q)),
+        "entropy": -xlogy(q, q).sum() / math.log(len(q)),
         "nearest_distance": min(p @ row / row[counted].mean() for row in apart),
     }
     for name, share in (("coverage", 0.6), ("coverage_90", 0.9)):
@@ -111,8 +112,8 @@ def reference(attention: np.ndarray, tokens: Tokens) -> dict[tuple[str, str], li
                 1 - numerator / (full * apart[queries].mean(0)).sum()
             )
             shared = full.mean(0)
-            of_keys = -(shared * np.log(shared)).sum()
-            information = of_keys + (full * np.log(full)).sum(1).mean()
+            of_keys = -xlogy(shared, shared).sum()
+            information = of_keys + xlogy(full, full).sum(1).mean()
             values["patch", "mutual_information"][head].append(
                 information / math.sqrt(of_keys * math.log(len(queries)))
             )
@@ -126,7 +127,7 @@ def reference(attention: np.ndarray, tokens: Tokens) -> dict[tuple[str, str], li
                 counted = maps.shape[1] - (patches is not None)
 
                 def entropy(p: np.ndarray) -> float:
-                    return -(p[p > 0] * np.log(p[p > 0])).sum()
+                    return -xlogy(p, p).sum()
 
                 of_mean, scale = entropy(maps.mean(0)), math.log(counted)
                 each = np.mean([entropy(p) for p in maps])
