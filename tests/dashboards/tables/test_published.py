@@ -2,8 +2,11 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from dashboards.tables.chain import read_entry
@@ -62,3 +65,20 @@ def test_published_numbers_come_out_again(store: Store, name: str, hypotheses: i
 def test_a_published_lock_is_read_and_nothing_of_it_is_lost(store: Store, name: str) -> None:
     written = json.loads((DOCS / name / "study.lock.json").read_text())
     assert close(read_entry(store, name).model_dump(mode="json"), written)
+
+
+def test_the_tiny_models_beside_a_real_network_are_those_that_were_published() -> None:
+    table = pq.read_table(DOCS / "why_cls_is_global-photographs" / "results.parquet")
+    last = pc.and_(pc.equal(table["arm"], "baseline"), pc.is_null(table["layer"]))
+    last = pc.and_(last, pc.equal(table["step"], pc.max(table["step"])))
+    table = table.filter(last)
+    rows = re.findall(
+        r"^\|[^|]+\| `(.+?)` \|.*\| \**([−0-9.]+)\** \|$",
+        (DOCS / "real_network.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 14
+    for metric, shown in rows:
+        values = table.filter(pc.equal(table["metric"], metric))["value"]
+        assert len(values) == 8, metric
+        assert f"{pc.mean(values).as_py():.3f}".replace("-", "−") == shown, metric
