@@ -105,9 +105,10 @@ class _Stated:
             if falls or (is_even and weights[min(weights)] < 0):
                 weights = _negative(weights)
                 direction = "rises" if falls else direction
-        asked = {"contrast": weights, "direction": direction, "over": "", "interaction": None}
+        asked = {"contrast": weights, "direction": direction}
+        how_written: dict[str, Any] = {"over": "", "interaction": None, "along": {}}
         control = self._by_arm(self.hypothesis.control_weights, other)
-        return {**self.fields, **asked, "control": control}
+        return {**self.fields, **how_written, **asked, "control": control}
 
     def _by_arm(self, weights: Mapping[str, float], other: "_Stated") -> dict[str, float]:
         arms = self.of.arms_beside(other.of)
