@@ -166,6 +166,7 @@ class Soak:
 def kind(change: str) -> str:
     """`link trials/KEY/attempts/N/lease.json` and the like, one for all trials and steps."""
     change = re.sub(r"trials/[0-9a-f]{16}", "trials/KEY", change)
+    change = re.sub(r"(?<=[-/])[0-9a-f]{32}", "ID", change)
     change = re.sub(r"/\.(\w+(?:-\d+)?\.\w+)\.\w+", r"/scratch of \1", change)
     return re.sub(r"(?<=[-/])\d+", "N", change) or "a change that was not reached"
 
