@@ -26,7 +26,6 @@ class Crossing(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     metric: str
-    metric_against: str = ""
     minus_start: bool = False
     alpha: float
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)]
@@ -49,4 +48,6 @@ def trend_weights(along: Along) -> dict[str, float]:
     centre = sum(places) / len(places)
     squares = sum((place - centre) ** 2 for place in places)
     length = places[-1] - places[0]
-    return {level: (place - centre) / squares * length for level, place in along.items()}
+    weights = {level: (place - centre) / squares * length for level, place in along.items()}
+    # The middle of an odd number of even steps has none, but for rounding.
+    return {level: 0.0 if abs(weight) < 1e-12 else weight for level, weight in weights.items()}

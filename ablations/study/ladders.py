@@ -33,14 +33,15 @@ def check_crossings(raw: Mapping[str, Any], crossing: Iterable[str]) -> list[str
     claims = declared if isinstance(declared, dict) else {}
     lines = []
     for name in crossing:
-        if not raw["hypotheses"][name].get("along"):
+        along = raw["hypotheses"][name].get("along")
+        if not along:
             lines.append(
                 f"hypothesis {name}: {CROSSES} needs along: levels of one factor in order, each "
                 "with a number, such as {grid_4: 4, baseline: 8}"
             )
         lines += [
             f"hypothesis {half}: is what {name}, which crosses, is made of; give it another name"
-            for half in (f"{name}:{level}" for level in raw["hypotheses"][name].get("along") or ())
+            for half in (f"{name}:{level}" for level in (along if isinstance(along, dict) else ()))
             if half in raw["hypotheses"]
         ]
         if name in claims:
@@ -49,7 +50,8 @@ def check_crossings(raw: Mapping[str, Any], crossing: Iterable[str]) -> list[str
                 "its own; give it another"
             )
         for claim, body in claims.items():
-            if isinstance(body, dict) and name in (body.get("hypotheses") or ()):
+            named = body.get("hypotheses") if isinstance(body, dict) else None
+            if isinstance(named, list) and name in named:
                 lines.append(
                     f"claim {claim}: hypothesis {name} crosses, which is a claim of its own; leave "
                     "it out"
@@ -59,7 +61,9 @@ def check_crossings(raw: Mapping[str, Any], crossing: Iterable[str]) -> list[str
 
 def check_along(along: object, names: Iterable[str], cells: Cells) -> list[str]:
     """Problems of levels along which a contrast of some arms is taken, as the file states them."""
-    if not isinstance(along, dict) or problem_of_along(along):
+    places = list(along.values()) if isinstance(along, dict) else []
+    is_good = bool(places) and all(type(one) in (int, float) for one in places)
+    if not isinstance(along, dict) or not is_good or problem_of_along(along):
         # It has a line already.
         return []
     factor = _factor_with(along, cells)

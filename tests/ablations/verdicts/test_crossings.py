@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ablations.crossing import trend_weights
 from ablations.hypothesis import Claim, Hypothesis
 from ablations.statistics.crossover import crossover
 from ablations.study.families import WHOLE_STUDY
@@ -73,6 +74,14 @@ def test_what_changes_along_a_factor_is_a_slope_times_its_length(tmp_path: Path)
         "the same at shallow, on the line through shallow, baseline, deep",
     )
     assert Hypothesis.model_validate_json(hypothesis.model_dump_json()) == hypothesis
+
+
+def test_the_middle_of_even_steps_has_no_weight():
+    assert trend_weights({"a": 0.1, "b": 0.2, "c": 0.3}) == pytest.approx(
+        {"a": -1.0, "b": 0.0, "c": 1.0}
+    )
+    assert trend_weights({"a": 0.1, "b": 0.2, "c": 0.3})["b"] == 0.0
+    assert trend_weights({"a": 1.0, "b": 4.0}) == {"a": -1.0, "b": 1.0}
 
 
 def test_between_two_levels_it_is_their_difference(tmp_path: Path):
@@ -182,6 +191,23 @@ def test_a_rung_without_a_number_or_that_did_not_learn_is_said(tmp_path: Path):
             "along must give its levels numbers that ascend",
         ),
         ("along: [shallow, deep], direction: crosses, contrast: [baseline]", "", "h.along"),
+        ("along: 5, direction: crosses, contrast: [baseline]", "", "h.along"),
+        (
+            "along: {shallow: low, deep: 3}, direction: crosses, contrast: [deep]",
+            "",
+            "along.shallow",
+        ),
+        (
+            "along: {shallow: true, deep: 3}, direction: rises, contrast: [deep]",
+            "",
+            "along.shallow",
+        ),
+        ("along: {shallow: .nan, deep: 3}, direction: rises", "", "along.shallow"),
+        (
+            f"{ALONG}, direction: crosses, contrast: [baseline]",
+            "claims: {c: {text: x, hypotheses: h}, d: {text: x, hypotheses: 5}}",
+            "claims.c.hypotheses",
+        ),
         ("direction: crosses, contrast: [baseline]", "", "crosses needs along: levels of one"),
         (
             f"{ALONG}, direction: rises, contrast: [deep, baseline], over: cells",
