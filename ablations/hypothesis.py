@@ -77,6 +77,8 @@ class Hypothesis(Declared):
         "baseline: 8}: the contrast is taken at each, and what is compared is its change from the "
         "first to the last, along the least-squares line",
     )
+    rungs: SkipJsonSchema[tuple[str, ...]] = ()
+    """arms of the other rungs of a crossing that it is part of, which rests on them, too"""
     direction: Direction = Field(
         description="rises or falls: superiority in that direction; differs: in either; holds: "
         "equivalence; crosses: `along` a factor, below 0 at its first level and above 0 at its "
@@ -223,8 +225,8 @@ class Hypothesis(Declared):
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Every arm that it rests on, those of its control among them."""
-        return tuple(dict.fromkeys((*self.contrast, *self.control_weights)))
+        """Every arm that it rests on, those of its control and of other rungs among them."""
+        return tuple(dict.fromkeys((*self.contrast, *self.control_weights, *self.rungs)))
 
     def metric_of(self, arm: str) -> str:
         """The metric of an arm: `metric_against`, if there is one, where its weight is below 0."""
@@ -246,6 +248,8 @@ class Hypothesis(Declared):
         if self.along:
             return self._along_text()
         first, second = sides_of(self.weights)
+        if not first:
+            return _minus(second, cells=self.over == "cells"), ""
         return (
             side_text(first, cells=self.over == "cells"),
             side_text(second, cells=self.over == "cells"),
@@ -259,9 +263,23 @@ class Hypothesis(Declared):
             if not {*arm.split("+")} & {*others} - {BASELINE}
             and (last == BASELINE or last in arm.split("+"))
         }
-        names = [side_text(side, cells=False) for side in sides_of(at_last)]
         line = f", on the line through {', '.join(self.along)}" if len(others) > 1 else ""
-        return " − ".join(filter(None, names)), f"the same at {others[0]}{line}"
+        return contrast_text(at_last), f"the same at {others[0]}{line}"
+
+
+def contrast_text(weights: Mapping[str, float]) -> str:
+    """Both sides of a contrast in words, with their signs."""
+    first, second = sides_of(weights)
+    return " ".join(
+        part
+        for part in (side_text(first, cells=False), second and _minus(second, cells=False))
+        if part
+    ).replace(" −", " − ")
+
+
+def _minus(side: Mapping[str, float], *, cells: bool) -> str:
+    text = side_text(side, cells=cells)
+    return f"−({text})" if " + " in text else f"−{text}"
 
 
 def _scale(weights: Mapping[str, float]) -> float:

@@ -64,13 +64,17 @@ def crossover(values: npt.ArrayLike, places: Sequence[float], *, alpha: float = 
         outside = np.array([a * a, 2 * a * b, b * b]) - t * t * spread
         zeros = [-a / b] if b else [0.0, 1.0] if a == 0 else []
         zeros = [u for u in zeros if 0 <= u <= 1]
-        length = x[k + 1] - x[k]
-        at += [float(x[k] + u * length) for u in zeros]
+        at += [_place(x[k], x[k + 1], u) for u in zeros]
         inside = [*_not_above_zero(outside), *((u, u) for u in zeros)]
         within += [
-            (float(x[k] + low * length), float(x[k] + high * length)) for low, high in inside
+            (_place(x[k], x[k + 1], low), _place(x[k], x[k + 1], high)) for low, high in inside
         ]
     return Crossover(at=tuple(dict.fromkeys(at)), within=tuple(_merged(within)))
+
+
+def _place(first: float, last: float, share: float) -> float:
+    """At a share of the way, [0, 1], from one place to the next: exactly these at its ends."""
+    return float(last if share == 1 else first + share * (last - first))
 
 
 def _not_above_zero(polynomial: npt.NDArray[np.float64]) -> list[Interval]:

@@ -85,6 +85,8 @@ def check_expectations(
                 for arm in (*names, *control)
                 if arm not in arms
             ]
+            if "rungs" in body:
+                lines.append("rungs is made of `direction: crosses`; leave it out")
             lines += _check_metrics(body)
             problems += [f"{singular} {name}: {line}" for line in lines]
     return problems

@@ -21,7 +21,9 @@ def in_families(
     def family(name: str) -> str:
         if multiplicity.over == "study":
             return WHOLE_STUDY
-        return next((i for i, claim in claims.items() if name in claim.hypotheses), UNCLAIMED)
+        first = next((i for i, claim in claims.items() if name in claim.hypotheses), UNCLAIMED)
+        # Both halves of a crossing must be shown, so that each is tested at alpha.
+        return name if first in claims and claims[first].crossing else first
 
     return {
         name: one if one.family else one.model_copy(update={"family": family(name)})

@@ -1,11 +1,13 @@
 """Contrasts along the levels of a factor are spelt out as weights of its cells."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import ValidationError
 
 from ablations.crossing import Crossing, Rung, problem_of_along, trend_weights
-from ablations.hypothesis import CROSSES
-from ablations.spec import BASELINE, Claim, Hypothesis
+from ablations.hypothesis import CROSSES, contrast_text
+from ablations.spec import BASELINE, Claim, Hypothesis, name_problem
 
 Cells = Mapping[str, tuple[str, ...]]
 """Of each combination of levels its name and levels."""
@@ -39,10 +41,17 @@ def check_crossings(raw: Mapping[str, Any], crossing: Iterable[str]) -> list[str
                 f"hypothesis {name}: {CROSSES} needs along: levels of one factor in order, each "
                 "with a number, such as {grid_4: 4, baseline: 8}"
             )
+        halves = [f"{name}:{level}" for level in (along if isinstance(along, dict) else ())]
         lines += [
-            f"hypothesis {half}: is what {name}, which crosses, is made of; give it another name"
-            for half in (f"{name}:{level}" for level in (along if isinstance(along, dict) else ()))
-            if half in raw["hypotheses"]
+            f"{kind} {half}: is what {name}, which crosses, is made of; give it another name"
+            for half in halves
+            for kind, names in (("hypothesis", raw["hypotheses"]), ("claim", claims))
+            if half in names
+        ]
+        lines += [
+            f"hypothesis {half}, of which {name} is made: {problem}"
+            for half in halves
+            if (problem := name_problem(half))
         ]
         if name in claims:
             lines.append(
@@ -92,21 +101,35 @@ def along_factor(hypothesis: Hypothesis, cells: Cells) -> Hypothesis:
             for cell, weight in _at(weights, level, hypothesis, cells).items()
         }
 
-    control = changed(hypothesis.control_weights) if hypothesis.control else ""
+    control: dict[str, float] | str = ""
+    if hypothesis.control:
+        # With what it is compared with, since weights that are spelt out have both signs.
+        first, second = hypothesis.control_sides
+        whole = {arm: first.get(arm, 0.0) - second.get(arm, 0.0) for arm in {**first, **second}}
+        control = changed({arm: weight for arm, weight in whole.items() if weight})
     weights = changed(hypothesis.weights)
     return hypothesis.model_copy(update={"contrast": weights, "control": control})
 
 
+def check_spelt(hypotheses: Mapping[str, Hypothesis]) -> list[str]:
+    """Problems of hypotheses as they are spelt out, which is how they are registered."""
+    lines = []
+    for name, one in hypotheses.items():
+        try:
+            Hypothesis.model_validate_json(one.model_dump_json())
+        except ValidationError as error:
+            said = [found["msg"].removeprefix("Value error, ") for found in error.errors()]
+            lines += [f"hypothesis {name}, along its factor: {message}" for message in said]
+    return lines
+
+
 def spelt_crossings(
-    hypotheses: Mapping[str, Hypothesis],
-    crossing: Iterable[str],
-    cells: Cells,
-    over: Literal["claim", "study"] = "claim",
+    hypotheses: Mapping[str, Hypothesis], crossing: Iterable[str], cells: Cells
 ) -> tuple[dict[str, Hypothesis], dict[str, Claim]]:
     """All hypotheses, with two for each that crosses, and the claims that those decide together.
 
-    The two are of the first rung and of the last. Both must be shown, so that each is tested at
-    alpha (an intersection-union test): each is a family, unless the file says otherwise.
+    The two are of the first rung and of the last. The place where the sign changes rests on all
+    rungs, so both need the arms of all.
     """
     found: dict[str, Hypothesis] = {}
     claims: dict[str, Claim] = {}
@@ -128,14 +151,20 @@ def spelt_crossings(
                     "contrast": rung.contrast,
                     "control": control,
                     "direction": direction,
-                    "family": one.family or (half if over == "claim" else ""),
+                    "rungs": tuple(dict.fromkeys(arm for one in rungs for arm in one.contrast)),
                 }
             )
         claims[name] = Claim(
-            text=one.claim or f"{one.metric} crosses 0 from {rungs[0].level} to {rungs[-1].level}.",
+            text=one.claim
+            or f"{contrast_text(one.weights)}, {one.metric}: crosses 0 from {rungs[0].level} to "
+            f"{rungs[-1].level}.",
             hypotheses=tuple(f"{name}:{rung.level}" for rung in halves.values()),
             crossing=Crossing(
-                metric=one.metric, minus_start=one.minus_start, alpha=one.alpha, rungs=tuple(rungs)
+                metric=one.metric,
+                contrast=one.weights,
+                minus_start=one.minus_start,
+                alpha=one.alpha,
+                rungs=tuple(rungs),
             ),
         )
     return found, claims

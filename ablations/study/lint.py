@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from ablations.contrast import sides_of
 from ablations.spec import Hypothesis
 from ablations.study.study import Study
 from ablations.verdicts.evidence import Run, pairs_of
@@ -135,7 +136,7 @@ def _symmetry(hypotheses: Mapping[str, Hypothesis]) -> Iterator[str]:
     alone: dict[bool, list[str]] = defaultdict(list)
     for name, one in hypotheses.items():
         tested = one.metric and one.test == "signflip" and one.direction != "holds"
-        if tested and min(one.weights.values()) > 0:
+        if tested and not all(sides_of(one.weights)):
             alone[one.minus_start].append(name)
     what = {False: "a value against 0", True: "a value against the same run's at step 0"}
     for since_start, names in alone.items():

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ablations.design import Design
+from ablations.hypothesis import CROSSES
 from ablations.library import Known, library
 from ablations.spec import (
     A_STUDYS,
@@ -44,6 +45,7 @@ from ablations.study.families import in_families
 from ablations.study.ladders import (
     along_factor,
     check_crossings,
+    check_spelt,
     spelt_crossings,
     without_crossings,
 )
@@ -108,12 +110,13 @@ def load_study(
     resources = _with_workers(declared.resources if declared else Resources(), workers, problems)
     if declared and not problems:
         stated = declared.hypotheses or resolved.expected
-        stated, of_crossings = spelt_crossings(stated, crossing, cells, declared.multiplicity.over)
+        stated, of_crossings = spelt_crossings(stated, crossing, cells)
         claims = {**declared.claims, **of_crossings}
         stated = in_families(stated, claims, declared.multiplicity)
         hypotheses = {
             name: along_factor(over_cells(one, cells), cells) for name, one in stated.items()
         }
+        problems += check_spelt(hypotheses)
         seeds = declared.seeds if isinstance(declared.seeds, list) else range(declared.seeds)
         if (runs := len(resolved.arms) * len(seeds)) > MOST_RUNS:
             problems.append(
@@ -176,6 +179,9 @@ def _lines(error: ValidationError) -> list[str]:
         ):
             continue
         hint = ""
+        if problem["type"] == "literal_error" and where[::2] == ("hypotheses", "direction"):
+            # In the file it may be that, too; here it stands for two that may not.
+            problem |= {"msg": f"{problem['msg']}, or {CROSSES!r} with along"}
         if problem["type"] == "extra_forbidden":
             # What stands under it is no part of what is wrong.
             problem |= {"msg": "no such key", "input": {}}

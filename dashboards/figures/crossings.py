@@ -9,8 +9,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from scipy import stats
 
+from ablations.contrast import BASELINE
+from ablations.hypothesis import contrast_text
 from dashboards.figures.style import (
     LABEL_COLOURS,
+    LONGEST_TITLE,
     MUTED,
     Drawing,
     axes_of,
@@ -110,7 +113,9 @@ def _panel(drawing: Drawing, entry: Mapping[str, Any], name: str, number: int) -
         range=[places[0] - margin, places[-1] + margin],
         showgrid=False,
     )
+    of = contrast_text(crossing["contrast"])
     title = metric_title(crossing["metric"], minus_start=crossing["minus_start"])
+    title = title if of == BASELINE else f"{wrapped(of, LONGEST_TITLE)}:<br>{title}"
     drawing.axis("y", number, title=title)
 
 

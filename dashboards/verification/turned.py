@@ -106,7 +106,7 @@ class _Stated:
                 weights = _negative(weights)
                 direction = "rises" if falls else direction
         asked = {"contrast": weights, "direction": direction}
-        how_written: dict[str, Any] = {"over": "", "interaction": None, "along": {}}
+        how_written: dict[str, Any] = {"over": "", "interaction": None, "along": {}, "rungs": []}
         control = self._by_arm(self.hypothesis.control_weights, other)
         return {**self.fields, **how_written, **asked, "control": control}
 

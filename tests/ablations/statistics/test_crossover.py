@@ -87,6 +87,14 @@ def test_without_spread_the_set_is_the_crossing_alone():
     assert zero_at_a_place.within == ((1.0, 1.0),)
 
 
+@pytest.mark.parametrize("places", [[2.7, 3.7, 13.1], [1.1, 5.3, 18.3], [0.1, 0.3, 0.7]])
+def test_ends_and_rungs_are_exactly_those_given(places):
+    wide = crossover(drawn(7, 6, [0.1, 0.0, -0.1], 5.0), places)
+    assert (wide.within[0][0], wide.within[-1][1]) == (places[0], places[-1])
+    at_a_rung = crossover([[-1.0, 0.0, 2.0], [-2.0, 0.0, 3.0]], places)
+    assert at_a_rung.at == (places[1],)
+
+
 def test_units_and_scale_change_nothing_but_the_unit():
     values = drawn(6, 8, [-2.0, 1.0, 3.0])
     found = crossover(values, [1.0, 2.0, 3.0])

@@ -17,6 +17,7 @@ from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.crossings import crossed
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
+from ablations.verdicts.looks import follow
 from trainers.errors import StudyError
 
 METRIC = "globality/contrast/gyration"
@@ -100,6 +101,8 @@ def test_what_crosses_is_a_claim_of_two_hypotheses(tmp_path: Path):
     assert first.weights == {"shallow+loss_on_patches": 1.0, "shallow": -1.0}
     assert last.weights == {"deep+loss_on_patches": 1.0, "deep": -1.0}
     assert first.control_weights == {"shallow+cls_position_none": 1.0}
+    # The place rests on all rungs, so whoever knew the middle one knew of it.
+    assert {"baseline", "loss_on_patches", "deep", "shallow"} <= {*first.arms} & {*last.arms}
     assert (first.family, last.family) == ("h:shallow", "h:deep")
     assert not any("families" in line for line in lint(study))
     whole = loaded(tmp_path, f"{text}", "multiplicity: {over: study}")
@@ -141,6 +144,43 @@ def test_a_planted_crossing_is_found_where_it_is(tmp_path: Path):
     assert wider.level == pytest.approx(1 - 0.05 / 3)
     (low, high), (least, most) = found.found.within[0], wider.found.within[0]
     assert least < low < high < most
+
+
+def test_a_control_along_a_factor_is_compared_with_what_the_hypothesis_is(tmp_path: Path):
+    text = f"{ALONG}, direction: holds, contrast: [loss_on_patches, baseline]"
+    named = loaded(tmp_path, f"{text}, control: cls_position_none").hypotheses["h"]
+    both = loaded(tmp_path, f"{text}, control: [cls_position_none, baseline]").hypotheses["h"]
+    assert named.control_weights == pytest.approx(both.control_weights)
+    # All arms rise along the factor, and no arm does anything.
+    study = loaded(tmp_path, f"{text}, control: cls_position_none")
+    runs = drawn(study, lambda levels: 5.0 * ("deep" in levels) - 2.0 * ("shallow" in levels))
+    assert judge(study.hypotheses, {}, runs, study.seeds)["h"].label == "insensitive"
+
+
+def test_signs_are_said(tmp_path: Path):
+    turned = loaded(tmp_path, f"{ALONG}, direction: crosses, contrast: {{baseline: -1}}")
+    assert turned.hypotheses["h:deep"].sides == ("−deep", "")
+    assert turned.claims["h"].text == f"−baseline, {METRIC}: crosses 0 from shallow to deep."
+    assert any("h:shallow" in line and "a value against 0" in line for line in lint(turned))
+    text = "{loss_on_patches: 1, cls_position_none: -0.5, baseline: -0.5}"
+    three = loaded(tmp_path, f"{ALONG}, direction: rises, contrast: {text}").hypotheses["h"]
+    said = "deep+loss_on_patches − (0.5 deep+cls_position_none + 0.5 deep)"
+    assert three.sides[0] == said
+
+
+def test_every_rung_runs_until_a_look_has_decided(tmp_path: Path):
+    text = f"{ALONG}, direction: crosses, contrast: [loss_on_patches, baseline]"
+    study = loaded(tmp_path, text, "looks: [6, 8]")
+    runs = drawn(study, lambda levels: 2.0 * ("deep" in levels) * ("loss_on_patches" in levels))
+    runs = {(arm, seed): run for (arm, seed), run in runs.items() if seed < 6 or "deep" in arm}
+    found = follow(study.hypotheses, {}, runs, study.seeds, study.design)
+    needed = {
+        arm
+        for name, one in found.items()
+        if not one.is_decided
+        for arm in study.hypotheses[name].arms
+    }
+    assert {"loss_on_patches", "baseline"} <= needed or all(o.is_decided for o in found.values())
 
 
 def test_what_keeps_its_sign_is_refuted_and_crosses_nowhere(tmp_path: Path):
@@ -230,6 +270,34 @@ def test_a_rung_without_a_number_or_that_did_not_learn_is_said(tmp_path: Path):
             "contrast: [deep]}",
             "hypothesis h:deep: is what h, which crosses, is made of",
         ),
+        (
+            f"{ALONG}, direction: crosses, contrast: [baseline]",
+            "claims: {'h:deep': {text: x, hypotheses: [h]}}",
+            "claim h:deep: is what h, which crosses, is made of",
+        ),
+        (
+            "along: {shallow: 0, deep: 1.0e-300, baseline: 1}, direction: rises, "
+            "contrast: [baseline]",
+            "",
+            "has levels whose numbers are as good as the same",
+        ),
+        (
+            "along: {shallow: -1.0e+308, deep: 1.0e+308}, direction: rises, contrast: [baseline]",
+            "",
+            "numbers of 1e+09 at most",
+        ),
+        (
+            f"{ALONG}, direction: rises, contrast: [loss_on_patches], "
+            "control: [cls_position_none, baseline]",
+            "",
+            "along its factor: control has weights that sum to",
+        ),
+        (
+            f"{ALONG}, direction: rises, contrast: [baseline], rungs: [deep]",
+            "",
+            "rungs is made of `direction: crosses`",
+        ),
+        ("direction: Crosses, contrast: [baseline]", "", "or 'crosses' with along"),
         (
             "direction: rises, contrast: [baseline]",
             "claims: {c: {text: x, hypotheses: [h], crossing: null}}",

@@ -39,7 +39,12 @@ def with_crossings(made: Made, count: int = 1) -> Made:
     claim = {
         "text": "It turns.",
         "hypotheses": list(ends),
-        "crossing": {"metric": METRIC, "alpha": 0.05, "rungs": rungs},
+        "crossing": {
+            "metric": METRIC,
+            "contrast": RUNGS["small"][1],
+            "alpha": 0.05,
+            "rungs": rungs,
+        },
     }
 
     def change(said):
@@ -81,6 +86,8 @@ def test_the_figure_has_seeds_means_intervals_and_the_place(make_study: MakeStud
     verdicts = judged(study)
     figure = crossings(verdicts)
     seeds, mean, crossing = figure.data
+    title = figure.layout.yaxis.title.text.replace("<br>", "")
+    assert title == "loss_on_patches − baseline:knn/cls_top1 (share)"
     expected = values(study)
     assert [y for y in seeds.y if y is not None] == pytest.approx(expected.ravel())
     assert mean.y == pytest.approx(expected.mean(axis=0))

@@ -87,7 +87,10 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["train", "digits_tiny", "--set", "steps"], "must be KNOB=VALUE"),
         (["train", "digits_tiny", "--set", "step=4"], "step: no such knob; did you mean steps?"),
         (["train", "digits_tiny", "--profile", __file__], "a file; give a folder, new or not"),
-        (["report", "nowhere"], "(allowed: a YAML file, a run folder, demo, why_cls_is_global)"),
+        (
+            ["report", "nowhere"],
+            "(allowed: a YAML file, a run folder, demo, ladder, why_cls_is_global)",
+        ),
         (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
         (["eval", "."], "holds no checkpoint"),
         (["new", "ablation", "My-Own"], "new ablation My-Own: a name is lower-case letters"),
