@@ -323,12 +323,17 @@ def _read_weights(folder: Path) -> Weights:
     raise InputError(f"{folder} holds no {' or '.join(WEIGHTS)} beside its {CONFIG}")
 
 
+def usual_preparation(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of pixels in [0, 1] that models of a type usually want."""
+    half = (0.5, 0.5, 0.5)
+    return (half, half) if kind == "vit" else IMAGENET
+
+
 def _preparation(folder: Path, kind: str) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
     """Mean and deviation of pixels in [0, 1] that the model wants, and whether it says so."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        half = (0.5, 0.5, 0.5)
-        return (half, half, False) if kind == "vit" else (*IMAGENET, False)
+        return (*usual_preparation(kind), False)
     said = _read_json(path)
     scale = 1.0
     if said.get("do_rescale", True):

@@ -1,5 +1,6 @@
 """Any ViT that can be measured, from whatever names it: a checkpoint, a file, a folder, timm."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from trainers.adapters.hugging_face_models import (
     WEIGHTS,
     is_hugging_face,
     open_hugging_face,
+    usual_preparation,
     vit_of,
     with_weights,
 )
-from trainers.adapters.onnx_file import described, is_onnx, read_onnx
+from trainers.adapters.onnx_file import OnnxFile, described, is_onnx, read_onnx
 from trainers.adapters.pretrained import HEAD_FEATURES, load_backbone
 from trainers.adapters.timm_folders import is_timm, open_timm_folder
 from trainers.adapters.timm_models import TimmBackbone, open_timm
@@ -193,29 +195,41 @@ def _from_backbone_file(path: Path) -> Measurable:
 
 
 def _from_onnx(path: Path, heads: int | None) -> Measurable:
-    read, activation = read_onnx(path)
+    found = read_onnx(path)
+    read = found.weights
     if not any(name.startswith("embeddings.") for name in read.tensors):
-        if activation != "gelu":
-            raise InputError(f"{path}: its activation {activation} cannot be measured, gelu can")
-        return _from_weights(path, read, heads)
+        measurable = _from_weights(path, read, heads)
+        _check_computed(path, found, measurable.network)
+        return measurable
     try:
-        config = described(read.tensors, activation, heads)
+        config = described(found, heads)
         model = vit_of(config, path)
         backbone, aside = with_weights(model, read, path, "each other", path.stem)
     except CheckpointError as error:
         raise InputError(shortened(str(error))) from error
-    found = config["num_attention_heads"]
-    said = _heads_said(found, heads)
+    count, kind = config["num_attention_heads"], config["model_type"]
+    mean, deviation = usual_preparation(kind)
     return _of_timm(
         backbone,
         path.stem,
-        f"file {path}, {found} heads" + (" assumed" if heads is None else ""),
+        f"file {path}, {count} heads" + (" assumed" if heads is None else ""),
         is_random=False,
-        mean=IMAGENET[0],
-        deviation=IMAGENET[1],
-        normalisation="ImageNet's: the file does not say",
-        notes=(said, *read.notes, *_without(aside)),
+        mean=mean,
+        deviation=deviation,
+        normalisation="usual for its type: the file does not say",
+        notes=(_heads_said(count, heads), *read.notes, *_without(aside)),
     )
+
+
+def _check_computed(path: Path, found: OnnxFile, network: Any) -> None:
+    """Raises InputError where the graph of a file computes another function of its weights."""
+    if found.activation != "gelu":
+        raise InputError(f"{path}: its activation is {found.activation}; gelu can be measured")
+    own, epsilon = network.config.norm_epsilon, found.norm_epsilon
+    if epsilon is not None and not math.isclose(epsilon, own, rel_tol=1e-3):
+        raise InputError(
+            f"{path}: its norms have an epsilon of {epsilon:g}; {own:g} can be measured"
+        )
 
 
 def _heads_said(found: int, heads: int | None) -> str:
@@ -231,10 +245,9 @@ def _from_weights(path: Path, read: Weights, heads: int | None) -> Measurable:
     try:
         found = load_backbone(read.tensors, heads=heads)
     except (CheckpointError, ConfigError) as error:
-        raise InputError(
-            f"{path}: {shortened(str(error))}; if it is of another timm ViT, name that and give "
-            f"--weights {path}"
-        ) from error
+        another = f"; if it is of another timm ViT, name that and give --weights {path}"
+        another = "" if is_onnx(path) else another
+        raise InputError(f"{path}: {shortened(str(error))}{another}") from error
     config = found.backbone.config
     said = _heads_said(config.heads, heads)
     return Measurable(
