@@ -180,8 +180,8 @@ def _lines(error: ValidationError) -> list[str]:
             continue
         hint = ""
         if problem["type"] == "literal_error" and where[::2] == ("hypotheses", "direction"):
-            # In the file it may be that, too; here it stands for two that may not.
-            problem |= {"msg": f"{problem['msg']}, or {CROSSES!r} with along"}
+            # It may stand in the file, and never here: two others are made of it.
+            hint = f"; or {CROSSES}, with along"
         if problem["type"] == "extra_forbidden":
             # What stands under it is no part of what is wrong.
             problem |= {"msg": "no such key", "input": {}}

@@ -297,7 +297,7 @@ def test_a_rung_without_a_number_or_that_did_not_learn_is_said(tmp_path: Path):
             "",
             "rungs is made of `direction: crosses`",
         ),
-        ("direction: Crosses, contrast: [baseline]", "", "or 'crosses' with along"),
+        ("direction: Crosses, contrast: [baseline]", "", "; or crosses, with along"),
         (
             "direction: rises, contrast: [baseline]",
             "claims: {c: {text: x, hypotheses: [h], crossing: null}}",
