@@ -17,7 +17,7 @@ from ablations.verdicts.claims import judge_claims
 from ablations.verdicts.crossings import crossed
 from ablations.verdicts.evidence import Run
 from ablations.verdicts.judge import judge
-from ablations.verdicts.looks import follow
+from ablations.verdicts.looks import follow, told_apart
 from trainers.errors import StudyError
 
 METRIC = "globality/contrast/gyration"
@@ -170,17 +170,22 @@ def test_signs_are_said(tmp_path: Path):
 
 def test_every_rung_runs_until_a_look_has_decided(tmp_path: Path):
     text = f"{ALONG}, direction: crosses, contrast: [loss_on_patches, baseline]"
-    study = loaded(tmp_path, text, "looks: [6, 8]")
-    runs = drawn(study, lambda levels: 2.0 * ("deep" in levels) * ("loss_on_patches" in levels))
-    runs = {(arm, seed): run for (arm, seed), run in runs.items() if seed < 6 or "deep" in arm}
-    found = follow(study.hypotheses, {}, runs, study.seeds, study.design)
-    needed = {
-        arm
-        for name, one in found.items()
-        if not one.is_decided
-        for arm in study.hypotheses[name].arms
-    }
-    assert {"loss_on_patches", "baseline"} <= needed or all(o.is_decided for o in found.values())
+    study = loaded(tmp_path, text, "looks: [7, 8]\nspending: pocock")
+    open_runs, decided_runs = (
+        drawn(study, lambda levels, s=size: s * ("loss_on_patches" in levels) * ("deep" in levels))
+        for size in (0.3, 5.0)
+    )
+    # At seven seeds, of eight: less than the smallest effect, and ten times that.
+    for runs, is_decided in ((open_runs, False), (decided_runs, True)):
+        some = {place: run for place, run in runs.items() if place[1] < 7}
+        found = follow(study.hypotheses, {}, some, study.seeds, study.design)
+        assert found["h:deep"].is_decided == is_decided
+        assert {"loss_on_patches", "baseline"} <= {*study.hypotheses["h:deep"].arms}
+        missing = {(arm, 7): Run(status="missing", start={}, end={}) for arm in study.arms}
+        told = told_apart(
+            study.hypotheses, {}, some | missing, list(study.arms), study.seeds, study.design
+        )
+        assert (told["loss_on_patches", 7].status == "skipped") == is_decided
 
 
 def test_what_keeps_its_sign_is_refuted_and_crosses_nowhere(tmp_path: Path):
