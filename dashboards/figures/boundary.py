@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from dashboards.figures.style import (
     LABEL_COLOURS,
     MUTED,
     Drawing,
     empty_figure,
+    panels,
     wrapped,
 )
 
@@ -28,16 +28,8 @@ def boundary(verdicts: Mapping[str, Any]) -> go.Figure:
     entries = list(verdicts["hypotheses"].items())
     if not entries:
         return empty_figure("No hypotheses were declared.")
-    columns = min(3, len(entries))
-    rows = math.ceil(len(entries) / columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[
-            wrapped(f"{name} ({entry['stated']['word']})", 34) for name, entry in entries
-        ],
-        horizontal_spacing=0.13 if columns > 1 else 0,
-        vertical_spacing=0.3 / rows,
+    figure, rows = panels(
+        [wrapped(f"{name} ({entry['stated']['word']})", 34) for name, entry in entries]
     )
     drawing = Drawing(figure)
     for number, (name, entry) in enumerate(entries):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from scipy import stats
 
 from ablations.contrast import BASELINE
@@ -19,6 +18,7 @@ from dashboards.figures.style import (
     axes_of,
     empty_figure,
     metric_title,
+    panels,
     wrapped,
 )
 
@@ -37,17 +37,8 @@ def crossings(verdicts: Mapping[str, Any], claims: Sequence[str] | None = None) 
     shown = crossing_claims(verdicts) if claims is None else tuple(claims)
     if not shown:
         return empty_figure("No claim is of a crossing.")
-    columns = min(2, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[
-            wrapped(f"{name} ({verdicts['claims'][name]['stated']['word']})", 44) for name in shown
-        ],
-        horizontal_spacing=0.13 if columns > 1 else 0,
-        vertical_spacing=0.3 / rows,
-    )
+    words = {name: verdicts["claims"][name]["stated"]["word"] for name in shown}
+    figure, rows = panels([wrapped(f"{name} ({words[name]})", 44) for name in shown], most=2)
     drawing = Drawing(figure)
     for number, name in enumerate(shown):
         _panel(drawing, verdicts["claims"][name], html.escape(name), number)

@@ -1,12 +1,10 @@
 """Both sides of every hypothesis, seed by seed."""
 
 import html
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from dashboards.figures.compared import end_point, how_ended, sides_of
 from dashboards.figures.style import (
@@ -17,6 +15,7 @@ from dashboards.figures.style import (
     axes_of,
     empty_figure,
     metric_title,
+    panels,
     wrapped,
 )
 from dashboards.tables.reading import StudyRun
@@ -32,16 +31,8 @@ def paired_seeds(study: StudyRun, verdicts: Mapping[str, Any]) -> go.Figure:
     if not entries:
         return empty_figure("No hypotheses were declared.")
     styles = arm_styles(study.arms)
-    columns = min(3, len(entries))
-    rows = math.ceil(len(entries) / columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[
-            wrapped(f"{name} ({entry['stated']['word']})", 34) for name, entry in entries
-        ],
-        horizontal_spacing=0.13 if columns > 1 else 0,
-        vertical_spacing=0.3 / rows,
+    figure, rows = panels(
+        [wrapped(f"{name} ({entry['stated']['word']})", 34) for name, entry in entries]
     )
     drawing = Drawing(figure)
     for number, (name, entry) in enumerate(entries):

@@ -9,10 +9,11 @@ is escaped: plotly reads a subset of HTML.
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from ablations.spec import BASELINE
 from dashboards.names import in_lines
@@ -114,6 +115,21 @@ def axes_of(number: int) -> dict[str, Any]:
 
 def _suffix(number: int) -> str:
     return "" if number == 0 else str(number + 1)
+
+
+def panels(titles: Sequence[str], most: int = 3) -> tuple[go.Figure, int]:
+    """A figure with a panel for each of these titles, wrapped, at most so many beside each other;
+    and how many rows it has."""
+    columns = min(most, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=titles,
+        horizontal_spacing=0.13 if columns > 1 else 0,
+        vertical_spacing=0.3 / rows,
+    )
+    return figure, rows
 
 
 def room_for(names: Iterable[str]) -> int:

@@ -5,9 +5,7 @@ import torch
 
 from tests.trainers.model.test_windows import images, measured, model
 from trainers.config import ModelConfig
-from trainers.model.packed import packed
 from trainers.model.windows import windows
-from trainers.randomness.forward_draws import ForwardDraws
 
 CLS = {"cls_uniform": True}
 PATCHES = {"patch_uniform": True}
@@ -51,20 +49,6 @@ def test_the_query_weights_of_uniform_tokens_alone_have_no_gradient():
         # The score of a key is that of every other for a query of 0.
         assert bool((gradient[width : 2 * width] == 0).all()) == is_zero
         assert (gradient[2 * width :] != 0).any()
-
-
-@pytest.mark.parametrize("changes", [CLS, PATCHES, BOTH, WINDOWED], ids=str)
-@pytest.mark.parametrize("side", [16, 40])
-def test_first_tokens_alone_and_packed_ones_are_those_of_the_whole_network(changes, side):
-    network = model(side=side, deviation=0.5, **changes)
-    groups = [(images(3, side), ForwardDraws()), (images(2, 8, seed=1), ForwardDraws())]
-    whole = [network(batch) for batch, _ in groups]
-    for only_first in (False, True):
-        alone = [network(batch, only_first=only_first) for batch, _ in groups]
-        for found in (alone, packed(network, groups, only_first=only_first)):
-            for one, other in zip(found, whole, strict=True):
-                expected = other.tokens[:, : one.tokens.shape[1]]
-                torch.testing.assert_close(one.tokens, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("deviation", [0.02, 0.5])

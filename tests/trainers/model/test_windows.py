@@ -24,6 +24,8 @@ CPU = torch.device("cpu")
 PATCHES = {"patch_window": 1}
 CLS = {"cls_window": 1}
 BOTH = {"patch_window": 2, "cls_window": 1, "registers": 2}
+UNIFORM = {"patch_uniform": True, "cls_uniform": True, "registers": 1}
+UNIFORM_IN_WINDOWS = {"cls_uniform": True, "cls_window": 1, "patch_window": 1}
 
 
 def model(side=16, deviation=0.2, **changes):
@@ -127,7 +129,7 @@ def test_with_both_windows_cls_hears_of_its_own_window_and_one_of_a_patch_for_ea
     assert torch.equal(pixels > 0, expected)
 
 
-@pytest.mark.parametrize("changes", [PATCHES, CLS, BOTH], ids=str)
+@pytest.mark.parametrize("changes", [PATCHES, CLS, BOTH, UNIFORM, UNIFORM_IN_WINDOWS], ids=str)
 @pytest.mark.parametrize("side", [16, 32])
 def test_first_tokens_alone_and_packed_ones_are_those_of_the_whole_network(changes, side):
     network = model(side=side, **changes)
