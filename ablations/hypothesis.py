@@ -249,7 +249,7 @@ class Hypothesis(Declared):
             return self._along_text()
         first, second = sides_of(self.weights)
         if not first:
-            return _minus(second, cells=self.over == "cells"), ""
+            return contrast_text(self.weights), ""
         return (
             side_text(first, cells=self.over == "cells"),
             side_text(second, cells=self.over == "cells"),
@@ -270,16 +270,16 @@ class Hypothesis(Declared):
 def contrast_text(weights: Mapping[str, float]) -> str:
     """Both sides of a contrast in words, with their signs."""
     first, second = sides_of(weights)
-    return " ".join(
-        part
-        for part in (side_text(first, cells=False), second and _minus(second, cells=False))
-        if part
-    ).replace(" −", " − ")
+    if not first:
+        return f"−{_grouped(second)}"
+    shown = side_text(first, cells=False)
+    return f"{shown} − {_grouped(second)}" if second else shown
 
 
-def _minus(side: Mapping[str, float], *, cells: bool) -> str:
-    text = side_text(side, cells=cells)
-    return f"−({text})" if " + " in text else f"−{text}"
+def _grouped(side: Mapping[str, float]) -> str:
+    """A side in words, in brackets where it has several arms, for a sign before it."""
+    text = side_text(side, cells=False)
+    return f"({text})" if " + " in text else text
 
 
 def _scale(weights: Mapping[str, float]) -> float:
