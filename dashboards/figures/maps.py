@@ -1,6 +1,6 @@
 """Where one query of a ViT looks: maps over images, drawn by matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -22,12 +22,7 @@ def maps_of_layers(maps: Maps, grid: tuple[int, int]) -> Figure:
     """Of each image: the attention of the last blocks (mean over heads), rollout, influence."""
     depth = len(maps.attention)
     last = range(max(0, depth - 4), depth)
-    columns = {
-        f"block {number + 1}" + (" (final)" if number + 1 == depth else ""): _mean_over_heads(
-            maps.attention[number]
-        )
-        for number in last
-    }
+    columns = {_block(number, depth): _mean_over_heads(maps.attention[number]) for number in last}
     columns["rollout"] = maps.rollout
     if maps.influence is not None:
         columns["influence"] = maps.influence
@@ -47,26 +42,77 @@ def _mean_over_heads(maps_BHN: Tensor) -> Tensor:
     return maps_BHN.nanmean(1)
 
 
+def norms_and_components(maps: Maps, grid: tuple[int, int]) -> Figure:
+    """Of each image: norms of the patch tokens after the last blocks, and what patches are like.
+
+    Norms of a block are on one scale for all images. The last column has the three first principal
+    components of the network's patch tokens as red, green and blue.
+    """
+    depth = len(maps.norms)
+    last = range(max(0, depth - 4), depth)
+
+    def norms_of(number: int) -> Draw:
+        values = maps.norms[number]
+        low, high = float(values.min()), float(values.max())
+
+        def draw(place: Axes, image: "np.ndarray", row: int) -> None:
+            shown = values[row].reshape(grid).numpy()
+            place.imshow(shown, cmap=HEAT, vmin=low, vmax=high, interpolation="nearest")
+
+        return draw
+
+    def components(place: Axes, image: "np.ndarray", row: int) -> None:
+        shown = maps.components[row].reshape(3, *grid).permute(1, 2, 0).numpy()
+        place.imshow(shown, interpolation="nearest")
+
+    columns: dict[str, Draw] = {
+        f"{_block(number, depth)}\n{float(maps.norms[number].min()):.3g} to "
+        f"{float(maps.norms[number].max()):.3g}": norms_of(number)
+        for number in last
+    }
+    return _drawn(maps.pixels, {**columns, "components": components}, above=0.42)
+
+
+def _block(number: int, depth: int) -> str:
+    return f"block {number + 1}" + (" (final)" if number + 1 == depth else "")
+
+
+Draw = Callable[[Axes, "np.ndarray", int], None]
+"""draws one place of a sheet: an image, [S, S, 3], and its number"""
+
+
 def _sheet(pixels: Tensor, columns: Mapping[str, Tensor], grid: tuple[int, int]) -> Figure:
     """A row for each image: the image, then it under each map with the contour of MASS of it."""
+
+    def under(maps: Tensor) -> Draw:
+        def draw(place: Axes, image: "np.ndarray", row: int) -> None:
+            if row < len(maps):
+                _overlay(place, image, maps[row].reshape(grid))
+
+        return draw
+
+    return _drawn(pixels, {title: under(maps) for title, maps in columns.items()})
+
+
+def _drawn(pixels: Tensor, columns: Mapping[str, Draw], above: float = 0.26) -> Figure:
+    """A row for each image: the image, then what each column draws; `above` inches for titles."""
     rows = len(pixels)
     side = 1.25 if len(columns) < 9 else 1.0
-    figure = Figure(figsize=(side * (len(columns) + 1), side * rows + 0.3), dpi=SHEET_DOTS)
+    height = side * rows + above + 0.04
+    figure = Figure(figsize=(side * (len(columns) + 1), height), dpi=SHEET_DOTS)
     FigureCanvasAgg(figure)
     figure.set_facecolor("white")
     figure.subplots_adjust(
-        left=0.004, right=0.996, bottom=0.004, top=1 - 0.26 / (side * rows + 0.3),
-        wspace=0.03, hspace=0.03,
-    )  # fmt: skip
+        left=0.004, right=0.996, bottom=0.004, top=1 - above / height, wspace=0.03, hspace=0.03
+    )
     axes = figure.subplots(rows, len(columns) + 1, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for row in range(rows):
         image = pixels[row].permute(1, 2, 0).numpy()
         axes[row, 0].imshow(image, interpolation="nearest")
-        for place, maps in zip(axes[row, 1:], columns.values(), strict=False):
-            if row < len(maps):
-                _overlay(place, image, maps[row].reshape(grid))
+        for place, draw in zip(axes[row, 1:], columns.values(), strict=True):
+            draw(place, image, row)
     for place, title in zip(axes[0], ["image", *columns], strict=True):
         place.set_title(title, fontsize=8.5, color=INK, pad=3)
     return figure

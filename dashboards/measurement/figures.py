@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from dashboards.figures.blocks import Series, by_layer, distance, heads
 from dashboards.figures.canvas import QUIET
-from dashboards.figures.maps import maps_of_heads, maps_of_layers
+from dashboards.figures.maps import maps_of_heads, maps_of_layers, norms_and_components
 from trainers.globality.measurement import Maps
 
 
@@ -29,6 +29,7 @@ def figures(
         "distance": lambda: distance(series, grid, patch_size),
         "maps": lambda: maps_of_layers(maps, grid),
         "maps_of_heads": lambda: maps_of_heads(maps, grid),
+        "tokens": lambda: norms_and_components(maps, grid),
     }
     made = {}
     for name, make in makers.items():

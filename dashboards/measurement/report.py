@@ -25,6 +25,7 @@ from dashboards.measurement.table import (
     TOKEN_MEASURES,
     by_head,
     columns,
+    flow_table,
     headline,
     honest_notes,
     number,
@@ -54,6 +55,10 @@ CAPTIONS = {
     "where they differ by less: compare shapes, not brightness.",
     "maps_of_heads": "What {query} looks at in each head of the final block, given that it looks "
     "at patches; drawn as above.",
+    "tokens": "Patch tokens: their norms after the last blocks, each block on one scale for all "
+    "images (from and to above it; tokens that stand out are outliers), and the three first "
+    "principal components of what the network gives for the patches of all images, as red, green "
+    "and blue: patches of one colour are alike.",
 }
 
 
@@ -175,10 +180,10 @@ def _page(
         columns=columns(model),
         rows=headline(found.metrics),
         measures=MEASURES,
+        flows=flow_table(found.metrics),
         blocks=[
-            (name.split("/", 1)[1], found.metrics.get(name),
-             found.metrics.get(f"{name}/final_block"), text)
-            for name, text in TOKEN_MEASURES.items()
+            (title, found.metrics.get(name), found.metrics.get(f"{name}/final_block"), text)
+            for name, (title, text) in TOKEN_MEASURES.items()
             if name in found.metrics
         ],
         figures=[

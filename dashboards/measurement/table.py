@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dashboards.figures.blocks import STYLES, Series
+from trainers.globality import flows, sinks
 from trainers.globality.descriptions import TOKENS
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import ENOUGH, Plan, bias_of_positional_bias
@@ -34,13 +35,77 @@ MEASURES = {
 """Measures that the table shows, each with what it says."""
 
 TOKEN_MEASURES = {
-    "globality/sink/concentration": "ln of what the most attended token gets over the median",
-    "globality/sink/value_norm": "norm of that token's value over the median; small: a no-op",
-    "globality/sink/outlier_share": "patch tokens whose norm is an outlier, share",
-    "globality/cls/patch_cosine": "cosine of [CLS] and the mean patch behind the layer norm",
-    "alignment/cls_patch": "linear CKA of [CLS] and the mean patch over images, last block",
+    "globality/sink/concentration": (
+        "concentration",
+        "ln of what the most attended token gets over the median",
+    ),
+    "globality/sink/value_norm": ("value norm", "norm of that token's value over the median"),
+    "sinks/head/share": (
+        "heads with a sink",
+        f"a token that gets {sinks.SINK:.0%} of all attention, share of heads and images",
+    ),
+    "sinks/head/on_cls": ("– on [CLS]", "share of heads and images"),
+    "sinks/head/on_register": ("– on a register", "share of heads and images"),
+    "sinks/head/on_patch": ("– on a patch", "share of heads and images"),
+    "sinks/head/no_op": (
+        "– no-op",
+        f"writes at most {sinks.NO_OP} of the median norm (Fesser et al. 2026)",
+    ),
+    "sinks/head/broadcast": (
+        "– broadcast",
+        f"writes {sinks.WRITES} or more, and the head's output has a stable rank of "
+        f"{sinks.LOW_RANK} or less",
+    ),
+    "sinks/head/projected_norm": (
+        "projected norm",
+        "what a head writes for its most attended token over the median",
+    ),
+    "sinks/head/stable_rank": ("stable rank", "of what a head writes; 1: the same for all tokens"),
+    "globality/sink/outlier_share": (
+        "outlier share",
+        "patch tokens whose norm is an outlier, share",
+    ),
+    "geometry/patch/effective_rank": (
+        "effective rank",
+        "of the patch tokens of an image; 1 all alike, at most patches or width",
+    ),
+    "geometry/cls/patch_cosine": (
+        "cosine before norm",
+        "of [CLS] and the mean patch, before the layer norm",
+    ),
+    "globality/cls/patch_cosine": ("cosine behind norm", "the same behind the layer norm"),
+    "alignment/cls_patch": (
+        "CKA",
+        "linear CKA of [CLS] and the mean patch over images, last block",
+    ),
 }
-"""Measures of a block as a whole, each with what it says."""
+"""Measures of a block as a whole, each with its title and what it says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """Shares of the attention of one kind of token that go to each kind that there is."""
+
+    title: str
+    primary: dict[str, float]
+    final: dict[str, float]
+
+
+def flow_table(metrics: Mapping[str, float]) -> list[Flow]:
+    """Where attention goes, by kind of token that attends, over primary layers and at the end."""
+    rows = []
+    for one, title in flows.TITLES.items():
+        primary, final = (
+            {
+                to: metrics[name]
+                for other, to in flows.TITLES.items()
+                if (name := f"{flows.GROUP}/{one}/to_{other}{suffix}") in metrics
+            }
+            for suffix in ("", "/final_block")
+        )
+        if primary:
+            rows.append(Flow(title=title, primary=primary, final=final))
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)

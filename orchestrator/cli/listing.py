@@ -123,11 +123,14 @@ def _list_datasets() -> Table:
 
 
 def _list_metrics() -> Table:
+    from trainers.globality.measurement import DESCRIPTIONS
     from trainers.metrics import METRICS
 
     table = Table("metric", "meaning")
     for name, text in METRICS.items():
         table.add_row(name, text)
+    for name, text in DESCRIPTIONS.items():
+        table.add_row(name, f"{text}; of `dinolab measure` alone")
     return table
 
 

@@ -1,6 +1,7 @@
 """The command measure: how globally any ViT attends."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,14 @@ from orchestrator.cli.rendering import make_console, open_with_progress
 if TYPE_CHECKING:
     from trainers.globality.measurable import Measurable
     from trainers.globality.measurement import Measurement, Plan
+
+
+class Replacement(StrEnum):
+    """What stands in for a patch whose influence is measured."""
+
+    MEAN = "mean"
+    OTHER = "other"
+    MOVED = "moved"
 
 
 def measure(
@@ -93,6 +102,13 @@ def measure(
             show_default="4, or 16",
         ),
     ] = None,
+    replacement: Annotated[
+        Replacement,
+        typer.Option(
+            help="What stands in for a patch whose influence is measured: the mean patch at its "
+            "place, that of another image, or another one of the same image."
+        ),
+    ] = Replacement.MEAN,
     patch_queries: Annotated[
         int, typer.Option(min=1, help="Patch queries measured on grids of more than 196 patches.")
     ] = 64,
@@ -116,7 +132,8 @@ def measure(
         found = measured(
             model, console=console, out=out, data=data, thorough=thorough, limit=limit, size=size,
             weights=weights, heads=heads, pretrained=pretrained, seed=seed, layers=layers,
-            causal_images=causal_images, patch_queries=patch_queries, device=device,
+            causal_images=causal_images, replacement=replacement, patch_queries=patch_queries,
+            device=device,
             batch_size=batch_size, memory=memory, threads=threads, root=root, quiet=quiet,
         )  # fmt: skip
     except _NothingWritten:
@@ -147,6 +164,7 @@ def measured(
     seed: int,
     layers: str | None,
     causal_images: int | None,
+    replacement: Replacement = Replacement.MEAN,
     patch_queries: int,
     device: Device,
     batch_size: int,
@@ -186,6 +204,7 @@ def measured(
         memory=memory,
         patch_queries=patch_queries,
         causal_images=causal_images,
+        replacement=replacement.value,
         seed=seed,
     )
     try:

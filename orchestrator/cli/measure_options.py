@@ -9,6 +9,7 @@ import torch
 from trainers.config import DataConfig
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
+from trainers.globality.causal import Replacement
 from trainers.globality.instruments import Settings
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import Plan, check_layers, choose
@@ -68,6 +69,7 @@ def plan(
     memory: float,
     patch_queries: int,
     causal_images: int | None,
+    replacement: Replacement,
     seed: int,
 ) -> Plan:
     """The measurement that the options ask for. Raises InputError for layers that are not there."""
@@ -96,7 +98,7 @@ def plan(
             memory=memory,
             patch_queries=patch_queries,
             causal_images=min(causal_images, len(places)),
-            replacement="mean",
+            replacement=replacement,
             images_of_mean=IMAGES_OF_MEAN,
             seed=seed,
         ),

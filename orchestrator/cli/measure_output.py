@@ -23,6 +23,7 @@ from dashboards.measurement.table import (
     TOKEN_MEASURES,
     Row,
     columns,
+    flow_table,
     headline,
     honest_notes,
     number,
@@ -124,6 +125,20 @@ def _table(model: Measurable, rows: Sequence[Row], title: str, parts: Sequence[s
     return table
 
 
+def _flows(found: Measurement) -> Table:
+    rows = flow_table(found.metrics)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("attention of")
+    for mark in ("", "| final: "):
+        for row in rows:
+            table.add_column(f"{mark}to {row.title}", justify="right")
+            mark = mark and "| "
+    for row in rows:
+        cells = [number(part[to.title]) for part in (row.primary, row.final) for to in rows]
+        table.add_row(row.title, *cells)
+    return table
+
+
 def show_measurement(model: Measurable, plan: Plan, found: Measurement, console: Console) -> None:
     """Print the main numbers, what each means, and what to keep in mind."""
     rows = headline(found.metrics)
@@ -143,11 +158,11 @@ def show_measurement(model: Measurable, plan: Plan, found: Measurement, console:
     blocks = Table(
         "tokens", "primary", "final", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for name, text in TOKEN_MEASURES.items():
+    for name, (title, text) in TOKEN_MEASURES.items():
         if name in found.metrics:
             final = number(found.metrics.get(f"{name}/final_block"))
-            what = name.split("/", 1)[1].replace("_", " ").replace("/", " ")
-            blocks.add_row(what, number(found.metrics[name]), final, text)
+            blocks.add_row(title, number(found.metrics[name]), final, text)
     console.print(blocks)
+    console.print(_flows(found))
     for note in honest_notes(model, plan, found.metrics):
         console.print(f"note: {note}")

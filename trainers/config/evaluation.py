@@ -69,10 +69,10 @@ class EvaluationConfig(Knobs):
         ge=0,
         le=64,
     )
-    replacement: Literal["mean", "other"] = knob(
+    replacement: Literal["mean", "other", "moved"] = knob(
         "mean",
-        "what stands in for a patch whose influence is measured: the mean patch at its place, or "
-        "that of another image",
+        "what stands in for a patch whose influence is measured: the mean patch at its place, that "
+        "of another image, or (moved) the one half the grid away in the same image",
         source="Parodi et al. 2026",
     )
     patch_queries: int = knob(

@@ -21,7 +21,7 @@ from trainers.randomness.forward_draws import ForwardDraws
 from trainers.randomness.streams import Stream
 
 Model = Callable[[Tensor, ForwardDraws | None], Features]
-Replacement = Literal["mean", "other"]
+Replacement = Literal["mean", "other", "moved"]
 
 PROBES = 4
 """Random directions of an output whose gradients are taken."""
@@ -33,14 +33,19 @@ LEAST_RELIANCE = 1e-10
 """Below this sum of influences there is no map to speak of: rounding alone gives as much."""
 
 
-def substitutes(crops: Tensor, replacement: Replacement) -> Tensor:
+def substitutes(crops: Tensor, replacement: Replacement, grid: Grid) -> Tensor:
     """What patches of the images [B, 3, S, S] are replaced with, of the same shape; B is 2 or more.
 
-    The mean of all images, or the image before; never zeros, which are no image and overstate
-    (Parodi et al. 2026).
+    The mean of all images, the image before, or the image itself moved by half its grid (its
+    patches elsewhere); never zeros, which are no image and overstate (Parodi et al. 2026).
     """
     assert len(crops) > 1, "one image has no other"
-    return crops.mean(0).expand_as(crops) if replacement == "mean" else crops.roll(1, 0)
+    if replacement == "mean":
+        return crops.mean(0).expand_as(crops)
+    if replacement == "other":
+        return crops.roll(1, 0)
+    half = [side // parts * (parts // 2) for side, parts in zip(crops.shape[2:], grid, strict=True)]
+    return crops.roll(half, (2, 3))
 
 
 @torch.no_grad()
@@ -134,9 +139,9 @@ def measure_causes(
     total = Accumulator(of_images=of_images)
     stream = Stream(seed, "gradient reach/directions")
     together = torch.cat([crops for crops, _ in batches])
-    replaced = substitutes(together, replacement)
+    replaced = substitutes(together, replacement, tokens.grid)
     if replacement == "mean" and others is not None:
-        replaced = substitutes(others, replacement)[:1].expand_as(together)
+        replaced = substitutes(others, replacement, tokens.grid)[:1].expand_as(together)
     device = tokens.patch_queries.device
     some = spread_over_rings(tokens.grid, REACH_QUERIES, device)
     kinds = tokens.rows()

@@ -10,6 +10,7 @@ from torch import Tensor
 from trainers.data.augment import evaluation_crops
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
+from trainers.globality import flows, geometry, sinks
 from trainers.globality.alignment import Alignment
 from trainers.globality.causal import LEAST_RELIANCE, PROBES, REACH_QUERIES
 from trainers.globality.cls_maps import QueryMaps
@@ -18,7 +19,7 @@ from trainers.globality.instruments import Instruments, Observable, Settings, of
 from trainers.globality.measurable import Measurable
 from trainers.globality.rollout import RolloutStatistics, rollout
 from trainers.grid import Grid
-from trainers.model.vit import Features, Observer
+from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws, joined
 from trainers.system.numbers import measuring
 
@@ -27,6 +28,9 @@ SHOWN = 8
 
 ENOUGH = 2000
 """Images from which the bias of positional bias is small (docs/metrics.md)."""
+
+DESCRIPTIONS = {**flows.DESCRIPTIONS, **sinks.DESCRIPTIONS, **geometry.DESCRIPTIONS}
+"""Metrics that only a measured network has, and no run of a study."""
 
 OBSERVED, BACKWARD = 5, 4
 """What a pass whose attention is measured, and one backward, cost in plain passes: on two cores,
@@ -67,6 +71,10 @@ class Maps:
     """[n, N]"""
     influence: Tensor | None
     """[n, N], if it was measured"""
+    norms: list[Tensor]
+    """of the patch tokens after each block [n, N]"""
+    components: Tensor
+    """of the network's patch tokens, `geometry.principal_components`, [n, 3, N]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +142,10 @@ def measure(
         device=device,
     )
     counted.total = _work(model, plan, instruments, causal, shown)
-    alike = Alignment(instruments.tokens)
-    watching = of_first(None, instruments.observer(), alike)
+    tokens = instruments.tokens
+    alike, shape = Alignment(tokens), geometry.Geometry(tokens)
+    written = sinks.Sinks(tokens, memory=plan.settings.memory)
+    watching = of_first(None, instruments.observer(), alike, shape, written)
     first: list[tuple[Tensor, Tensor, ForwardDraws]] = []
     with torch.no_grad():
         for batch in plan.places.split(plan.batch_size):
@@ -150,11 +160,13 @@ def measure(
             if sum(len(kept) for kept, _, _ in first) < shown:
                 first.append((pixels, crops, draws))
         total = instruments.total()
+        total = total.merge(flows.flows(total, tokens)).merge(shape.total).merge(written.total)
         pixels, crops = (torch.cat([part[i] for part in first])[:shown] for i in (0, 1))  # type: ignore[misc]
         draws = joined([part[2] for part in first]).rows(torch.arange(shown, device=device))
         names = images.identifiers[plan.places[:shown]]
         maps = _maps(counted, instruments, names, pixels, crops, draws)
-    metrics = total.metrics(plan.primary, by_head=BY_LAYER)
+    groups = (*BY_LAYER, flows.GROUP, geometry.GROUP, sinks.GROUP)
+    metrics = total.metrics(plan.primary, by_head=groups)
     return Measurement(metrics=metrics | alike.metrics(), maps=maps)
 
 
@@ -213,7 +225,12 @@ def _maps(
     asked = torch.tensor([query], device=crops.device)
     attention = QueryMaps(query, tokens.first)
     keeper = RolloutStatistics(tokens, memory=settings.memory)
-    network(crops, draws, observe=of_first(None, attention, keeper))
+    norms: list[Tensor] = []
+
+    def keep_norms(layer: Layer) -> None:
+        norms.append(layer.tokens[:, tokens.first :].float().norm(dim=-1).cpu())
+
+    features = network(crops, draws, observe=of_first(None, attention, keeper, keep_norms))
     rolled = rollout(keeper.kept, asked, settings.memory, keeper.allowed)[:, 0, tokens.first :]
     if not tokens.first:
         # As in what is measured, the query itself does not count.
@@ -233,6 +250,8 @@ def _maps(
         attention=attention.kept,
         rollout=(rolled / rolled.sum(-1, keepdim=True)).cpu(),
         influence=moved,
+        norms=norms,
+        components=geometry.principal_components(features.tokens[:, tokens.first :]),
     )
 
 

@@ -54,11 +54,11 @@ class Bent(Weighing):
         return Features(tokens=torch.tanh(plain.tokens), grid=GRID, has_cls=True, registers_count=0)
 
 
-@pytest.mark.parametrize("replacement", ["mean", "other"])
+@pytest.mark.parametrize("replacement", ["mean", "other", "moved"])
 def test_influence_is_one_minus_cosine_with_a_patch_replaced(replacement):
     weights = torch.randn(3, 9, generator=torch.Generator().manual_seed(1))
     model, crops = Bent(weights), pictures(4)
-    instead = substitutes(crops, replacement)
+    instead = substitutes(crops, replacement, GRID)
     found = influence(model, crops, None, torch.tensor([0, 2]), GRID, instead)
     assert found.shape == (4, 2, 9)
     for image in range(4):
@@ -66,8 +66,15 @@ def test_influence_is_one_minus_cosine_with_a_patch_replaced(replacement):
             row, column = divmod(patch, 3)
             there = (..., slice(row * 4, row * 4 + 4), slice(column * 4, column * 4 + 4))
             changed = crops[image].clone()
-            source = crops.mean(0) if replacement == "mean" else crops[image - 1]
-            changed[there] = source[there]
+            source, taken = crops[image], (row, column)
+            if replacement == "mean":
+                source = crops.mean(0)
+            elif replacement == "other":
+                source = crops[image - 1]
+            else:
+                taken = ((row - 1) % 3, (column - 1) % 3)
+            first, second = (4 * place for place in taken)
+            changed[there] = source[:, first : first + 4, second : second + 4]
             for place, token in enumerate((0, 2)):
                 before = model(crops[[image]]).tokens[0, token].double()
                 after = model(changed[None]).tokens[0, token].double()
@@ -77,7 +84,7 @@ def test_influence_is_one_minus_cosine_with_a_patch_replaced(replacement):
 
 def test_influence_needs_another_image():
     with pytest.raises(AssertionError, match="no other"):
-        substitutes(pictures(1), "mean")
+        substitutes(pictures(1), "mean", GRID)
 
 
 def test_the_reach_of_a_weighted_sum_is_its_weights():
@@ -143,7 +150,7 @@ def test_gradients_are_taken_of_at_most_so_many_patch_queries(grid):
     assert found.values["influence", "patch", "reliance", 0][0].item() == patches * len(images)
 
 
-@pytest.mark.parametrize("replacement", ["mean", "other"])
+@pytest.mark.parametrize("replacement", ["mean", "other", "moved"])
 def test_images_may_come_in_any_batches(replacement):
     weights = torch.randn(10, 9, generator=torch.Generator().manual_seed(6))
     crops = pictures(5)
@@ -212,3 +219,15 @@ def test_a_patch_does_not_count_its_influence_on_itself():
     found = metrics_of(torch.cat([torch.ones(1, 9), torch.eye(9) + 0.1]))
     assert found["influence/patch/gyration"] == pytest.approx(1, abs=0.1)
     assert found["reach/patch/gyration"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (3, 4), (1, 6)])
+def test_what_is_moved_are_the_patches_of_the_image_each_in_another_place(grid):
+    numbers = torch.arange(grid[0] * grid[1]).float().view(1, 1, *grid)
+    crops = (
+        torch.cat([numbers, numbers + 100]).repeat_interleave(SIDE, 2).repeat_interleave(SIDE, 3)
+    )
+    moved = substitutes(crops.expand(-1, 3, -1, -1), "moved", grid)[:, 0, ::SIDE, ::SIDE].flatten(1)
+    before = crops[:, 0, ::SIDE, ::SIDE].flatten(1)
+    assert (moved != before).all()
+    torch.testing.assert_close(moved.sort(dim=1).values, before)
