@@ -28,6 +28,8 @@ from orchestrator.cli.options import (
 from orchestrator.cli.rendering import make_console, open_with_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trainers.globality.measurable import Measurable
     from trainers.globality.measurement import Measurement, Plan
 
@@ -172,8 +174,12 @@ def measured(
     threads: int | None,
     root: str,
     quiet: bool,
+    check: "Callable[[Measurable], None]" = lambda opened: None,
 ) -> "tuple[Measurable, Plan, Measurement]":
-    """The model, what was measured of it, and what came out; written to `out` if that is given."""
+    """The model, what was measured of it, and what came out; written to `out` if that is given.
+
+    `check` may refuse the model as soon as it is open.
+    """
     # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dashboards.measurement.report import check_folder, write_measurement
@@ -190,6 +196,7 @@ def measured(
     if threads is not None:
         measure_options.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)
+    check(opened)
     source = measure_options.images_wanted(opened, data, size)
     images = open_with_progress(source, absolute_root(root, console), console, live)
     plan = measure_options.plan(

@@ -49,7 +49,7 @@ ROOMS = {
         {"tables"},
         {"figures"},
         {"definitions"},
-        {"measurement", "study"},
+        {"measurement", "papers", "study"},
         {"verification"},
     ),
     "orchestrator": (

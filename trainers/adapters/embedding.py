@@ -127,7 +127,7 @@ def _tables(
     is_test = torch.zeros(len(images), dtype=torch.bool)
     is_test[images.test] = True
     for places in torch.arange(len(images)).split(plan.batch_size):
-        features = _features(model, images, places, plan.size, device)
+        features = embedded(model, images, places, plan.size, device)
         labels: list[str | None] = [None] * len(places)
         if images.labels is not None:
             labels = [images.class_names[label] for label in images.labels[places].tolist()]
@@ -145,9 +145,10 @@ def _tables(
 
 
 @torch.no_grad()
-def _features(
+def embedded(
     model: Measurable, images: ImageSet, places: Tensor, size: int, device: torch.device
 ) -> Features:
+    """Features of the images at `places` by a frozen model, which must be on `device`."""
     pixels = evaluation_crops(images.pixels(places, device), images.aspect(places), size, device)
     draws = model.draws(images.identifiers[places].to(device), model.grid(size))
     features: Features = model.network(standardised(pixels, model), draws)

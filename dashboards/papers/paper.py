@@ -1,0 +1,179 @@
+"""Numbers that papers print, as files: which network, which metric of ours, how near is near."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import dashboards.papers
+from trainers.config import nearest
+from trainers.config.explain import explain
+from trainers.errors import InputError, printable
+from trainers.globality import alignment
+from trainers.globality.descriptions import DESCRIPTIONS
+from trainers.globality.measurable import Measurable
+from trainers.globality.measurement import DESCRIPTIONS as OF_NETWORKS
+
+KNN = "knn/cls_top1"
+"""The one metric that takes labelled images, and no attention."""
+
+FINAL = "/final_block"
+
+KNOWN = {*DESCRIPTIONS, *OF_NETWORKS, *alignment.DESCRIPTIONS} | {
+    f"{name}{FINAL}" for name in OF_NETWORKS
+}
+"""Metrics that `dinolab measure` gives."""
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Strict):
+    """A network of a paper: what it is called in timm, and how it can be told from others."""
+
+    timm: Text
+    blocks: Annotated[int, Field(ge=1)]
+    patch: Annotated[int, Field(ge=1)]
+    registers: Annotated[int, Field(ge=0)] = 0
+
+
+class Value(_Strict):
+    """One number of each of some networks."""
+
+    what: Text
+    metric: Text
+    tolerance: Annotated[float, Field(gt=0)]
+    """absolute; how far apart other images may put the two"""
+    published: Annotated[dict[str, float], Field(min_length=1)]
+    """by network"""
+
+
+class Paper(_Strict):
+    """What a paper prints. Read from a YAML file; adding a paper is adding one."""
+
+    title: Text
+    authors: Text
+    year: int
+    source: Text
+    images: Text
+    """which it measured"""
+    size: Annotated[int, Field(ge=1)]
+    """pixels a side"""
+    models: Annotated[dict[str, Network], Field(min_length=1)]
+    values: Annotated[list[Value], Field(min_length=1)]
+    notes: list[str] = []
+    """what is not as in the paper, or not known of it"""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Paper":
+        for value in self.values:
+            if value.metric not in KNOWN | {KNN}:
+                near = nearest(value.metric, sorted({*KNOWN, KNN}))
+                raise ValueError(
+                    f"metric {value.metric} is none that is measured of a network{near}"
+                )
+            for name in value.published.keys() - self.models.keys():
+                raise ValueError(
+                    f"{value.what}: {name} is none of the models ({', '.join(self.models)})"
+                )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One published number and what was measured: None where no network was given."""
+
+    model: str
+    what: str
+    metric: str
+    published: float
+    tolerance: float
+    measured: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published."""
+        return None if self.measured is None else self.measured - self.published
+
+    @property
+    def within(self) -> bool | None:
+        """Whether they are no further apart than the tolerance."""
+        return None if self.difference is None else abs(self.difference) <= self.tolerance
+
+
+def packaged_papers() -> dict[str, Path]:
+    """The papers that come with dinolab, by name, sorted."""
+    return {
+        path.stem: path
+        for home in dashboards.papers.__path__
+        for path in sorted(Path(home).glob("*.yaml"))
+    }
+
+
+def read_paper(given: str) -> Paper:
+    """The packaged paper of that name, or that of a YAML file.
+
+    Raises InputError, a line for each fault.
+    """
+    known = packaged_papers()
+    path = known.get(given, Path(given).expanduser())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise InputError(
+            f"paper {printable(given)} cannot be read: {reason}{nearest(given, known)} "
+            f"(allowed: {', '.join(known)}, or a YAML file)"
+        ) from None
+    try:
+        content: Any = yaml.safe_load(text)
+        return Paper.model_validate(content)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise InputError(f"paper {printable(given)} is no YAML: {printable(where)}") from None
+    except ValidationError as error:
+        lines = [f"paper {printable(given)}: {printable(line)}" for line in explain(error)]
+        raise InputError("\n".join(lines)) from None
+
+
+def check_network(name: str, wanted: Network, opened: Measurable) -> None:
+    """Raise InputError, one line, when the opened network is none such as the paper's."""
+    found = {
+        "blocks": opened.depth,
+        "pixels a patch": opened.patch_size,
+        "registers": opened.registers,
+    }
+    asked = dict(zip(found, (wanted.blocks, wanted.patch, wanted.registers), strict=True))
+    if found != asked or not opened.has_cls:
+        shown = ", ".join(f"{number} {what}" for what, number in found.items())
+        other = ", ".join(f"{number} {what}" for what, number in asked.items())
+        raise InputError(
+            f"--model {name}: {opened.name} has {shown}{'' if opened.has_cls else ', no [CLS]'}; "
+            f"the paper's ({wanted.timm}) has {other}"
+        )
+    if opened.is_random:
+        raise InputError(
+            f"--model {name}: {opened.name} has random weights; give trained ones, or --pretrained"
+        )
+
+
+def compared(paper: Paper, found: Mapping[str, Mapping[str, float]]) -> list[Compared]:
+    """Every number of the paper beside what was `found` of its networks, by name and metric."""
+    return [
+        Compared(
+            model=model,
+            what=value.what,
+            metric=value.metric,
+            published=published,
+            tolerance=value.tolerance,
+            measured=found.get(model, {}).get(value.metric),
+        )
+        for value in paper.values
+        for model, published in value.published.items()
+    ]

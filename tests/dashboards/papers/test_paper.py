@@ -1,0 +1,118 @@
+"""Papers as files: each is whole, and what is wrong with one is said in a line."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from dashboards.papers.paper import Paper, check_network, compared, packaged_papers, read_paper
+from trainers.adapters.opening import open_measurable
+from trainers.errors import InputError
+
+PLAIN = {
+    "title": "A paper",
+    "authors": "Somebody",
+    "year": 2026,
+    "source": "here",
+    "images": "some",
+    "size": 32,
+    "models": {
+        "tiny": {"timm": "vit_tiny_patch16_224", "blocks": 12, "patch": 16},
+        "small": {"timm": "vit_small_patch16_224", "blocks": 12, "patch": 16},
+    },
+    "values": [
+        {
+            "what": "a share",
+            "metric": "flow/cls/to_patch/final_block",
+            "tolerance": 0.1,
+            "published": {"tiny": 0.5, "small": 0.7},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("name", packaged_papers())
+def test_every_packaged_paper_is_whole(name):
+    paper = read_paper(name)
+    published = {model for value in paper.values for model in value.published}
+    assert published == paper.models.keys()
+    timm = pytest.importorskip("timm")
+    known = set(timm.list_pretrained())
+    for network in paper.models.values():
+        assert network.timm in known
+
+
+def test_shares_of_one_network_add_up_to_one():
+    """[CLS] to [CLS], to patches and to registers, as the paper prints them, to three digits."""
+    paper = read_paper("2604.14433")
+    for model in paper.models:
+        total = sum(value.published.get(model, 0) for value in paper.values)
+        assert total == pytest.approx(1, abs=0.002)
+
+
+def test_a_number_is_near_or_not_or_not_measured():
+    paper = Paper.model_validate(PLAIN)
+    found = compared(paper, {"tiny": {"flow/cls/to_patch/final_block": 0.6001}})
+    assert [(one.model, one.published, one.measured) for one in found] == [
+        ("tiny", 0.5, 0.6001), ("small", 0.7, None),
+    ]  # fmt: skip
+    assert (found[0].within, found[1].within, found[1].difference) == (False, None, None)
+    found = compared(paper, {"tiny": {"flow/cls/to_patch/final_block": 0.4001}})
+    assert found[0].within
+    assert found[0].difference == pytest.approx(-0.0999)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"year": "soon"}, "year"),
+        ({"title": ""}, "title"),
+        ({"pages": 3}, "pages"),
+        ({"values": []}, "values"),
+        (
+            {"values": [PLAIN["values"][0] | {"metric": "flow/cls/to_patches/final_block"}]},
+            "did you mean flow/cls/to_patch/final_block?",
+        ),
+        (
+            {"values": [PLAIN["values"][0] | {"published": {"large": 1.0}}]},
+            "large is none of the models (tiny, small)",
+        ),
+        ({"values": [PLAIN["values"][0] | {"tolerance": 0}]}, "tolerance"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_a_line(tmp_path, change, words):
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(PLAIN | change, sort_keys=False))
+    with pytest.raises(InputError) as caught:
+        read_paper(str(path))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"paper {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_and_no_yaml_is_said(tmp_path):
+    with pytest.raises(InputError, match=r"no such file; did you mean 2604\.14433"):
+        read_paper("2604.1443")
+    path = tmp_path / "paper.yaml"
+    path.write_text("title: [")
+    with pytest.raises(InputError, match="is no YAML"):
+        read_paper(str(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_paper(str(tmp_path))
+
+
+def test_another_network_than_the_papers_is_refused():
+    pytest.importorskip("timm")
+    paper = Paper.model_validate(PLAIN)
+    opened = open_measurable("vit_tiny_patch16_224")
+    with pytest.raises(InputError, match="random weights"):
+        check_network("tiny", paper.models["tiny"], opened)
+    trained = dataclasses.replace(opened, is_random=False)
+    check_network("tiny", paper.models["tiny"], trained)
+    for change, words in (
+        ({"registers": 4}, "has 12 blocks, 16 pixels a patch, 4 registers"),
+        ({"has_cls": False}, "no \\[CLS\\]; the paper's"),
+        ({"patch_size": 8}, "has 12 blocks, 8 pixels a patch"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_network("tiny", paper.models["tiny"], dataclasses.replace(trained, **change))
