@@ -83,6 +83,8 @@ class Scenes:
     """int64 [n], indexes CLASSES"""
     held_out: Tensor
     """bool [n]"""
+    squares: NDArray[np.int64]
+    """[n, 3, 2], first row and column, pixels, of the two objects and of the texture"""
 
     @property
     def names(self) -> list[str]:
@@ -93,12 +95,13 @@ class Scenes:
 def scenes(relation: Relation) -> Scenes:
     """All scenes with the labels of one relation."""
     one, other, texture = _forms(relation)
-    dots = _drawn(one, other, texture)
+    dots, places = _drawn(one, other, texture)
     labels = one ^ other if relation == "far" else texture
     return Scenes(
         pixels=dots.repeat(BLOCK, axis=1).repeat(BLOCK, axis=2),
         labels=torch.from_numpy(labels.reshape(-1)),
         held_out=(torch.arange(GROUPS) >= GROUPS - HELD_OUT_GROUPS).repeat_interleave(16),
+        squares=BLOCK * places.repeat(16, axis=0),
     )
 
 
@@ -111,10 +114,11 @@ def _forms(relation: Relation) -> tuple[NDArray[np.int64], ...]:
     return tuple(np.broadcast_to(one, (GROUPS, 16)) for one in found)
 
 
-def _drawn(*forms: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _drawn(*forms: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Scenes with a pixel for each dot, uint8 [GROUPS · 16, 16, 16, 3].
 
-    `forms` [GROUPS, 16] are those of the two objects and of the texture.
+    `forms` [GROUPS, 16] are those of the two objects and of the texture. Also returned: where these
+    lie, first row and column of each in dots, [GROUPS, 3, 2].
     """
     stream, groups = Stream(0, "scenes"), torch.arange(GROUPS)
     kinds, grounds, inks, _ = (
@@ -127,12 +131,13 @@ def _drawn(*forms: NDArray[np.int64]) -> NDArray[np.uint8]:
     clutter = tiles.swapaxes(2, 3).reshape(-1, 1, TILES * DOTS, TILES * DOTS, 3)
     scene = clutter.repeat(16, axis=1)
     draws = stream.bits(groups, torch.full_like(groups, TILES**2 + 3))
-    for group, words in enumerate(torch.stack(draws, dim=1).tolist()):
-        for number, (row, column) in enumerate(_places(*words)):
+    places = [_places(*words) for words in torch.stack(draws, dim=1).tolist()]
+    for group, of_group in enumerate(places):
+        for number, (row, column) in enumerate(of_group):
             shapes = _dots(_TEXTURES if number == 2 else _OBJECTS)[forms[number][group]]
             area = scene[group, :, row : row + DOTS, column : column + DOTS]
             area[:] = colours[group, number][shapes]
-    return scene.reshape(-1, *scene.shape[2:])
+    return scene.reshape(-1, *scene.shape[2:]), np.array(places)
 
 
 def _places(across: int, first: int, second: int, third: int) -> list[tuple[int, int]]:

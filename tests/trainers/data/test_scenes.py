@@ -253,3 +253,21 @@ def test_a_misspelt_name_is_one_line_with_the_nearest(word, tmp_path):
     with pytest.raises(DataError, match="did you mean scenes_far") as caught:
         open_images(DataConfig(source=word), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("relation", ["far", "near"])
+def test_squares_are_where_images_of_a_group_differ(made, relation):
+    """Of each group, what differs between its images lies in the squares that its class rests on,
+    and all of these differ."""
+    scenes = made[relation]
+    pixels = scenes.pixels.reshape(-1, 16, 48, 48, 3)
+    squares = scenes.squares.reshape(-1, 16, 3, 2)
+    assert (squares == squares[:, :1]).all()
+    differs = (pixels != pixels[:, :1]).any((1, 4))
+    for group in range(len(pixels)):
+        told = np.zeros((48, 48), dtype=bool)
+        for number, (row, column) in enumerate(squares[group, 0]):
+            if (number == 2) == (relation == "near") or (relation == "near" and number == 1):
+                told[row : row + 12, column : column + 12] = True
+                assert differs[group, row : row + 12, column : column + 12].any()
+        assert not (differs[group] & ~told).any()
