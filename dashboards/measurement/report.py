@@ -22,13 +22,13 @@ from dashboards.measurement.maps import MAPS, content_of
 from dashboards.measurement.table import (
     DRAWN,
     MEASURES,
-    TOKEN_MEASURES,
     by_head,
     columns,
     flow_table,
     headline,
     honest_notes,
     number,
+    of_blocks,
 )
 from dashboards.names import split_metric
 from dashboards.page import rendered
@@ -181,11 +181,7 @@ def _page(
         rows=headline(found.metrics),
         measures=MEASURES,
         flows=flow_table(found.metrics),
-        blocks=[
-            (title, found.metrics.get(name), found.metrics.get(f"{name}/final_block"), text)
-            for name, (title, text) in TOKEN_MEASURES.items()
-            if name in found.metrics
-        ],
+        blocks=of_blocks(found.metrics),
         figures=[
             (
                 name,

@@ -82,6 +82,17 @@ TOKEN_MEASURES = {
 """Measures of a block as a whole, each with its title and what it says."""
 
 
+def of_blocks(
+    metrics: Mapping[str, float],
+) -> list[tuple[str, float | None, float | None, str]]:
+    """Of TOKEN_MEASURES that there are title, primary layers, final block, and what it says."""
+    return [
+        (title, metrics.get(name), metrics.get(f"{name}/final_block"), text)
+        for name, (title, text) in TOKEN_MEASURES.items()
+        if name in metrics or f"{name}/final_block" in metrics
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flow:
     """Shares of the attention of one kind of token that go to each kind that there is."""

@@ -1,5 +1,6 @@
 """Numbers that papers print, as files: which network, which metric of ours, how near is near."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,17 @@ KNN = "knn/cls_top1"
 
 FINAL = "/final_block"
 
-KNOWN = {*DESCRIPTIONS, *OF_NETWORKS, *alignment.DESCRIPTIONS} | {
-    f"{name}{FINAL}" for name in OF_NETWORKS
+KNOWN = {
+    *(name for name in DESCRIPTIONS if not name.startswith("student/")),
+    *OF_NETWORKS,
+    *alignment.DESCRIPTIONS,
+    *(f"{name}{FINAL}" for name in OF_NETWORKS if not name.endswith("/undefined")),
 }
 """Metrics that `dinolab measure` gives."""
+
+ALIKE = 1.2
+"""How many times as many parameters another network has at least: heads and sizes of images alone
+make less of a difference."""
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -40,6 +48,8 @@ class Network(_Strict):
     timm: Text
     blocks: Annotated[int, Field(ge=1)]
     patch: Annotated[int, Field(ge=1)]
+    """pixels a side"""
+    million_parameters: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     registers: Annotated[int, Field(ge=0)] = 0
 
 
@@ -48,9 +58,11 @@ class Value(_Strict):
 
     what: Text
     metric: Text
-    tolerance: Annotated[float, Field(gt=0)]
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """absolute; how far apart other images may put the two"""
-    published: Annotated[dict[str, float], Field(min_length=1)]
+    published: Annotated[
+        dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)
+    ]
     """by network"""
 
 
@@ -72,6 +84,11 @@ class Paper(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Paper":
+        for name, network in self.models.items():
+            if self.size % network.patch:
+                raise ValueError(
+                    f"size {self.size} is no multiple of the patch of {name}, {network.patch}"
+                )
         for value in self.values:
             if value.metric not in KNOWN | {KNN}:
                 near = nearest(value.metric, sorted({*KNOWN, KNN}))
@@ -122,7 +139,8 @@ def read_paper(given: str) -> Paper:
     Raises InputError, a line for each fault.
     """
     known = packaged_papers()
-    path = known.get(given, Path(given).expanduser())
+    # A Path raises for an unknown ~name.
+    path = known.get(given, Path(os.path.expanduser(given)))  # noqa: PTH111
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -133,10 +151,11 @@ def read_paper(given: str) -> Paper:
         ) from None
     try:
         content: Any = yaml.safe_load(text)
-        return Paper.model_validate(content)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise InputError(f"paper {printable(given)} is no YAML: {printable(where)}") from None
+    try:
+        return Paper.model_validate(content)
     except ValidationError as error:
         lines = [f"paper {printable(given)}: {printable(line)}" for line in explain(error)]
         raise InputError("\n".join(lines)) from None
@@ -150,9 +169,14 @@ def check_network(name: str, wanted: Network, opened: Measurable) -> None:
         "registers": opened.registers,
     }
     asked = dict(zip(found, (wanted.blocks, wanted.patch, wanted.registers), strict=True))
-    if found != asked or not opened.has_cls:
-        shown = ", ".join(f"{number} {what}" for what, number in found.items())
-        other = ", ".join(f"{number} {what}" for what, number in asked.items())
+    millions = opened.parameters / 1e6
+    sizes = sorted((millions, wanted.million_parameters))
+    if found != asked or not opened.has_cls or sizes[1] >= ALIKE * sizes[0]:
+        shown, other = (
+            ", ".join(f"{number} {what}" for what, number in one.items())
+            + f", {parameters:.4g} M parameters"
+            for one, parameters in ((found, millions), (asked, wanted.million_parameters))
+        )
         raise InputError(
             f"--model {name}: {opened.name} has {shown}{'' if opened.has_cls else ', no [CLS]'}; "
             f"the paper's ({wanted.timm}) has {other}"

@@ -28,8 +28,6 @@ from orchestrator.cli.options import (
 from orchestrator.cli.rendering import make_console, open_with_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trainers.globality.measurable import Measurable
     from trainers.globality.measurement import Measurement, Plan
 
@@ -174,11 +172,11 @@ def measured(
     threads: int | None,
     root: str,
     quiet: bool,
-    check: "Callable[[Measurable], None]" = lambda opened: None,
+    remedy: str = "lower --batch-size, --memory or --size",
 ) -> "tuple[Measurable, Plan, Measurement]":
     """The model, what was measured of it, and what came out; written to `out` if that is given.
 
-    `check` may refuse the model as soon as it is open.
+    `remedy` is what a user is told to do where memory runs out.
     """
     # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -196,7 +194,6 @@ def measured(
     if threads is not None:
         measure_options.use_threads(threads)
     opened = open_measurable(model, weights=weights, published=pretrained, heads=heads, seed=seed)
-    check(opened)
     source = measure_options.images_wanted(opened, data, size)
     images = open_with_progress(source, absolute_root(root, console), console, live)
     plan = measure_options.plan(
@@ -217,7 +214,7 @@ def measured(
     try:
         measure_output.introduce(opened, plan, source, chosen, console)
         with measure_output.measuring_progress(console, live) as (show, drawing):
-            with memory_explained("measuring", "lower --batch-size, --memory or --size"):
+            with memory_explained("measuring", remedy):
                 found = measurement.measure(opened, images, plan, chosen, show)
             if out is not None:
                 drawing()

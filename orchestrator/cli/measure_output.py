@@ -20,13 +20,13 @@ from rich.text import Text
 from dashboards.measurement.table import (
     KINDS,
     MEASURES,
-    TOKEN_MEASURES,
     Row,
     columns,
     flow_table,
     headline,
     honest_notes,
     number,
+    of_blocks,
 )
 from orchestrator import interrupt
 from trainers.config import DataConfig
@@ -158,10 +158,8 @@ def show_measurement(model: Measurable, plan: Plan, found: Measurement, console:
     blocks = Table(
         "tokens", "primary", "final", "meaning", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for name, (title, text) in TOKEN_MEASURES.items():
-        if name in found.metrics:
-            final = number(found.metrics.get(f"{name}/final_block"))
-            blocks.add_row(title, number(found.metrics[name]), final, text)
+    for title, over, at_the_end, text in of_blocks(found.metrics):
+        blocks.add_row(title, number(over), number(at_the_end), text)
     console.print(blocks)
     console.print(_flows(found))
     for note in honest_notes(model, plan, found.metrics):

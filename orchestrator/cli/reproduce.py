@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,9 +29,8 @@ from orchestrator.cli.rendering import make_console, open_with_progress
 from trainers.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dashboards.papers.paper import Compared, Paper
+    from trainers.data.image_set import ImageSet
     from trainers.globality.measurable import Measurable
 
 
@@ -83,7 +83,7 @@ def reproduce(
 
     console = make_console()
     if paper is None:
-        _list_papers(console)
+        _list_papers(console, as_json=as_json)
         return
     found_paper = read_paper(paper)
     chosen = _chosen(found_paper, models or [], pretrained)
@@ -99,6 +99,9 @@ def reproduce(
     )  # fmt: skip
     found: dict[str, dict[str, float]] = {}
     try:
+        # All before any is measured: what is wrong with the last costs no work on the first.
+        for name, (given, published) in chosen.items():
+            _checked(found_paper, name, given, published, how)
         for name, (given, published) in chosen.items():
             talk.print(f"{name}:", style="bold")
             found[name] = _measured(found_paper, name, given, published, how)
@@ -106,15 +109,21 @@ def reproduce(
         talk.print("interrupted")
         raise typer.Exit(INTERRUPTED) from None
     lines = compared(found_paper, found)
+    notes = _notes(found_paper, lines, data, set(chosen))
     if as_json:
-        print(json.dumps(_as_json(found_paper, lines, data), indent=2, ensure_ascii=False))
+        shown = _as_json(found_paper, lines, data, notes)
+        print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    _show(found_paper, lines, data, console)
+    _show(found_paper, lines, notes, console)
 
 
-def _list_papers(console: Console) -> None:
+def _list_papers(console: Console, *, as_json: bool) -> None:
     from dashboards.papers.paper import packaged_papers, read_paper
 
+    if as_json:
+        papers = {name: read_paper(name).model_dump() for name in packaged_papers()}
+        print(json.dumps(papers, indent=2, ensure_ascii=False))
+        return
     table = Table("paper", "what it prints", "networks (--model NAME=MODEL)", box=box.SIMPLE_HEAD)
     table.columns[0].no_wrap = True
     for name in packaged_papers():
@@ -171,13 +180,9 @@ def _measured(
     paper: "Paper", name: str, given: str, published: bool, how: _How
 ) -> dict[str, float]:
     """The paper's metrics of one network."""
-    from dashboards.papers.paper import KNN, check_network
+    from dashboards.papers.paper import KNN
 
     asked = {value.metric for value in paper.values if name in value.published}
-
-    def check(opened: "Measurable") -> None:
-        check_network(name, paper.models[name], opened)
-
     found: dict[str, float] = {}
     if asked - {KNN}:
         causes = any(metric.startswith(("influence/", "reach/")) for metric in asked)
@@ -186,17 +191,35 @@ def _measured(
             size=paper.size, weights=None, heads=None, pretrained=published, seed=0, layers=None,
             causal_images=None if causes else 0, patch_queries=256, device=how.device,
             batch_size=how.batch_size, memory=64.0, threads=how.threads, root=how.root,
-            quiet=how.quiet, check=check,
+            quiet=how.quiet, remedy="lower --batch-size",
         )  # fmt: skip
         found |= all_of_it.metrics
     if KNN in asked:
-        found[KNN] = _of_neighbours(given, published, paper.size, check, how)
-    return {metric: found[metric] for metric in asked if metric in found}
+        found[KNN] = _of_neighbours(given, published, paper.size, how)
+    return {metric: found[metric] for metric in asked if math.isfinite(found.get(metric, math.nan))}
 
 
-def _of_neighbours(
-    given: str, published: bool, size: int, check: "Callable[[Measurable], None]", how: _How
-) -> float:
+def _checked(paper: "Paper", name: str, given: str, published: bool, how: _How) -> None:
+    """Raise InputError when the network is none of the paper's, or its images lack labels."""
+    from dashboards.papers.paper import KNN, check_network
+    from trainers.adapters.nearest import check_labelled
+    from trainers.adapters.opening import open_measurable
+
+    opened = open_measurable(given, published=published)
+    check_network(name, paper.models[name], opened)
+    if any(value.metric == KNN and name in value.published for value in paper.values):
+        check_labelled(_images(opened, paper.size, how))
+
+
+def _images(opened: "Measurable", size: int, how: _How) -> "ImageSet":
+    from orchestrator.cli import measure_options
+
+    live = how.console.is_terminal and not how.quiet
+    source = measure_options.images_wanted(opened, how.data, size)
+    return open_with_progress(source, absolute_root(how.root, how.console), how.console, live)
+
+
+def _of_neighbours(given: str, published: bool, size: int, how: _How) -> float:
     # Threads that wait must sleep: spinning, they stop each other where CPUs are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from orchestrator.cli import measure_options
@@ -209,10 +232,8 @@ def _of_neighbours(
     if how.threads is not None:
         measure_options.use_threads(how.threads)
     opened = open_measurable(given, published=published)
-    check(opened)
+    images = _images(opened, size, how)
     live = how.console.is_terminal and not how.quiet
-    source = measure_options.images_wanted(opened, how.data, size)
-    images = open_with_progress(source, absolute_root(how.root, how.console), how.console, live)
     with Progress(console=how.console, transient=True, disable=not live) as progress:
         task = progress.add_task("embedding", total=None)
 
@@ -235,7 +256,7 @@ def _digits(value: float | None, signed: bool = False) -> str:
 _WORDS = {True: "yes", False: "no", None: "not measured"}
 
 
-def _show(paper: "Paper", lines: "list[Compared]", data: str | None, console: Console) -> None:
+def _show(paper: "Paper", lines: "list[Compared]", notes: list[str], console: Console) -> None:
     console.print(f"{paper.title} ({paper.authors}, {paper.year}); {paper.source}")
     table = Table(
         "what", "network", "published", "measured", "difference", "within",
@@ -252,25 +273,33 @@ def _show(paper: "Paper", lines: "list[Compared]", data: str | None, console: Co
             _digits(line.difference, signed=True), near,
         )  # fmt: skip
     console.print(table)
-    for note in _notes(paper, lines, data):
+    for note in notes:
         console.print(f"note: {note}")
 
 
-def _notes(paper: "Paper", lines: "list[Compared]", data: str | None) -> list[str]:
+def _notes(
+    paper: "Paper", lines: "list[Compared]", data: str | None, measured_ones: Collection[str]
+) -> list[str]:
     notes = list(paper.notes)
-    if data is not None:
+    if measured_ones:
         notes.append(
             f"The paper's images are {paper.images}, at {paper.size} pixels; these are {data}. On "
             "other images other numbers are no failed reproduction."
         )
-    missing = dict.fromkeys(line.model for line in lines if line.measured is None)
-    if missing:
-        shown = ", ".join(f"{name} ({paper.models[name].timm})" for name in missing)
+    missing = [line for line in lines if line.measured is None]
+    without = dict.fromkeys(line.model for line in missing if line.model not in measured_ones)
+    if without:
+        shown = ", ".join(f"{name} ({paper.models[name].timm})" for name in without)
         notes.append(f"Not measured, for want of weights: {shown}; give --model NAME=MODEL.")
+    lacking = [f"{line.model}: {line.metric}" for line in missing if line.model in measured_ones]
+    if lacking:
+        notes.append(f"These networks, on these images, have no such value: {', '.join(lacking)}.")
     return notes
 
 
-def _as_json(paper: "Paper", lines: "list[Compared]", data: str | None) -> dict[str, Any]:
+def _as_json(
+    paper: "Paper", lines: "list[Compared]", data: str | None, notes: list[str]
+) -> dict[str, Any]:
     return {
         "paper": {"title": paper.title, "source": paper.source, "images": paper.images},
         "data": data,
@@ -287,5 +316,5 @@ def _as_json(paper: "Paper", lines: "list[Compared]", data: str | None) -> dict[
             }
             for line in lines
         ],
-        "notes": _notes(paper, lines, data),
+        "notes": notes,
     }

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks.scenes import GRID, KNOBS, PATCH, SIDE, difference, lifts, overlapped
+from benchmarks.scenes import KNOBS, PATCH, SIDE, difference, lifts, overlapped
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.scenes import scenes
@@ -58,4 +58,3 @@ def test_even_attention_is_neither_on_what_is_needed_nor_beside_it(relation, tmp
     for (kind, _), value in found.items():
         if kind.startswith("attention"):
             assert value == pytest.approx(1, abs=1e-5)
-    assert GRID == (4, 4)

@@ -1,6 +1,7 @@
 """Any ViT that can be measured, from whatever names it: a checkpoint, a file, a folder, timm."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def open_measurable(
     the model does not say it: in a file of weights, or where it is another than that of the name.
     Raises InputError, one line, when there is no such model or it cannot be measured.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 (a Path raises for an unknown ~name)
     try:
         if path.exists():
             if weights is not None or published:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.globality.accumulator import Accumulator
+from trainers.globality.by_image import CONTRASTS
 from trainers.globality.tokens import Tokens
 
 GROUP = "flow"
@@ -17,6 +18,10 @@ DESCRIPTIONS = {
     f"{GROUP}/{one}/to_{other}": f"attention of {TITLES[one]} to {TITLES[other]}, share of all; "
     "0 to 1"
     for one, other in itertools.product(TITLES, TITLES)
+} | {
+    f"{GROUP}/{CONTRASTS[one]}/to_{other}": f"attention of {TITLES[one]} to {TITLES[other]}, share "
+    "of all, minus that of patches; -1 to 1"
+    for one, other in itertools.product(("cls", "register"), TITLES)
 }
 
 

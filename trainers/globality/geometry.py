@@ -17,7 +17,8 @@ DESCRIPTIONS = {
     "block (Roy & Vetterli 2007); 1 all alike, at most patches or width",
     f"{GROUP}/cls/patch_cosine": "cosine of [CLS] and the mean patch before the block's layer norm "
     "(from the second block on; behind it: globality/cls/patch_cosine)",
-    f"{GROUP}/patch/undefined": "share of values left out because all tokens are 0",
+    f"{GROUP}/patch/undefined": "share of values left out because all tokens are 0, or "
+    "one is not finite",
     f"{GROUP}/cls/undefined": "share of values left out because a token is not finite",
 }
 
@@ -51,14 +52,17 @@ class Geometry:
 def effective_rank(features_BND: Tensor) -> Tensor:
     """``exp H(σ / Σσ)`` of the singular values σ of each matrix, [B] (Roy & Vetterli 2007).
 
-    1 for rank one, the rank for equal singular values; NaN where all is 0.
+    1 for rank one, the rank for equal singular values; NaN where all is 0 or some not finite.
     """
-    features = features_BND.double().cpu()
-    if features.shape[1] > features.shape[2]:
-        features = features.transpose(1, 2)
-    # Several times as fast as singular values themselves; σ are off by 1e-8 of the largest.
-    squares = torch.linalg.eigvalsh(features @ features.transpose(1, 2))
-    values = squares.clamp(min=0).sqrt()
+    rows = []
+    for features in features_BND.cpu():
+        if not features.isfinite().all():
+            rows.append(features.new_zeros(min(features.shape), dtype=torch.float64))
+            continue
+        exact = features.double() if features.shape[0] <= features.shape[1] else features.double().T
+        # Several times as fast as singular values themselves; σ are off by 1e-8 of the largest.
+        rows.append(torch.linalg.eigvalsh(exact @ exact.T))
+    values = torch.stack(rows).clamp(min=0).sqrt()
     total = values.sum(-1, keepdim=True)
     shares = values / torch.where(total > 0, total, torch.nan)
     return torch.special.entr(shares).sum(-1).exp().to(features_BND)
@@ -69,15 +73,19 @@ def principal_components(features_BND: Tensor) -> Tensor:
 
     To be shown as red, green and blue (Oquab et al. 2023, figure 1): of each component the values
     from the 1st to the 99th percentile are spread over 0 to 1. The largest loading of a component
-    is positive. Components that are not there, or of single tokens,
-    are 0.5.
+    is positive. Components that are not there, or of single tokens, are 0.5, and so is all where a
+    token is not finite.
     """
     features = features_BND.double().cpu().flatten(0, 1)
-    features = features - features.mean(0)
-    _, values, directions = torch.linalg.svd(features, full_matrices=False)
     found = torch.full((3, len(features)), 0.5, dtype=torch.float64)
+    if not features.isfinite().all():
+        return found.view(3, *features_BND.shape[:2]).transpose(0, 1).float()
+    features = features - features.mean(0)
+    values, directions = torch.linalg.eigh(features.T @ features)
+    values, directions = values.flip(0), directions.T.flip(0)
     for number, (value, direction) in enumerate(zip(values[:3], directions[:3], strict=True)):
-        if value <= values[0] * 1e-9:
+        # Squares of singular values, to rounding.
+        if value <= values[0] * 1e-14:
             continue
         shown = features @ (direction * direction[direction.abs().argmax()].sign())
         low, high = shown.quantile(torch.tensor([0.01, 0.99], dtype=torch.float64))

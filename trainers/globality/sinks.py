@@ -39,7 +39,8 @@ DESCRIPTIONS = {
     "the median token's",
     f"{GROUP}/head/stable_rank": "squared Frobenius over squared spectral norm of what a head "
     "writes; 1: the same direction for all tokens",
-    f"{GROUP}/head/undefined": "share of values left out because a head writes nothing",
+    f"{GROUP}/head/undefined": "share of values left out because a head writes nothing, "
+    "or something that is not finite",
 }
 
 
@@ -126,8 +127,11 @@ def stable_rank(gram_HKK: Tensor, projection_HKD: Tensor) -> Tensor:
     """``‖X W‖_F² / ‖X W‖₂²`` [H] from ``XᵀX`` [H, K, K] and W [H, K, D]; NaN for nothing.
 
     The squared singular values of X W are the eigenvalues of ``W Wᵀ XᵀX``, which are those of
-    ``Sᵀ (W Wᵀ) S`` with ``XᵀX = S Sᵀ``.
+    ``Sᵀ (W Wᵀ) S`` with ``XᵀX = S Sᵀ``. NaN, too, where something is not finite.
     """
+    known = gram_HKK.isfinite().all() & projection_HKD.isfinite().all()
+    if not known:
+        return gram_HKK.new_full(gram_HKK.shape[:1], torch.nan)
     form = (projection_HKD.double() @ projection_HKD.double().transpose(1, 2)).cpu()
     values, vectors = torch.linalg.eigh(gram_HKK.double().cpu())
     root = vectors * values.clamp(min=0).sqrt()[:, None, :]

@@ -16,7 +16,7 @@ from dashboards.measurement.report import (
     long_table,
     write_measurement,
 )
-from dashboards.measurement.table import by_head, headline, honest_notes, number
+from dashboards.measurement.table import by_head, headline, honest_notes, number, of_blocks
 from tests.dashboards.measurement.measured import FACTS, small_measurement
 from trainers.errors import InputError
 from trainers.globality.measurement import bias_of_positional_bias
@@ -185,3 +185,11 @@ def test_the_contour_holds_its_mass_in_the_fewest_patches():
 
 def test_numbers_have_no_negative_zero():
     assert [number(v) for v in (None, -0.0001, -0.25, 1.0)] == ["–", "0.000", "−0.250", "1.000"]
+
+
+def test_a_measure_of_the_final_block_alone_has_its_line():
+    """Before the first block there is no cosine: of two blocks the final one has the only one."""
+    lines = of_blocks({"geometry/cls/patch_cosine/final_block": 0.25, "sinks/head/share": 0.5})
+    assert [line[:3] for line in lines] == [
+        ("heads with a sink", 0.5, None), ("cosine before norm", None, 0.25),
+    ]  # fmt: skip

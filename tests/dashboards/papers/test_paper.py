@@ -1,11 +1,21 @@
 """Papers as files: each is whole, and what is wrong with one is said in a line."""
 
 import dataclasses
+import itertools
+import math
 
 import pytest
 import yaml
+from torch import nn
 
-from dashboards.papers.paper import Paper, check_network, compared, packaged_papers, read_paper
+from dashboards.papers.paper import (
+    ALIKE,
+    Paper,
+    check_network,
+    compared,
+    packaged_papers,
+    read_paper,
+)
 from trainers.adapters.opening import open_measurable
 from trainers.errors import InputError
 
@@ -17,8 +27,18 @@ PLAIN = {
     "images": "some",
     "size": 32,
     "models": {
-        "tiny": {"timm": "vit_tiny_patch16_224", "blocks": 12, "patch": 16},
-        "small": {"timm": "vit_small_patch16_224", "blocks": 12, "patch": 16},
+        "tiny": {
+            "timm": "vit_tiny_patch16_224",
+            "blocks": 12,
+            "patch": 16,
+            "million_parameters": 5.5,
+        },
+        "small": {
+            "timm": "vit_small_patch16_224",
+            "blocks": 12,
+            "patch": 16,
+            "million_parameters": 21.7,
+        },
     },
     "values": [
         {
@@ -40,6 +60,17 @@ def test_every_packaged_paper_is_whole(name):
     known = set(timm.list_pretrained())
     for network in paper.models.values():
         assert network.timm in known
+
+
+@pytest.mark.parametrize("name", packaged_papers())
+def test_networks_of_a_paper_can_be_told_apart(name):
+    """By size, blocks, patch and registers."""
+    models = read_paper(name).models.values()
+    for one, other in itertools.combinations(models, 2):
+        sizes = sorted((one.million_parameters, other.million_parameters))
+        assert sizes[1] >= ALIKE * sizes[0] or (one.blocks, one.patch, one.registers) != (
+            other.blocks, other.patch, other.registers,
+        )  # fmt: skip
 
 
 def test_shares_of_one_network_add_up_to_one():
@@ -78,6 +109,10 @@ def test_a_number_is_near_or_not_or_not_measured():
             "large is none of the models (tiny, small)",
         ),
         ({"values": [PLAIN["values"][0] | {"tolerance": 0}]}, "tolerance"),
+        ({"values": [PLAIN["values"][0] | {"tolerance": math.inf}]}, "tolerance"),
+        ({"values": [PLAIN["values"][0] | {"published": {"tiny": math.nan}}]}, "published"),
+        ({"values": [PLAIN["values"][0] | {"metric": "student/cls/gyration"}]}, "is none that"),
+        ({"size": 30}, "size 30 is no multiple of the patch of tiny, 16"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_a_line(tmp_path, change, words):
@@ -94,9 +129,12 @@ def test_what_is_no_file_and_no_yaml_is_said(tmp_path):
     with pytest.raises(InputError, match=r"no such file; did you mean 2604\.14433"):
         read_paper("2604.1443")
     path = tmp_path / "paper.yaml"
-    path.write_text("title: [")
-    with pytest.raises(InputError, match="is no YAML"):
-        read_paper(str(path))
+    for text in ("title: [", "year: 2026-13-01", "[" * 3000):
+        path.write_text(text)
+        with pytest.raises(InputError, match="is no YAML"):
+            read_paper(str(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_paper("~nosuchuser/paper.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         read_paper(str(tmp_path))
 
@@ -113,6 +151,7 @@ def test_another_network_than_the_papers_is_refused():
         ({"registers": 4}, "has 12 blocks, 16 pixels a patch, 4 registers"),
         ({"has_cls": False}, "no \\[CLS\\]; the paper's"),
         ({"patch_size": 8}, "has 12 blocks, 8 pixels a patch"),
+        ({"network": nn.Linear(4000, 2000)}, "0 registers, 8.002 M parameters; the paper's"),
     ):
         with pytest.raises(InputError, match=words):
             check_network("tiny", paper.models["tiny"], dataclasses.replace(trained, **change))

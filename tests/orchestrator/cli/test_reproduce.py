@@ -35,11 +35,21 @@ def images(tmp_path_factory):
     return folder
 
 
-def paper_of(folder, published=0.5, **network):
+def paper_of(folder, published=0.5, metric=FLOW, **network):
     path = folder / "paper.yaml"
-    model = {"timm": "vit_tiny_patch16_224", "blocks": 12, "patch": 16} | network
+    model = {
+        "timm": "vit_tiny_patch16_224",
+        "blocks": 12,
+        "patch": 16,
+        "million_parameters": 5.7,
+    } | network
     values = [
-        {"what": "to patches", "metric": FLOW, "tolerance": 0.1, "published": {"tiny": published}},
+        {
+            "what": "to patches",
+            "metric": metric,
+            "tolerance": 0.1,
+            "published": {"tiny": published},
+        },
         {"what": "k-NN", "metric": NEAREST, "tolerance": 1.0, "published": {"tiny": 0.5}},
     ]
     path.write_text(
@@ -58,6 +68,9 @@ def test_papers_are_listed(dinolab):
     assert (code, err) == (0, "")
     assert "2604.14433" in said
     assert "dinov2-s-registers" in said
+    code, said, _ = dinolab("reproduce", "--json")
+    assert code == 0
+    assert json.loads(said)["2604.14433"]["models"]["dinov2-s"]["patch"] == 14
 
 
 def test_without_weights_nothing_is_measured_and_said_so(dinolab):
@@ -89,6 +102,12 @@ def test_published_and_measured_stand_side_by_side(dinolab, weights, images, tmp
     assert to_patches["difference"] == pytest.approx(-0.05, abs=6e-4)
     assert to_patches["within"] is True
     assert nearest["measured"] == pytest.approx(votes(tmp_path / "features.parquet"))
+
+    path = paper_of(tmp_path, published=round(flow + 0.15, 3), metric="flow/cls/to_register")
+    code, said, err = dinolab(*run)
+    assert code == 0, err
+    assert "have no such value: tiny: flow/cls/to_register." in said
+    assert "for want of weights" not in said
 
     path = paper_of(tmp_path, published=round(flow + 0.15, 3))
     code, said, err = dinolab(*run)
@@ -131,6 +150,7 @@ def test_bad_input_is_a_line(dinolab, weights, images, tmp_path):
             [path, "--model", "tiny=vit_tiny_patch16_224", "--data", images],
             "has random weights",
         ),
+        ([path, "--model", "tiny=~nosuchuser/x.pth", "--data", images], "is not there"),
         (
             [path, "--model", f"tiny={weights}", "--data", unlabelled],
             "k-NN takes labelled images, some of them held out",

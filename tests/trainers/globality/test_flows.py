@@ -35,7 +35,14 @@ def test_they_are_sums_of_attention(has_cls, registers):
     statistics(layer)
     found = flows(statistics.total, tokens).metrics((1,))
     expected = explicit(layer, tokens)
-    assert {name for name in found if name in DESCRIPTIONS} == expected.keys()
+    contrasts = {name for name in found if "contrast/" in name and name.count("/") == 2}
+    assert {name for name in found if name in DESCRIPTIONS} == expected.keys() | contrasts
+    assert contrasts <= DESCRIPTIONS.keys()
+    for name in contrasts:
+        one = "cls" if name.startswith("flow/contrast") else "register"
+        to = name.rsplit("/", 1)[1]
+        difference = expected[f"flow/{one}/{to}"] - expected[f"flow/patch/{to}"]
+        assert found[name] == pytest.approx(float(difference), abs=1e-6)
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), abs=1e-6), name
     for one in ("cls", "register", "patch"):

@@ -42,6 +42,17 @@ def test_nothing_has_no_rank():
     assert effective_rank(torch.zeros(1, 4, 3)).isnan().all()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_has_no_rank_and_no_components(value):
+    features = normal(4, 3, 5, 4)
+    broken = features.clone()
+    broken[1, 2, 0] = value
+    found = effective_rank(broken)
+    assert found[1].isnan()
+    torch.testing.assert_close(found[[0, 2]], effective_rank(features)[[0, 2]])
+    assert (principal_components(broken) == 0.5).all()
+
+
 def test_cosines_are_those_of_what_the_block_before_gave():
     tokens = layout((2, 3), registers=1)
     layers = [random_layer(seed, 4, 2, tokens.count, number=seed) for seed in (1, 2, 3)]

@@ -138,6 +138,17 @@ def test_nothing_that_is_written_has_no_rank():
     assert stable_rank(torch.zeros(1, 3, 3), torch.eye(3)[None]).isnan().all()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_left_out(value):
+    tokens = layout(GRID)
+    layer = random_layer(7, 3, 2, tokens.count)
+    broken = dataclasses.replace(layer, values=layer.values.clone())
+    broken.values[1, :, 2, 0] = value
+    found, known = found_of(tokens, broken), found_of(tokens, part(layer, [0, 2]))
+    assert found["sinks/head/stable_rank"] == pytest.approx(known["sinks/head/stable_rank"])
+    assert found["sinks/head/undefined"] > 0
+
+
 def test_every_name_is_described():
     tokens = layout(GRID, registers=1)
     found = found_of(tokens, random_layer(6, 2, 2, tokens.count))
