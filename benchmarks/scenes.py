@@ -98,6 +98,9 @@ OTHERS = (
 
 LEARNED = "knn/cls_top1"
 
+Values = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""by relation, seed and part (`untrained`, `trained`: end points; `weights`: maps), by name"""
+
 IMAGES = 128
 """Held-out scenes, whole groups, whose maps are held against what is needed."""
 
@@ -213,47 +216,63 @@ def lifts(run: Path, relation: Relation) -> dict[tuple[str, str], float]:
     for kind, weights in maps.items():
         shares = weights / weights.sum(-1, keepdim=True)
         for word, where in (("needed", needed & ~other), ("not needed", other & ~needed)):
-            known = where.any(-1)
+            # An image without such a patch, or with all attention on [CLS], says nothing.
+            known = where.any(-1) & shares.isfinite().all(-1)
             on = (shares * where).sum(-1)[known] / (where.float().mean(-1))[known]
             found[kind, word] = float(on.mean())
     return found
 
 
+def measured(folder: Path, seeds: Sequence[int]) -> Values:
+    """Everything of all runs, which are trained if they are not there."""
+    asked = [(relation, seed) for seed in seeds for relation in RELATIONS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = list(pool.map(lambda one: train(folder, *one), asked))
+    found: Values = {relation: {} for relation in RELATIONS}
+    for (relation, seed), run in zip(asked, runs, strict=True):
+        start, end = (
+            {name: of_step[name] for name in (LEARNED, *SPREADS, *OTHERS)}
+            for of_step in recorded(run)
+        )
+        weights = {f"{kind}: {word}": value for (kind, word), value in lifts(run, relation).items()}
+        found[relation][str(seed)] = {"untrained": start, "trained": end, "weights": weights}
+    return found
+
+
+def tables(values: Values) -> str:
+    """End points untrained and trained, and the weight of maps on what is needed, as Markdown."""
+    far, near = (list(values[relation].values()) for relation in RELATIONS)
+    lines = []
+    for when in ("untrained", "trained"):
+        lines += [f"| {when} | far | near | far − near | 95 % | |"]
+        lines += ["| --- | ---: | ---: | ---: | --- | --- |"]
+        for name in (LEARNED, *SPREADS, *OTHERS):
+            one = difference(name, *([run[when][name] for run in runs] for runs in (far, near)))
+            numbers = f"{one.far:.3f} | {one.near:.3f} | {one.far - one.near:+.3f} | "
+            interval = f"{one.low:+.3f} to {one.high:+.3f}"
+            lines.append(f"| `{name}` | {numbers}{interval} | {one.sees} |".replace("-0.", "−0."))
+        lines.append("")
+    lines += ["| weight of maps, 1 uniform | far: objects | texture | near: texture | objects |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: |"]
+    for kind in dict.fromkeys(name.split(": ")[0] for name in far[0]["weights"]):
+        cells = []
+        for runs in (far, near):
+            for word in ("needed", "not needed"):
+                each = [run["weights"][f"{kind}: {word}"] for run in runs]
+                cells.append(f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})")
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Train what is missing, and print both tables."""
+    """Train what is missing, print the tables, and write the values beside the runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=4, help="1 to this many; default: 4")
     given = parser.parse_args()
-    seeds = range(1, given.seeds + 1)
-    asked = [(relation, seed) for seed in seeds for relation in RELATIONS]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        folders = dict(
-            zip(asked, pool.map(lambda one: train(given.folder, *one), asked), strict=True)
-        )
-    found = {one: recorded(run) for one, run in folders.items()}
-    for at, when in enumerate(("untrained", "trained")):
-        print(f"\n| {when} | far | near | far − near | 95 % | |")
-        print("| --- | ---: | ---: | ---: | --- | --- |")
-        for name in (LEARNED, *SPREADS, *OTHERS):
-            far, near = (
-                [found[relation, seed][at][name] for seed in seeds] for relation in RELATIONS
-            )
-            one = difference(name, far, near)
-            print(
-                f"| `{name}` | {one.far:.3f} | {one.near:.3f} | {one.far - one.near:+.3f} | "
-                f"{one.low:+.3f} to {one.high:+.3f} | {one.sees} |"
-            )
-    print("\n| weight of maps, 1 uniform | far: objects | texture | near: texture | objects |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    by_run = {one: lifts(run, one[0]) for one, run in folders.items()}
-    for kind in dict.fromkeys(kind for kind, _ in next(iter(by_run.values()))):
-        cells = []
-        for relation in RELATIONS:
-            for word in ("needed", "not needed"):
-                each = [by_run[relation, seed][kind, word] for seed in seeds]
-                cells.append(f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})")
-        print(f"| {kind} | {' | '.join(cells)} |")
+    values = measured(given.folder, range(1, given.seeds + 1))
+    (given.folder / "values.json").write_text(json.dumps(values, indent=1) + "\n")
+    print(tables(values))
 
 
 if __name__ == "__main__":

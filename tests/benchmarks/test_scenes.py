@@ -1,11 +1,14 @@
 """Instruments held against the truth of scenes: what is counted, and a map that is known."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from benchmarks.scenes import KNOBS, PATCH, SIDE, difference, lifts, overlapped
+from benchmarks.scenes import KNOBS, PATCH, SIDE, difference, lifts, overlapped, tables
 from trainers.config import override
 from trainers.config.recipe import recipe
 from trainers.data.scenes import scenes
@@ -36,6 +39,14 @@ def test_a_difference_has_the_interval_of_a_paired_t_test():
     assert found.sees == "cannot tell"
     assert difference("name", far, np.array(far) - [0.5, 0.6, 0.5, 0.6]).sees == "larger where far"
     assert difference("name", np.array(far) - [0.5, 0.6, 0.5, 0.6], far).sees == "smaller where far"
+
+
+def test_the_published_tables_are_those_of_the_published_values():
+    docs = Path(__file__).parents[2] / "docs"
+    values = json.loads((docs / "instruments.json").read_text())
+    assert {*values["far"]} == {*values["near"]} == {"1", "2", "3", "4"}
+    assert tables(values) in (docs / "instruments.md").read_text()
+    assert tables({"far": values["near"], "near": values["far"]}) != tables(values)
 
 
 @pytest.mark.slow
