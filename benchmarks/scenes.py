@@ -37,6 +37,8 @@ from trainers.globality.measurement import standardised
 from trainers.globality.rollout import RolloutStatistics, rollout
 from trainers.globality.tokens import Tokens
 from trainers.randomness.streams import Stream
+from trainers.runs.stored_trial import StoredTrial
+from trainers.system.store import open_store
 
 RELATIONS: tuple[Relation, ...] = ("far", "near")
 
@@ -125,16 +127,13 @@ class Difference:
 
 def difference(name: str, far: Sequence[float], near: Sequence[float]) -> Difference:
     """Of paired seeds: one network, initialised alike, trained on either data set."""
-    paired = np.array(far) - np.array(near)
-    error = stats.sem(paired)
-    half = float(stats.t.ppf(0.975, len(paired) - 1) * error)
-    mean = float(paired.mean())
+    interval = stats.ttest_rel(far, near).confidence_interval(0.95)
     return Difference(
         name=name,
         far=float(np.mean(far)),
         near=float(np.mean(near)),
-        low=mean - half,
-        high=mean + half,
+        low=float(interval.low),
+        high=float(interval.high),
     )
 
 
@@ -154,16 +153,13 @@ def train(folder: Path, relation: Relation, seed: int) -> Path:
 
 def recorded(run: Path) -> list[Mapping[str, float]]:
     """What a run recorded at step 0, and at its last step."""
-    lines = [
-        json.loads(line)
-        for path in sorted((run / "attempts").glob("*/metrics-*.jsonl"))
-        for line in path.read_text().splitlines()
-    ]
+    store = open_store(run.parent.parent)
+    records = StoredTrial(store, run.name).records()
     found = []
     for step in (0, KNOBS["steps"]):
         of_step: dict[str, float] = {}
-        for line in lines:
-            of_step |= line["metrics"] if line["step"] == step else {}
+        for at, metrics in records:
+            of_step |= metrics if at == step else {}
         found.append(of_step)
     return found
 

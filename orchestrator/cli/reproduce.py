@@ -247,16 +247,16 @@ def _of_neighbours(given: str, published: bool, size: int, how: _How) -> float:
             )
 
 
-def _digits(value: float | None, signed: bool = False) -> str:
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:+.3f}".replace("-", "−") if signed else f"{value:.3f}"
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 _WORDS = {True: "yes", False: "no", None: "not measured"}
 
 
 def _show(paper: "Paper", lines: "list[Compared]", notes: list[str], console: Console) -> None:
+    from dashboards.measurement.table import number
+
     console.print(f"{paper.title} ({paper.authors}, {paper.year}); {paper.source}")
     table = Table(
         "what", "network", "published", "measured", "difference", "within",
@@ -269,8 +269,8 @@ def _show(paper: "Paper", lines: "list[Compared]", notes: list[str], console: Co
         if line.within is not None:
             near += f" (±{line.tolerance:g})"
         table.add_row(
-            line.what, line.model, _digits(line.published), _digits(line.measured),
-            _digits(line.difference, signed=True), near,
+            line.what, line.model, number(line.published), number(line.measured),
+            _signed(line.difference), near,
         )  # fmt: skip
     console.print(table)
     for note in notes:

@@ -33,7 +33,7 @@ def flows(total: Accumulator, tokens: Tokens) -> Accumulator:
     measured ones.
     """
     found = Accumulator()
-    for group, token, name, layer in list(total.values):
+    for group, token, name, layer in total.values:
         if (group, name) != ("globality", "patch_mass") or token not in TITLES:
             continue
 
