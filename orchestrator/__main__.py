@@ -1,6 +1,5 @@
 """`python -m orchestrator` is the same as `dinolab`."""
 
-import sys
 from typing import NoReturn
 
 from orchestrator import interrupt
@@ -16,7 +15,7 @@ def main() -> NoReturn:
 
         command()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        interrupt.tell("interrupted")
     except SystemExit as end:
         if not interrupt.requested():
             # A pipe that is closed, or a disk that is full: Python says it.

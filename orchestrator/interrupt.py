@@ -27,6 +27,10 @@ _SIGACTION_BYTES = 1024
 """More than the system's `struct sigaction` has (Linux: 152)."""
 
 _requested = threading.Event()
+_told = threading.Event()
+"""once the command has said that it was interrupted"""
+_ending = threading.Event()
+"""once the thread ends the process, which it says itself"""
 _before_leaving: list[Callable[[], object]] = []
 _in_their_own_time: set[int] = set()
 _command: list[str] = []
@@ -97,6 +101,19 @@ def requested() -> bool:
     return _requested.is_set()
 
 
+def tell(line: str, say: Callable[[str], object] | None = None) -> None:
+    """Say, on standard error or by `say`, that the command was interrupted and how it stands.
+
+    Once for the user, however long the rest takes: what ends the process later adds no line.
+    """
+    _told.set()
+    if not _ending.is_set():
+        if say is None:
+            print(line, file=sys.stderr)
+        else:
+            say(line)
+
+
 def first_when_leaving(action: Callable[[], object]) -> None:
     """From here on `action` is called when the process is ended, before all that was to be."""
     _before_leaving.append(action)
@@ -158,7 +175,9 @@ def _tidy() -> None:
 
 def _leave_as_it_stands() -> None:
     """End the process although it is at something: what it runs can be killed at any moment."""
-    with contextlib.suppress(Exception):
-        os.write(sys.stderr.fileno(), b"interrupted; the same command goes on from here\n")
+    _ending.set()
+    if not _told.is_set():
+        with contextlib.suppress(Exception):
+            os.write(sys.stderr.fileno(), b"interrupted; the same command goes on from here\n")
     _tidy()
     os._exit(INTERRUPTED)

@@ -227,7 +227,7 @@ def check_code(recipe: str, named: Sequence[Path]) -> str:
     if not is_code(recipe) or {path.resolve(), path.parent.resolve()} & allowed:
         return ""
     return (
-        f"recipe {shown(recipe)} is code, which a study runs only where it is named: add "
+        f"recipe '{printable(recipe)}' is code, which a study runs only where it is named: add "
         f"--ablations {printable(recipe)}"
     )
 

@@ -134,6 +134,6 @@ def embed(
                     progress=show,
                 )
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
+        interrupt.tell("interrupted: nothing was written", console.print)
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"features: {out} ({', '.join(kinds)})")

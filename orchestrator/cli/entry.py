@@ -161,7 +161,7 @@ def main() -> NoReturn:
         # A library whose import was interrupted may raise anything.
         if not isinstance(error, _Interrupted | KeyboardInterrupt) and not interrupt.requested():
             raise
-        print("interrupted", file=sys.stderr)
+        interrupt.tell("interrupted")
         sys.exit(INTERRUPTED)
     # What a command hands to typer.Exit; a command that ends by itself gives None.
     sys.exit(code or DONE)

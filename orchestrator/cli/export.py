@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import interrupt
 from orchestrator.cli.exit_codes import INTERRUPTED
 from orchestrator.cli.options import at_home
 from orchestrator.cli.rendering import make_console
@@ -66,7 +67,7 @@ def export(
     try:
         written = exporting.export(run, to.value, out, network.value)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
+        interrupt.tell("interrupted: nothing was written", console.print)
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"{written.origin}: {written.path}")
     console.print(f"opens with {written.opens}")

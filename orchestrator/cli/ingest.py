@@ -68,9 +68,10 @@ def ingest(
             manifest = ingesting.ingest(opened, home, show)
         except KeyboardInterrupt:
             progress.stop()
-            console.print(
+            interrupt.tell(
                 f"interrupted at {finished} of {len(opened)} items: the same command goes on "
                 f"from the last whole part in {home.shown}",
+                console.print,
             )
             raise typer.Exit(INTERRUPTED) from None
     if not finished and len(opened):

@@ -137,7 +137,7 @@ def measure(
             batch_size=batch_size, memory=memory, threads=threads, root=root, quiet=quiet,
         )  # fmt: skip
     except _NothingWritten:
-        console.print("interrupted: nothing was written")
+        interrupt.tell("interrupted: nothing was written", console.print)
         raise typer.Exit(INTERRUPTED) from None
     from orchestrator.cli.measure_output import show_measurement
 

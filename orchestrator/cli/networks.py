@@ -122,7 +122,7 @@ def train(
             )
     except KeyboardInterrupt as ended:
         told = str(ended) or "interrupted: the same command goes on from the last checkpoint"
-        console.print(told)
+        interrupt.tell(told, console.print)
         raise typer.Exit(INTERRUPTED) from None
     with Mirrored(SINGLE, store, console) as mirrored:
         mirrored.sync(key, (recipe_name,), config.seed)

@@ -106,7 +106,7 @@ def reproduce(
             talk.print(f"{name}:", style="bold")
             found[name] = _measured(found_paper, name, given, published, how)
     except KeyboardInterrupt:
-        talk.print("interrupted")
+        interrupt.tell("interrupted", talk.print)
         raise typer.Exit(INTERRUPTED) from None
     lines = compared(found_paper, found)
     notes = _notes(found_paper, lines, data, set(chosen))

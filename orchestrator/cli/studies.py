@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator import interrupt
 from orchestrator.cli.exit_codes import FAILED, INTERRUPTED
 from orchestrator.cli.options import (
     DEFAULT_ROOT,
@@ -245,9 +246,10 @@ def trained(
             )  # fmt: skip
         except KeyboardInterrupt:
             left = len(plan.missing(store))
-            console.print(
+            interrupt.tell(
                 f"interrupted: {len(plan.trials) - left} of {len(plan.trials)} runs are finished; "
                 "the same command goes on from here",
+                console.print,
             )
             raise typer.Exit(INTERRUPTED) from None
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import interrupt
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INCOMPLETE, INTERRUPTED
 from orchestrator.cli.options import (
     DEFAULT_ROOT,
@@ -241,8 +242,10 @@ def followed(jobs: "Jobs", job: "Job", console: Console) -> NoReturn:
     try:
         job = jobs.follow(job, write)
     except KeyboardInterrupt:
-        console.print(
-            f"job {job.id} goes on; `dinolab job stop {job.study} --address {jobs.address}` ends it"
+        interrupt.tell(
+            f"job {job.id} goes on; `dinolab job stop {job.study} --address {jobs.address}` ends "
+            "it",
+            console.print,
         )
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"job {job.id}: {_ended(job)}")

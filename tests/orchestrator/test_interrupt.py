@@ -37,6 +37,36 @@ print("saved", flush=True)
 """
 
 
+SLOW_TO_LEAVE = """
+import time
+from orchestrator import interrupt
+interrupt.LEAVE_WITHIN_S = 0.2
+interrupt.listen()
+interrupt.first_when_leaving(lambda: time.sleep(1))  # as one waits for Ray that is starting
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    interrupt.tell("interrupted: nothing was written")
+interrupt.leave()
+"""
+
+SLOW_TO_TELL = """
+import time
+from orchestrator import interrupt
+interrupt.LEAVE_WITHIN_S = 0.2
+interrupt.listen()
+interrupt.first_when_leaving(lambda: time.sleep(1))
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.7)
+    interrupt.tell("interrupted: nothing was written")
+time.sleep(60)
+"""
+
+
 def ended(program, which):
     """Exit code and output of a program that gets a signal once it is ready."""
     with subprocess.Popen(
@@ -59,6 +89,18 @@ def test_a_signal_ends_even_what_swallows_it_and_tidies_first(which):
 
 def test_what_heeds_a_signal_itself_has_the_time_it_needs():
     assert ended(OWN_TIME, signal.SIGTERM) == (0, "saved\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (SLOW_TO_LEAVE, "interrupted: nothing was written\n"),
+        (SLOW_TO_TELL, "interrupted; the same command goes on from here\n"),
+    ],
+    ids=["slow to leave", "slow to tell"],
+)
+def test_it_is_said_once_that_a_command_was_interrupted(program, said):
+    assert ended(program, signal.SIGINT) == (INTERRUPTED, said)
 
 
 KEPT = """
