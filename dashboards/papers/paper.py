@@ -1,5 +1,6 @@
 """Numbers that papers print, as files: which network, which metric of ours, how near is near."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,14 +44,28 @@ class _Strict(BaseModel):
 
 
 class Network(_Strict):
-    """A network of a paper: what it is called in timm, and how it can be told from others."""
+    """A network of a paper: where its weights are, and how it can be told from others."""
 
-    timm: Text
+    timm: Text | None = None
+    """what it is called there"""
+    weights: Text | None = None
+    """where they are, if not in timm"""
     blocks: Annotated[int, Field(ge=1)]
     patch: Annotated[int, Field(ge=1)]
     """pixels a side"""
     million_parameters: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     registers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "Network":
+        if (self.timm is None) == (self.weights is None):
+            raise ValueError("give timm, its name there, or weights, where they are")
+        return self
+
+    @property
+    def found_at(self) -> str:
+        """Where its weights are."""
+        return self.timm or str(self.weights)
 
 
 class Value(_Strict):
@@ -58,6 +73,7 @@ class Value(_Strict):
 
     what: Text
     metric: Text
+    """of `KNOWN`, or one of these followed by `@` and a block, from 1: the mean of its heads"""
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """absolute; how far apart other images may put the two"""
     published: Annotated[
@@ -90,15 +106,22 @@ class Paper(_Strict):
                     f"size {self.size} is no multiple of the patch of {name}, {network.patch}"
                 )
         for value in self.values:
-            if value.metric not in KNOWN | {KNN}:
-                near = nearest(value.metric, sorted({*KNOWN, KNN}))
+            metric, at, block = value.metric.partition("@")
+            if metric not in (KNOWN if at else KNOWN | {KNN}) or (at and metric.endswith(FINAL)):
+                near = nearest(metric, sorted({*KNOWN, KNN}))
                 raise ValueError(
                     f"metric {value.metric} is none that is measured of a network{near}"
                 )
-            for name in value.published.keys() - self.models.keys():
-                raise ValueError(
-                    f"{value.what}: {name} is none of the models ({', '.join(self.models)})"
-                )
+            for name in value.published:
+                if name not in self.models:
+                    raise ValueError(
+                        f"{value.what}: {name} is none of the models ({', '.join(self.models)})"
+                    )
+                blocks = {str(number) for number in range(1, self.models[name].blocks + 1)}
+                if at and block not in blocks:
+                    raise ValueError(
+                        f"metric {value.metric}: the blocks of {name} are 1 to {len(blocks)}"
+                    )
         return self
 
 
@@ -179,12 +202,23 @@ def check_network(name: str, wanted: Network, opened: Measurable) -> None:
         )
         raise InputError(
             f"--model {name}: {opened.name} has {shown}{'' if opened.has_cls else ', no [CLS]'}; "
-            f"the paper's ({wanted.timm}) has {other}"
+            f"the paper's ({wanted.found_at}) has {other}"
         )
     if opened.is_random:
         raise InputError(
             f"--model {name}: {opened.name} has random weights; give trained ones, or --pretrained"
         )
+
+
+def value_of(metric: str, measured: Mapping[str, float]) -> float:
+    """A paper's metric among what was measured of a network; NaN where it has no value.
+
+    Of a block it is the mean over the heads that have one.
+    """
+    if "@" not in metric:
+        return measured.get(metric, math.nan)
+    heads = [value for name, value in measured.items() if name.startswith(f"{metric}.")]
+    return math.fsum(heads) / len(heads) if heads else math.nan
 
 
 def compared(paper: Paper, found: Mapping[str, Mapping[str, float]]) -> list[Compared]:

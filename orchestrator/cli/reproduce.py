@@ -157,7 +157,7 @@ def _chosen(paper: "Paper", models: list[str], pretrained: bool) -> dict[str, tu
         found |= {
             name: (network.timm, True)
             for name, network in paper.models.items()
-            if name not in found
+            if name not in found and network.timm is not None
         }
     return {name: found[name] for name in paper.models if name in found}
 
@@ -180,7 +180,7 @@ def _measured(
     paper: "Paper", name: str, given: str, published: bool, how: _How
 ) -> dict[str, float]:
     """The paper's metrics of one network."""
-    from dashboards.papers.paper import KNN
+    from dashboards.papers.paper import KNN, value_of
 
     asked = {value.metric for value in paper.values if name in value.published}
     found: dict[str, float] = {}
@@ -196,7 +196,8 @@ def _measured(
         found |= all_of_it.metrics
     if KNN in asked:
         found[KNN] = _of_neighbours(given, published, paper.size, how)
-    return {metric: found[metric] for metric in asked if math.isfinite(found.get(metric, math.nan))}
+    values = {metric: value_of(metric, found) for metric in asked}
+    return {metric: value for metric, value in values.items() if math.isfinite(value)}
 
 
 def _checked(paper: "Paper", name: str, given: str, published: bool, how: _How) -> None:
@@ -289,7 +290,7 @@ def _notes(
     missing = [line for line in lines if line.measured is None]
     without = dict.fromkeys(line.model for line in missing if line.model not in measured_ones)
     if without:
-        shown = ", ".join(f"{name} ({paper.models[name].timm})" for name in without)
+        shown = ", ".join(f"{name} ({paper.models[name].found_at})" for name in without)
         notes.append(f"Not measured, for want of weights: {shown}; give --model NAME=MODEL.")
     lacking = [f"{line.model}: {line.metric}" for line in missing if line.model in measured_ones]
     if lacking:

@@ -42,6 +42,8 @@ class Settings:
     """what a patch is replaced with for its influence"""
     images_of_mean: int = 0
     """images whose mean that is, if more than those for influence"""
+    distances: bool = False
+    """mean attention distance, which no run of a study records"""
     seed: int = 0
     """of shuffles and of directions of gradients"""
 
@@ -78,7 +80,11 @@ class Instruments:
         )
         memory = settings.memory
         self.attention = AttentionStatistics(
-            self.tokens, memory=memory, norm_weighted=True, of_images=of_images
+            self.tokens,
+            memory=memory,
+            norm_weighted=True,
+            distances=settings.distances,
+            of_images=of_images,
         )
         self.rollout = RolloutStatistics(self.tokens, memory=memory, of_images=of_images)
         self.shuffled = AttentionStatistics(

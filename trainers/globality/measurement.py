@@ -1,5 +1,6 @@
 """One measurement of a ViT on a set of images: every number, and maps of a few images to show."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def measure(
         has_cls=model.has_cls,
         registers=model.registers,
         fixed_patch=model.fixed_patch(plan.grid),
-        settings=plan.settings,
+        settings=dataclasses.replace(plan.settings, distances=True),
         device=device,
     )
     counted.total = _work(model, plan, instruments, causal, shown)

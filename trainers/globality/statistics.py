@@ -41,6 +41,10 @@ BYTES = 4
 """of a float32"""
 
 
+DISTANCE = ("flow", "patch", "distance")
+"""group, token and measure of mean attention distance"""
+
+
 class AttentionStatistics:
     """An observer of layers: adds the statistics of their attention to `total`.
 
@@ -48,7 +52,8 @@ class AttentionStatistics:
     image). `group` is what they are reported as. With `norm_weighted`, attention times the norm of
     what a head writes for a key (Kobayashi et al. 2020) is measured too, as a group of that name.
     With `only_mean_maps`, nothing but what positional bias and content dependence need.
-    `of_images` keeps values of each image.
+    `of_images` keeps values of each image. `distances`: mean attention distance too, which no run
+    of a study records.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class AttentionStatistics:
         *,
         memory: float,
         group: str = "globality",
+        distances: bool = False,
         norm_weighted: bool = False,
         only_mean_maps: bool = False,
         of_images: ImageSums | None = None,
@@ -64,6 +70,7 @@ class AttentionStatistics:
         self.tokens = tokens
         self.memory = memory
         self.group = group
+        self.distances = distances
         self.norm_weighted = norm_weighted
         self.only_mean_maps = only_mean_maps
         self.total = Accumulator(of_images=of_images)
@@ -201,7 +208,7 @@ class _Rows:
         distances: Tensor,
         patches: Tensor,
     ) -> None:
-        """Sums over queries for locality and mutual information: the query's own patch counts too.
+        """Sums over queries for measures of them all: the query's own patch counts too.
 
         Such a map is the own patch with share λ, or else the map without it.
         """
@@ -242,6 +249,8 @@ class _Rows:
         }
         for name, values in found.items():
             total.add((*self.place, name, self.layer), values[..., None], self.images)
+        if self.owner.distances and self.place[0] == self.owner.group:
+            total.add((*DISTANCE, self.layer), (self.distance / queries)[..., None], self.images)
 
 
 def of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tensor]:

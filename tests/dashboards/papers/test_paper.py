@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
 import pytest
 import yaml
 from torch import nn
@@ -15,6 +16,7 @@ from dashboards.papers.paper import (
     compared,
     packaged_papers,
     read_paper,
+    value_of,
 )
 from trainers.adapters.opening import open_measurable
 from trainers.errors import InputError
@@ -59,7 +61,7 @@ def test_every_packaged_paper_is_whole(name):
     timm = pytest.importorskip("timm")
     known = set(timm.list_pretrained())
     for network in paper.models.values():
-        assert network.timm in known
+        assert network.timm in known or str(network.weights).startswith("https://")
 
 
 @pytest.mark.parametrize("name", packaged_papers())
@@ -79,6 +81,32 @@ def test_shares_of_one_network_add_up_to_one():
     for model in paper.models:
         total = sum(value.published.get(model, 0) for value in paper.values)
         assert total == pytest.approx(1, abs=0.002)
+
+
+def test_a_metric_of_a_block_is_the_mean_of_its_heads():
+    measured = {"a/b@1.1": 1.0, "a/b@1.2": 4.0, "a/b@11.1": 9.0, "a/bc@1.1": 9.0, "a/b": 3.0}
+    assert value_of("a/b@1", measured) == 2.5
+    assert value_of("a/b@11", measured) == 9.0
+    assert value_of("a/b", measured) == 3.0
+    assert math.isnan(value_of("a/b@2", measured))
+    assert math.isnan(value_of("a/c", measured))
+
+
+def test_the_plots_of_one_network_are_of_all_its_blocks_and_within_what_there_can_be():
+    paper = read_paper("2305.00729")
+    places = np.argwhere(np.ones((14, 14)))
+    uniform = np.linalg.norm(places[:, None] - places, axis=-1).mean()
+    printed = {
+        value.metric: value.published["moco-v3-b16"] * scale
+        for value in paper.values
+        for scale in [1 / uniform if "distance" in value.metric else 1]
+    }
+    assert list(printed) == [
+        f"{metric}@{block}"
+        for metric in ("flow/patch/distance", "globality/patch/mutual_information")
+        for block in range(1, 13)
+    ]
+    assert all(0 < value < 1 for value in printed.values())
 
 
 def test_a_number_is_near_or_not_or_not_measured():
@@ -112,6 +140,22 @@ def test_a_number_is_near_or_not_or_not_measured():
         ({"values": [PLAIN["values"][0] | {"tolerance": math.inf}]}, "tolerance"),
         ({"values": [PLAIN["values"][0] | {"published": {"tiny": math.nan}}]}, "published"),
         ({"values": [PLAIN["values"][0] | {"metric": "student/cls/gyration"}]}, "is none that"),
+        *(
+            (
+                {"values": [PLAIN["values"][0] | {"metric": f"flow/cls/to_patch@{block}"}]},
+                "the blocks of tiny are 1 to 12",
+            )
+            for block in ("0", "13", "1.2", "", "01")
+        ),
+        (
+            {"values": [PLAIN["values"][0] | {"metric": "flow/cls/to_patch/final_block@3"}]},
+            "is none that",
+        ),
+        ({"values": [PLAIN["values"][0] | {"metric": "knn/cls_top1@3"}]}, "is none that"),
+        (
+            {"models": PLAIN["models"] | {"tiny": PLAIN["models"]["tiny"] | {"weights": "there"}}},
+            "models.tiny: give timm",
+        ),
         ({"size": 30}, "size 30 is no multiple of the patch of tiny, 16"),
     ],
 )

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 timm = pytest.importorskip("timm")
+import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 FLOW, NEAREST = "flow/cls/to_patch/final_block", "knn/cls_top1"
@@ -61,6 +62,37 @@ def paper_of(folder, published=0.5, metric=FLOW, **network):
         )
     )  # fmt: skip
     return path
+
+
+def test_a_block_is_measured_of_a_file_that_holds_a_network_and_its_average(
+    dinolab, images, tmp_path
+):
+    """As MoCo v3 is published: uniform attention, to whose distance the equation gives 7.28."""
+    network = timm.create_model("vit_tiny_patch16_224")
+    for block in network.blocks:
+        torch.nn.init.zeros_(block.attn.qkv.weight[: 2 * 192])
+        torch.nn.init.zeros_(block.attn.qkv.bias[: 2 * 192])
+    both = {
+        f"module.{name}_encoder.{key}": tensor
+        for name in ("base", "momentum")
+        for key, tensor in network.state_dict().items()
+    }
+    path = tmp_path / "vit-b-300ep.pth.tar"
+    torch.save({"epoch": 300, "state_dict": both}, path)
+    metric = "flow/patch/distance@3"
+    paper = paper_of(tmp_path, metric=metric, published=7.2)
+    text = paper.read_text().replace("size: 32", "size: 224")
+    paper.write_text(text.replace("timm: vit_tiny_patch16_224", "weights: https://there"))
+    code, said, err = dinolab(
+        "reproduce", str(paper), "--model", f"tiny={path}", "--data", str(images), "--json",
+        "--limit", "2", "--pretrained",
+    )  # fmt: skip
+    assert code == 0, err
+    found = {one["metric"]: one for one in json.loads(said)["values"]}
+    places = np.argwhere(np.ones((14, 14)))
+    uniform = np.linalg.norm(places[:, None] - places, axis=-1).mean()
+    assert found[metric]["measured"] == pytest.approx(uniform, rel=1e-4)
+    assert found[metric]["within"]
 
 
 def test_papers_are_listed(dinolab):

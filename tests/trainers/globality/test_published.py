@@ -94,7 +94,9 @@ def layout(backbone: TimmBackbone) -> Tokens:
 
 @pytest.fixture(scope="module")
 def means(backbone: TimmBackbone, ours: list[Layer]) -> dict:
-    statistics = AttentionStatistics(layout(backbone), memory=16.0, norm_weighted=True)
+    statistics = AttentionStatistics(
+        layout(backbone), memory=16.0, norm_weighted=True, distances=True
+    )
     for layer in ours:
         statistics(layer)
     return statistics.total.means()
@@ -182,6 +184,13 @@ def test_locality_is_the_attention_distance_of_cl_vs_mim_against_that_of_shared_
         expected = (1 - of_cl_vs_mim(attention) / shared).mean(0)
         found = means["globality", "patch", "locality", number]
         assert found == pytest.approx(list(expected), abs=1e-5)
+
+
+def test_attention_distance_is_that_of_cl_vs_mim(theirs: np.ndarray, means: dict):
+    for number, attention in layers_of(theirs):
+        expected = of_cl_vs_mim(attention).mean(0) / PATCH
+        found = means["flow", "patch", "distance", number]
+        assert found == pytest.approx(list(expected), rel=1e-5)
 
 
 def test_mutual_information_is_that_of_cl_vs_mim(theirs: np.ndarray, means: dict):
