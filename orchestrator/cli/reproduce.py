@@ -114,7 +114,7 @@ def reproduce(
         shown = _as_json(found_paper, lines, data, notes)
         print(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    _show(found_paper, lines, notes, console)
+    _show(found_paper, [one for one in lines if not chosen or one.model in chosen], notes, console)
 
 
 def _list_papers(console: Console, *, as_json: bool) -> None:
@@ -274,6 +274,9 @@ def _show(paper: "Paper", lines: "list[Compared]", notes: list[str], console: Co
             _signed(line.difference), near,
         )  # fmt: skip
     console.print(table)
+    if measured_ones := [line for line in lines if line.within is not None]:
+        near = sum(bool(line.within) for line in measured_ones)
+        console.print(f"{near} of {len(measured_ones)} within their tolerance")
     for note in notes:
         console.print(f"note: {note}")
 

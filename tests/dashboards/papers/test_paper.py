@@ -76,11 +76,29 @@ def test_networks_of_a_paper_can_be_told_apart(name):
 
 
 def test_shares_of_one_network_add_up_to_one():
-    """[CLS] to [CLS], to patches and to registers, as the paper prints them, to three digits."""
+    """[CLS] to [CLS], to patches and to registers, to three digits, in each block."""
     paper = read_paper("2604.14433")
-    for model in paper.models:
-        total = sum(value.published.get(model, 0) for value in paper.values)
-        assert total == pytest.approx(1, abs=0.002)
+    for model, block in itertools.product(paper.models, range(1, 13)):
+        shares = [
+            value.published[model]
+            for value in paper.values
+            if value.metric.startswith("flow/cls/")
+            and value.metric.endswith(f"@{block}")
+            and model in value.published
+        ]
+        assert len(shares) == 2 + (paper.models[model].registers > 0)
+        assert sum(shares) == pytest.approx(1, abs=0.002)
+
+
+def test_what_the_paper_prints_of_the_last_block_is_in_the_authors_data():
+    values = {value.metric: value.published for value in read_paper("2604.14433").values}
+    assert values["flow/cls/to_cls@12"] == {
+        "dinov2-s": 0.119, "dinov2-s-registers": 0.003, "dinov3-s": 0.003,
+    }  # fmt: skip
+    assert values["flow/cls/to_patch@12"] == pytest.approx(
+        {"dinov2-s": 0.881, "dinov2-s-registers": 0.812, "dinov3-s": 0.711}, abs=0.001
+    )
+    assert values["flow/cls/to_register@12"] == {"dinov2-s-registers": 0.185, "dinov3-s": 0.287}
 
 
 def test_a_metric_of_a_block_is_the_mean_of_its_heads():

@@ -109,7 +109,7 @@ def test_without_weights_nothing_is_measured_and_said_so(dinolab):
     code, said, err = dinolab("reproduce", "2604.14433", "--json")
     assert (code, err) == (0, "")
     found = json.loads(said)
-    assert len(found["values"]) == 8
+    assert len(found["values"]) == 12 * (3 + 2 * 5)
     assert all(one["measured"] is one["within"] is None for one in found["values"])
     assert any("for want of weights" in note for note in found["notes"])
 
@@ -145,6 +145,7 @@ def test_published_and_measured_stand_side_by_side(dinolab, weights, images, tmp
     code, said, err = dinolab(*run)
     assert (code, err) == (0, "")
     assert "no (±0.1)" in said
+    assert "\n1 of 2 within their tolerance\n" in said
     assert "are no failed reproduction" in said
 
 
