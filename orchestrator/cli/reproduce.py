@@ -275,8 +275,8 @@ def _show(paper: "Paper", lines: "list[Compared]", notes: list[str], console: Co
         )  # fmt: skip
     console.print(table)
     if measured_ones := [line for line in lines if line.within is not None]:
-        near = sum(bool(line.within) for line in measured_ones)
-        console.print(f"{near} of {len(measured_ones)} within their tolerance")
+        within = sum(bool(line.within) for line in measured_ones)
+        console.print(f"{within} of {len(measured_ones)} within their tolerance")
     for note in notes:
         console.print(f"note: {note}")
 
