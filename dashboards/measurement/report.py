@@ -22,6 +22,7 @@ from dashboards.measurement.maps import MAPS, content_of
 from dashboards.measurement.table import (
     DRAWN,
     MEASURES,
+    REPLACED,
     by_head,
     columns,
     flow_table,
@@ -29,6 +30,7 @@ from dashboards.measurement.table import (
     honest_notes,
     number,
     of_blocks,
+    replaced_table,
 )
 from dashboards.names import split_metric
 from dashboards.page import rendered
@@ -181,6 +183,8 @@ def _page(
         rows=headline(found.metrics),
         measures=MEASURES,
         flows=flow_table(found.metrics),
+        replaced=replaced_table(found.metrics),
+        replaced_caption=REPLACED,
         blocks=of_blocks(found.metrics),
         figures=[
             (

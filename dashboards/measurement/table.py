@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dashboards.figures.blocks import STYLES, Series
-from trainers.globality import flows, sinks
+from trainers.globality import flows, replaced, sinks
 from trainers.globality.descriptions import TOKENS
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import ENOUGH, Plan, bias_of_positional_bias
@@ -116,6 +116,38 @@ def flow_table(metrics: Mapping[str, float]) -> list[Flow]:
         )
         if primary:
             rows.append(Flow(title=title, primary=primary, final=final))
+    return rows
+
+
+REPLACED = (
+    "What outputs keep of their image when tokens are replaced after every block but the last: 1 "
+    "all, 0 as much as outputs of other images. Found: nearest to their own, share of images"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is left of outputs with some tokens replaced: by token of the output, [CLS] first."""
+
+    title: str
+    kept: dict[str, float | None]
+    found: dict[str, float | None]
+
+
+def replaced_table(metrics: Mapping[str, float]) -> list[Kept]:
+    """What is left of outputs when tokens are replaced, by token and by what stands in for it."""
+    rows = []
+    for kind, title in replaced.KINDS.items():
+        for stand_in, words in replaced.STAND_INS.items():
+            kept, found = (
+                {
+                    output: metrics.get(f"{replaced.GROUP}/{kind}/{token}_{what}_{stand_in}")
+                    for token, output in replaced.OUTPUTS.items()
+                }
+                for what in ("kept", "found")
+            )
+            if any(value is not None for value in kept.values()):
+                rows.append(Kept(title=f"{title} by {words}", kept=kept, found=found))
     return rows
 
 

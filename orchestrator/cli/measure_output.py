@@ -20,6 +20,8 @@ from rich.text import Text
 from dashboards.measurement.table import (
     KINDS,
     MEASURES,
+    REPLACED,
+    Kept,
     Row,
     columns,
     flow_table,
@@ -27,6 +29,7 @@ from dashboards.measurement.table import (
     honest_notes,
     number,
     of_blocks,
+    replaced_table,
 )
 from orchestrator import interrupt
 from trainers.config import DataConfig
@@ -139,6 +142,17 @@ def _flows(found: Measurement) -> Table:
     return table
 
 
+def _replaced(rows: Sequence[Kept]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("replaced")
+    for what, mark in (("kept", ""), ("found", "| ")):
+        for output in rows[0].kept:
+            table.add_column(f"{mark}{output} {what}", justify="right")
+    for row in rows:
+        table.add_row(row.title, *map(number, (*row.kept.values(), *row.found.values())))
+    return table
+
+
 def show_measurement(model: Measurable, plan: Plan, found: Measurement, console: Console) -> None:
     """Print the main numbers, what each means, and what to keep in mind."""
     rows = headline(found.metrics)
@@ -162,5 +176,8 @@ def show_measurement(model: Measurable, plan: Plan, found: Measurement, console:
         blocks.add_row(title, number(over), number(at_the_end), text)
     console.print(blocks)
     console.print(_flows(found))
+    if rows_of_replaced := replaced_table(found.metrics):
+        console.print(_replaced(rows_of_replaced))
+        console.print(f"{REPLACED}.")
     for note in honest_notes(model, plan, found.metrics):
         console.print(f"note: {note}")

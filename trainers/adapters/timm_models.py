@@ -9,7 +9,7 @@ what the module itself gave.
 import functools
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +65,12 @@ class TimmBackbone(nn.Module):
                     "of its own that could be measured"
                 )
         self._check()
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """Its blocks, in order."""
+        found: Iterable[nn.Module] = self.model.blocks
+        return found
 
     def forward(
         self,

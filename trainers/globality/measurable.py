@@ -1,6 +1,6 @@
 """A frozen ViT that can be measured, and what is to be known of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class Measurable:
     """A frozen ViT on the CPU, and what is to be known of it."""
 
     network: nn.Module
-    """with the forward contract of `Observable`"""
+    """with the forward contract of `Observable`, and its blocks as `blocks`"""
     name: str
     weights: str
     """where its parameters come from, in words"""
@@ -48,6 +48,11 @@ class Measurable:
     trained_on: DataConfig | None = None
     check_size: Callable[[int], None] = lambda size: None
     """raises InputError when the network itself makes another grid of images of that size"""
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Its blocks, in order, each of which gives the tokens [B, T, D] after it."""
+        return list(self.network.blocks)  # type: ignore[arg-type]
 
     @property
     def parameters(self) -> int:

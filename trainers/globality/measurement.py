@@ -11,7 +11,7 @@ from torch import Tensor
 from trainers.data.augment import evaluation_crops
 from trainers.data.image_set import ImageSet
 from trainers.errors import InputError
-from trainers.globality import flows, geometry, sinks
+from trainers.globality import flows, geometry, replaced, sinks
 from trainers.globality.alignment import Alignment
 from trainers.globality.causal import LEAST_RELIANCE, PROBES, REACH_QUERIES
 from trainers.globality.cls_maps import QueryMaps
@@ -30,7 +30,12 @@ SHOWN = 8
 ENOUGH = 2000
 """Images from which the bias of positional bias is small (docs/metrics.md)."""
 
-DESCRIPTIONS = {**flows.DESCRIPTIONS, **sinks.DESCRIPTIONS, **geometry.DESCRIPTIONS}
+DESCRIPTIONS = {
+    **flows.DESCRIPTIONS,
+    **sinks.DESCRIPTIONS,
+    **geometry.DESCRIPTIONS,
+    **replaced.DESCRIPTIONS,
+}
 """Metrics that only a measured network has, and no run of a study."""
 
 OBSERVED, BACKWARD = 5, 4
@@ -142,11 +147,11 @@ def measure(
         settings=dataclasses.replace(plan.settings, distances=True),
         device=device,
     )
-    counted.total = _work(model, plan, instruments, causal, shown)
     tokens = instruments.tokens
-    alike, shape = Alignment(tokens), geometry.Geometry(tokens)
+    alike, shape, others = Alignment(tokens), geometry.Geometry(tokens), replaced.Replaced(tokens)
+    counted.total = _work(plan, instruments, causal, shown) + others.passes(len(plan.places))
     written = sinks.Sinks(tokens, memory=plan.settings.memory)
-    watching = of_first(None, instruments.observer(), alike, shape, written)
+    watching = of_first(None, instruments.observer(), alike, shape, written, others)
     first: list[tuple[Tensor, Tensor, ForwardDraws]] = []
     with torch.no_grad():
         for batch in plan.places.split(plan.batch_size):
@@ -156,7 +161,7 @@ def measure(
             crops = standardised(pixels, model)
             identifiers = images.identifiers[batch].to(device)
             draws = model.draws(identifiers, plan.grid)
-            counted(crops, draws, observe=watching)
+            others.see(crops, draws, counted(crops, draws, observe=watching))
             instruments.see(crops, draws, identifiers)
             if sum(len(kept) for kept, _, _ in first) < shown:
                 first.append((pixels, crops, draws))
@@ -168,10 +173,11 @@ def measure(
         maps = _maps(counted, instruments, names, pixels, crops, draws)
     groups = (*BY_LAYER, flows.GROUP, geometry.GROUP, sinks.GROUP)
     metrics = total.metrics(plan.primary, by_head=groups)
-    return Measurement(metrics=metrics | alike.metrics(), maps=maps)
+    metrics |= alike.metrics() | others.metrics(counted, model.blocks)
+    return Measurement(metrics=metrics, maps=maps)
 
 
-def _work(model: Measurable, plan: Plan, instruments: Instruments, causal: int, shown: int) -> int:
+def _work(plan: Plan, instruments: Instruments, causal: int, shown: int) -> int:
     """All the work, as `_Counted` counts it."""
     total = OBSERVED * (3 * len(plan.places) + shown)
     if causal > 1:

@@ -16,7 +16,15 @@ from dashboards.measurement.report import (
     long_table,
     write_measurement,
 )
-from dashboards.measurement.table import by_head, headline, honest_notes, number, of_blocks
+from dashboards.measurement.table import (
+    REPLACED,
+    by_head,
+    headline,
+    honest_notes,
+    number,
+    of_blocks,
+    replaced_table,
+)
 from tests.dashboards.measurement.measured import FACTS, small_measurement
 from trainers.errors import InputError
 from trainers.globality.measurement import bias_of_positional_bias
@@ -34,6 +42,28 @@ def written(measured, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out") / "deep" / "measured"
     write_measurement(folder, *measured, facts=FACTS)
     return folder
+
+
+def test_what_is_left_with_tokens_replaced_is_a_table(measured, written):
+    model, _, found = measured
+    rows, page = replaced_table(found.metrics), (written / "report.html").read_text()
+    if not model.has_cls:
+        assert rows == []
+        assert "Tokens replaced" not in page
+        return
+    assert [row.title for row in rows] == [
+        "[CLS] by the mean over images",
+        "[CLS] by another image's",
+        "registers by the mean over images",
+        "registers by another image's",
+    ]
+    assert rows[2].kept == {
+        "[CLS]": found.metrics["replaced/register/cls_kept_mean"],
+        "patches": found.metrics["replaced/register/patch_kept_mean"],
+    }
+    assert rows[1].found["patches"] == found.metrics["replaced/cls/patch_found_other"]
+    assert page.count("Tokens replaced") == 2
+    assert REPLACED in page
 
 
 @pytest.mark.slow

@@ -1,0 +1,179 @@
+"""What the output needs of what [CLS] and registers hold: it is replaced after every block.
+
+By what such tokens hold in other images, never by zeros, which no block has ever seen and which
+overstate (Parodi et al. 2026, arXiv 2604.14433). Attention to the tokens stays possible, so what is
+lost is their content and not their place.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainers.globality.instruments import Observable
+from trainers.globality.tokens import Tokens
+from trainers.model.vit import Features, Layer
+from trainers.randomness.forward_draws import ForwardDraws
+
+GROUP = "replaced"
+
+IMAGES = 32
+"""Images that are measured, the first ones."""
+
+LEAST_APART = 1e-6
+"""Mean distance, 1 - cosine, of outputs of different images: of less, no share can be told."""
+
+KINDS = {"cls": "[CLS]", "register": "registers"}
+"""Tokens that are replaced."""
+
+STAND_INS = {"mean": "the mean over images", "other": "another image's"}
+"""What each of them is replaced with."""
+
+OUTPUTS = {"cls": "[CLS]", "patch": "patches"}
+
+DESCRIPTIONS = {
+    f"{GROUP}/{kind}/{output}_{measure}_{stand_in}": text.format(
+        output=OUTPUTS[output], kind=KINDS[kind], stand_in=STAND_INS[stand_in]
+    )
+    for kind in KINDS
+    for stand_in in STAND_INS
+    for output in OUTPUTS
+    for measure, text in {
+        "kept": "what {output} of the output keep of their image with {kind} replaced by "
+        "{stand_in} after every block but the last; 1 all, 0 as much as outputs of other images",
+        "found": "images whose {output} of the output, with {kind} replaced by {stand_in}, are "
+        "nearest to those undisturbed of the same image, share",
+    }.items()
+}
+
+
+class Replaced:
+    """An observer of layers, which keeps what tokens hold after each block; then `metrics`."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self.held: dict[int, list[Tensor]] = defaultdict(list)
+        """by number of the block, of some images each [b, first, D]"""
+        self.seen: list[tuple[Tensor, ForwardDraws]] = []
+        self.outputs: list[Tensor] = []
+        """[b, T, D], undisturbed"""
+
+    @property
+    def kinds(self) -> dict[str, slice]:
+        """The places of each kind of token that there is."""
+        found = {
+            "cls": slice(0, int(self.tokens.has_cls)),
+            "register": slice(int(self.tokens.has_cls), self.tokens.first),
+        }
+        return {kind: places for kind, places in found.items() if places.stop > places.start}
+
+    def passes(self, images: int) -> int:
+        """How many images' passes `metrics` takes when `images` are measured."""
+        return len(self.kinds) * len(STAND_INS) * min(IMAGES, images) if images > 1 else 0
+
+    def __call__(self, layer: Layer) -> None:
+        """Take one layer of a batch."""
+        if not self.kinds:
+            return
+        held = self.held[layer.number]
+        if (left := IMAGES - sum(map(len, held))) > 0:
+            held.append(layer.tokens[:left, : self.tokens.first].clone())
+
+    def see(self, crops: Tensor, draws: ForwardDraws, features: Features) -> None:
+        """Take the images [B, 3, S, S] whose layers were observed, and what came out."""
+        left = IMAGES - sum(map(len, self.outputs))
+        if self.kinds and left > 0:
+            rows = torch.arange(min(left, len(crops)), device=crops.device)
+            self.seen.append((crops[rows], draws.rows(rows)))
+            self.outputs.append(features.tokens[rows].clone())
+
+    @torch.no_grad()
+    def metrics(self, network: Observable, blocks: Sequence[nn.Module]) -> dict[str, float]:
+        """By name, of DESCRIPTIONS; `network` has the `blocks`.
+
+        The mean and another image's (the one before it) are those that were seen, undisturbed, of
+        the same place after the same block. Nothing of fewer than two images or blocks; what is
+        not finite is left out.
+        """
+        held = [torch.cat(self.held[number]) for number in sorted(self.held)][:-1]
+        if not held or len(held[0]) < 2:
+            return {}
+        own = torch.cat(self.outputs)
+        found = {}
+        for kind, places in self.kinds.items():
+            for stand_in in STAND_INS:
+                values = [
+                    tokens[:, places].mean(0, keepdim=True).expand(len(tokens), -1, -1)
+                    if stand_in == "mean"
+                    else tokens[:, places].roll(1, dims=0)
+                    for tokens in held
+                ]
+                changed = self._outputs(network, blocks, places, values)
+                for output, value in self._compared(own, changed).items():
+                    found[f"{GROUP}/{kind}/{output}_{stand_in}"] = value
+        return {name: value for name, value in found.items() if value == value}
+
+    def _outputs(
+        self,
+        network: Observable,
+        blocks: Sequence[nn.Module],
+        places: slice,
+        values: list[Tensor],
+    ) -> Tensor:
+        """Output tokens [n, T, D] with those at `places` as in `values`, a block each [n, k, D]."""
+        outputs, start = [], 0
+        for crops, draws in self.seen:
+            rows = slice(start, start := start + len(crops))
+            with _replacing(blocks, places, [value[rows] for value in values]):
+                outputs.append(network(crops, draws).tokens)
+        return torch.cat(outputs)
+
+    def _compared(self, own: Tensor, changed: Tensor) -> dict[str, float]:
+        """Of outputs [n, T, D], undisturbed and not, what is kept, and who is found."""
+        first, found = self.tokens.first, {}
+        outputs = {"cls": slice(0, int(self.tokens.has_cls)), "patch": slice(first, None)}
+        for output, places in outputs.items():
+            if places.stop == 0:
+                continue
+            apart = 1 - mean_cosines(own[:, places], own[:, places])
+            moved = 1 - mean_cosines(changed[:, places], own[:, places])
+            images = len(own)
+            between = (apart.sum() - apart.trace()) / (images * (images - 1))
+            if not (moved.isfinite().all() and between > LEAST_APART):
+                continue
+            found[f"{output}_kept"] = float(1 - moved.diagonal().mean() / between)
+            nearest = moved.argmin(1)
+            right = nearest == torch.arange(images, device=nearest.device)
+            found[f"{output}_found"] = float(right.double().mean())
+        return found
+
+
+def mean_cosines(one: Tensor, other: Tensor) -> Tensor:
+    """Cosines of tokens [n, P, D] and [m, P, D] of each two images, mean over places: [n, m]."""
+    unit, others = (functional.normalize(each.double(), dim=-1).flatten(1) for each in (one, other))
+    return unit @ others.T / one.shape[1]
+
+
+@contextmanager
+def _replacing(blocks: Sequence[nn.Module], places: slice, values: list[Tensor]) -> Iterator[None]:
+    """Inside, tokens at `places` are `values` after each block that has some."""
+
+    def put(stand_in: Tensor, _: Any, __: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, places] = stand_in
+        return output
+
+    hooks = [
+        block.register_forward_hook(functools.partial(put, value))
+        for block, value in zip(blocks, values, strict=False)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
