@@ -104,14 +104,16 @@ def requested() -> bool:
 def tell(line: str, say: Callable[[str], object] | None = None) -> None:
     """Say, on standard error or by `say`, that the command was interrupted and how it stands.
 
-    Once for the user, however long the rest takes: what ends the process later adds no line.
+    A command says it once, however long the rest takes and however often it is interrupted: what
+    ends the process later adds no line, unless this one has not gone out by then.
     """
+    if _ending.is_set() or (_command and _told.is_set()):
+        return
+    if say is None:
+        print(line, file=sys.stderr)
+    else:
+        say(line)
     _told.set()
-    if not _ending.is_set():
-        if say is None:
-            print(line, file=sys.stderr)
-        else:
-            say(line)
 
 
 def first_when_leaving(action: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import dashboards.papers
 from trainers.config import nearest
 from trainers.config.explain import explain
 from trainers.errors import InputError, printable
-from trainers.globality import alignment
-from trainers.globality.descriptions import DESCRIPTIONS
+from trainers.globality import alignment, flows, geometry, replaced, sinks
+from trainers.globality.by_image import CONTRASTS
+from trainers.globality.descriptions import BY_LAYER, DESCRIPTIONS
 from trainers.globality.measurable import Measurable
 from trainers.globality.measurement import DESCRIPTIONS as OF_NETWORKS
 
@@ -24,13 +26,29 @@ KNN = "knn/cls_top1"
 
 FINAL = "/final_block"
 
+_NUMBER = re.compile(r"[1-9][0-9]{0,5}")
+
 KNOWN = {
     *(name for name in DESCRIPTIONS if not name.startswith("student/")),
     *OF_NETWORKS,
     *alignment.DESCRIPTIONS,
-    *(f"{name}{FINAL}" for name in OF_NETWORKS if not name.endswith("/undefined")),
+    *(f"{name}{FINAL}" for name in OF_NETWORKS if not name.startswith(f"{replaced.GROUP}/")),
 }
 """Metrics that `dinolab measure` gives."""
+
+OF_BLOCKS = {
+    *alignment.DESCRIPTIONS,
+    *(
+        name
+        for name in KNOWN
+        for group, token, *measure in [name.split("/")]
+        if group in (*BY_LAYER, flows.GROUP, geometry.GROUP, sinks.GROUP)
+        and token not in CONTRASTS.values()
+        and len(measure) == 1
+        and measure != ["undefined"]
+    ),
+}
+"""Those that it gives of each block."""
 
 ALIKE = 1.2
 """How many times as many parameters another network has at least: heads and sizes of images alone
@@ -73,7 +91,7 @@ class Value(_Strict):
 
     what: Text
     metric: Text
-    """of `KNOWN`, or one of these followed by `@` and a block, from 1: the mean of its heads"""
+    """of `KNOWN`, or of `OF_BLOCKS` followed by `@` and a block, from 1: the mean of its heads"""
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """absolute; how far apart other images may put the two"""
     published: Annotated[
@@ -107,20 +125,22 @@ class Paper(_Strict):
                 )
         for value in self.values:
             metric, at, block = value.metric.partition("@")
-            if metric not in (KNOWN if at else KNOWN | {KNN}) or (at and metric.endswith(FINAL)):
-                near = nearest(metric, sorted({*KNOWN, KNN}))
+            allowed = OF_BLOCKS if at else {*KNOWN, KNN}
+            if metric not in allowed:
+                what = "block" if at else "network"
                 raise ValueError(
-                    f"metric {value.metric} is none that is measured of a network{near}"
+                    f"metric {value.metric} is none that is measured of a {what}"
+                    f"{nearest(metric, sorted(allowed))}"
                 )
             for name in value.published:
                 if name not in self.models:
                     raise ValueError(
                         f"{value.what}: {name} is none of the models ({', '.join(self.models)})"
                     )
-                blocks = {str(number) for number in range(1, self.models[name].blocks + 1)}
-                if at and block not in blocks:
+                blocks = self.models[name].blocks
+                if at and not (_NUMBER.fullmatch(block) and int(block) <= blocks):
                     raise ValueError(
-                        f"metric {value.metric}: the blocks of {name} are 1 to {len(blocks)}"
+                        f"metric {value.metric}: the blocks of {name} are 1 to {blocks}"
                     )
         return self
 
@@ -206,17 +226,18 @@ def check_network(name: str, wanted: Network, opened: Measurable) -> None:
         )
     if opened.is_random:
         raise InputError(
-            f"--model {name}: {opened.name} has random weights; give trained ones, or --pretrained"
+            f"--model {name}: {opened.name} has random weights; give trained ones"
+            f"{', or --pretrained' if wanted.timm else f': {wanted.weights}'}"
         )
 
 
 def value_of(metric: str, measured: Mapping[str, float]) -> float:
     """A paper's metric among what was measured of a network; NaN where it has no value.
 
-    Of a block it is the mean over the heads that have one.
+    Of a block that has heads it is the mean over those that have one.
     """
-    if "@" not in metric:
-        return measured.get(metric, math.nan)
+    if metric in measured:
+        return measured[metric]
     heads = [value for name, value in measured.items() if name.startswith(f"{metric}.")]
     return math.fsum(heads) / len(heads) if heads else math.nan
 

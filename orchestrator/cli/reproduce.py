@@ -77,7 +77,8 @@ def reproduce(
 ) -> None:
     """Measure what a paper prints, of the weights you have: published, measured, near or not.
 
-    What no weights are given for is shown as not measured. Without PAPER the papers are listed.
+    Networks that no weights are given for are named, and not measured. Without PAPER the papers are
+    listed.
     """
     from dashboards.papers.paper import compared, read_paper
 

@@ -67,6 +67,34 @@ time.sleep(60)
 """
 
 
+TWICE = """
+import os, signal
+from orchestrator import interrupt
+interrupt.listen()
+interrupt.be_a_command()
+print("ready", flush=True)
+for again in (False, True):
+    try:
+        if again:
+            os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        interrupt.tell("interrupted: nothing was written")
+interrupt.leave()
+"""
+
+MUTE = """
+from orchestrator import interrupt
+interrupt.be_a_command()
+def closed(line):
+    raise BrokenPipeError
+try:
+    interrupt.tell("interrupted: nothing was written", closed)
+except BrokenPipeError:
+    interrupt.tell("interrupted")
+"""
+
+
 def ended(program, which):
     """Exit code and output of a program that gets a signal once it is ready."""
     with subprocess.Popen(
@@ -101,6 +129,18 @@ def test_what_heeds_a_signal_itself_has_the_time_it_needs():
 )
 def test_it_is_said_once_that_a_command_was_interrupted(program, said):
     assert ended(program, signal.SIGINT) == (INTERRUPTED, said)
+
+
+def test_a_command_that_is_interrupted_again_says_it_no_second_time():
+    assert ended(TWICE, signal.SIGINT) == (INTERRUPTED, "interrupted: nothing was written\n")
+
+
+def test_what_could_not_be_said_is_made_up_for():
+    done = subprocess.run(
+        [sys.executable, "-c", MUTE], capture_output=True, text=True, env=environment(),
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "interrupted\n")
 
 
 KEPT = """

@@ -1,4 +1,4 @@
-"""Where attention goes, as shares: from [CLS], registers and patches to each of these. How far."""
+"""Where attention goes, as shares: from [CLS], registers and patches to each of these."""
 
 import itertools
 
@@ -7,7 +7,6 @@ from torch import Tensor
 
 from trainers.globality.accumulator import Accumulator
 from trainers.globality.by_image import CONTRASTS
-from trainers.globality.statistics import DISTANCE
 from trainers.globality.tokens import Tokens
 
 GROUP = "flow"
@@ -24,9 +23,6 @@ DESCRIPTIONS = {
     "of all, minus that of patches; -1 to 1"
     for one, other in itertools.product(("cls", "register"), TITLES)
 }
-DESCRIPTIONS["/".join(DISTANCE)] = (
-    "mean distance of the attention of patches to patches, to themselves 0 (Park 2023); patches"
-)
 
 
 def flows(total: Accumulator, tokens: Tokens) -> Accumulator:

@@ -19,6 +19,7 @@ from trainers.globality.descriptions import BY_LAYER
 from trainers.globality.instruments import Instruments, Observable, Settings, of_first
 from trainers.globality.measurable import Measurable
 from trainers.globality.rollout import RolloutStatistics, rollout
+from trainers.globality.statistics import DISTANCE
 from trainers.grid import Grid
 from trainers.model.vit import Features, Layer, Observer
 from trainers.randomness.forward_draws import ForwardDraws, joined
@@ -35,6 +36,8 @@ DESCRIPTIONS = {
     **sinks.DESCRIPTIONS,
     **geometry.DESCRIPTIONS,
     **replaced.DESCRIPTIONS,
+    "/".join(("globality", *DISTANCE)): "mean distance of the attention of patches to patches, to "
+    "themselves 0 (Park 2023); patches",
 }
 """Metrics that only a measured network has, and no run of a study."""
 
@@ -149,7 +152,8 @@ def measure(
     )
     tokens = instruments.tokens
     alike, shape, others = Alignment(tokens), geometry.Geometry(tokens), replaced.Replaced(tokens)
-    counted.total = _work(plan, instruments, causal, shown) + others.passes(len(plan.places))
+    counted.total = _work(plan, instruments, causal, shown)
+    counted.total += others.passes(len(plan.places), model.depth)
     written = sinks.Sinks(tokens, memory=plan.settings.memory)
     watching = of_first(None, instruments.observer(), alike, shape, written, others)
     first: list[tuple[Tensor, Tensor, ForwardDraws]] = []

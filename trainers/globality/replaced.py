@@ -1,8 +1,8 @@
-"""What the output needs of what [CLS] and registers hold: it is replaced after every block.
+"""What the output needs of what [CLS] and registers hold: it is replaced by what others hold.
 
-By what such tokens hold in other images, never by zeros, which no block has ever seen and which
-overstate (Parodi et al. 2026, arXiv 2604.14433). Attention to the tokens stays possible, so what is
-lost is their content and not their place.
+After every block but the last, by what such tokens hold in other images; never by zeros, which no
+block has ever seen and which overstate (Parodi et al. 2026, arXiv 2604.14433). Attention to the
+tokens stays possible, so what is lost is their content and not their place.
 """
 
 import functools
@@ -28,10 +28,13 @@ IMAGES = 32
 LEAST_APART = 1e-6
 """Mean distance, 1 - cosine, of outputs of different images: of less, no share can be told."""
 
+_PLACES = 64
+"""Places whose cosines are made together."""
+
 KINDS = {"cls": "[CLS]", "register": "registers"}
 """Tokens that are replaced."""
 
-STAND_INS = {"mean": "the mean over images", "other": "another image's"}
+STAND_INS = {"mean": "the mean over other images", "other": "another image's"}
 """What each of them is replaced with."""
 
 OUTPUTS = {"cls": "[CLS]", "patch": "patches"}
@@ -72,9 +75,11 @@ class Replaced:
         }
         return {kind: places for kind, places in found.items() if places.stop > places.start}
 
-    def passes(self, images: int) -> int:
-        """How many images' passes `metrics` takes when `images` are measured."""
-        return len(self.kinds) * len(STAND_INS) * min(IMAGES, images) if images > 1 else 0
+    def passes(self, images: int, depth: int) -> int:
+        """How many images' passes `metrics` takes when `images` are measured, of `depth` blocks."""
+        if images < 2 or depth < 2:
+            return 0
+        return len(self.kinds) * len(STAND_INS) * min(IMAGES, images)
 
     def __call__(self, layer: Layer) -> None:
         """Take one layer of a batch."""
@@ -96,67 +101,91 @@ class Replaced:
     def metrics(self, network: Observable, blocks: Sequence[nn.Module]) -> dict[str, float]:
         """By name, of DESCRIPTIONS; `network` has the `blocks`.
 
-        The mean and another image's (the one before it) are those that were seen, undisturbed, of
-        the same place after the same block. Nothing of fewer than two images or blocks; what is
-        not finite is left out.
+        Those of other images (the one before it, or the mean) are those that were seen,
+        undisturbed, of the same place after the same block. Nothing of fewer than two images or
+        blocks; what is not finite is left out.
         """
         held = [torch.cat(self.held[number]) for number in sorted(self.held)][:-1]
         if not held or len(held[0]) < 2:
             return {}
         own = torch.cat(self.outputs)
+        self.outputs = [own]
+        apart = {
+            output: 1 - mean_cosines(own[:, places], own[:, places])
+            for output, places in self._outputs.items()
+        }
         found = {}
         for kind, places in self.kinds.items():
             for stand_in in STAND_INS:
-                values = [
-                    tokens[:, places].mean(0, keepdim=True).expand(len(tokens), -1, -1)
-                    if stand_in == "mean"
-                    else tokens[:, places].roll(1, dims=0)
-                    for tokens in held
-                ]
-                changed = self._outputs(network, blocks, places, values)
-                for output, value in self._compared(own, changed).items():
-                    found[f"{GROUP}/{kind}/{output}_{stand_in}"] = value
-        return {name: value for name, value in found.items() if value == value}
+                values = [_of_others(tokens[:, places], stand_in) for tokens in held]
+                moved = self._moved(network, blocks, places, values, own)
+                for output, distances in moved.items():
+                    for measure, value in compared(apart[output], distances).items():
+                        found[f"{GROUP}/{kind}/{output}_{measure}_{stand_in}"] = value
+        return found
 
-    def _outputs(
+    @property
+    def _outputs(self) -> dict[str, slice]:
+        """The places of each kind of token of the output that there is."""
+        cls = {"cls": slice(0, 1)} if self.tokens.has_cls else {}
+        return cls | {"patch": slice(self.tokens.first, None)}
+
+    def _moved(
         self,
         network: Observable,
         blocks: Sequence[nn.Module],
         places: slice,
         values: list[Tensor],
-    ) -> Tensor:
-        """Output tokens [n, T, D] with those at `places` as in `values`, a block each [n, k, D]."""
-        outputs, start = [], 0
+        own: Tensor,
+    ) -> dict[str, Tensor]:
+        """1 - cosines [n, n] of outputs and the undisturbed ones, `own` [n, T, D], by output.
+
+        With tokens at `places` as in `values`, a block each [n, k, D].
+        """
+        rows_of: dict[str, list[Tensor]] = defaultdict(list)
+        start = 0
         for crops, draws in self.seen:
             rows = slice(start, start := start + len(crops))
             with _replacing(blocks, places, [value[rows] for value in values]):
-                outputs.append(network(crops, draws).tokens)
-        return torch.cat(outputs)
+                changed = network(crops, draws).tokens
+            for output, of in self._outputs.items():
+                rows_of[output].append(1 - mean_cosines(changed[:, of], own[:, of]))
+        return {output: torch.cat(parts) for output, parts in rows_of.items()}
 
-    def _compared(self, own: Tensor, changed: Tensor) -> dict[str, float]:
-        """Of outputs [n, T, D], undisturbed and not, what is kept, and who is found."""
-        first, found = self.tokens.first, {}
-        outputs = {"cls": slice(0, int(self.tokens.has_cls)), "patch": slice(first, None)}
-        for output, places in outputs.items():
-            if places.stop == 0:
-                continue
-            apart = 1 - mean_cosines(own[:, places], own[:, places])
-            moved = 1 - mean_cosines(changed[:, places], own[:, places])
-            images = len(own)
-            between = (apart.sum() - apart.trace()) / (images * (images - 1))
-            if not (moved.isfinite().all() and between > LEAST_APART):
-                continue
-            found[f"{output}_kept"] = float(1 - moved.diagonal().mean() / between)
-            nearest = moved.argmin(1)
-            right = nearest == torch.arange(images, device=nearest.device)
-            found[f"{output}_found"] = float(right.double().mean())
-        return found
+
+def _of_others(tokens: Tensor, stand_in: str) -> Tensor:
+    """What stands in for tokens [n, k, D] of each image, from those of the others."""
+    if stand_in == "other":
+        return tokens.roll(1, dims=0)
+    return (tokens.sum(0) - tokens) / (len(tokens) - 1)
+
+
+def compared(apart: Tensor, moved: Tensor) -> dict[str, float]:
+    """What changed outputs keep of their image, and who is found.
+
+    From distances [n, n], 1 - cosine, of undisturbed outputs of each two images, and of changed
+    ones, the rows, to undisturbed ones. Nothing where outputs of different images are alike, or
+    something is not finite.
+    """
+    images = len(apart)
+    between = (apart.sum() - apart.trace()) / (images * (images - 1))
+    if not (moved.isfinite().all() and between > LEAST_APART):
+        return {}
+    right = moved.argmin(1) == torch.arange(images, device=moved.device)
+    return {
+        "kept": float(1 - moved.diagonal().mean() / between),
+        "found": float(right.double().mean()),
+    }
 
 
 def mean_cosines(one: Tensor, other: Tensor) -> Tensor:
     """Cosines of tokens [n, P, D] and [m, P, D] of each two images, mean over places: [n, m]."""
-    unit, others = (functional.normalize(each.double(), dim=-1).flatten(1) for each in (one, other))
-    return unit @ others.T / one.shape[1]
+    total = one.new_zeros(len(one), len(other), dtype=torch.float64)
+    # All places at once would be several copies of all tokens, in float64.
+    for parts in zip(one.split(_PLACES, dim=1), other.split(_PLACES, dim=1), strict=True):
+        unit, others = (functional.normalize(each.double(), dim=-1).flatten(1) for each in parts)
+        total += unit @ others.T
+    return total / one.shape[1]
 
 
 @contextmanager

@@ -41,8 +41,8 @@ BYTES = 4
 """of a float32"""
 
 
-DISTANCE = ("flow", "patch", "distance")
-"""group, token and measure of mean attention distance"""
+DISTANCE = ("patch", "attention_distance")
+"""token and measure of mean attention distance"""
 
 
 class AttentionStatistics:
@@ -250,7 +250,8 @@ class _Rows:
         for name, values in found.items():
             total.add((*self.place, name, self.layer), values[..., None], self.images)
         if self.owner.distances and self.place[0] == self.owner.group:
-            total.add((*DISTANCE, self.layer), (self.distance / queries)[..., None], self.images)
+            place = (self.owner.group, *DISTANCE, self.layer)
+            total.add(place, (self.distance / queries)[..., None], self.images)
 
 
 def of_maps(maps: Tensor, grid: Grid, patches: Tensor | None) -> dict[str, Tensor]:

@@ -52,9 +52,9 @@ def test_what_is_left_with_tokens_replaced_is_a_table(measured, written):
         assert "Tokens replaced" not in page
         return
     assert [row.title for row in rows] == [
-        "[CLS] by the mean over images",
+        "[CLS] by the mean over other images",
         "[CLS] by another image's",
-        "registers by the mean over images",
+        "registers by the mean over other images",
         "registers by another image's",
     ]
     assert rows[2].kept == {

@@ -75,6 +75,13 @@ def test_networks_of_a_paper_can_be_told_apart(name):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "metric", ["alignment/cls_patch@12", "sinks/head/share@1", "geometry/patch/effective_rank@2"]
+)
+def test_what_is_measured_of_each_block_can_be_asked_of_one(metric):
+    Paper.model_validate(PLAIN | {"values": [PLAIN["values"][0] | {"metric": metric}]})
+
+
 def test_shares_of_one_network_add_up_to_one():
     """[CLS] to [CLS], to patches and to registers, to three digits, in each block."""
     paper = read_paper("2604.14433")
@@ -103,6 +110,7 @@ def test_what_the_paper_prints_of_the_last_block_is_in_the_authors_data():
 
 def test_a_metric_of_a_block_is_the_mean_of_its_heads():
     measured = {"a/b@1.1": 1.0, "a/b@1.2": 4.0, "a/b@11.1": 9.0, "a/bc@1.1": 9.0, "a/b": 3.0}
+    assert value_of("c/d@2", {"c/d@2": 5.0, "c/d": 1.0}) == 5.0
     assert value_of("a/b@1", measured) == 2.5
     assert value_of("a/b@11", measured) == 9.0
     assert value_of("a/b", measured) == 3.0
@@ -121,7 +129,7 @@ def test_the_plots_of_one_network_are_of_all_its_blocks_and_within_what_there_ca
     }
     assert list(printed) == [
         f"{metric}@{block}"
-        for metric in ("flow/patch/distance", "globality/patch/mutual_information")
+        for metric in ("globality/patch/attention_distance", "globality/patch/mutual_information")
         for block in range(1, 13)
     ]
     assert all(0 < value < 1 for value in printed.values())
@@ -169,7 +177,27 @@ def test_a_number_is_near_or_not_or_not_measured():
             {"values": [PLAIN["values"][0] | {"metric": "flow/cls/to_patch/final_block@3"}]},
             "is none that",
         ),
-        ({"values": [PLAIN["values"][0] | {"metric": "knn/cls_top1@3"}]}, "is none that"),
+        *(
+            (
+                {"values": [PLAIN["values"][0] | {"metric": f"{metric}@3"}]},
+                f"metric {metric}@3 is none that is measured of a block",
+            )
+            for metric in (
+                "knn/cls_top1",
+                "rollout/cls/gyration",
+                "influence/cls/gyration",
+                "reach/cls/gyration",
+                "globality/contrast/gyration",
+                "flow/contrast/to_cls",
+                "globality/cls/gyration/head_max",
+                "globality/cls/undefined",
+                "replaced/cls/cls_kept_mean",
+            )
+        ),
+        (
+            {"values": [PLAIN["values"][0] | {"metric": "replaced/cls/cls_kept_mean/final_block"}]},
+            "is none that is measured of a network",
+        ),
         (
             {"models": PLAIN["models"] | {"tiny": PLAIN["models"]["tiny"] | {"weights": "there"}}},
             "models.tiny: give timm",

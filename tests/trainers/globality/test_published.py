@@ -189,7 +189,7 @@ def test_locality_is_the_attention_distance_of_cl_vs_mim_against_that_of_shared_
 def test_attention_distance_is_that_of_cl_vs_mim(theirs: np.ndarray, means: dict):
     for number, attention in layers_of(theirs):
         expected = of_cl_vs_mim(attention).mean(0) / PATCH
-        found = means["flow", "patch", "distance", number]
+        found = means["globality", "patch", "attention_distance", number]
         assert found == pytest.approx(list(expected), rel=1e-5)
 
 

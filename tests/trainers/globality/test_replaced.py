@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from trainers.adapters.timm_models import TimmBackbone
-from trainers.globality.replaced import DESCRIPTIONS, IMAGES, Replaced, mean_cosines
+from trainers.globality.replaced import (
+    DESCRIPTIONS,
+    IMAGES,
+    Replaced,
+    compared,
+    mean_cosines,
+)
 from trainers.globality.tokens import Tokens
 from trainers.model.vit import Layer
 from trainers.randomness.forward_draws import ForwardDraws
@@ -86,7 +92,7 @@ def test_it_is_what_blocks_run_by_hand_give(backbone, kind, places, stand_in, ba
     for tokens in held:
         rows = [tokens[(i - 1) % 5, places] for i in range(5)]
         if stand_in == "mean":
-            rows = [sum(tokens[i, places] for i in range(5)) / 5] * 5
+            rows = [sum(tokens[j, places] for j in range(5) if j != i) / 4 for i in range(5)]
         instead.append(torch.stack(rows))
     _, changed = by_hand(model, crops, instead, places)
     found = measured(backbone, crops, batch)
@@ -108,13 +114,17 @@ def test_names_are_those_that_are_described(backbone):
     assert measured(backbone, images(3)).keys() == DESCRIPTIONS.keys()
 
 
-def test_outputs_of_the_other_image_keep_nothing_and_undisturbed_ones_all(backbone):
-    replaced = Replaced(tokens_of(backbone))
-    own = torch.randn(2, FIRST + 4, 6, generator=torch.Generator().manual_seed(0))
+def test_outputs_of_the_other_image_keep_nothing_and_undisturbed_ones_all():
+    own = torch.randn(2, 200, 6, generator=torch.Generator().manual_seed(0))
+    apart = 1 - mean_cosines(own, own)
     for changed, kept in ((own, 1.0), (own.roll(1, dims=0), 0.0)):
-        assert replaced._compared(own, changed) == pytest.approx(
-            {"cls_kept": kept, "cls_found": kept, "patch_kept": kept, "patch_found": kept}
-        )
+        found = compared(apart, 1 - mean_cosines(changed, own))
+        assert found == pytest.approx({"kept": kept, "found": kept})
+
+
+def test_outputs_that_are_alike_in_all_images_keep_nothing_that_could_be_told():
+    own = torch.ones(3, 4, 5)
+    assert compared(1 - mean_cosines(own, own), torch.zeros(3, 3)) == {}
 
 
 def test_tokens_that_are_the_same_in_all_images_can_be_replaced_by_each_other(backbone):
@@ -138,8 +148,9 @@ def test_the_first_images_are_measured(backbone):
     assert measured(backbone, crops, batch=10) == pytest.approx(
         measured(backbone, crops[:IMAGES]), abs=1e-5
     )
-    assert Replaced(tokens_of(backbone)).passes(IMAGES + 3) == 4 * IMAGES
-    assert Replaced(tokens_of(backbone)).passes(1) == 0
+    replaced = Replaced(tokens_of(backbone))
+    assert replaced.passes(IMAGES + 3, 2) == 4 * IMAGES
+    assert replaced.passes(1, 2) == replaced.passes(IMAGES, 1) == 0
 
 
 def test_one_image_and_what_is_not_finite_have_nothing(backbone):
@@ -177,7 +188,14 @@ def test_without_cls_and_registers_nothing_is_kept():
         )
     )  # fmt: skip
     assert replaced.metrics(lambda *_: None, []) == {}
-    assert replaced.passes(5) == 0
+    assert replaced.passes(5, 2) == 0
+
+
+def test_places_weigh_alike_however_many_there_are():
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(3, 150, 4, generator=generator) for _ in range(2))
+    expected = [[cosine(a.numpy(), b.numpy()) for b in other] for a in one]
+    np.testing.assert_allclose(mean_cosines(one, other).numpy(), expected, atol=1e-6)
 
 
 def test_cosines_of_nothing_are_zero():
