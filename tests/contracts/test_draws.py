@@ -34,7 +34,7 @@ def test_what_a_test_draws_hangs_on_no_test_before_it(tmp_path):
         subprocess.run(
             [sys.executable, "-m", "pytest", "-q", chosen],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(HOME)},
+            env=os.environ | {"PYTHONPATH": str(HOME), "PYTEST_ADDOPTS": ""},
             check=True,
         )
     first, alone = (tmp_path / "drawn").read_text().splitlines()

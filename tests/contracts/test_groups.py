@@ -31,7 +31,7 @@ def test_the_tests_of_a_file_run_in_one_process(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pytest", "--numprocesses", "2", "--dist", "loadgroup", "-q"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(HOME)},
+        env=os.environ | {"PYTHONPATH": str(HOME), "PYTEST_ADDOPTS": ""},
         check=True,
     )
     processes = defaultdict(set)

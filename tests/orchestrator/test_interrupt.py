@@ -72,11 +72,12 @@ import os, signal
 from orchestrator import interrupt
 interrupt.listen()
 interrupt.be_a_command()
-print("ready", flush=True)
 for again in (False, True):
     try:
         if again:
             os.kill(os.getpid(), signal.SIGINT)
+        else:
+            print("ready", flush=True)
         signal.pause()
     except KeyboardInterrupt:
         interrupt.tell("interrupted: nothing was written")

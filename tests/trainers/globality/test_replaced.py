@@ -25,7 +25,7 @@ FIRST = 1 + REGISTERS
 @pytest.fixture(scope="module")
 def backbone() -> TimmBackbone:
     """A small random ViT of timm whose tokens differ from image to image."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(
             "vit_tiny_patch16_224", img_size=SIDE * PATCH, patch_size=PATCH, depth=DEPTH,
@@ -129,7 +129,7 @@ def test_outputs_that_are_alike_in_all_images_keep_nothing_that_could_be_told():
 
 def test_tokens_that_are_the_same_in_all_images_can_be_replaced_by_each_other(backbone):
     """Without attention [CLS] and registers know of no image, and patches keep all of theirs."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(
             "vit_tiny_patch16_224", img_size=SIDE * PATCH, patch_size=PATCH, depth=DEPTH,
