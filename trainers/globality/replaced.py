@@ -8,7 +8,7 @@ tokens stays possible, so what is lost is their content and not their place.
 import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -197,12 +197,7 @@ def _replacing(blocks: Sequence[nn.Module], places: slice, values: list[Tensor])
         output[:, places] = stand_in
         return output
 
-    hooks = [
-        block.register_forward_hook(functools.partial(put, value))
-        for block, value in zip(blocks, values, strict=False)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for block, value in zip(blocks, values, strict=False):
+            hooks.enter_context(block.register_forward_hook(functools.partial(put, value)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

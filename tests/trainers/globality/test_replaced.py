@@ -22,15 +22,20 @@ SIDE, PATCH, DEPTH, REGISTERS = 3, 8, 3, 2
 FIRST = 1 + REGISTERS
 
 
-@pytest.fixture(scope="module")
-def backbone() -> TimmBackbone:
-    """A small random ViT of timm whose tokens differ from image to image."""
+def vit() -> torch.nn.Module:
+    """A small ViT of timm with random weights, always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = timm.create_model(
+        return timm.create_model(
             "vit_tiny_patch16_224", img_size=SIDE * PATCH, patch_size=PATCH, depth=DEPTH,
             embed_dim=24, num_heads=3, reg_tokens=REGISTERS,
         )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbone() -> TimmBackbone:
+    """A small random ViT of timm whose tokens differ from image to image."""
+    model = vit()
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight.mul_(20)
@@ -129,12 +134,7 @@ def test_outputs_that_are_alike_in_all_images_keep_nothing_that_could_be_told():
 
 def test_tokens_that_are_the_same_in_all_images_can_be_replaced_by_each_other(backbone):
     """Without attention [CLS] and registers know of no image, and patches keep all of theirs."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = timm.create_model(
-            "vit_tiny_patch16_224", img_size=SIDE * PATCH, patch_size=PATCH, depth=DEPTH,
-            embed_dim=24, num_heads=3, reg_tokens=REGISTERS,
-        )  # fmt: skip
+    model = vit()
     for block in model.blocks:
         torch.nn.init.zeros_(block.attn.proj.weight)
     found = measured(TimmBackbone(model.eval().requires_grad_(False), "deaf"), images(4))
