@@ -66,6 +66,33 @@ except KeyboardInterrupt:
 time.sleep(60)
 """
 
+TAKEN_AWAY = """
+import threading, time
+from orchestrator import interrupt
+interrupt.LEAVE_WITHIN_S = 0.2
+interrupt.listen()
+taken_away, over = threading.Event(), threading.Event()
+class Held:
+    def __del__(self):
+        raise ConnectionResetError("that is gone")
+def listens():  # as a library does in a thread, to what the command has begun
+    taken_away.wait()
+    held = Held()
+    del held
+    raise ConnectionResetError("that is gone")
+def take_away():
+    taken_away.set()
+    listener.join()
+listener = threading.Thread(target=listens, daemon=True)
+listener.start()
+interrupt.first_when_leaving(take_away)
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    interrupt.tell("interrupted: nothing was written")
+%s
+"""
 
 TWICE = """
 import os, signal
@@ -130,6 +157,12 @@ def test_what_heeds_a_signal_itself_has_the_time_it_needs():
 )
 def test_it_is_said_once_that_a_command_was_interrupted(program, said):
     assert ended(program, signal.SIGINT) == (INTERRUPTED, said)
+
+
+@pytest.mark.parametrize("end", ["interrupt.leave()", "time.sleep(60)"])
+def test_what_fails_in_a_thread_once_its_ground_is_taken_away_is_not_said(end):
+    said = "interrupted: nothing was written\n"
+    assert ended(TAKEN_AWAY % end, signal.SIGTERM) == (INTERRUPTED, said)
 
 
 def test_a_command_that_is_interrupted_again_says_it_no_second_time():
