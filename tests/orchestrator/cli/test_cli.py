@@ -89,7 +89,7 @@ def test_the_schema_is_printed_for_editors(dinolab):
         (["train", "digits_tiny", "--profile", __file__], "a file; give a folder, new or not"),
         (
             ["report", "nowhere"],
-            "(allowed: a YAML file, a run folder, demo, ladder, why_cls_is_global)",
+            "(allowed: a YAML file, a run folder, demo, ladder, ladder_cluster, why_cls_is_global)",
         ),
         (["eval", "nowhere"], "nowhere is not there: give a checkpoint"),
         (["eval", "."], "holds no checkpoint"),
