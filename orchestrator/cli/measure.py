@@ -64,8 +64,8 @@ def measure(
         bool,
         typer.Option(
             "--thorough",
-            help="Takes 256 images, 16 of them for influence and gradient reach, instead of 128 "
-            "and 4: some four times as long.",
+            help="Takes 256 images, 16 of them for influence and gradient reach, instead of 96 "
+            "and 3: more than twice as long.",
         ),
     ] = False,
     limit: Annotated[
@@ -73,7 +73,7 @@ def measure(
         typer.Option(
             min=1,
             help="Images, the first in an order keyed by their names.",
-            show_default="128, or 256",
+            show_default="96, or 256",
         ),
     ] = None,
     size: SizeOption = None,
@@ -97,9 +97,9 @@ def measure(
         int | None,
         typer.Option(
             min=0,
-            help="Images for influence and gradient reach, which cost some 350 passes each; 0: "
-            "neither.",
-            show_default="4, or 16",
+            help="Images for influence and gradient reach, which cost some 350 passes each; below "
+            "2: neither.",
+            show_default="3, or 16",
         ),
     ] = None,
     replacement: Annotated[

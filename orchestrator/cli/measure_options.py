@@ -18,7 +18,7 @@ from trainers.system.storage import absolute_source
 ROOM = 4 / 3
 """Side of the stored squares over that of the crops: those of 4:3 images lose no resolution."""
 
-QUICK_IMAGES, QUICK_CAUSAL_IMAGES = 128, 4
+QUICK_IMAGES, QUICK_CAUSAL_IMAGES = 96, 3
 """What `measure` takes by default: within a minute for a ViT-Ti on two cores."""
 
 THOROUGH_IMAGES, THOROUGH_CAUSAL_IMAGES = 256, 16

@@ -73,7 +73,8 @@ def plan(
     of a sequential design the seeds that it is expected to need too, and the runs that it saves.
     `dinolab pilot` shows how far differences vary; without one that is assumed. With --json the
     words go to standard error, and standard output is one JSON object: study, seeds, runs, arms,
-    power (studies, spread, correlation, pilot, looks, saved), hypotheses, claims, notes.
+    power (studies, looks, saved, price_of_one_family, assumed_deviation, correlation, pilot),
+    hypotheses, claims, notes.
     """
     from ablations.spec import BASELINE
     from ablations.verdicts.spread import ASSUMED_DEVIATION

@@ -107,8 +107,9 @@ def run(
     printed. A study that was changed since is refused: `dinolab amend` states the change.
     Runs on this machine, or on the Ray cluster at RAY_ADDRESS. Finished runs are never trained
     again: after an interruption the same command goes on where it stopped. MLflow is written to
-    ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI. With --json the words go to standard
-    error, and standard output is one JSON object: runs, claims, hypotheses, gates.
+    ROOT/mlflow.db, or to the server at MLFLOW_TRACKING_URI, without which a root on object storage
+    has none. With --json the words go to standard error, and standard output is one JSON object:
+    runs, the report's address, and what verdicts.json has.
     """
     if witness is not None:
         from orchestrator.witness import refuse_no_witness

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -26,16 +25,16 @@ def published_store(folder: Path) -> Store:
 def published(store: Store, name: str) -> StudyRun:
     """A published study as its run folder showed it; the collapse panel says which collapsed."""
     whole = pq.read_table(DOCS / name / "results.parquet")
-    last = pc.max(whole["step"]).as_py()
-    ends = pc.is_in(whole["step"], pa.array([0, last]))
-    table = whole.filter(pc.and_(ends, pc.is_null(whole["layer"])))
+    table = whole.filter(pc.is_null(whole["layer"]))
+    of_arms = table.group_by("arm").aggregate([("step", "max")])
+    last = dict(zip(of_arms["arm"].to_pylist(), of_arms["step_max"].to_pylist(), strict=True))
     values: dict[tuple[str, int, int], dict[str, float]] = defaultdict(dict)
     columns = [table[name].to_pylist() for name in ("arm", "seed", "step", "metric", "value")]
     for arm, seed, step, metric, value in zip(*columns, strict=True):
         values[arm, seed, step][metric] = value
     runs = {}
     for arm, seed in dict.fromkeys((arm, seed) for arm, seed, _ in values):
-        end = values[arm, seed, last]
+        end = values[arm, seed, last[arm]]
         why = collapsed(end)
         runs[arm, seed] = Run(
             status="collapsed" if why else "finished",

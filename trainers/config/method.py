@@ -31,19 +31,22 @@ class LossConfig(Knobs):
         ge=0,
     )
     register_token: float = knob(
-        0.0, "weight of the same on the first register", source="docs/findings.md, claim 5", ge=0
+        0.0,
+        "weight of the same on the first register",
+        source="docs/small_studies.md, claim 5",
+        ge=0,
     )
     fixed_patch: float = knob(
         0.0,
         "weight of the same on one patch, always at the same place",
-        source="docs/findings.md, claim 5",
+        source="docs/small_studies.md, claim 5",
         ge=0,
     )
     fixed_patch_place: tuple[Coordinate, Coordinate] = knob(
         (0.0, 0.0),
         "where that patch lies, down and right; ±1 are the crop's borders",
         unit="half crops from the centre",
-        source="docs/findings.md, claim 5",
+        source="docs/small_studies.md, claim 5",
     )
     masked: float = knob(
         0.0,

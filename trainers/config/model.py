@@ -89,12 +89,12 @@ class ModelConfig(Knobs):
         "learned",
         "position of [CLS]: its own learned one, none, that of a patch, that of a random patch at "
         "each forward, sine-cosine or rotary at cls_coordinate",
-        source="docs/findings.md, claim 1",
+        source="docs/small_studies.md, claim 1",
     )
     cls_tied_patch: Place = knob(
         (0, 0),
         "row and column of the patch whose position a tied [CLS] carries",
-        source="docs/findings.md, claim 1",
+        source="docs/small_studies.md, claim 1",
     )
     cls_coordinate: tuple[Coordinate, Coordinate] = knob(
         (0.0, 0.0),
