@@ -173,6 +173,12 @@ class Hypothesis(Declared):
         if max(self.control_weights.values()) < 0:
             raise ValueError("control must give an arm a weight above 0")
         first, second = self.control_sides
+        if self.endpoint and any(
+            list(side.values()) not in ([], [1.0]) for side in (first, second)
+        ):
+            raise ValueError(
+                "control of an endpoint must be an arm, [arm] or [arm, arm it is compared with]"
+            )
         most = max(_scale(self.weights), 2.0 if self.interaction else 0.0)
         if _scale(self.control_weights) > most * (1 + 1e-9):
             # Else twice the hypothesis's own contrast could be what differs.

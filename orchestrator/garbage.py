@@ -23,6 +23,13 @@ class Garbage:
     """their folder"""
     why: str
     entries: Sequence[Entry]
+    is_trial: bool = False
+    """whether it is a whole trial"""
+
+    def is_as_found(self, store: Store) -> bool:
+        """Whether nothing was written since: a run of its own may have gone on."""
+        before, now = set(self.entries), set(store.list(self.what))
+        return before <= now if not self.is_trial else before == now
 
     def delete(self, store: Store) -> None:
         """Delete them: first what makes the others count, so that a kill leaves no half of it."""
@@ -70,13 +77,16 @@ def garbage(store: Store, *, single: bool) -> list[Garbage]:
 
 
 def delete(found: Sequence[Garbage], store: Store) -> list[Garbage]:
-    """Delete it, but for trials that a study has come to name since; returns what is deleted."""
+    """Delete it, but for trials that a study has come to name since, or that have gone to work.
+
+    Returns what is deleted.
+    """
     deleted, stated, named = [], frozenset[str](), set[str]()
     for one in found:
         # Just before, each time: a study may be registered while others are deleted.
         if (now := _registrations(store)) != stated:
             stated, named = now, _named(store)
-        if one.what.removeprefix(f"{TRIALS}/") not in named:
+        if one.what.removeprefix(f"{TRIALS}/") not in named and one.is_as_found(store):
             one.delete(store)
             deleted.append(one)
     return deleted
@@ -102,7 +112,7 @@ def _registrations(store: Store) -> frozenset[str]:
 
 def _whole(trial: StoredTrial) -> Garbage:
     entries = trial.store.list(trial.folder)
-    return Garbage(what=trial.folder, why="no study names it", entries=entries)
+    return Garbage(what=trial.folder, why="no study names it", entries=entries, is_trial=True)
 
 
 def _unchanged(silent: Sequence[StoredTrial]) -> list[StoredTrial]:

@@ -66,6 +66,7 @@ def pilot_of(study: Study, count: int, only: Sequence[str] | None, earlier: Pilo
         hypotheses={},
         claims={},
         gates={},
+        design=None,
     )
 
 

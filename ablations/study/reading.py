@@ -44,6 +44,28 @@ def read_study(path: Path, scale: str | None = None) -> dict[str, Any]:
     What is there and says nothing, such as `gates:` with nothing below it, is left out, and so is
     the baseline where it is the first arm. Raises StudyError, one line.
     """
+    raw = _at_scale(_read(path), scale, path)
+    arms = raw.get("arms")
+    if isinstance(arms, list) and arms[:1] in ([BASELINE], [{BASELINE: {}}], [{BASELINE: None}]):
+        raw["arms"] = arms[1:]
+    return raw
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the studies that a file states, one for each of its scales; none without a name.
+
+    Raises StudyError, one line, for what is no mapping.
+    """
+    raw = _read(path)
+    name, scales = raw.get("name"), raw.get("scales")
+    if not isinstance(name, str):
+        return []
+    return (
+        [f"{name}-{scale}" for scale in scales] if isinstance(scales, dict) and scales else [name]
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MOST_CHARACTERS + 1)
@@ -59,11 +81,7 @@ def read_study(path: Path, scale: str | None = None) -> dict[str, Any]:
         raise StudyError(f"study file {path} {brief(str(error))}") from error
     if not isinstance(raw, dict):
         raise StudyError(f"study file {path} must be a mapping with name, recipe, seeds, arms, …")
-    raw = _at_scale(_without_nothing(raw), scale, path)
-    arms = raw.get("arms")
-    if isinstance(arms, list) and arms[:1] in ([BASELINE], [{BASELINE: {}}], [{BASELINE: None}]):
-        raw["arms"] = arms[1:]
-    return raw
+    return _without_nothing(raw)
 
 
 def _without_nothing(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,9 @@ def missed_gates(
                     f"{start} nothing to be above: the {gate.reference} of the data were not "
                     "measured when the study was stated"
                 )
+            elif found.mean is None:
+                # A sequential design that goes on may have none of a gated arm yet.
+                missed[arm].append(f"{start} no run yet at these seeds")
             elif not found.passed:
                 shown = f"mean {metric} {found.mean:.4g}"
                 over = f" over {gate.reference}, {found.reference:.4g}" if gate.reference else ""

@@ -21,7 +21,7 @@ def machines_text(
         found = {
             arm: run.machine or "a machine that was not recorded"
             for arm in hypothesis.weights
-            if (run := run_of(runs, arm, seed)).status not in ("missing", "failed")
+            if (run := run_of(runs, arm, seed)).status not in ("missing", "failed", "skipped")
         }
         if len(set(found.values())) > 1:
             where[", ".join(f"{arm} on {one}" for arm, one in found.items())].append(seed)

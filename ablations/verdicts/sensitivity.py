@@ -29,7 +29,7 @@ def control_of(
     if wanting or len(differences) < max(2, len(seeds)):
         return Control(found="missing")
     s, alpha = hypothesis.smallest_effect, hypothesis.alpha
-    summary = summary_of(hypothesis, pairs, inverted=False)
+    summary = summary_of(hypothesis, pairs, inverted=False, of_control=True)
     assert summary.mean is not None
     assert summary.interval is not None
     assert summary.p is not None

@@ -92,8 +92,8 @@ def shrunk(values: Floats) -> Floats:
     if varies.sum() < 2:
         return result
     observed = np.corrcoef(values[varies])
-    squares = observed[np.triu_indices_from(observed, k=1)] ** 2
-    kept = max(0.0, 1 - 1 / (n - 1) / float(squares.mean()))
+    squares = float((observed[np.triu_indices_from(observed, k=1)] ** 2).mean())
+    kept = max(0.0, 1 - 1 / (n - 1) / squares) if squares else 0.0
     result[np.ix_(varies, varies)] = kept * observed
     np.fill_diagonal(result, 1.0)
     return result

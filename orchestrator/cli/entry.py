@@ -4,7 +4,9 @@ Commands import what they need when they run: torch, Ray and MLflow take seconds
 """
 
 import contextlib
+import errno
 import importlib.metadata
+import os
 import re
 import sys
 import tomllib
@@ -38,7 +40,7 @@ from orchestrator.cli import (
     watching,
 )
 from orchestrator.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
-from trainers.errors import DinolabError, InputError
+from trainers.errors import DinolabError, InputError, printable
 
 
 class _Interrupted(BaseException):
@@ -158,6 +160,9 @@ def main() -> NoReturn:
         print(error, file=sys.stderr)
         sys.exit(FAILED)
     except BaseException as error:
+        if (said := _of_no_path(error)) and not interrupt.requested():
+            print(said, file=sys.stderr)
+            sys.exit(BAD_INPUT)
         # A library whose import was interrupted may raise anything.
         if not isinstance(error, _Interrupted | KeyboardInterrupt) and not interrupt.requested():
             raise
@@ -165,6 +170,16 @@ def main() -> NoReturn:
         sys.exit(INTERRUPTED)
     # What a command hands to typer.Exit; a command that ends by itself gives None.
     sys.exit(code or DONE)
+
+
+def _of_no_path(error: BaseException) -> str:
+    """What is wrong with a path that cannot even be asked for; empty of anything else."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
+        return ""
+    if error.errno not in (errno.ENAMETOOLONG, errno.EACCES):
+        return ""
+    given = printable(os.fsdecode(error.filename))
+    return f"{given}: {os.strerror(error.errno).lower()}; give another path"
 
 
 def line_of(error: typer.TyperException) -> str:

@@ -101,7 +101,8 @@ RootOption = Annotated[
 def name_of_study(given: str, store: "Store") -> str:
     """The name of a study of the root, or the one that a study file gives itself.
 
-    Raises StudyError, one line, for a file without one. What else is wrong with it is no matter.
+    Raises StudyError, one line, for a file without one, or with one for each of several scales.
+    What else is wrong with it is no matter.
     """
     from ablations.registration import STUDIES
 
@@ -109,11 +110,14 @@ def name_of_study(given: str, store: "Store") -> str:
     # isfile says False of what can be no path.
     if not os.path.isfile(path) or given in store.names(STUDIES):  # noqa: PTH113
         return given
-    from ablations.study.reading import read_study
+    from ablations.study.reading import names_in
 
-    if isinstance(name := read_study(path).get("name"), str):
-        return name
-    raise StudyError(f"study file {path} has no name; give `name: NAME`")
+    names = names_in(path)
+    if not names:
+        raise StudyError(f"study file {path} has no name; give `name: NAME`")
+    if len(names) > 1:
+        raise StudyError(f"{path}: is written for several scales; give {' or '.join(names)}")
+    return names[0]
 
 
 def _study(given: Path) -> Path:

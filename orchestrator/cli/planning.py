@@ -49,6 +49,7 @@ def plan(
         typer.Option(
             "--tflops",
             min=0.001,
+            max=1e9,
             help="Estimate the time from operations, for a worker that does so many 10¹² a second, "
             "instead of timing steps here: for a study that this machine is too small for.",
             show_default=False,
@@ -59,6 +60,7 @@ def plan(
         typer.Option(
             "--deviation",
             min=0.001,
+            max=1000,
             help="Standard deviation of paired differences that power is stated for where no pilot "
             "shows it, in smallest effects; 1 if not given.",
             show_default=False,
@@ -152,7 +154,8 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
         powers = {f"{multiple:g}": design.power(multiple) for multiple in MULTIPLES}
     least = design.least_detectable()
     price = None
-    if study.multiplicity.over == "study":
+    shown = [one for one in powers["1.5"].hypotheses.values() if one is not None]
+    if shown and study.multiplicity.over == "study":
         within = replace(design, hypotheses=within_claims(hypotheses, study.claims))
         price = {"study": _mean(powers["1.5"]), "claim": _mean(within.power(1.5))}
     rests_on = {

@@ -127,6 +127,14 @@ def _line(one: "Progress") -> str:
     return ""
 
 
+def _parsed(content: bytes | None) -> Any:
+    """What a JSON file says; None where it is not there, or damaged, which is said elsewhere."""
+    try:
+        return json.loads(content or b"null")
+    except ValueError:
+        return None
+
+
 def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOption = False) -> None:
     """Show one trial: which studies name it, its attempts and checkpoints, what it measured.
 
@@ -159,7 +167,7 @@ def show(trial: TrialArgument, root: RootOption = DEFAULT_ROOT, json_: JsonOptio
                 "named_by": named,
                 "trained_under": under,
                 "attempts": _attempts(found),
-                "config": json.loads(found.config() or b"null"),
+                "config": _parsed(found.config()),
                 "metrics": last,
             }
         )

@@ -125,3 +125,16 @@ def test_nothing_goes_while_a_study_cannot_be_read(store):
     finished(store, "other")
     with pytest.raises(InputError, match=r"registrations/0001\.json is damaged"):
         garbage(store, single=False)
+
+
+def test_a_run_of_its_own_that_goes_on_before_it_is_deleted_stays(store):
+    _, first = begun(store, "mine", driver="")
+    first.end("interrupted")
+    finished(store, "other", driver="")
+    found = garbage(store, single=True)
+    assert {one.what for one in found} == {"trials/mine", "trials/other"}
+    _, second = begun(store, "mine", driver="")
+    before = keys(store)
+    assert [one.what for one in delete(found, store)] == ["trials/other"]
+    assert keys(store) == {key for key in before if key.startswith("trials/mine/")}
+    second.end("interrupted")

@@ -116,6 +116,7 @@ class Attempt:
         if origin is not None:
             self._kept = {**origin.kept, str(origin.step): _name_of(origin)}
             self._of_images = dict(origin.of_images)
+            self.held.starts_at(origin.step)
             self.held.change(from_attempt=origin.attempt, from_step=origin.step, step=origin.step)
             self.records = Records(self.store, self.prefix, before=start.records)
 

@@ -166,6 +166,10 @@ class Held:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
+    def starts_at(self, step: int) -> None:
+        """The run goes on from `step`."""
+        self._moved = [(time.monotonic(), step)]
+
     def at(self, step: int) -> None:
         """The run has come to `step`."""
         self._moved = [*self._moved[-_RATE_OVER:], (time.monotonic(), step)]

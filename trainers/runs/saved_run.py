@@ -148,7 +148,8 @@ def _refuse_changed(saved: Path) -> None:
         return
     state = read_manifest(0, manifest.read_bytes())
     if state is None or any(
-        digest_of_file(saved.parent / name) != digest for name, digest in state.files.items()
+        not (saved.parent / name).is_file() or digest_of_file(saved.parent / name) != digest
+        for name, digest in state.files.items()
     ):
         raise InputError(
             f"checkpoint {saved} is damaged: it is not what {manifest.name} beside it says; "

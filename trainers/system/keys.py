@@ -11,7 +11,7 @@ class Entry:
     size: int
     """bytes"""
     changed: float
-    """when it was put, in seconds since 1970 by the clock of the store: for people only"""
+    """when it was put, in seconds since 1970 by the clock of the store: compare with no other"""
 
 
 def checked(key: str) -> str:

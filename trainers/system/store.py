@@ -106,9 +106,11 @@ class LocalStore:
         self.local: Path | None = self.root
         self.shown = printable(str(root))
         if not make:
-            if root.exists() and not root.is_dir():
+            # Those of os.path say False of what cannot be asked for, where Path's raise.
+            is_folder = os.path.isdir(root)  # noqa: PTH112
+            if os.path.exists(root) and not is_folder:  # noqa: PTH110
                 raise RootError(f"run root {self.shown} is no folder: give another --root")
-            if not root.is_dir():
+            if not is_folder:
                 raise RootError(
                     f"run root {self.shown} is not there: give another --root, or run a study first"
                 )
@@ -148,9 +150,9 @@ class LocalStore:
     def put(self, key: str, content: bytes, *, if_absent: bool = False) -> bool:
         """See Store."""
         path = self._path(key)
-        if if_absent and path.exists():
-            return False
         with self._explained(key, "written"):
+            if if_absent and path.exists():
+                return False
             try:
                 with self._replacing(path, if_absent=if_absent) as written:
                     written.write_bytes(content)

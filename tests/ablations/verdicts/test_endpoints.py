@@ -239,3 +239,22 @@ def test_what_the_test_rejects_is_no_part_of_the_interval():
         assert low >= 0.0 or high <= 0.0
         plain = summarise_outcomes(first, second, alpha=2 / 2**6 - 1e-9, margin=0.5)
         assert plain.interval[0] < 0.0 < plain.interval[1]
+
+
+def test_a_control_of_two_arms_is_compared_as_two_where_the_hypothesis_has_one():
+    endings = {"arm": "f" * 8, "baseline": "c" * 8, "bad": "c" * 8, "fine": "f" * 8}
+    one = {"contrast": ("arm",), "direction": "holds", "smallest_effect": 0.7}
+    alike = judged(endings, control=("bad", "baseline"), **one)
+    assert (alike.control.found, alike.control.mean) == ("alike", 0.0)
+    assert alike.label == "insensitive"
+    differs = judged(endings, control=("bad", "fine"), **one)
+    assert (differs.control.found, differs.control.mean) == ("differs", 1.0)
+    assert differs.label == "supported"
+    alone = judged(endings, control="bad", **one)
+    assert (alone.control.found, alone.control.mean, alone.label) == ("differs", 1.0, "supported")
+
+
+@pytest.mark.parametrize("control", [{"x": 0.5, "y": 0.5}, {"x": 0.5}, {"x": 1, "y": -0.5}])
+def test_a_control_of_an_end_is_an_arm_or_two(control):
+    with pytest.raises(ValidationError, match=r"control of an endpoint must be an arm, \[arm\]"):
+        hypothesis(control=control)

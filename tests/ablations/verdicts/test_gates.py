@@ -159,3 +159,13 @@ def test_what_ended_otherwise_is_said_once_beside_the_seeds_without_a_value():
     assert missed == {
         "arm": [f"gate g: arm has no finite {METRIC}, seeds 2, 5, 6 (collapsed at step 9)"]
     }
+
+
+@pytest.mark.parametrize("over", [{}, {"at_least_over": "pixels"}])
+def test_a_gated_arm_that_a_design_has_no_run_of_yet_is_said_to_have_none(over):
+    gate = Gate(arms=("arm",), metric=METRIC, at_least=0.1, **over)
+    runs = {("arm", seed): Run(status="skipped", start={}, end={}) for seed in range(8)}
+    found = measure_gates({"g": gate}, runs, range(8), {"pixels": 0.2})
+    assert missed_gates({"g": gate}, found, runs) == {
+        "arm": ["gate g: arm has no run yet at these seeds"]
+    }

@@ -62,3 +62,17 @@ def test_a_run_that_has_not_ended_is_on_no_machine(status):
         ("baseline", 0): Run(status=status, start={}, end={}, machine=""),
     }
     assert machines_text(HYPOTHESIS, runs, (0,)) == ""
+
+
+def test_runs_that_a_design_has_stopped_before_have_no_machine():
+    runs = {
+        (arm, seed): Run(
+            status="skipped" if arm == "arm" and seed >= 4 else "finished",
+            start={},
+            end={},
+            machine="" if arm == "arm" and seed >= 4 else CPU,
+        )
+        for arm in ("arm", "baseline")
+        for seed in SEEDS
+    }
+    assert machines_text(HYPOTHESIS, runs, SEEDS) == ""

@@ -107,3 +107,7 @@ def test_what_varies_by_rounding_alone_is_correlated_with_nothing():
     # The squares are 1, of which 1 / 3 is what independent rows show.
     np.testing.assert_allclose(shrunk(values), [[1, 0, 0], [0, 1, 2 / 3], [0, 2 / 3, 1]])
     np.testing.assert_array_equal(shrunk(values[:2]), np.eye(2))
+
+
+def test_rows_without_any_correlation_are_left_as_they_are():
+    np.testing.assert_array_equal(shrunk(np.array([[1.0, 0, -1], [1, -2, 1]])), np.eye(2))

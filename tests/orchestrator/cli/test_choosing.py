@@ -11,7 +11,7 @@ from orchestrator.cli.options import name_of_study
 from orchestrator.plan import Trial
 from tests.orchestrator.conftest import environment
 from trainers.config import TrainConfig
-from trainers.errors import InputError
+from trainers.errors import InputError, StudyError
 from trainers.system.store import open_store
 
 ARMS, SEEDS = ("baseline", "narrow", "wide"), (0, 1, 2, 5)
@@ -119,3 +119,39 @@ def test_what_is_no_number_of_workers_is_one_line(given, said):
         chosen_workers(given)
     assert str(caught.value).startswith(f"--workers {given}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_study_file_with_scales_is_one_study_for_each(tmp_path):
+    study = tmp_path / "mine.yaml"
+    store = open_store(tmp_path / "root", make=True)
+    study.write_text("name: mine\nscales: {small: {seeds: 6}}\n")
+    assert name_of_study(str(study), store) == "mine-small"
+    study.write_text("name: mine\nscales: {small: {seeds: 6}, large:}\n")
+    with pytest.raises(StudyError, match="several scales; give mine-small or mine-large"):
+        name_of_study(str(study), store)
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--root", LONG],
+        ["gc", "--root", LONG],
+        ["list", "ablations", "--ablations", LONG],
+        ["eval", LONG],
+        ["export", LONG, "--to", "timm", "--out", "out"],
+        ["list", "studies", "--root", LONG],
+        ["measure", LONG, "--out", "out"],
+    ],
+)
+def test_a_path_that_cannot_even_be_asked_for_is_one_line(
+    dinolab, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = dinolab(*arguments)
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert LONG[:60] in err
+    assert not any(tmp_path.iterdir())

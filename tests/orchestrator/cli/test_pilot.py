@@ -249,3 +249,23 @@ def test_a_plan_of_a_sequential_design_says_what_looks_save(dinolab, path, tmp_p
     assert 0 < saved <= 1 - none["seeds"]["2"] / 10 + 0.02
     assert "followed from look to look" in said
     assert "of all runs are not needed" in " ".join(said.split())
+
+
+def test_a_pilot_of_a_sequential_design_looks_at_nothing(path):
+    path.write_text(STUDY + "looks: [6, 8]\nspending: obf\n")
+    assert load_study(path).design is not None
+    assert pilot_of(load_study(path), 3, None, None).design is None
+
+
+def test_a_study_that_asks_nothing_has_a_plan_whatever_its_families(dinolab, path, tmp_path):
+    store = LocalStore(tmp_path / "empty", make=True)
+    path.write_text(STUDY[: STUDY.index("hypotheses:")] + "multiplicity: {over: study}\n")
+    found, _ = planned(dinolab, path, store)
+    assert found["power"]["price_of_one_family"] is None
+
+
+@pytest.mark.parametrize("given", ["inf", "nan", "0", "1e9"])
+def test_a_deviation_that_is_none_is_refused(dinolab, path, given):
+    code, _, err = dinolab("plan", path, "--tflops", "1", "--deviation", given)
+    assert code == 2
+    assert "--deviation" in err

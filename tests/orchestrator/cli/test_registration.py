@@ -356,6 +356,10 @@ def test_a_trial_is_shown_with_the_registrations_that_it_was_trained_under(dinol
         {"study": None, "registration": None, "sha256": "f" * 64},
         {"study": "cls", "registration": 1, "sha256": entry.digest},
     ]
+    (path.parent / "config.json").write_text("{")
+    code, out, _ = dinolab("show", place.key, "--root", root, "--json")
+    assert code == 0
+    assert json.loads(out)["config"] is None
     path.unlink()
     _, out, _ = dinolab("show", place.key, "--root", root)
     assert "trained under" not in out

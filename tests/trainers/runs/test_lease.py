@@ -207,3 +207,15 @@ def test_an_expiry_that_is_none_is_refused_in_one_line(monkeypatch, given):
     monkeypatch.setenv("DINOLAB_LEASE_S", given)
     with pytest.raises(ConfigError, match=f"DINOLAB_LEASE_S={given}: give seconds, from 1 to"):
         expires_s()
+
+
+def test_a_run_that_goes_on_has_done_no_steps_in_no_time(trial):
+    one = Held(trial.store, f"{trial.attempt_folder(1)}/lease.json", lease(), lambda: False)
+    one.starts_at(5000)
+    one._write("")
+    assert (trial.lease(1).step, trial.lease(1).rate) == (5000, 0.0)
+    one._moved = [(now - 10, step) for now, step in one._moved]
+    one.at(5010)
+    one.end("interrupted")
+    assert trial.lease(1).step == 5010
+    assert trial.lease(1).rate == pytest.approx(1.0, abs=0.1)

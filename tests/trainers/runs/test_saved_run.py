@@ -1,5 +1,6 @@
 """A checkpoint measured again gives what was measured in training, and bad input one line."""
 
+import json
 import shutil
 
 import pytest
@@ -119,6 +120,16 @@ def test_what_is_not_there_is_said(tmp_path):
     assert one_line(caught)
     with pytest.raises(InputError, match=r"holds no checkpoint") as caught:
         find_run(tmp_path)
+    assert one_line(caught)
+
+
+def test_a_part_that_is_gone_of_what_a_manifest_names_is_damage(copied):
+    manifest = (copied / LAST).with_suffix(".json")
+    state = json.loads(manifest.read_text())
+    state["files"]["checkpoint-6/part-1.safetensors"] = "0" * 64
+    manifest.write_text(json.dumps(state))
+    with pytest.raises(InputError, match=r"is damaged: it is not what .* says; restore") as caught:
+        find_run(copied)
     assert one_line(caught)
 
 
