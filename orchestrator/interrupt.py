@@ -171,7 +171,8 @@ def give_way_to(command: Sequence[str]) -> NoReturn:
 
 def _tidy() -> None:
     # What is taken away now fails in threads of libraries: how the command ended is said.
-    threading.excepthook = sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None
     for action in reversed(_before_leaving):
         with contextlib.suppress(Exception):
             action()
