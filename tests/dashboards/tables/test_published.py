@@ -49,7 +49,7 @@ def close(found: object, expected: object) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hypotheses"),
-    [("why_cls_is_global-small", 25), ("why_cls_is_global-photographs", 29)],
+    [("why_cls_is_global-small", 25), ("why_cls_is_global-photographs", 29), ("ladder", 32)],
 )
 def test_published_numbers_come_out_again(store: Store, name: str, hypotheses: int) -> None:
     expected = json.loads((DOCS / name / "verdicts.json").read_text())
@@ -57,7 +57,9 @@ def test_published_numbers_come_out_again(store: Store, name: str, hypotheses: i
     assert len(expected["hypotheses"]) == hypotheses
     for group in ("hypotheses", "claims", "gates"):
         assert list(found[group]) == list(expected[group])
-        for one, entry in expected[group].items():
+        for one, published_entry in expected[group].items():
+            # What single images say lies with the trials, which are not published.
+            entry = {key: value for key, value in published_entry.items() if key != "images"}
             assert close({field: found[group][one][field] for field in entry}, entry), one
 
 
