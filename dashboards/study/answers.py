@@ -30,14 +30,16 @@ def answers(study: StudyRun, verdicts: Mapping[str, Any]) -> dict[str, str]:
 def scope(study: StudyRun) -> str:
     """The images, models and steps beyond which a study says nothing."""
     data, config = study.entry.dataset, study.entry.config
-    sizes = {
-        facts.parameters
-        for facts in (study.entry.arms.get(arm, ArmFacts()) for arm in study.arms)
-        if facts.parameters is not None
-    }
+    arms = [study.entry.arms.get(arm, ArmFacts()) for arm in study.arms]
+    sizes = {facts.parameters for facts in arms if facts.parameters is not None}
     model = f"models of {_range(sizes)} parameters" if sizes else "models of this size"
-    steps = config.get("steps", "unknown")
-    length = steps if "epoch" in str(steps) else f"{steps} steps"
+    lengths = {facts.change.get("steps", config.get("steps", "unknown")) for facts in arms}
+    numbers = [steps for steps in lengths if isinstance(steps, int)]
+    others = [
+        steps if "epoch" in steps else f"{steps} steps"
+        for steps in sorted(str(one) for one in lengths if not isinstance(one, int))
+    ]
+    length = " or ".join([*others, *([f"{_range(numbers)} steps"] if numbers else [])])
     return (
         f"One data set ({data.get('source', 'unknown')}, {data.get('images', 'unknown')} images), "
         f"{model} and {length}. Nothing here shows that the same holds for "

@@ -1,13 +1,15 @@
 """The head of a report answers what somebody asks who has seen nothing else."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from dashboards.definitions.text import IN_SHORT, LABELS
-from dashboards.study.answers import answers
+from dashboards.study.answers import answers, scope
 from dashboards.tables.derived import judged
 from dashboards.tables.reading import StudyRun, read_study
 from tests.dashboards.conftest import MakeStudy
+from tests.dashboards.published import published, published_store
 
 
 def entry(
@@ -117,3 +119,8 @@ def test_a_study_without_hypotheses_answers_what_it_can(make_study: MakeStudy) -
 
 def test_every_label_has_its_meaning_in_short() -> None:
     assert IN_SHORT.keys() == LABELS.keys()
+
+
+def test_arms_of_several_lengths_are_said(tmp_path: Path) -> None:
+    said = scope(published(published_store(tmp_path), "ladder"))
+    assert "models of 140,688 to 226,091 parameters and 400 to 1,600 steps. Nothing" in said
