@@ -154,8 +154,8 @@ def _power(study: "Study", pilot: "Pilot | None", deviation: float) -> dict[str,
         powers = {f"{multiple:g}": design.power(multiple) for multiple in MULTIPLES}
     least = design.least_detectable()
     price = None
-    shown = [one for one in powers["1.5"].hypotheses.values() if one is not None]
-    if shown and study.multiplicity.over == "study":
+    has_power = any(one is not None for one in powers["1.5"].hypotheses.values())
+    if has_power and study.multiplicity.over == "study":
         within = replace(design, hypotheses=within_claims(hypotheses, study.claims))
         price = {"study": _mean(powers["1.5"]), "claim": _mean(within.power(1.5))}
     rests_on = {

@@ -57,10 +57,13 @@ def _of_the_end() -> tuple[dict[tuple[str, str], Values], dict[tuple[str, str], 
         for which, there in ((start, step == 0), (end, step == last[arm])):
             if there:
                 which.setdefault((arm, metric), {})[seed] = value
-    return tuple(  # type: ignore[return-value]
-        {key: np.array([by[seed] for seed in sorted(by)]) for key, by in which.items()}
-        for which in (start, end)
-    )
+    return _in_order(start), _in_order(end)
+
+
+def _in_order(
+    found: Mapping[tuple[str, str], Mapping[int, float]],
+) -> dict[tuple[str, str], Values]:
+    return {key: np.array([by[seed] for seed in sorted(by)]) for key, by in found.items()}
 
 
 START, END = _of_the_end()
